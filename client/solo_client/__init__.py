@@ -1,0 +1,91 @@
+"""Client of a SOLO instance segmentation server.
+
+    from solo_client import SoloClient
+
+    with SoloClient("http://localhost:8000") as client:
+        for instance in client.segment("photo.jpg").instances:
+            print(instance.label, instance.score, instance.box_xywh)
+
+The two clients are imported when first asked for, so that `solo --help` and local segmentation need no httpx.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from solo_client.errors import (
+    BodyTooLarge,
+    CallerFault,
+    DamagedMask,
+    DeadlineExceeded,
+    EmptyBody,
+    ImageDamaged,
+    ImageTooLarge,
+    InternalError,
+    InvalidArgument,
+    InvalidQuery,
+    NoAnswer,
+    NotFound,
+    NotReady,
+    NumpyMissing,
+    Overloaded,
+    Problem,
+    ServerFault,
+    ServerProblem,
+    SoloClientError,
+    TimedOut,
+    Unavailable,
+    UnexpectedAnswer,
+    UnknownCategory,
+    Unreachable,
+    UnsupportedMediaType,
+)
+from solo_client.query import Options
+from solo_client.types import CocoMask, CocoResult, Instance, Result, RleMask
+
+if TYPE_CHECKING:
+    from solo_client.client import AsyncSoloClient, SoloClient
+
+__all__ = [
+    "AsyncSoloClient",
+    "BodyTooLarge",
+    "CallerFault",
+    "CocoMask",
+    "CocoResult",
+    "DamagedMask",
+    "DeadlineExceeded",
+    "EmptyBody",
+    "ImageDamaged",
+    "ImageTooLarge",
+    "Instance",
+    "InternalError",
+    "InvalidArgument",
+    "InvalidQuery",
+    "NoAnswer",
+    "NotFound",
+    "NotReady",
+    "NumpyMissing",
+    "Options",
+    "Overloaded",
+    "Problem",
+    "Result",
+    "RleMask",
+    "ServerFault",
+    "ServerProblem",
+    "SoloClient",
+    "SoloClientError",
+    "TimedOut",
+    "Unavailable",
+    "UnexpectedAnswer",
+    "UnknownCategory",
+    "Unreachable",
+    "UnsupportedMediaType",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in ("AsyncSoloClient", "SoloClient"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from solo_client import client
+
+    return getattr(client, name)

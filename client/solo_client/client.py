@@ -1,0 +1,260 @@
+"""The two clients: shells that send what `protocol` builds and sleep as long as it says. The only file with httpx."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar, Unpack
+
+import httpx
+
+from solo_client.errors import InvalidArgument, NoAnswer, ServerProblem, TimedOut, UnexpectedAnswer, Unreachable
+from solo_client.field import ROOT
+from solo_client.media import media_type
+from solo_client.protocol import MULTIPART_FIELD, Answer, Call, Protocol, read_picture
+from solo_client.query import Options, Query
+from solo_client.types import Result
+
+T = TypeVar("T")
+
+
+class SoloClient:
+    """A connection to a SOLO server. One client may be shared by threads; close it, or use it in a `with`.
+
+    An image is the bytes of an encoded picture, or a path to one. The options of the methods are `score_threshold`,
+    `max_instances`, `classes` and `nms`, see `Query`.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        timeout_s: float = 60.0,
+        api_key: str | None = None,
+        retries: int = 0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        """timeout_s: seconds without any progress; retries: further tries after a 503 that names a Retry-After.
+
+        Raises:
+            InvalidArgument: an argument is unusable, named.
+        """
+        self._protocol = Protocol(base_url, timeout_s, api_key, retries)
+        self._http = httpx.Client(
+            base_url=_checked_url(base_url),
+            timeout=timeout_s,
+            headers=self._protocol.common_headers(),
+            transport=transport,
+        )
+
+    def segment(self, image: bytes | str | Path, **options: Unpack[Options]) -> Result:
+        """The instances in one picture.
+
+        Raises:
+            InvalidArgument: an option is unusable.
+            OSError: the file cannot be read.
+            NoAnswer, ServerProblem, UnexpectedAnswer: see `errors`.
+        """
+        query = Query(**options)
+        return self._exchange(self._protocol.segment(read_picture(image), query))
+
+    def overlay(self, image: bytes | str | Path, **options: Unpack[Options]) -> bytes:
+        """The picture with its instances drawn upon it, as the bytes of a PNG. Raises as `segment` does."""
+        query = Query(**options)
+        return self._exchange(self._protocol.overlay(read_picture(image), query))
+
+    def segment_many(self, images: Iterable[bytes | str | Path], **options: Unpack[Options]) -> Iterator[Result]:
+        """Results in the order of `images`, one request a picture, each sent when its result is asked for.
+
+        Raises as `segment` does, at the picture that failed; the iterator ends there.
+        """
+        for image in images:
+            yield self.segment(image, **options)
+
+    def segment_together(
+        self, images: Sequence[bytes | str | Path], **options: Unpack[Options]
+    ) -> list[Result | ServerProblem]:
+        """Results of a few pictures sent in one request, in their order; a picture that failed is its error, returned.
+
+        Raises as `segment` does when the request as a whole fails. No pictures: an empty list, and nothing is sent.
+        """
+        query = Query(**options)
+        pictures = [read_picture(image) for image in images]
+        return self._exchange(self._protocol.segment_together(pictures, query)) if pictures else []
+
+    def model(self) -> dict[str, object]:
+        """What the server says about its model. Raises NoAnswer, ServerProblem, UnexpectedAnswer."""
+        return self._exchange(self._protocol.model())
+
+    def ready(self) -> bool:
+        """Whether the server takes pictures now; a server that cannot be reached does not."""
+        try:
+            return self._exchange(self._protocol.ready())
+        except NoAnswer:
+            return False
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> SoloClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _exchange(self, call: Call[T]) -> T:
+        for tries in itertools.count(1):
+            request = self._http.build_request(**_arguments(call))
+            with _failures_named(request.url):
+                answer = _answer(self._http.send(request))
+            pause_s = self._protocol.pause_s(call, answer, tries)
+            if pause_s is None:
+                break
+            time.sleep(pause_s)
+        return call.parse(answer)
+
+
+class AsyncSoloClient:
+    """`SoloClient` for asyncio: the same methods, awaited. Close it, or use it in an `async with`."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        timeout_s: float = 60.0,
+        api_key: str | None = None,
+        retries: int = 0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """See `SoloClient`."""
+        self._protocol = Protocol(base_url, timeout_s, api_key, retries)
+        self._http = httpx.AsyncClient(
+            base_url=_checked_url(base_url),
+            timeout=timeout_s,
+            headers=self._protocol.common_headers(),
+            transport=transport,
+        )
+
+    async def segment(self, image: bytes | str | Path, **options: Unpack[Options]) -> Result:
+        """See `SoloClient.segment`."""
+        query = Query(**options)
+        return await self._exchange(self._protocol.segment(await asyncio.to_thread(read_picture, image), query))
+
+    async def overlay(self, image: bytes | str | Path, **options: Unpack[Options]) -> bytes:
+        """See `SoloClient.overlay`."""
+        query = Query(**options)
+        return await self._exchange(self._protocol.overlay(await asyncio.to_thread(read_picture, image), query))
+
+    async def segment_many(
+        self, images: Iterable[bytes | str | Path], *, concurrency: int = 8, **options: Unpack[Options]
+    ) -> AsyncIterator[Result]:
+        """Results in the order of `images`, one request a picture, at most `concurrency` of them under way.
+
+        `images` is read as far ahead as that, no further. Raises as `segment` does, at the picture that failed; what is
+        still under way then, or when the iterator is closed early, is cancelled.
+        """
+        if concurrency < 1:
+            raise InvalidArgument("concurrency", f"must be at least 1, not {concurrency}")
+        under_way: deque[asyncio.Task[Result]] = deque()
+        try:
+            for image in images:
+                under_way.append(asyncio.create_task(self.segment(image, **options)))
+                if len(under_way) == concurrency:
+                    yield await under_way.popleft()
+            while under_way:
+                yield await under_way.popleft()
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def segment_together(
+        self, images: Sequence[bytes | str | Path], **options: Unpack[Options]
+    ) -> list[Result | ServerProblem]:
+        """See `SoloClient.segment_together`."""
+        query = Query(**options)
+        pictures = [await asyncio.to_thread(read_picture, image) for image in images]
+        return await self._exchange(self._protocol.segment_together(pictures, query)) if pictures else []
+
+    async def model(self) -> dict[str, object]:
+        """See `SoloClient.model`."""
+        return await self._exchange(self._protocol.model())
+
+    async def ready(self) -> bool:
+        """See `SoloClient.ready`."""
+        try:
+            return await self._exchange(self._protocol.ready())
+        except NoAnswer:
+            return False
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> AsyncSoloClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _exchange(self, call: Call[T]) -> T:
+        for tries in itertools.count(1):
+            request = self._http.build_request(**_arguments(call))
+            with _failures_named(request.url):
+                answer = _answer(await self._http.send(request))
+            pause_s = self._protocol.pause_s(call, answer, tries)
+            if pause_s is None:
+                break
+            await asyncio.sleep(pause_s)
+        return call.parse(answer)
+
+
+def _checked_url(base_url: str) -> httpx.URL:
+    try:
+        return httpx.URL(base_url)
+    except httpx.InvalidURL as error:
+        raise InvalidArgument("base_url", f"is no URL: {error}") from error
+
+
+def _arguments(call: Call[T]) -> dict[str, Any]:  # Any: keyword arguments of several types for httpx
+    arguments: dict[str, Any] = {
+        "method": call.method,
+        "url": call.path,
+        "params": dict(call.parameters),
+        "headers": dict(call.headers),
+    }
+    if call.files:
+        files = [(MULTIPART_FIELD, (p.filename, p.body, media_type(p.body))) for p in call.files]
+        return arguments | {"files": files}
+    return arguments | {"content": call.body}
+
+
+def _answer(response: httpx.Response) -> Answer:
+    return Answer(response.status_code, response.headers, response.content)
+
+
+@contextmanager
+def _failures_named(url: httpx.URL) -> Iterator[None]:
+    """Turn httpx's failures into ours, with the URL (without credentials and query) and a reason."""
+    shown = str(url.copy_with(userinfo=b"", query=None))
+    try:
+        yield
+    except httpx.ConnectTimeout as error:
+        raise Unreachable(shown, "no connection in time") from error
+    except httpx.TimeoutException as error:
+        raise TimedOut(shown, "no answer in time") from error
+    except httpx.TransportError as error:
+        raise Unreachable(shown, str(error) or type(error).__name__) from error
+    except httpx.RequestError as error:
+        raise UnexpectedAnswer(ROOT, f"cannot be read: {error}") from error

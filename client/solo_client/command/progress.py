@@ -1,0 +1,62 @@
+"""How far a run over several pictures is: one line that redraws itself, and nothing where stderr is no terminal."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TextIO
+
+_CLEAR_LINE = "\r\x1b[K"
+
+
+class Progress:
+    """Count, pictures a second and time left, gone at the end of its `with`.
+
+    Call `clear` before anything else is written to the same terminal.
+    """
+
+    def __init__(self, total: int, stream: TextIO) -> None:
+        self._total = total
+        self._stream = stream
+        self._visible = total > 1 and stream.isatty()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.clear()
+
+    def show(self, done: int, elapsed_s: float) -> None:
+        """Redraw after `done` pictures in `elapsed_s` seconds."""
+        if self._visible:
+            self._stream.write(_CLEAR_LINE + progress_line(done, self._total, elapsed_s))
+            self._stream.flush()
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._visible:
+            self._stream.write(_CLEAR_LINE)
+            self._stream.flush()
+
+
+def progress_line(done: int, total: int, elapsed_s: float) -> str:
+    """Like `3/12  4.1 pictures/s  2 s left`; without the rate as long as there is none."""
+    if done == 0 or elapsed_s <= 0:
+        return f"{done}/{total}"
+    return f"{done}/{total}  {rate(done, elapsed_s)}  {duration((total - done) * elapsed_s / done)} left"
+
+
+def rate(done: int, elapsed_s: float) -> str:
+    """Like `4.1 pictures/s`."""
+    return f"{done / elapsed_s if elapsed_s > 0 else 0.0:.1f} pictures/s"
+
+
+def duration(seconds: float) -> str:
+    """Like `26 s`, `3 min 05 s` or `1 h 02 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,52 @@
+"""What a caller may ask for besides the picture; the same query goes to a server and to a local model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+from solo_client.errors import InvalidArgument
+
+
+class Options(TypedDict, total=False):
+    """Keyword arguments of `segment` and its relatives; what is left out or None is the model's own default."""
+
+    score_threshold: float | None
+    max_instances: int | None
+    classes: Sequence[str] | None
+    nms: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Checked options. score_threshold: 0..1; max_instances: at least 1; classes: labels; nms: a name the server knows.
+
+    Raises:
+        InvalidArgument: a value outside its range, a class name that is empty or has a comma.
+    """
+
+    score_threshold: float | None = None
+    max_instances: int | None = None
+    classes: Sequence[str] | None = None
+    nms: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.score_threshold is not None and not 0 <= self.score_threshold <= 1:
+            raise InvalidArgument("score_threshold", f"must be from 0 to 1, not {self.score_threshold}")
+        if self.max_instances is not None and self.max_instances < 1:
+            raise InvalidArgument("max_instances", f"must be at least 1, not {self.max_instances}")
+        if isinstance(self.classes, str):
+            raise InvalidArgument("classes", f"must be a list of names, not the one string {self.classes!r}")
+        if self.classes is not None and (not self.classes or any(not n.strip() or "," in n for n in self.classes)):
+            raise InvalidArgument("classes", f"must be names, not empty and without commas, not {list(self.classes)}")
+
+    def to_parameters(self) -> dict[str, str]:
+        """Query parameters; class names are joined by commas."""
+        parameters = {
+            "score_threshold": None if self.score_threshold is None else repr(float(self.score_threshold)),
+            "max_instances": None if self.max_instances is None else str(self.max_instances),
+            "classes": None if self.classes is None else ",".join(self.classes),
+            "nms": self.nms,
+        }
+        return {name: value for name, value in parameters.items() if value is not None}

@@ -1,0 +1,130 @@
+"""What the server answers, as records; `wire` reads them, `client` hands them out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, TypedDict
+
+from solo_client import rle
+from solo_client.errors import UnknownCategory
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class CocoMask(TypedDict):
+    """A mask as `pycocotools.mask.decode` takes it: `size` is `[H, W]` in pixels."""
+
+    size: list[int]
+    counts: str
+
+
+class CocoResult(TypedDict):
+    """One entry of a COCO results file, as `COCO.loadRes` reads it.
+
+    There is no `bbox` on purpose: with one, `loadRes` takes the box's area for the object's and sorts the result into
+    the wrong size class.
+    """
+
+    image_id: int
+    category_id: int
+    score: float
+    segmentation: CocoMask
+
+
+@dataclass(frozen=True, slots=True)
+class RleMask:
+    """A mask in COCO's compressed run lengths. size: `(H, W)` in pixels, the same as the picture's."""
+
+    size: tuple[int, int]
+    counts: str
+
+    def to_coco(self) -> CocoMask:
+        """The form that `pycocotools` takes."""
+        return {"size": list(self.size), "counts": self.counts}
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One object found.
+
+    score: 0..1; box_xywh: pixels, left, top, width, height; area: pixels of the mask; class_id: counts from 0.
+    """
+
+    label: str
+    class_id: int
+    score: float
+    box_xywh: tuple[int, int, int, int]
+    area: int
+    mask: RleMask
+
+    def mask_array(self) -> NDArray[np.bool_]:
+        """The mask: `(H, W) bool`, C order.
+
+        Raises:
+            DamagedMask: the run lengths are no mask of that size.
+            NumpyMissing: numpy is not installed.
+        """
+        return rle.mask_array(self.mask.size, self.mask.counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """All objects found in one picture, best score first.
+
+    width, height: pixels, after EXIF orientation; timings_ms: milliseconds by stage, always with `total`.
+    """
+
+    width: int
+    height: int
+    model_name: str
+    model_version: str
+    timings_ms: Mapping[str, float]
+    instances: tuple[Instance, ...]
+
+    def masks(self) -> NDArray[np.bool_]:
+        """All masks: `(N, H, W) bool`, C order, in the order of `instances`; nothing found gives `(0, H, W)`.
+
+        Raises:
+            DamagedMask: some run lengths are no mask of that size.
+            NumpyMissing: numpy is not installed.
+        """
+        return rle.mask_arrays((self.height, self.width), [instance.mask.counts for instance in self.instances])
+
+    def to_coco(self, image_id: int, category_ids: Mapping[str, int] | None = None) -> list[CocoResult]:
+        """Entries for a COCO results file; `category_ids` by label, None means class_id + 1.
+
+        Raises:
+            UnknownCategory: `category_ids` lacks a label that was found.
+        """
+        return [
+            {
+                "image_id": image_id,
+                "category_id": _category_id(instance, category_ids),
+                "score": instance.score,
+                "segmentation": instance.mask.to_coco(),
+            }
+            for instance in self.instances
+        ]
+
+    def to_dict(self) -> dict[str, object]:
+        """The answer in the wire format, ready for `json.dumps`."""
+        return {
+            "image": {"width": self.width, "height": self.height},
+            "model": {"name": self.model_name, "version": self.model_version},
+            "timings_ms": dict(self.timings_ms),
+            "instances": [
+                asdict(instance) | {"box_xywh": list(instance.box_xywh), "mask": instance.mask.to_coco()}
+                for instance in self.instances
+            ],
+        }
+
+
+def _category_id(instance: Instance, category_ids: Mapping[str, int] | None) -> int:
+    if category_ids is None:
+        return instance.class_id + 1
+    if instance.label not in category_ids:
+        raise UnknownCategory(f"category_ids has no id for the label {instance.label!r}")
+    return category_ids[instance.label]

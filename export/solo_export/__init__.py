@@ -1,0 +1,1 @@
+"""From a trained checkpoint to a verified bundle; the only package that needs torch and onnx."""

@@ -1,0 +1,1 @@
+"""SOLO: what a network is, the network in PyTorch, and the bundle on disk."""

@@ -1,0 +1,268 @@
+"""The bundle: what the exporter writes and everything else reads, a folder or the same files in one zip.
+
+    BUNDLE/
+      manifest.json       MUST  format version, specification, provenance, parity, size and sha256 of every other file
+      categories.onnx     MUST  picture -> category scores and level features
+      masks.onnx          MUST  features of one level -> mask features; run only for levels where something was found
+      kernels.npz         MUST  the last mask convolution of every level, applied to the selected cells only
+      MODEL_CARD.md       MAY   any further file that the manifest lists
+
+Reading validates the manifest, then sizes and hashes, before anything is used: a damaged or newer bundle never half-loads.
+Writing is atomic. Standard library and numpy only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solo_models.spec import ModelSpec, SpecError
+
+FORMAT = "solo-bundle"
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+CATEGORIES = "categories.onnx"
+MASKS = "masks.onnx"
+KERNELS = "kernels.npz"
+REQUIRED = (CATEGORIES, MASKS, KERNELS)
+MAX_MANIFEST_BYTES = 4 << 20
+MAX_FILE_BYTES = 2 << 30
+
+Kernels = dict[str, NDArray[np.float32]]
+
+
+class BundleError(ValueError):
+    """A bundle that cannot be used; the message names the file or the manifest field at fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A validated bundle, its files in memory.
+
+    kernels: `level{i}` `(S*S, C)` and `level{i}_bias` `(S*S,)` for SOLO; `level{i}_x`, `level{i}_y` `(S, C, 3, 3)` and
+    `level{i}_x_bias`, `level{i}_y_bias` `(S,)` for the decoupled variants; float32.
+    """
+
+    name: str
+    version: str
+    spec: ModelSpec
+    precision: str
+    provenance: dict[str, Any]
+    parity: dict[str, Any]
+    files: Mapping[str, bytes]
+    kernels: Kernels
+
+
+@dataclass(frozen=True, slots=True)
+class BundleContent:
+    """What the exporter has made: everything but hashes. `extra_files` are copied as they are."""
+
+    name: str
+    spec: ModelSpec
+    categories: bytes
+    masks: bytes
+    kernels: Kernels
+    provenance: dict[str, Any]
+    parity: dict[str, Any]
+    precision: str = "fp32"
+    extra_files: Mapping[str, bytes] | None = None
+
+
+def write_bundle(target: Path, content: BundleContent, *, overwrite: bool = False) -> Path:
+    """Write a folder, or one zip where `target` ends in `.zip`; complete or not at all.
+
+    Raises:
+        BundleError: `target` exists and `overwrite` is false, or is something else than a bundle.
+    """
+    if target.exists():
+        if not overwrite:
+            raise BundleError(f"{target} exists already")
+        if target.is_dir() and not (target / MANIFEST).exists():
+            raise BundleError(f"{target} is a folder but no bundle; it is not replaced")
+    files = _files_of(content)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        if target.suffix == ".zip":
+            _write_zip(scratch / "bundle.zip", files)
+            os.replace(scratch / "bundle.zip", target)
+        else:
+            _write_folder(scratch / "bundle", files)
+            if target.exists():
+                os.replace(target, scratch / "old")
+            os.replace(scratch / "bundle", target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def read_bundle(source: Path) -> Bundle:
+    """Read and validate a bundle folder or zip.
+
+    Raises:
+        BundleError: missing, damaged, newer than this program, or not a bundle; nothing is returned in part.
+    """
+    if source.is_dir():
+        return _read(source.name, lambda name, limit: _read_file(source / name, limit))
+    if not source.exists():
+        raise BundleError(f"{source} does not exist")
+    try:
+        with zipfile.ZipFile(source) as archive:
+            return _read(source.stem, lambda name, limit: _read_member(archive, name, limit))
+    except zipfile.BadZipFile as problem:
+        raise BundleError(f"{source} is neither a bundle folder nor a bundle zip") from problem
+
+
+def _files_of(content: BundleContent) -> dict[str, bytes]:
+    kernels = io.BytesIO()
+    np.savez(kernels, **content.kernels)  # type: ignore[arg-type]  # numpy types **kwds as its own bool flag
+    files = {CATEGORIES: content.categories, MASKS: content.masks, KERNELS: kernels.getvalue()}
+    files |= dict(content.extra_files or {})
+    manifest = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "name": content.name,
+        "precision": content.precision,
+        "spec": content.spec.to_dict(),
+        "provenance": content.provenance,
+        "parity": content.parity,
+        "files": {n: {"bytes": len(b), "sha256": hashlib.sha256(b).hexdigest()} for n, b in sorted(files.items())},
+    }
+    return {MANIFEST: (json.dumps(manifest, indent=1) + "\n").encode(), **files}
+
+
+def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def _write_zip(path: Path, files: Mapping[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+
+
+def _read_file(path: Path, limit_bytes: int) -> bytes:
+    if not path.is_file():
+        raise BundleError(f"{path.name}: is missing")
+    if path.stat().st_size > limit_bytes:
+        raise BundleError(f"{path.name}: is larger than {limit_bytes} bytes")
+    return path.read_bytes()
+
+
+def _read_member(archive: zipfile.ZipFile, name: str, limit_bytes: int) -> bytes:
+    try:
+        member = archive.getinfo(name)
+    except KeyError:
+        raise BundleError(f"{name}: is missing") from None
+    if member.file_size > limit_bytes:
+        raise BundleError(f"{name}: is larger than {limit_bytes} bytes")
+    try:
+        with archive.open(member) as stream:
+            return stream.read(limit_bytes + 1)
+    except (zipfile.BadZipFile, OSError, EOFError) as problem:
+        raise BundleError(f"{name}: is damaged ({problem})") from problem
+
+
+def _read(fallback_name: str, read: Any) -> Bundle:
+    manifest = _parse_manifest(read(MANIFEST, MAX_MANIFEST_BYTES))
+    try:
+        spec = ModelSpec.from_dict(_field(manifest, "spec", dict))
+    except SpecError as problem:
+        raise BundleError(f"{MANIFEST}: spec.{problem}") from problem
+    listed = _field(manifest, "files", dict)
+    missing = [name for name in REQUIRED if name not in listed]
+    if missing:
+        raise BundleError(f"{MANIFEST}: files: {missing[0]} is not listed")
+    files = {name: _checked(name, entry, read) for name, entry in listed.items()}
+    version = hashlib.sha256("".join(sorted(listed[n]["sha256"] for n in listed)).encode()).hexdigest()[:12]
+    return Bundle(
+        name=_field(manifest, "name", str) or fallback_name,
+        version=version,
+        spec=spec,
+        precision=_field(manifest, "precision", str),
+        provenance=_field(manifest, "provenance", dict),
+        parity=_field(manifest, "parity", dict),
+        files=files,
+        kernels=_read_kernels(files[KERNELS], spec),
+    )
+
+
+def _parse_manifest(content: bytes) -> dict[str, Any]:
+    try:
+        manifest = json.loads(content)
+    except ValueError as problem:
+        raise BundleError(f"{MANIFEST}: is not JSON ({problem})") from problem
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise BundleError(f"{MANIFEST}: format: must be {FORMAT!r}")
+    version = _field(manifest, "format_version", int)
+    if version > FORMAT_VERSION:
+        raise BundleError(f"{MANIFEST}: format_version: {version} is newer than {FORMAT_VERSION}; update this program")
+    if version < 1:
+        raise BundleError(f"{MANIFEST}: format_version: must be at least 1")
+    return manifest
+
+
+def _field(manifest: dict[str, Any], name: str, kind: type[Any]) -> Any:
+    if name not in manifest:
+        raise BundleError(f"{MANIFEST}: {name}: is missing")
+    if not isinstance(manifest[name], kind) or isinstance(manifest[name], bool):
+        raise BundleError(f"{MANIFEST}: {name}: must be of type {kind.__name__}")
+    return manifest[name]
+
+
+def _checked(name: str, entry: Any, read: Any) -> bytes:
+    if Path(name).name != name or name in (MANIFEST, "", ".", ".."):
+        raise BundleError(f"{MANIFEST}: files: {name!r} is not a plain file name")
+    if not isinstance(entry, dict) or not isinstance(entry.get("bytes"), int) or not isinstance(entry.get("sha256"), str):
+        raise BundleError(f"{MANIFEST}: files.{name}: needs bytes and sha256")
+    if not 0 <= entry["bytes"] <= MAX_FILE_BYTES:
+        raise BundleError(f"{MANIFEST}: files.{name}.bytes: out of range")
+    content: bytes = read(name, entry["bytes"])
+    if len(content) != entry["bytes"]:
+        raise BundleError(f"{name}: has {len(content)} bytes, the manifest says {entry['bytes']}")
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise BundleError(f"{name}: sha256 differs from the manifest's; the file is damaged or was changed")
+    return content
+
+
+def kernel_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every array in `kernels.npz`."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for level, grid in enumerate(spec.grids):
+        if not spec.is_decoupled:
+            shapes |= {f"level{level}": (grid * grid, spec.head_channels), f"level{level}_bias": (grid * grid,)}
+            continue
+        for axis in "xy":
+            shapes[f"level{level}_{axis}"] = (grid, spec.head_channels, 3, 3)
+            shapes[f"level{level}_{axis}_bias"] = (grid,)
+    return shapes
+
+
+def _read_kernels(content: bytes, spec: ModelSpec) -> Kernels:
+    expected = kernel_shapes(spec)
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            kernels = {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, zipfile.BadZipFile) as problem:
+        raise BundleError(f"{KERNELS}: cannot be read ({problem})") from problem
+    for name, shape in expected.items():
+        if name not in kernels:
+            raise BundleError(f"{KERNELS}: {name}: is missing")
+        if kernels[name].shape != shape or kernels[name].dtype != np.float32:
+            found = f"{kernels[name].dtype} {kernels[name].shape}"
+            raise BundleError(f"{KERNELS}: {name}: must be float32 {shape}, is {found}")
+    return kernels

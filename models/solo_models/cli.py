@@ -1,0 +1,60 @@
+"""The command `solo`: a table of verbs; each lives beside the package it belongs to and is imported only when called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+COMMANDS = {
+    "segment": ("solo_client.segment", "client", "segment pictures, with a local bundle or over HTTP"),
+    "serve": ("solo_server.serve", "server", "serve a bundle over HTTP (without one: the demo model)"),
+    "bench": ("solo_server.bench", "server", "measure pictures per second and latency"),
+    "export": ("solo_export.command", "export", "turn a trained checkpoint into a verified bundle"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; its exit status, 2 for wrong usage."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("solo-inference"))
+        return 0
+    if argv[0] not in COMMANDS:
+        print(f"solo: unknown command {argv[0]!r}; one of: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return _run(argv[0], argv[1:])
+
+
+def _run(name: str, argv: list[str]) -> int:
+    module_name, extra, summary = COMMANDS[name]
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as problem:
+        if problem.name is None or problem.name.split(".")[0] == module_name.split(".")[0]:
+            raise
+        print(f"solo {name}: {problem.name} is not installed; pip install 'solo-inference[{extra}]'", file=sys.stderr)
+        return 2
+    parser = argparse.ArgumentParser(prog=f"solo {name}", description=summary[0].upper() + summary[1:] + ".")
+    module.add_arguments(parser)
+    try:
+        status: int = module.run(parser.parse_args(argv))
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _overview() -> str:
+    lines = [f"  {name:<8} {summary}" for name, (_, _, summary) in COMMANDS.items()]
+    return "usage: solo COMMAND [...]\n\nSOLO instance segmentation, served.\n\n" + "\n".join(
+        [*lines, "", "solo COMMAND --help tells more. solo --version prints the version."]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

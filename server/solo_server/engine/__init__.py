@@ -1,0 +1,1 @@
+"""Engines run the network; each lives in one file together with the only import of its runtime."""

@@ -1,0 +1,94 @@
+"""Everything that can go wrong between a request and its masks; each failure has one class and one stable code.
+
+    ServerError
+      RequestError            the caller's fault, 4xx
+        EmptyBody             empty_body              400
+        InvalidQuery          invalid_query           422
+        UnsupportedMediaType  unsupported_media_type  415   decode
+        ImageDamaged          image_damaged           422   decode
+        ImageTooLarge         image_too_large         413   decode, before any pixel is decoded
+        BodyTooLarge          body_too_large          413   while receiving
+      Overloaded              overloaded              503   queue full; comes with Retry-After
+      NotReady                not_ready               503   before the model is warm, and while draining
+      EngineFailure           internal                500   the runtime failed; details go to the log
+
+    SettingsError             a bad setting stops the start; names the variable
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ServerError(Exception):
+    """Root. `detail` is for the caller and holds no path, address or internal state."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class RequestError(ServerError):
+    """The request cannot be answered as it stands; repeating it will not help."""
+
+    status = 400
+
+
+class EmptyBody(RequestError):
+    """No bytes came."""
+
+    code, title = "empty_body", "Empty body"
+
+
+class InvalidQuery(RequestError):
+    """A query parameter is unknown or has an impossible value."""
+
+    code, status, title = "invalid_query", 422, "Invalid query"
+
+
+class UnsupportedMediaType(RequestError):
+    """The bytes are no picture of an accepted format."""
+
+    code, status, title = "unsupported_media_type", 415, "Unsupported media type"
+
+
+class ImageDamaged(RequestError):
+    """The format is accepted, but the content cannot be decoded."""
+
+    code, status, title = "image_damaged", 422, "Damaged image"
+
+
+class ImageTooLarge(RequestError):
+    """More pixels, or a longer side, than the server accepts."""
+
+    code, status, title = "image_too_large", 413, "Image too large"
+
+
+class BodyTooLarge(RequestError):
+    """More bytes than the server accepts."""
+
+    code, status, title = "body_too_large", 413, "Body too large"
+
+
+class Overloaded(ServerError):
+    """Too many requests are waiting."""
+
+    code, status, title = "overloaded", 503, "Overloaded"
+
+
+class NotReady(ServerError):
+    """The model is not loaded yet, or the server is going down."""
+
+    code, status, title = "not_ready", 503, "Not ready"
+
+
+class EngineFailure(ServerError):
+    """The inference runtime failed on input that should have been fine."""
+
+
+class SettingsError(Exception):
+    """A setting that cannot work; the message names the variable and what it may be."""

@@ -1,0 +1,83 @@
+"""Bytes to instances: the one path that the server, the command line and the benchmarks all take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from solo_models.bundle import Bundle, read_bundle
+
+from solo_server.engine.base import Engine, PictureOutput
+from solo_server.engine.ort import OrtEngine
+from solo_server.image import ImageLimits, decode, prepare
+from solo_server.postprocess.cpu import CpuPostprocessor
+from solo_server.types import PictureResult, PreparedPicture, Query, UInt8
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A picture ready for a batch, with the time that its own stages took, in milliseconds."""
+
+    picture: PreparedPicture
+    rgb: UInt8
+    decode_ms: float
+    preprocess_ms: float
+
+
+class Pipeline:
+    """One bundle on one engine. Stages can be called one by one; `segment` runs them all."""
+
+    def __init__(self, bundle: Bundle, engine: Engine, limits: ImageLimits | None = None) -> None:
+        self.bundle, self.engine = bundle, engine
+        self._limits = limits or ImageLimits()
+        self._postprocessor = CpuPostprocessor(bundle.spec, bundle.kernels)
+
+    @classmethod
+    def open(cls, bundle: Path, *, threads: int = 0, limits: ImageLimits | None = None) -> Pipeline:
+        """Read a bundle and load it into ONNX Runtime.
+
+        Raises:
+            BundleError: missing, damaged, or not loadable.
+        """
+        content = read_bundle(bundle)
+        return cls(content, OrtEngine(content, threads), limits)
+
+    def decode(self, body: bytes) -> Decoded:
+        """Decode, resize and pad one picture; raises what `solo_server.image.decode` raises."""
+        start = perf_counter()
+        rgb = decode(body, self._limits)
+        decoded = perf_counter()
+        picture = prepare(rgb, self.bundle.spec.preprocess)
+        return Decoded(picture, rgb, (decoded - start) * 1e3, (perf_counter() - decoded) * 1e3)
+
+    def infer(self, pictures: Sequence[PreparedPicture]) -> Sequence[PictureOutput]:
+        """Run the network on pictures of one padded size."""
+        images = np.stack([p.pixels for p in pictures])
+        image_hw = np.array([p.geometry.resized_hw for p in pictures], np.int64)
+        return self.engine.run(images, image_hw)
+
+    def finish(self, output: PictureOutput, decoded: Decoded, query: Query, infer_ms: float) -> PictureResult:
+        """Post-processing of one picture, mask towers included."""
+        start = perf_counter()
+        geometry = decoded.picture.geometry
+        instances = self._postprocessor.run(output, geometry, query)
+        timings = {
+            "decode": decoded.decode_ms,
+            "preprocess": decoded.preprocess_ms,
+            "infer": infer_ms,
+            "postprocess": (perf_counter() - start) * 1e3,
+        }
+        return PictureResult(geometry.original_hw, instances, {**timings, "total": sum(timings.values())})
+
+    def segment(self, body: bytes, query: Query | None = None) -> PictureResult:
+        """One picture from bytes to instances."""
+        return self.segment_decoded(self.decode(body), query or Query())
+
+    def segment_decoded(self, decoded: Decoded, query: Query) -> PictureResult:
+        """Network and post-processing of one picture."""
+        start = perf_counter()
+        output = self.infer([decoded.picture])[0]
+        return self.finish(output, decoded, query, (perf_counter() - start) * 1e3)

@@ -1,0 +1,94 @@
+"""The records that flow from stage to stage: decode -> resize -> network -> candidates -> masks -> NMS -> RLE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+UInt8 = NDArray[np.uint8]
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Sizes of one picture on its way, `(height, width)` in pixels."""
+
+    original_hw: tuple[int, int]
+    resized_hw: tuple[int, int]
+    padded_hw: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPicture:
+    """Network input of one picture. pixels: `(h, w, 3) uint8` RGB, zeros beyond `geometry.resized_hw`."""
+
+    pixels: UInt8
+    geometry: Geometry
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Every (cell, class) above the candidate threshold, in order of cell, then class; N = 0 gives empty arrays.
+
+    cells: `(N,) int64`, 0..num_cells; labels: `(N,) int64`; scores: `(N,) float32`, category scores.
+    """
+
+    cells: Int64
+    labels: Int64
+    scores: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedCandidates:
+    """Candidates that passed the stride filter, best first, at most `max_before_nms`.
+
+    cells, labels: `(N,) int64`; scores: `(N,) float32`, category score times maskness; areas: `(N,) int64`, pixels at the
+    mask stride; bits: `(N, words) uint64`, the binary masks as bits.
+    """
+
+    cells: Int64
+    labels: Int64
+    scores: Float32
+    areas: Int64
+    bits: NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class Rle:
+    """COCO run-length encoding. size: `(height, width)`; counts: the compressed ASCII form that pycocotools reads."""
+
+    size: tuple[int, int]
+    counts: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One found object at original size. box_xywh: whole pixels, zeros where the mask is empty; area in pixels."""
+
+    class_id: int
+    score: float
+    box_xywh: tuple[int, int, int, int]
+    area: int
+    mask: Rle
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a caller may choose for one picture; `None` means the bundle's value."""
+
+    score_threshold: float | None = None
+    max_instances: int | None = None
+    class_ids: tuple[int, ...] | None = None
+    nms: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PictureResult:
+    """Instances of one picture, best first, and how long each stage took in milliseconds."""
+
+    original_hw: tuple[int, int]
+    instances: tuple[Instance, ...]
+    timings_ms: dict[str, float] = field(default_factory=dict)
