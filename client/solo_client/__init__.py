@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from solo_client.errors import (
     BodyTooLarge,
     CallerFault,
+    ConnectionLost,
     DamagedMask,
     DeadlineExceeded,
     EmptyBody,
@@ -52,6 +53,7 @@ __all__ = [
     "CallerFault",
     "CocoMask",
     "CocoResult",
+    "ConnectionLost",
     "DamagedMask",
     "DeadlineExceeded",
     "EmptyBody",

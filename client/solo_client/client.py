@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,15 @@ from typing import Any, TypeVar, Unpack
 
 import httpx
 
-from solo_client.errors import InvalidArgument, NoAnswer, ServerProblem, TimedOut, UnexpectedAnswer, Unreachable
+from solo_client.errors import (
+    ConnectionLost,
+    InvalidArgument,
+    NoAnswer,
+    ServerProblem,
+    TimedOut,
+    UnexpectedAnswer,
+    Unreachable,
+)
 from solo_client.field import ROOT
 from solo_client.media import media_type
 from solo_client.protocol import MULTIPART_FIELD, Answer, Call, Protocol, read_picture
@@ -156,7 +164,7 @@ class AsyncSoloClient:
 
     async def segment_many(
         self, images: Iterable[bytes | str | Path], *, concurrency: int = 8, **options: Unpack[Options]
-    ) -> AsyncIterator[Result]:
+    ) -> AsyncGenerator[Result, None]:
         """Results in the order of `images`, one request a picture, at most `concurrency` of them under way.
 
         `images` is read as far ahead as that, no further. Raises as `segment` does, at the picture that failed; what is
@@ -250,11 +258,11 @@ def _failures_named(url: httpx.URL) -> Iterator[None]:
     shown = str(url.copy_with(userinfo=b"", query=None))
     try:
         yield
-    except httpx.ConnectTimeout as error:
-        raise Unreachable(shown, "no connection in time") from error
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol) as error:
+        raise Unreachable(shown, str(error) or "no connection in time") from error
     except httpx.TimeoutException as error:
         raise TimedOut(shown, "no answer in time") from error
     except httpx.TransportError as error:
-        raise Unreachable(shown, str(error) or type(error).__name__) from error
+        raise ConnectionLost(shown, str(error) or "the connection broke") from error
     except httpx.RequestError as error:
         raise UnexpectedAnswer(ROOT, f"cannot be read: {error}") from error

@@ -3,7 +3,8 @@
     SoloClientError
     ├── InvalidArgument            an argument is unusable, nothing was sent        (also a ValueError)
     ├── NoAnswer                   the server did not answer: `.url`, `.reason`
-    │   ├── Unreachable            no connection could be made, or it broke
+    │   ├── Unreachable            no connection could be made
+    │   ├── ConnectionLost         connected, but the connection broke before the answer was complete
     │   └── TimedOut               connected, but no answer in time
     ├── ServerProblem              it answered `application/problem+json`: `.problem`, `.code`, `.retry_after_s`
     │   ├── CallerFault            4xx: the same request fails again
@@ -76,7 +77,11 @@ class NoAnswer(SoloClientError):
 
 
 class Unreachable(NoAnswer):
-    """No connection could be made, or it broke before the answer was complete."""
+    """No connection could be made."""
+
+
+class ConnectionLost(NoAnswer):
+    """Connected, but the connection broke before the answer was complete."""
 
 
 class TimedOut(NoAnswer):

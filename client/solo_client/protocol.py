@@ -26,7 +26,7 @@ from solo_client.types import Result
 T = TypeVar("T")
 
 PROBLEM_TYPE = "application/problem+json"
-MULTIPART_FIELD = "image"
+MULTIPART_FIELD = "file"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,9 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Checked options. score_threshold: 0..1; max_instances: at least 1; classes: labels; nms: a name the server knows.
+    """Checked options.
+
+    score_threshold: 0..1; max_instances: at least 1; classes: labels; nms: matrix, mask or none, checked by the server.
 
     Raises:
         InvalidArgument: a value outside its range, a class name that is empty or has a comma.

@@ -57,9 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture files, patterns, or folders of pictures")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--model", metavar="BUNDLE", help="run this bundle here (default: the demo model)")
-    where.add_argument(
-        "--url", help="ask the server at this URL; its API key, if any, is read from the environment's SOLO_API_KEY"
-    )
+    where.add_argument("--url", help="ask the server at this URL")
     parser.add_argument("--format", choices=("json", "coco"), default="json", help=_FORMAT_HELP)
     parser.add_argument("-o", "--output", metavar="FILE", help="write to this file instead of stdout")
     parser.add_argument(

@@ -18,7 +18,8 @@ from solo_models.spec import PreprocessSpec
 from solo_server.errors import EmptyBody, ImageDamaged, ImageTooLarge, UnsupportedMediaType
 from solo_server.types import Geometry, PreparedPicture, UInt8
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "BMP")
+Image.init()
+FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "AVIF", "BMP") if name in Image.OPEN)
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -95,6 +95,20 @@ def compress(counts: Int64) -> str:
     return bytes(table[kept].astype(np.uint8)).decode("ascii")
 
 
+def decode_rle(rle: Rle) -> NDArray[np.bool_]:
+    """The mask `(H, W) bool` of an encoding that `compress` made."""
+    digits = np.frombuffer(rle.counts.encode("ascii"), np.uint8).astype(np.int64) - 48
+    last = digits & 32 == 0
+    first = np.flatnonzero(np.r_[True, last[:-1]])
+    place = np.arange(len(digits)) - np.repeat(first, np.diff(np.r_[first, len(digits)]))
+    values = np.add.reduceat((digits & 31) << (5 * place), first)
+    values -= np.where(digits[last] & 16, 1 << (5 * (place[last] + 1)), 0)
+    for parity in (1, 2):
+        values[parity::2] = np.cumsum(values[parity::2])
+    bits = np.repeat(np.arange(len(values)) % 2 == 1, values)
+    return bits.reshape(rle.size[1], rle.size[0]).T
+
+
 @lru_cache(maxsize=256)
 def resize_matrix(length: int, stride: int, resized: int, original: int) -> Float32:
     """Both bilinear steps of one axis, `(original, length) float32`; rows sum to one.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from solo_client import wire
 from solo_client.command.errors import PictureFailed, Unusable
-from solo_client.errors import InvalidArgument, ServerProblem, SoloClientError, TimedOut
+from solo_client.errors import ConnectionLost, InvalidArgument, ServerProblem, SoloClientError, TimedOut
 from solo_client.query import Options, Query
 from solo_client.types import Result
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from solo_client.client import SoloClient
 
 RETRIES = 3
-_FAILS_FOR_EVERY_PICTURE = frozenset({"invalid_query", "not_found", "not_ready", "unauthorized", "forbidden"})
+_FAILS_FOR_EVERY_PICTURE = frozenset({"invalid_query", "not_found", "not_ready"})
 
 
 class Source(Protocol):
@@ -87,13 +86,11 @@ def _open_client(url: str) -> SoloClient:
     try:
         from solo_client.client import SoloClient
     except ImportError as error:
-        raise Unusable(f"--url needs the extra `client` to be installed ({error})") from error
+        raise Unusable(f"--url needs pip install 'solo-inference[client]' ({error})") from error
     try:
-        return SoloClient(url, api_key=os.environ.get("SOLO_API_KEY"), retries=RETRIES)
+        return SoloClient(url, retries=RETRIES)
     except InvalidArgument as error:
-        raise Unusable(
-            f"--url: {error.reason}" if error.name == "base_url" else f"SOLO_API_KEY {error.reason}"
-        ) from error
+        raise Unusable(f"--url {error.reason}") from error
 
 
 def _open_local(bundle: Path | None) -> LocalModel:
@@ -102,7 +99,7 @@ def _open_local(bundle: Path | None) -> LocalModel:
     try:
         model: LocalModel = importlib.import_module("solo_server.local").open_local(bundle)
     except ImportError as error:
-        raise Unusable(f"running a model here needs the extra `server` to be installed ({error})") from error
+        raise Unusable(f"running a model here needs pip install 'solo-inference[server]' ({error})") from error
     except Exception as error:  # whatever stops a bundle from loading; this package may not import the types
         raise Unusable(f"{bundle or 'the demo model'}: {_one_line(error)}") from error
     return model
@@ -124,7 +121,7 @@ def _remote_failures_sorted() -> Iterator[None]:
         yield
     except ServerProblem as error:
         raise _failure(error.code, str(error)) from error
-    except TimedOut as error:
+    except (ConnectionLost, TimedOut) as error:
         raise PictureFailed(str(error)) from error
 
 

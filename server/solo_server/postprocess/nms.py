@@ -18,7 +18,7 @@ Bits = NDArray[np.uint64]
 def pack(masks: NDArray[np.bool_]) -> Bits:
     """`(n, H, W) bool` -> `(n, words) uint64`, zero bits after the last pixel."""
     n = len(masks)
-    packed = np.packbits(masks.reshape(n, -1), axis=1)
+    packed = np.packbits(masks.reshape(n, masks.shape[1] * masks.shape[2]), axis=1)
     framed = np.zeros((n, -(-packed.shape[1] // 8) * 8), np.uint8)
     framed[:, : packed.shape[1]] = packed
     return framed.view(np.uint64)

@@ -1,0 +1,8 @@
+"""The demo model: a small network that finds people, carried as a bundle beside this file (see MODEL_CARD.md in it)."""
+
+from pathlib import Path
+
+
+def demo_bundle() -> Path:
+    """The folder of the demo bundle."""
+    return Path(__file__).parent / "person"

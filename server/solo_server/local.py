@@ -1,0 +1,49 @@
+"""The pipeline without HTTP, with the same answers: what `solo segment --model` runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from solo_models.demo import demo_bundle
+
+from solo_server.errors import InvalidQuery
+from solo_server.overlay import draw, encode_png
+from solo_server.pipeline import Pipeline
+from solo_server.schemas import SegmentQuery, result_json
+from solo_server.types import Query
+
+
+class LocalService:
+    """Answers as `POST /segment` does."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+    def segment(self, body: bytes, query: Mapping[str, str]) -> dict[str, Any]:
+        """The JSON object of one picture; raises what the server would answer, as `ServerError`."""
+        return result_json(self._pipeline.segment(body, self._query(query)), self._pipeline.bundle)
+
+    def overlay(self, body: bytes, query: Mapping[str, str]) -> bytes:
+        """One picture drawn with its instances, PNG."""
+        decoded = self._pipeline.decode(body)
+        result = self._pipeline.segment_decoded(decoded, self._query({**query, "format": "overlay"}))
+        return encode_png(draw(decoded.rgb, result.instances, self._pipeline.bundle.spec.class_names))
+
+    def _query(self, query: Mapping[str, str]) -> Query:
+        try:
+            return SegmentQuery.model_validate(dict(query)).to_query(self._pipeline.bundle.spec)
+        except ValidationError as problem:
+            first = problem.errors()[0]
+            raise InvalidQuery(f"{first['loc'][-1] if first['loc'] else 'query'}: {first['msg']}") from problem
+
+
+def open_local(bundle: str | Path | None) -> LocalService:
+    """Load a bundle, or the demo model.
+
+    Raises:
+        BundleError: missing or damaged.
+    """
+    return LocalService(Pipeline.open(demo_bundle() if bundle is None else Path(bundle)))

@@ -1,0 +1,97 @@
+"""The HTTP edge: what a query may hold, and results as the JSON that callers see. The wire format is the contract."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from solo_models.bundle import Bundle
+from solo_models.spec import ModelSpec
+
+from solo_server.errors import InvalidQuery, ServerError
+from solo_server.types import PictureResult, Query
+
+MAX_INSTANCES = 500
+OVERLAY_SCORE_THRESHOLD = 0.3  # a picture for people: below it overlays fill up with doubtful masks
+
+
+class SegmentQuery(BaseModel):
+    """Query parameters of `POST /segment`; unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    score_threshold: Annotated[float | None, Field(ge=0, le=1, description="lowest final score (default 0.05; for overlays 0.3)")] = None
+    max_instances: Annotated[int | None, Field(ge=1, le=MAX_INSTANCES, description="at most so many (default 100)")] = None
+    classes: Annotated[str | None, Field(description="names or ids of the wanted classes, comma-separated")] = None
+    nms: Annotated[
+        Literal["matrix", "mask", "none"] | None,
+        Field(description="matrix NMS (reference, default), greedy mask NMS, or none"),
+    ] = None
+    format: Annotated[Literal["rle", "overlay"], Field(description="JSON with RLE masks, or a PNG to look at")] = "rle"
+
+    def to_query(self, spec: ModelSpec) -> Query:
+        """Resolve class names against a model.
+
+        Raises:
+            InvalidQuery: a class that the model does not know.
+        """
+        threshold = self.score_threshold
+        if threshold is None and self.format == "overlay":
+            threshold = OVERLAY_SCORE_THRESHOLD
+        class_ids = None if self.classes is None else tuple(_class_id(c.strip(), spec) for c in self.classes.split(","))
+        return Query(threshold, self.max_instances, class_ids, self.nms)
+
+
+def result_json(result: PictureResult, bundle: Bundle) -> dict[str, Any]:
+    """The answer for one picture."""
+    names = bundle.spec.class_names
+    return {
+        "image": {"width": result.original_hw[1], "height": result.original_hw[0]},
+        "model": {"name": bundle.name, "version": bundle.version},
+        "timings_ms": {stage: round(ms, 3) for stage, ms in result.timings_ms.items()},
+        "instances": [
+            {
+                "label": names[i.class_id],
+                "class_id": i.class_id,
+                "score": round(i.score, 6),
+                "box_xywh": list(i.box_xywh),
+                "area": i.area,
+                "mask": {"size": list(i.mask.size), "counts": i.mask.counts},
+            }
+            for i in result.instances
+        ],
+    }
+
+
+def model_json(bundle: Bundle, engine: str) -> dict[str, Any]:
+    """The answer of `GET /model`."""
+    return {
+        "name": bundle.name,
+        "version": bundle.version,
+        "precision": bundle.precision,
+        "engine": engine,
+        "classes": list(bundle.spec.class_names),
+        "spec": bundle.spec.to_dict(),
+        "provenance": bundle.provenance,
+        "parity": bundle.parity,
+    }
+
+
+def problem_json(problem: ServerError, request_id: str) -> dict[str, Any]:
+    """A failure as RFC 9457 problem details with a stable `code`."""
+    return {
+        "type": "about:blank",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "request_id": request_id,
+    }
+
+
+def _class_id(name: str, spec: ModelSpec) -> int:
+    if name in spec.class_names:
+        return spec.class_names.index(name)
+    if name.isdecimal() and int(name) < spec.num_classes:
+        return int(name)
+    raise InvalidQuery(f"classes: the model has no class {name[:60]!r}; GET /model lists them")

@@ -1,0 +1,68 @@
+"""`solo serve`: settings, model, then the server; whatever is wrong is said in one line before it listens."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+from solo_models.bundle import BundleError
+from solo_models.demo import demo_bundle
+
+from solo_server.app import create_app
+from solo_server.errors import SettingsError
+from solo_server.pipeline import Pipeline
+from solo_server.settings import Settings
+
+LOG = logging.getLogger("solo_server")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `solo serve`; each also has an environment variable `SOLO_...`."""
+    parser.add_argument("bundle", type=Path, nargs="?", help="bundle folder or zip (SOLO_BUNDLE; default: the demo model)")
+    parser.add_argument("--host", help="address to listen on (SOLO_HOST; default 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on (SOLO_PORT; default 8000)")
+    parser.add_argument("--threads", type=int, help="cores for one inference (SOLO_THREADS; default: all)")
+    parser.add_argument("--max-body-bytes", type=int, help="largest request body (SOLO_MAX_BODY_BYTES; default 20 MiB)")
+    parser.add_argument("--max-waiting", type=int, help="pictures waiting before 503 (SOLO_MAX_WAITING; default 64)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until stopped; exit status 0, or 2 when the start failed."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        settings = Settings.read(**vars(arguments))
+        listener = _listen(settings)
+        path = settings.bundle or demo_bundle()
+        pipeline = Pipeline.open(path, threads=settings.threads, limits=settings.image_limits)
+    except (SettingsError, BundleError) as problem:
+        print(f"solo serve: {problem}", file=sys.stderr)
+        return 2
+    bundle = pipeline.bundle
+    host, port = listener.getsockname()[:2]
+    LOG.info("%s %s, %d classes, on %s", bundle.name, bundle.version, bundle.spec.num_classes, pipeline.engine.description)
+    LOG.info("http://%s:%d  try: curl --data-binary @photo.jpg http://%s:%d/segment", host, port, host, port)
+    config = uvicorn.Config(
+        create_app(pipeline, settings),
+        log_level="info",
+        access_log=False,
+        timeout_graceful_shutdown=settings.drain_seconds,
+        server_header=False,
+    )
+    server = uvicorn.Server(config)
+    server.run(sockets=[listener])
+    return 0 if server.started else 1
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Bind first: a port in use is known before the model is loaded."""
+    try:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
+    except OSError as problem:
+        raise SettingsError(f"cannot listen on {settings.host}:{settings.port}: {problem.strerror}") from problem
+    listener.set_inheritable(True)
+    return listener

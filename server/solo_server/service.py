@@ -1,0 +1,90 @@
+"""From an HTTP request's bytes to a result without blocking the event loop: admission, decoding, one inference at a time.
+
+Decoding and post-processing run in threads (they release the interpreter lock); the engine takes one picture at a time and
+uses all its cores for it. What is over `max_waiting` is refused at once instead of waiting for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from time import perf_counter
+from typing import TypeVar
+
+import numpy as np
+
+from solo_server.errors import EngineFailure, NotReady, Overloaded, ServerError
+from solo_server.overlay import draw, encode_png
+from solo_server.pipeline import Decoded, Pipeline
+from solo_server.types import PictureResult, Query
+
+T = TypeVar("T")
+LOG = logging.getLogger("solo_server")
+
+
+class Service:
+    """The pipeline for many callers at a time."""
+
+    def __init__(self, pipeline: Pipeline, max_waiting: int) -> None:
+        self.pipeline = pipeline
+        self._max_waiting = max_waiting
+        self._waiting = 0
+        self._threads = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="solo")
+        self._engine = asyncio.Lock()
+        self.is_ready = False
+
+    async def start(self) -> None:
+        """Run once on an empty picture, so that the first caller does not wait for lazy initialisation."""
+        spec = self.pipeline.bundle.spec.preprocess
+        blank = np.zeros((spec.short_side, spec.long_side, 3), np.uint8)
+        body = encode_png(blank)
+        await self._in_thread(lambda: self.pipeline.segment(body))
+        self.is_ready = True
+
+    def stop(self) -> None:
+        """Refuse further work; threads end when their work has."""
+        self.is_ready = False
+        self._threads.shutdown(wait=True)
+
+    async def segment(self, body: bytes, query: Query) -> PictureResult:
+        """One picture. Raises `RequestError`, `Overloaded`, `NotReady` or `EngineFailure`."""
+        return (await self._run(body, query))[0]
+
+    async def overlay(self, body: bytes, query: Query) -> bytes:
+        """One picture drawn with its instances, PNG."""
+        result, decoded = await self._run(body, query)
+        names = self.pipeline.bundle.spec.class_names
+        return await self._in_thread(lambda: encode_png(draw(decoded.rgb, result.instances, names)))
+
+    async def _run(self, body: bytes, query: Query) -> tuple[PictureResult, Decoded]:
+        if not self.is_ready:
+            raise NotReady("the model is not ready yet, or the server is going down")
+        if self._waiting >= self._max_waiting:
+            raise Overloaded(f"{self._waiting} pictures are waiting already")
+        self._waiting += 1
+        try:
+            decoded = await self._in_thread(lambda: self.pipeline.decode(body))
+            queued = perf_counter()
+            async with self._engine:
+                start = perf_counter()
+                output = (await self._in_thread(lambda: self.pipeline.infer([decoded.picture])))[0]
+                infer_ms = (perf_counter() - start) * 1e3
+            result = await self._in_thread(lambda: self.pipeline.finish(output, decoded, query, infer_ms))
+        finally:
+            self._waiting -= 1
+        queue_ms = (start - queued) * 1e3
+        timings = {"queue": queue_ms, **result.timings_ms, "total": result.timings_ms["total"] + queue_ms}
+        return replace(result, timings_ms=timings), decoded
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except ServerError:
+            raise
+        except Exception as problem:
+            LOG.exception("a stage failed on input that should have been fine", exc_info=problem)
+            raise EngineFailure(f"{type(problem).__name__}: {problem}") from problem

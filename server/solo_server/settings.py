@@ -1,0 +1,84 @@
+"""Every setting of the server, read once from the environment and the command line into one frozen record."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from solo_server.errors import SettingsError
+from solo_server.image import ImageLimits
+
+PREFIX = "SOLO_"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings with their defaults; the environment variable of a field is `SOLO_` and its name in capitals."""
+
+    bundle: Path | None = None
+    """Folder or zip to serve; without one the demo model."""
+    host: str = "127.0.0.1"
+    port: int = 8000
+    threads: int = 0
+    """Cores for one inference; 0 takes all."""
+    max_body_bytes: int = 20 << 20
+    max_pixels: int = 64_000_000
+    max_side: int = 16_384
+    max_files: int = 32
+    """Files in one multipart request."""
+    max_waiting: int = 64
+    """Pictures accepted and not yet answered; beyond that 503."""
+    drain_seconds: int = 20
+    """How long SIGTERM waits for accepted requests."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise SettingsError(f"{PREFIX}{name.upper()}: {value} is not within {low}..{high}")
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """The limits that decoding applies."""
+        return ImageLimits(self.max_pixels, self.max_side)
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+        """Defaults, then `SOLO_*` variables, then `overrides` that are not None.
+
+        Raises:
+            SettingsError: a value is of the wrong type or out of range, or a `SOLO_*` variable is unknown.
+        """
+        environment = os.environ if environment is None else environment
+        known = {PREFIX + f.name.upper(): f.name for f in fields(cls)}
+        given = {name: text for name, text in environment.items() if name.startswith(PREFIX)}
+        unknown = sorted(set(given) - set(known))
+        if unknown:
+            raise SettingsError(f"{unknown[0]}: no such setting; known are {', '.join(sorted(known))}")
+        values = {known[name]: _parse(name, known[name], text) for name, text in given.items() if text != ""}
+        return cls(**(values | {k: v for k, v in overrides.items() if v is not None}))
+
+
+_RANGES = (
+    ("port", 0, 65_535),
+    ("threads", 0, 1024),
+    ("max_body_bytes", 1024, 2 << 30),
+    ("max_pixels", 1024, 1 << 30),
+    ("max_side", 32, 65_535),
+    ("max_files", 1, 1024),
+    ("max_waiting", 1, 100_000),
+    ("drain_seconds", 0, 3600),
+)
+_TEXTS = {"bundle": Path, "host": str}
+
+
+def _parse(variable: str, name: str, text: str) -> Any:
+    if name in _TEXTS:
+        return _TEXTS[name](text)
+    try:
+        return int(text)
+    except ValueError:
+        raise SettingsError(f"{variable}: {text!r} is not a whole number") from None

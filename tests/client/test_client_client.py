@@ -1,0 +1,396 @@
+"""Both clients against httpx.MockTransport; every test that takes `ask` runs once with each."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from solo_client import (
+    AsyncSoloClient,
+    ConnectionLost,
+    ImageDamaged,
+    InvalidArgument,
+    NotReady,
+    Overloaded,
+    Result,
+    ServerProblem,
+    SoloClient,
+    TimedOut,
+    UnexpectedAnswer,
+    Unreachable,
+)
+
+Ask = Callable[..., Any]
+Json = dict[str, Any]
+JPEG = b"\xff\xd8\xff\xe0picture"
+
+
+class Recorder:
+    """Answers with the given responses in turn, the last one again and again, and keeps the requests."""
+
+    def __init__(self, *responses: httpx.Response) -> None:
+        self.requests: list[httpx.Request] = []
+        self._responses = list(responses)
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        response = self._responses.pop(0) if len(self._responses) > 1 else self._responses[0]
+        return httpx.Response(response.status_code, headers=response.headers, content=response.content)
+
+
+def _failure(problem: Json, **headers: str) -> httpx.Response:
+    kind = {"Content-Type": "application/problem+json"}
+    return httpx.Response(problem["status"], json=problem, headers=kind | headers)
+
+
+def test_segment_sends_the_picture_as_the_body(ask: Ask, answer: Json) -> None:
+    server = Recorder(httpx.Response(200, json=answer))
+    result = ask(server, "segment", JPEG)
+    (request,) = server.requests
+    assert (request.method, str(request.url)) == ("POST", "http://solo.test/api/segment")
+    assert request.headers["Content-Type"] == "image/jpeg"
+    assert request.headers["Accept"] == "application/json"
+    assert request.content == JPEG
+    assert isinstance(result, Result)
+    assert result.instances[0].label == "person"
+
+
+def test_segment_sends_the_options_as_the_query(ask: Ask, answer: Json) -> None:
+    server = Recorder(httpx.Response(200, json=answer))
+    ask(server, "segment", JPEG, score_threshold=0.5, max_instances=3, classes=["person", "traffic light"], nms="none")
+    assert dict(server.requests[0].url.params) == {
+        "score_threshold": "0.5",
+        "max_instances": "3",
+        "classes": "person,traffic light",
+        "nms": "none",
+    }
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_segment_reads_the_file_at_a_path(ask: Ask, answer: Json, tmp_path: Path, kind: type) -> None:
+    (tmp_path / "photo.txt").write_bytes(JPEG)
+    server = Recorder(httpx.Response(200, json=answer))
+    ask(server, "segment", kind(tmp_path / "photo.txt"))
+    assert server.requests[0].content == JPEG
+    assert server.requests[0].headers["Content-Type"] == "image/jpeg"
+
+
+def test_a_missing_file_is_an_oserror(ask: Ask, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        ask(Recorder(), "segment", tmp_path / "none.jpg")
+
+
+def test_an_unusable_option_is_refused_before_anything_is_sent(ask: Ask) -> None:
+    server = Recorder()
+    with pytest.raises(InvalidArgument):
+        ask(server, "segment", JPEG, score_threshold=2)
+    assert server.requests == []
+
+
+def test_an_unknown_option_is_a_type_error(ask: Ask) -> None:
+    with pytest.raises(TypeError, match="treshold"):
+        ask(Recorder(), "segment", JPEG, treshold=0.5)
+
+
+def test_the_api_key_goes_into_the_authorization_header(ask: Ask, answer: Json) -> None:
+    server = Recorder(httpx.Response(200, json=answer))
+    ask(server, "segment", JPEG, client={"api_key": "k1"})
+    assert server.requests[0].headers["Authorization"] == "Bearer k1"
+
+
+def test_overlay_asks_for_and_returns_a_png(ask: Ask, png: bytes) -> None:
+    server = Recorder(httpx.Response(200, content=png))
+    assert ask(server, "overlay", JPEG, score_threshold=0.5) == png
+    assert server.requests[0].headers["Accept"] == "image/png"
+    assert server.requests[0].url.params["score_threshold"] == "0.5"
+
+
+def test_an_overlay_that_is_no_png_is_refused(ask: Ask, answer: Json) -> None:
+    with pytest.raises(UnexpectedAnswer, match=r"is no PNG .*application/json"):
+        ask(Recorder(httpx.Response(200, json=answer)), "overlay", JPEG)
+
+
+def test_segment_many_keeps_the_order(ask: Ask, answer: Json) -> None:
+    def server(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=answer | {"model": {"name": request.content.decode(), "version": "1"}})
+
+    results = ask(server, "segment_many", (str(n).encode() for n in range(20)), max_instances=3)
+    assert [r.model_name for r in results] == [str(n) for n in range(20)]
+
+
+def test_segment_many_of_nothing_is_nothing(ask: Ask) -> None:
+    assert ask(Recorder(), "segment_many", []) == []
+
+
+def test_segment_many_raises_at_the_picture_that_failed(ask: Ask, answer: Json, problem: Callable[..., Json]) -> None:
+    def server(request: httpx.Request) -> httpx.Response:
+        bad = request.content == b"3"
+        return _failure(problem("image_damaged", 400)) if bad else httpx.Response(200, json=answer)
+
+    with pytest.raises(ImageDamaged):
+        ask(server, "segment_many", [b"1", b"2", b"3", b"4"])
+
+
+def test_segment_together_sends_one_multipart_body(
+    ask: Ask, answer: Json, problem: Callable[..., Json], tmp_path: Path
+) -> None:
+    (tmp_path / "photo.jpg").write_bytes(JPEG)
+    failed = {"filename": "image", "error": problem("image_damaged", 400)}
+    server = Recorder(httpx.Response(200, json={"results": [answer | {"filename": "photo.jpg"}, failed]}))
+    first, second = ask(server, "segment_together", [tmp_path / "photo.jpg", b"broken"], max_instances=1)
+    (request,) = server.requests
+    assert request.headers["Content-Type"].startswith("multipart/form-data")
+    assert request.url.params["max_instances"] == "1"
+    parts = request.content.split(b"--" + request.headers["Content-Type"].partition("boundary=")[2].encode())[1:-1]
+    assert b'name="file"; filename="photo.jpg"\r\nContent-Type: image/jpeg\r\n\r\n' + JPEG in parts[0]
+    assert b'name="file"; filename="image"\r\nContent-Type: application/octet-stream\r\n\r\nbroken' in parts[1]
+    assert isinstance(first, Result)
+    assert isinstance(second, ImageDamaged)
+
+
+def test_segment_together_of_nothing_sends_nothing(ask: Ask) -> None:
+    server = Recorder()
+    assert ask(server, "segment_together", []) == []
+    assert server.requests == []
+
+
+def test_model_is_the_servers_own_words(ask: Ask) -> None:
+    server = Recorder(httpx.Response(200, json={"name": "demo-person", "classes": ["person"]}))
+    assert ask(server, "model") == {"name": "demo-person", "classes": ["person"]}
+    assert (server.requests[0].method, server.requests[0].url.path) == ("GET", "/api/model")
+
+
+def test_a_server_that_answers_200_is_ready(ask: Ask) -> None:
+    server = Recorder(httpx.Response(200, text="ok"))
+    assert ask(server, "ready") is True
+    assert server.requests[0].url.path == "/api/readyz"
+
+
+def test_a_server_that_answers_503_is_not_ready(ask: Ask) -> None:
+    assert ask(Recorder(httpx.Response(503, headers={"Retry-After": "0"})), "ready", client={"retries": 3}) is False
+
+
+def test_a_server_that_is_not_reached_is_not_ready(ask: Ask) -> None:
+    def server(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused", request=request)
+
+    assert ask(server, "ready") is False
+
+
+def test_readiness_of_another_kind_of_server_is_an_error(ask: Ask) -> None:
+    with pytest.raises(UnexpectedAnswer, match="404"):
+        ask(Recorder(httpx.Response(404, text="nothing here")), "ready")
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "name"),
+    [
+        ("empty_body", 400, "EmptyBody"),
+        ("unsupported_media_type", 415, "UnsupportedMediaType"),
+        ("image_damaged", 400, "ImageDamaged"),
+        ("image_too_large", 413, "ImageTooLarge"),
+        ("body_too_large", 413, "BodyTooLarge"),
+        ("invalid_query", 422, "InvalidQuery"),
+        ("not_found", 404, "NotFound"),
+        ("overloaded", 503, "Overloaded"),
+        ("not_ready", 503, "NotReady"),
+        ("deadline_exceeded", 504, "DeadlineExceeded"),
+        ("internal", 500, "InternalError"),
+        ("unauthorized", 401, "CallerFault"),
+        ("from_the_future", 503, "Unavailable"),
+    ],
+)
+@pytest.mark.parametrize("method", ["segment", "overlay"])
+def test_every_code_raises_its_own_error(
+    ask: Ask, problem: Callable[..., Json], method: str, code: str, status: int, name: str
+) -> None:
+    with pytest.raises(ServerProblem) as caught:
+        ask(Recorder(_failure(problem(code, status))), method, JPEG)
+    assert type(caught.value).__name__ == name
+    assert caught.value.problem.request_id == "r-1"
+    assert f"what went wrong: {code}" in str(caught.value)
+
+
+def test_overloaded_says_when_to_come_back(ask: Ask, problem: Callable[..., Json]) -> None:
+    with pytest.raises(Overloaded) as caught:
+        ask(Recorder(_failure(problem("overloaded", 503), **{"Retry-After": "3"})), "segment", JPEG)
+    assert caught.value.retry_after_s == 3
+
+
+def test_problem_type_may_name_its_charset(ask: Ask, problem: Callable[..., Json]) -> None:
+    response = _failure(problem("not_ready", 503), **{"Content-Type": "application/problem+json; charset=utf-8"})
+    with pytest.raises(NotReady):
+        ask(Recorder(response), "segment", JPEG)
+
+
+@pytest.mark.parametrize(
+    ("response", "field"),
+    [
+        (httpx.Response(200, text="<html>"), "body"),
+        (httpx.Response(200, json=[]), "body"),
+        (httpx.Response(200, json={}), "image"),
+        (httpx.Response(204), "status"),
+        (httpx.Response(301, headers={"Location": "/login"}), "status"),
+        (httpx.Response(502, text="<html>Bad Gateway"), "Content-Type"),
+        (httpx.Response(404, json={"detail": "Not Found"}), "Content-Type"),
+        (httpx.Response(400, content=b"{}", headers={"Content-Type": "application/problem+json"}), "type"),
+        (httpx.Response(400, content=b"<", headers={"Content-Type": "application/problem+json"}), "body"),
+        (httpx.Response(400, content=b"[]", headers={"Content-Type": "application/problem+json"}), "body"),
+    ],
+)
+def test_an_answer_of_another_form_names_the_field(ask: Ask, response: httpx.Response, field: str) -> None:
+    with pytest.raises(UnexpectedAnswer) as caught:
+        ask(Recorder(response), "segment", JPEG)
+    assert caught.value.field == field
+
+
+def test_a_body_with_a_broken_compression_is_unexpected(ask: Ask) -> None:
+    def server(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=httpx.ByteStream(b"no gzip"))
+
+    with pytest.raises(UnexpectedAnswer, match="body cannot be read"):
+        ask(server, "segment", JPEG)
+
+
+@pytest.mark.parametrize(
+    ("cause", "expected"),
+    [
+        (httpx.ConnectError("connection refused"), Unreachable),
+        (httpx.ConnectTimeout(""), Unreachable),
+        (httpx.RemoteProtocolError("server disconnected"), ConnectionLost),
+        (httpx.ReadError(""), ConnectionLost),
+        (httpx.ReadTimeout(""), TimedOut),
+        (httpx.WriteTimeout(""), TimedOut),
+    ],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
+def test_a_failed_connection_names_the_url(ask: Ask, cause: Exception, expected: type[Exception]) -> None:
+    def server(_: httpx.Request) -> httpx.Response:
+        raise cause
+
+    with pytest.raises(expected, match=r"^http://solo\.test/api/segment: \w+") as caught:
+        ask(server, "segment", JPEG, max_instances=3)
+    assert caught.value.__cause__ is cause
+
+
+def test_a_closed_port_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    with SoloClient(f"http://user:secret@127.0.0.1:{port}") as client, pytest.raises(Unreachable) as caught:
+        client.segment(JPEG)
+    assert str(caught.value).startswith(f"http://127.0.0.1:{port}/segment: ")
+
+
+@pytest.fixture
+def pauses_s(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """The pauses that a client made, none of which is really slept."""
+    pauses: list[float] = []
+
+    async def sleep(pause_s: float) -> None:
+        pauses.append(pause_s)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("solo_client.client.time.sleep", pauses.append)
+        patch.setattr("solo_client.client.asyncio.sleep", sleep)
+        yield pauses
+
+
+def test_retries_wait_as_long_as_the_server_says(
+    ask: Ask, answer: Json, problem: Callable[..., Json], pauses_s: list[float]
+) -> None:
+    busy = problem("overloaded", 503)
+    server = Recorder(
+        _failure(busy, **{"Retry-After": "2"}), _failure(busy, **{"Retry-After": "5"}), httpx.Response(200, json=answer)
+    )
+    assert ask(server, "segment", JPEG, client={"retries": 2}).width == 3
+    assert pauses_s == [2, 5]
+    assert [r.content for r in server.requests] == [JPEG] * 3
+
+
+def test_retries_end(ask: Ask, problem: Callable[..., Json], pauses_s: list[float]) -> None:
+    server = Recorder(_failure(problem("overloaded", 503), **{"Retry-After": "2"}))
+    with pytest.raises(Overloaded):
+        ask(server, "segment", JPEG, client={"retries": 2})
+    assert pauses_s == [2, 2]
+    assert len(server.requests) == 3
+
+
+def test_by_default_nothing_is_sent_twice(ask: Ask, problem: Callable[..., Json], pauses_s: list[float]) -> None:
+    server = Recorder(_failure(problem("overloaded", 503), **{"Retry-After": "2"}))
+    with pytest.raises(Overloaded):
+        ask(server, "segment", JPEG)
+    assert (len(server.requests), pauses_s) == (1, [])
+
+
+@pytest.mark.parametrize("kind", [SoloClient, AsyncSoloClient])
+@pytest.mark.parametrize("url", ["localhost:8000", "http://solo.test:port", "http://so lo.test\n"])
+def test_a_base_url_that_is_none_is_refused(kind: Callable[[str], object], url: str) -> None:
+    with pytest.raises(InvalidArgument, match="base_url"):
+        kind(url)
+
+
+class _Counting(httpx.AsyncBaseTransport):
+    """Answers after a moment and counts how many requests are under way at once."""
+
+    def __init__(self, answer: Json) -> None:
+        self.now = self.most = self.begun = self.cancelled = 0
+        self._answer = answer
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.begun += 1
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.now -= 1
+        return httpx.Response(200, json=self._answer, request=request)
+
+
+def test_async_segment_many_keeps_to_its_concurrency(answer: Json) -> None:
+    transport = _Counting(answer)
+
+    async def ask_many() -> int:
+        async with AsyncSoloClient("http://solo.test", transport=transport) as client:
+            return len([r async for r in client.segment_many([JPEG] * 12, concurrency=3)])
+
+    assert asyncio.run(ask_many()) == 12
+    assert transport.most == 3
+
+
+def test_async_segment_many_reads_an_endless_iterable_no_further_than_needed(answer: Json) -> None:
+    transport = _Counting(answer)
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            yield JPEG
+
+    async def ask_twice() -> None:
+        async with AsyncSoloClient("http://solo.test", transport=transport) as client:
+            results = client.segment_many(endless(), concurrency=4)
+            await anext(results)
+            await anext(results)
+            await results.aclose()
+
+    asyncio.run(ask_twice())
+    assert transport.begun <= 5
+    assert transport.now == 0
+
+
+def test_async_segment_many_needs_a_concurrency(answer: Json) -> None:
+    async def ask_many() -> None:
+        async with AsyncSoloClient("http://solo.test", transport=_Counting(answer)) as client:
+            await anext(client.segment_many([JPEG], concurrency=0))
+
+    with pytest.raises(InvalidArgument, match="concurrency"):
+        asyncio.run(ask_many())

@@ -1,0 +1,65 @@
+"""What the package offers, and what importing it costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import solo_client
+from solo_client import errors
+
+SOURCES = sorted(Path(solo_client.__file__).parent.rglob("*.py"))
+
+
+def test_exported_names_are_these() -> None:
+    others = {
+        "AsyncSoloClient",
+        "CocoMask",
+        "CocoResult",
+        "Instance",
+        "Options",
+        "Problem",
+        "Result",
+        "RleMask",
+        "SoloClient",
+    }
+    raised = {n for n, v in vars(errors).items() if isinstance(v, type) and issubclass(v, errors.SoloClientError)}
+    assert set(solo_client.__all__) == others | raised
+    assert solo_client.__all__ == sorted(solo_client.__all__)
+
+
+@pytest.mark.parametrize("name", solo_client.__all__)
+def test_every_exported_name_is_there(name: str) -> None:
+    assert getattr(solo_client, name).__name__ == name
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Client'"):
+        solo_client.Client  # noqa: B018
+
+
+def test_the_command_is_declared_without_httpx_and_numpy() -> None:
+    """`solo --help` must answer at once, and `solo segment` must work with the extra `server` alone."""
+    code = "import sys, solo_client.segment; print(sorted({'httpx', 'numpy'} & set(sys.modules)))"
+    root = str(Path(solo_client.__file__).parent.parent)
+    told = subprocess.run(  # noqa: S603  # our own command
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": root}
+    )
+    assert told.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+def test_imports_are_the_standard_library_and_httpx(source: Path) -> None:
+    """Except numpy, for types and in the one function that makes arrays."""
+    allowed = set(sys.stdlib_module_names) | {"solo_client"}
+    allowed |= {"client": {"httpx"}, "rle": {"numpy"}, "types": {"numpy"}}.get(source.stem, set())
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").partition(".")[0])
+    assert names <= allowed

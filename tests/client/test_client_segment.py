@@ -1,0 +1,437 @@
+"""The command `solo segment`, with a stand-in for the server's package and with a small real HTTP server."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from solo_client import segment
+
+Json = dict[str, Any]
+Capture = pytest.CaptureFixture[str]
+
+
+class _ServerError(Exception):
+    """Like those of solo_server.errors."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+class FakeModel:
+    """Stands in for `solo_server.local`: finds one person in every picture; the picture's bytes say what goes wrong."""
+
+    def __init__(self, answer: Json, png: bytes) -> None:
+        self.bundle: object = "not opened"
+        self.queries: list[dict[str, str]] = []
+        self._answer = answer
+        self._png = png
+
+    def open_local(self, bundle: Path | None) -> FakeModel:
+        self.bundle = bundle
+        return self
+
+    def segment(self, body: bytes, query: dict[str, str]) -> Json:
+        self.queries.append(query)
+        if body.startswith(b"interrupt"):
+            raise KeyboardInterrupt
+        if body.startswith(b"bug"):
+            raise ZeroDivisionError
+        if body.startswith(b"fail "):
+            raise _ServerError(body.split()[1].decode(), "it is\nno picture")
+        return {} if body == b"odd" else self._answer
+
+    def overlay(self, body: bytes, query: dict[str, str]) -> bytes:
+        self.queries.append(query)
+        return self._png
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch, answer: Json, png: bytes) -> FakeModel:
+    fake = FakeModel(answer, png)
+    module = ModuleType("solo_server.local")
+    module.open_local = fake.open_local  # type: ignore[attr-defined]  # a stand-in is put together by hand
+    monkeypatch.setitem(sys.modules, "solo_server", ModuleType("solo_server"))
+    monkeypatch.setitem(sys.modules, "solo_server.local", module)
+    return fake
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """pictures(name=bytes, ...) makes files name.jpg in a folder that is the current one."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(**bodies: bytes) -> None:
+        for name, body in bodies.items():
+            (tmp_path / f"{name}.jpg").write_bytes(body)
+
+    return make
+
+
+def _solo(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    segment.add_arguments(parser)
+    return segment.run(parser.parse_args(words))
+
+
+def test_one_picture_gives_its_answer(
+    model: FakeModel, pictures: Callable[..., None], answer: Json, capsys: Capture
+) -> None:
+    pictures(a=b"a")
+    assert _solo("a.jpg") == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out) == answer
+    assert told.err == ""
+    assert model.bundle is None
+
+
+def test_several_pictures_give_a_list_with_their_files(
+    model: FakeModel, pictures: Callable[..., None], answer: Json, capsys: Capture
+) -> None:
+    pictures(a=b"a", b=b"b")
+    assert _solo("b.jpg", "a.jpg") == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out) == [{"file": "b.jpg"} | answer, {"file": "a.jpg"} | answer]
+    assert told.err.startswith("2 pictures, 2 instances, ")
+    assert told.err.endswith(" pictures/s\n")
+
+
+def test_coco_gives_results_with_ids(model: FakeModel, pictures: Callable[..., None], capsys: Capture) -> None:
+    pictures(**{"000000000139": b"a", "photo": b"b"})
+    assert _solo(".", "--format", "coco") == 0
+    entry = {"category_id": 1, "score": 0.93, "segmentation": {"size": [2, 3], "counts": "024"}}
+    assert json.loads(capsys.readouterr().out) == [{"image_id": 139} | entry, {"image_id": 2} | entry]
+
+
+def test_options_reach_the_model(model: FakeModel, pictures: Callable[..., None]) -> None:
+    pictures(a=b"a")
+    assert _solo("a.jpg", "--score-threshold", ".5", "--classes", "person, dog", "--max-instances", "7") == 0
+    assert model.queries == [{"score_threshold": "0.5", "classes": "person,dog", "max_instances": "7"}]
+
+
+def test_bundle_reaches_the_model(model: FakeModel, pictures: Callable[..., None]) -> None:
+    pictures(a=b"a")
+    Path("my.solo").touch()
+    assert _solo("a.jpg", "--model", "my.solo") == 0
+    assert model.bundle == Path("my.solo")
+
+
+def test_output_file_is_replaced_whole(
+    model: FakeModel, pictures: Callable[..., None], answer: Json, capsys: Capture
+) -> None:
+    pictures(a=b"a")
+    Path("out.json").write_text("old")
+    assert _solo("a.jpg", "-o", "out.json") == 0
+    assert json.loads(Path("out.json").read_text()) == answer
+    assert capsys.readouterr().out == ""
+    assert sorted(p.name for p in Path().iterdir()) == ["a.jpg", "out.json"]
+
+
+def test_output_file_has_the_usual_permissions(model: FakeModel, pictures: Callable[..., None]) -> None:
+    pictures(a=b"a")
+    assert _solo("a.jpg", "-o", "out.json") == 0
+    assert stat.S_IMODE(Path("out.json").stat().st_mode) == stat.S_IMODE(Path("a.jpg").stat().st_mode)
+
+
+def test_output_link_keeps_its_target(model: FakeModel, pictures: Callable[..., None]) -> None:
+    pictures(a=b"a")
+    Path("target.json").touch()
+    Path("out.json").symlink_to("target.json")
+    assert _solo("a.jpg", "-o", "out.json") == 0
+    assert Path("out.json").is_symlink()
+    assert Path("target.json").read_text().startswith("{")
+
+
+def test_output_may_be_a_device(model: FakeModel, pictures: Callable[..., None]) -> None:
+    pictures(a=b"a")
+    assert _solo("a.jpg", "-o", "/dev/null") == 0
+    assert Path("/dev/null").is_char_device()
+
+
+def test_overlays_are_written_beside_the_answer(
+    model: FakeModel, pictures: Callable[..., None], png: bytes, capsys: Capture
+) -> None:
+    pictures(a=b"a", b=b"b")
+    assert _solo("a.jpg", "b.jpg", "--overlay", "drawn/here", "--score-threshold", "0.5") == 0
+    assert {p.name: p.read_bytes() for p in Path("drawn/here").iterdir()} == {
+        "a.overlay.png": png,
+        "b.overlay.png": png,
+    }
+    assert len(json.loads(capsys.readouterr().out)) == 2
+    assert model.queries == [{"score_threshold": "0.5"}] * 4
+
+
+def test_a_picture_that_fails_is_named_and_the_others_go_on(
+    model: FakeModel, pictures: Callable[..., None], capsys: Capture
+) -> None:
+    pictures(a=b"a", b=b"fail image_damaged", c=b"c")
+    assert _solo("a.jpg", "b.jpg", "c.jpg") == 1
+    told = capsys.readouterr()
+    assert [entry["file"] for entry in json.loads(told.out)] == ["a.jpg", "c.jpg"]
+    first, summary = told.err.splitlines()
+    assert first == "solo segment: b.jpg: it is no picture"
+    assert summary.startswith("2 pictures, 2 instances, ")
+    assert summary.endswith(", 1 failed")
+
+
+def test_a_picture_that_cannot_be_read_is_named(
+    model: FakeModel, pictures: Callable[..., None], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    pictures(a=b"a")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert _solo("a.jpg") == 1
+    assert capsys.readouterr().err == "solo segment: a.jpg: Permission denied\n"
+
+
+def test_the_only_picture_that_fails_writes_nothing(
+    model: FakeModel, pictures: Callable[..., None], capsys: Capture
+) -> None:
+    pictures(a=b"fail image_damaged")
+    assert _solo("a.jpg", "-o", "out.json") == 1
+    assert not Path("out.json").exists()
+    assert capsys.readouterr().err == "solo segment: a.jpg: it is no picture\n"
+
+
+def test_several_pictures_that_all_fail_give_an_empty_list(
+    model: FakeModel, pictures: Callable[..., None], capsys: Capture
+) -> None:
+    pictures(a=b"fail image_damaged", b=b"fail image_damaged")
+    assert _solo("a.jpg", "b.jpg") == 1
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_what_fails_for_every_picture_stops_at_the_first(
+    model: FakeModel, pictures: Callable[..., None], capsys: Capture
+) -> None:
+    pictures(a=b"fail invalid_query", b=b"b")
+    assert _solo("a.jpg", "b.jpg", "--classes", "unicorn") == 2
+    assert capsys.readouterr() == ("", "solo segment: it is no picture\n")
+    assert len(model.queries) == 1
+
+
+def test_an_answer_of_another_form_stops(model: FakeModel, pictures: Callable[..., None], capsys: Capture) -> None:
+    pictures(a=b"odd")
+    assert _solo("a.jpg") == 2
+    assert capsys.readouterr().err == "solo segment: unexpected answer: image is missing\n"
+
+
+def test_results_before_a_stop_are_written(model: FakeModel, pictures: Callable[..., None], capsys: Capture) -> None:
+    pictures(a=b"a", b=b"odd", c=b"c")
+    assert _solo("a.jpg", "b.jpg", "c.jpg") == 2
+    told = capsys.readouterr()
+    assert [entry["file"] for entry in json.loads(told.out)] == ["a.jpg"]
+    assert told.err.splitlines()[-1] == "solo segment: unexpected answer: image is missing"
+
+
+def test_an_interrupt_is_one_line(model: FakeModel, pictures: Callable[..., None], capsys: Capture) -> None:
+    pictures(a=b"interrupt")
+    assert _solo("a.jpg") == 130
+    assert capsys.readouterr() == ("", "solo segment: interrupted\n")
+
+
+def test_a_bug_in_the_model_is_not_hidden(model: FakeModel, pictures: Callable[..., None]) -> None:
+    pictures(a=b"bug")
+    with pytest.raises(ZeroDivisionError):
+        _solo("a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["none.jpg"], "none.jpg: no such file or folder"),
+        (["*.png"], "*.png: no such file or folder"),
+        (["x" * 5000], "File name too long"),
+        (["empty"], "no pictures found"),
+        (["a.jpg", "--score-threshold", "1.5"], "--score-threshold must be from 0 to 1, not 1.5"),
+        (["a.jpg", "--score-threshold", "nan"], "--score-threshold must be from 0 to 1, not nan"),
+        (["a.jpg", "--score-threshold", "high"], "--score-threshold must be a number, not 'high'"),
+        (["a.jpg", "--max-instances", "0"], "--max-instances must be at least 1, not 0"),
+        (["a.jpg", "--max-instances", "2.5"], "--max-instances must be a whole number, not '2.5'"),
+        (["a.jpg", "--classes", "a,,b"], "--classes must be names"),
+        (["a.jpg", "--model", "none.solo"], "--model: none.solo: no such bundle"),
+        (["a.jpg", "--url", "solo.test"], "--url must be like http://"),
+        (["a.jpg", "-o", "none/out.json"], "-o: none: no such folder"),
+        (["a.jpg", "-o", "empty"], "-o: empty is a folder"),
+        (["a.jpg", "--overlay", "a.jpg"], "--overlay: a.jpg: File exists"),
+        (["a.jpg", "a1.jpg", "--format", "coco"], "a.jpg and a1.jpg would share the image_id 1"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_code_2(
+    model: FakeModel, pictures: Callable[..., None], capsys: Capture, words: list[str], message: str
+) -> None:
+    pictures(a=b"a", a1=b"a")
+    Path("empty").mkdir()
+    assert _solo(*words) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == 1
+    assert told.err.startswith("solo segment: ")
+    assert message in told.err
+    assert model.queries == []
+
+
+def test_model_and_url_exclude_each_other(model: FakeModel, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        _solo("a.jpg", "--model", "m", "--url", "http://solo.test")
+    assert caught.value.code == 2
+    assert "not allowed with" in capsys.readouterr().err
+
+
+def test_missing_server_package_says_which_extra(
+    pictures: Callable[..., None], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures(a=b"a")
+    monkeypatch.setitem(sys.modules, "solo_server.local", None)
+    monkeypatch.setitem(sys.modules, "solo_server", None)
+    assert _solo("a.jpg") == 2
+    told = capsys.readouterr().err
+    assert "solo-inference[server]" in told
+    assert told.count("\n") == 1
+
+
+def test_missing_httpx_says_which_extra(
+    pictures: Callable[..., None], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures(a=b"a")
+    monkeypatch.setitem(sys.modules, "solo_client.client", None)
+    assert _solo("a.jpg", "--url", "http://solo.test") == 2
+    assert "solo-inference[client]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (_ServerError("bundle", "manifest.json: sha256\nis missing"), "manifest.json: sha256 is missing"),
+        (ValueError("grids are wrong"), "grids are wrong"),
+        (RuntimeError(), "RuntimeError"),
+    ],
+)
+def test_a_bundle_that_does_not_load_is_one_line(
+    model: FakeModel,
+    pictures: Callable[..., None],
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    message: str,
+) -> None:
+    def refuse(bundle: Path | None) -> None:
+        raise error
+
+    pictures(a=b"a")
+    Path("bad.solo").touch()
+    monkeypatch.setattr(sys.modules["solo_server.local"], "open_local", refuse)
+    assert _solo("a.jpg", "--model", "bad.solo") == 2
+    assert capsys.readouterr().err == f"solo segment: bad.solo: {message}\n"
+
+
+@pytest.fixture
+def url(answer: Json, png: bytes, problem: Callable[..., Json], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A server that answers `fail CODE STATUS` with that problem, and any other picture with the answer or a PNG."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if body == b"hang up":
+                self.close_connection = True
+                return
+            if body.startswith(b"fail "):
+                code, status = body.decode().split()[1:]
+                self._reply(int(status), "application/problem+json", json.dumps(problem(code, int(status))).encode())
+            elif self.headers["Accept"] == "image/png":
+                self._reply(200, "image/png", png)
+            else:
+                named = answer | {"model": {"name": "remote", "version": self.path}}
+                self._reply(200, "application/json", json.dumps(named).encode())
+
+        def _reply(self, status: int, kind: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None:
+            """Say nothing."""
+
+    monkeypatch.setenv("NO_PROXY", "*")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_url_asks_the_server(url: str, pictures: Callable[..., None], png: bytes, capsys: Capture) -> None:
+    pictures(a=b"a")
+    assert _solo("a.jpg", "--url", url, "--classes", "person", "--overlay", ".") == 0
+    assert json.loads(capsys.readouterr().out)["model"] == {"name": "remote", "version": "/segment?classes=person"}
+    assert Path("a.overlay.png").read_bytes() == png
+
+
+def test_url_goes_on_after_a_picture_that_fails(url: str, pictures: Callable[..., None], capsys: Capture) -> None:
+    pictures(a=b"fail image_damaged 400", b=b"b")
+    assert _solo(".", "--url", url) == 1
+    told = capsys.readouterr()
+    assert [entry["file"] for entry in json.loads(told.out)] == ["b.jpg"]
+    assert told.err.startswith("solo segment: a.jpg: what went wrong: image_damaged (image_damaged, request r-1)\n")
+
+
+def test_url_goes_on_after_a_connection_that_broke(url: str, pictures: Callable[..., None], capsys: Capture) -> None:
+    pictures(a=b"hang up", b=b"b")
+    assert _solo(".", "--url", url) == 1
+    told = capsys.readouterr()
+    assert [entry["file"] for entry in json.loads(told.out)] == ["b.jpg"]
+    assert told.err.startswith(f"solo segment: a.jpg: {url}/segment: ")
+
+
+@pytest.mark.parametrize("body", [b"fail invalid_query 422", b"fail not_found 404", b"fail not_ready 503"])
+def test_url_stops_at_what_fails_for_every_picture(
+    url: str, pictures: Callable[..., None], capsys: Capture, body: bytes
+) -> None:
+    pictures(a=body, b=b"b")
+    assert _solo(".", "--url", url) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == 1
+
+
+def test_a_server_that_is_not_there_is_one_line(url: str, pictures: Callable[..., None], capsys: Capture) -> None:
+    pictures(a=b"a", b=b"b")
+    assert _solo(".", "--url", "http://127.0.0.1:9") == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("solo segment: http://127.0.0.1:9/segment: ")
+    assert told.err.count("\n") == 1
+
+
+def test_a_reader_of_stdout_that_has_gone_is_one_line() -> None:
+    code = (
+        "import sys\n"
+        "from solo_client.command.output import write_text\n"
+        "try:\n"
+        "    write_text('x' * 1_000_000, None)\n"
+        "except Exception as error:\n"
+        "    print(repr(error), file=sys.stderr)\n"
+    )
+    root = str(Path(segment.__file__).parent.parent)
+    command = [sys.executable, "-c", code]
+    pipe, environment = subprocess.PIPE, {"PYTHONPATH": root}
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment) as told:  # noqa: S603  # our own command
+        if told.stdout is not None:
+            told.stdout.close()
+        complaint = told.stderr.read() if told.stderr is not None else b""
+    assert complaint == b"Unusable('cannot write to stdout: Broken pipe')\n"

@@ -1,0 +1,47 @@
+"""What the golden files cover: the recipe arguments of each model and the scale at which each picture enters it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """One golden file ``name``.npz; the other fields are the arguments of recipe.seeded_state_dict."""
+
+    name: str
+    variant: str
+    depth: int
+    classes: int
+    grids: tuple[int, ...]
+    seed: int
+    candidates: int
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One input pictures/``name``.png; ``scale_long_short`` bounds the sides of the resized picture."""
+
+    name: str
+    scale_long_short: tuple[int, int]
+
+    @property
+    def path(self) -> Path:
+        return FOLDER / "pictures" / f"{self.name}.png"
+
+
+COCO_GRIDS = (40, 36, 24, 16, 12)
+# Seeds: the first from 20260101 on that `regenerate.py --find-seed NAME` accepts.
+GOLDENS = (
+    Golden("solo_r50", "solo", 50, 80, COCO_GRIDS, seed=20260101, candidates=300),
+    Golden("decoupled_r50", "decoupled", 50, 80, COCO_GRIDS, seed=20260101, candidates=340),
+    Golden("decoupled_light_r18", "decoupled_light", 18, 3, (20, 18, 12, 8, 6), seed=20260101, candidates=300),
+    Golden("solo_r18", "solo", 18, 80, COCO_GRIDS, seed=20260101, candidates=1600),
+)
+# At (480, 320) one resized side is always a multiple of 32; "odd" has its own scale to be padded on both sides.
+PICTURES = (
+    Picture("landscape", (480, 320)),
+    Picture("portrait", (480, 320)),
+    Picture("odd", (470, 310)),
+)

@@ -1,0 +1,31 @@
+"""Settings are read once; a bad one stops the start and is named."""
+
+from pathlib import Path
+
+import pytest
+from solo_server.errors import SettingsError
+from solo_server.settings import Settings
+
+
+def test_defaults_need_no_environment() -> None:
+    assert Settings.read({}) == Settings()
+
+
+def test_the_environment_is_read_and_the_command_line_wins() -> None:
+    environment = {"SOLO_PORT": "9000", "SOLO_BUNDLE": "some/where", "HOME": "x", "SOLO_HOST": ""}
+    settings = Settings.read(environment, port=9001, host=None)
+    assert settings == Settings(port=9001, bundle=Path("some/where"))
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"SOLO_PORT": "many"}, "SOLO_PORT: 'many' is not a whole number"),
+        ({"SOLO_PORT": "70000"}, "SOLO_PORT: 70000 is not within"),
+        ({"SOLO_MAX_WAITING": "0"}, "SOLO_MAX_WAITING: 0"),
+        ({"SOLO_PROT": "1"}, "SOLO_PROT: no such setting"),
+    ],
+)
+def test_bad_settings_are_named(environment: dict[str, str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Settings.read(environment)
