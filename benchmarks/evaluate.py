@@ -52,17 +52,18 @@ def segment_all(pipeline: Pipeline, truth: COCO, images: Path) -> list[dict[str,
     """COCO results of every picture; without `bbox`, so that areas are those of the masks."""
     by_name = {c["name"].replace("_", " "): c["id"] for c in truth.cats.values()}
     category_ids = [by_name[name] for name in pipeline.bundle.spec.class_names]
-    results = []
+    results: list[dict[str, Any]] = []
     for image in tqdm(truth.imgs.values(), desc="pictures", file=sys.stderr, mininterval=1):
-        for instance in pipeline.segment((images / image["file_name"]).read_bytes()).instances:
-            results.append(
-                {
-                    "image_id": image["id"],
-                    "category_id": category_ids[instance.class_id],
-                    "score": instance.score,
-                    "segmentation": {"size": list(instance.mask.size), "counts": instance.mask.counts},
-                }
-            )
+        instances = pipeline.segment((images / image["file_name"]).read_bytes()).instances
+        results += [
+            {
+                "image_id": image["id"],
+                "category_id": category_ids[i.class_id],
+                "score": i.score,
+                "segmentation": {"size": list(i.mask.size), "counts": i.mask.counts},
+            }
+            for i in instances
+        ]
     return results
 
 

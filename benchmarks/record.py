@@ -32,7 +32,11 @@ def _commit() -> str:
 
 
 def _hardware() -> dict[str, Any]:
-    model = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    model = [
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
     return {"cpu": model[0] if model else platform.processor(), "cores": os.cpu_count(), "gpu": None}
 
 

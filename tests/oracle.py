@@ -75,6 +75,8 @@ def _decay(binary: Tensor, labels: Tensor, settings: PostprocessSpec) -> Tensor:
     return ((1 - iou) / (1 - comp)).min(0).values
 
 
-def _full_size(soft: Tensor, padded_hw: tuple[int, ...], resized_hw: tuple[int, int], original_hw: tuple[int, int]) -> Tensor:
+def _full_size(
+    soft: Tensor, padded_hw: tuple[int, ...], resized_hw: tuple[int, int], original_hw: tuple[int, int]
+) -> Tensor:
     up = F.interpolate(soft[None], size=tuple(padded_hw), mode="bilinear")[:, :, : resized_hw[0], : resized_hw[1]]
     return F.interpolate(up, size=original_hw, mode="bilinear")[0]

@@ -24,11 +24,17 @@ from solo_export.parity import ParityError, ParityReport, check_parity
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `solo export`."""
     parser.add_argument("checkpoint", type=Path, help="a .pth file: mmdet 2.x/3.x, official SOLO or our own layout")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the bundle: a folder, or one file ending in .zip")
-    parser.add_argument("--size", type=_size, metavar="LONGxSHORT", help="network input, e.g. 1333x800 or 852x512 (SOLO-512)")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="the bundle: a folder, or one file ending in .zip"
+    )
+    parser.add_argument(
+        "--size", type=_size, metavar="LONGxSHORT", help="network input, e.g. 1333x800 or 852x512 (SOLO-512)"
+    )
     parser.add_argument("--classes", type=Path, metavar="FILE", help="class names, one a line")
     parser.add_argument("--name", help="the model's name (default: the checkpoint's file name)")
-    parser.add_argument("--include", type=Path, action="append", default=[], metavar="FILE", help="a file to put into the bundle")
+    parser.add_argument(
+        "--include", type=Path, action="append", default=[], metavar="FILE", help="a file to put into the bundle"
+    )
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
 
 

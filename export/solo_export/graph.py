@@ -86,9 +86,7 @@ class GraphBuilder:
         Raises:
             onnx.checker.ValidationError: the graph is malformed (an error of the exporter).
         """
-        graph = helper.make_graph(
-            self._nodes, self._name, self._inputs, self._outputs, list(self._constants.values())
-        )
+        graph = helper.make_graph(self._nodes, self._name, self._inputs, self._outputs, list(self._constants.values()))
         opset = helper.make_opsetid("", OPSET)
         model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="solo export")
         onnx.checker.check_model(model, full_check=True)

@@ -13,8 +13,15 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
-from solo_models.backbone import BasicBlock, Bottleneck, EfficientNetLite0, InvertedResidual, ResNet, SameConv
-from solo_models.backbone import LITE0_FEATURE_STAGES
+from solo_models.backbone import (
+    LITE0_FEATURE_STAGES,
+    BasicBlock,
+    Bottleneck,
+    EfficientNetLite0,
+    InvertedResidual,
+    ResNet,
+    SameConv,
+)
 from solo_models.bundle import Kernels
 from solo_models.network import SoloNetwork
 from solo_models.spec import ModelSpec
@@ -208,7 +215,7 @@ def _scores(g: GraphBuilder, network: SoloNetwork, feature: str, grid: int) -> s
     head, spec = network.head, network.spec
     side = g.constant([grid])
     x = g.resize(feature, side, side)
-    for n, block in enumerate(cast(nn.Sequential, head.category_tower)):
+    for n, block in enumerate(head.category_tower):
         x = _conv_norm_relu(g, x, block, spec, f"category_tower.{n}")
     logits = g.conv(x, _f64(head.categories.weight), _f64(head.categories.bias), "categories", pads=[1] * 4)
     scores = g.op("Sigmoid", logits)
@@ -246,7 +253,9 @@ def _coordinates(g: GraphBuilder, level: str) -> tuple[str, str]:
     for length, target in ((width, [1, 1, 1, -1]), (height, [1, 1, -1, 1])):
         count = g.op("Squeeze", length, g.constant([0]))
         index = g.op("Range", g.constant(np.array(0)), count, g.constant(np.array(1)))
-        steps = g.op("Max", g.op("Cast", g.op("Sub", length, g.constant([1])), to=TensorProto.FLOAT), g.constant(np.ones(1)))
+        steps = g.op(
+            "Max", g.op("Cast", g.op("Sub", length, g.constant([1])), to=TensorProto.FLOAT), g.constant(np.ones(1))
+        )
         part = g.op("Div", g.op("Cast", index, to=TensorProto.FLOAT), steps)
         line = g.op("Sub", g.op("Add", part, part), g.constant(np.ones(1)))
         maps.append(g.op("Expand", g.op("Reshape", line, g.constant(target)), shape))

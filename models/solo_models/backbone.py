@@ -15,7 +15,12 @@ from torch.nn import functional as F
 
 from solo_models.spec import Backbone
 
-RESNET_BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
+RESNET_BLOCKS = {
+    "resnet18": (2, 2, 2, 2),
+    "resnet34": (3, 4, 6, 3),
+    "resnet50": (3, 4, 6, 3),
+    "resnet101": (3, 4, 23, 3),
+}
 LITE0_STAGES = (  # blocks, kernel, stride, expansion, output channels
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -127,8 +132,10 @@ class SameConv(nn.Conv2d):
             x, before = F.pad(x, (before, after, before, after)), 0
         if norm.training:
             return norm(F.conv2d(x, self.weight, None, self.stride, before, 1, self.groups))  # type: ignore[no-any-return]
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)  # type: ignore[operator]  # statistics are tracked
-        shift = norm.bias - norm.running_mean * scale  # type: ignore[operator]
+        if norm.running_mean is None or norm.running_var is None:
+            raise ValueError("a BatchNorm without running statistics cannot be folded")
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        shift = norm.bias - norm.running_mean * scale
         return F.conv2d(x, self.weight * scale[:, None, None, None], shift, self.stride, before, 1, self.groups)
 
 
@@ -215,4 +222,4 @@ def freeze_batch_norm(module: nn.Module) -> None:
     for child in module.modules():
         if isinstance(child, nn.BatchNorm2d):
             child.eval()
-            torch.nn.Module.requires_grad_(child, False)
+            child.requires_grad_(False)

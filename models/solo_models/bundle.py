@@ -227,7 +227,11 @@ def _field(manifest: dict[str, Any], name: str, kind: type[Any]) -> Any:
 def _checked(name: str, entry: Any, read: Any) -> bytes:
     if Path(name).name != name or name in (MANIFEST, "", ".", ".."):
         raise BundleError(f"{MANIFEST}: files: {name!r} is not a plain file name")
-    if not isinstance(entry, dict) or not isinstance(entry.get("bytes"), int) or not isinstance(entry.get("sha256"), str):
+    if (
+        not isinstance(entry, dict)
+        or not isinstance(entry.get("bytes"), int)
+        or not isinstance(entry.get("sha256"), str)
+    ):
         raise BundleError(f"{MANIFEST}: files.{name}: needs bytes and sha256")
     if not 0 <= entry["bytes"] <= MAX_FILE_BYTES:
         raise BundleError(f"{MANIFEST}: files.{name}.bytes: out of range")

@@ -78,7 +78,9 @@ class Checkpoint:
     sha256: str
 
 
-def read_checkpoint(path: Path, *, class_names: tuple[str, ...] | None = None, size: tuple[int, int] | None = None) -> Checkpoint:
+def read_checkpoint(
+    path: Path, *, class_names: tuple[str, ...] | None = None, size: tuple[int, int] | None = None
+) -> Checkpoint:
     """Read a checkpoint of any known layout.
 
     class_names: used instead of the names in the file; size: `(long, short)` pixels of the network input.
@@ -109,9 +111,13 @@ def _load(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as problem:
         reason = str(problem).splitlines()[0][:200]
-        raise CheckpointError(f"{path.name} holds more than tensors, or is damaged; it is not executed ({reason})") from problem
+        raise CheckpointError(
+            f"{path.name} holds more than tensors, or is damaged; it is not executed ({reason})"
+        ) from problem
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as problem:
-        raise CheckpointError(f"{path.name} cannot be read as a torch file: {str(problem).splitlines()[0][:200]}") from problem
+        raise CheckpointError(
+            f"{path.name} cannot be read as a torch file: {str(problem).splitlines()[0][:200]}"
+        ) from problem
     if not isinstance(content, dict):
         raise CheckpointError(f"{path.name} holds a {type(content).__name__}, not a dictionary of tensors")
     return content
@@ -175,8 +181,13 @@ def _own_spec(content: Mapping[str, Any]) -> ModelSpec:
 
 def _infer_spec(state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> ModelSpec:
     decoupled = "head.kernels_x.0.weight" in state
-    variant: Variant = "solo" if not decoupled else "decoupled" if "head.mask_towers.1.0.conv.weight" in state else "decoupled_light"
-    kernels = [state[f"head.kernels{'_x' if decoupled else ''}.{i}.weight"] for i in range(_count(state, r"head\.kernels(?:_x)?\.(\d+)\."))]
+    variant: Variant = (
+        "solo" if not decoupled else "decoupled" if "head.mask_towers.1.0.conv.weight" in state else "decoupled_light"
+    )
+    kernels = [
+        state[f"head.kernels{'_x' if decoupled else ''}.{i}.weight"]
+        for i in range(_count(state, r"head\.kernels(?:_x)?\.(\d+)\."))
+    ]
     if len(kernels) != len(STANDARD_STRIDES):
         raise CheckpointError(f"has {len(kernels)} last mask convolutions; published SOLO networks have 5")
     cells = [len(k) for k in kernels]
@@ -206,7 +217,10 @@ def _infer_backbone(state: Mapping[str, Tensor]) -> Backbone:
 
 def _class_names(count: int, meta: Mapping[str, Any]) -> tuple[str, ...]:
     dataset = meta.get("dataset_meta")
-    listed = (meta.get("CLASSES"), *((dataset.get("classes"), dataset.get("CLASSES")) if isinstance(dataset, dict) else ()))
+    listed = (
+        meta.get("CLASSES"),
+        *((dataset.get("classes"), dataset.get("CLASSES")) if isinstance(dataset, dict) else ()),
+    )
     for names in listed:
         if isinstance(names, list | tuple) and len(names) == count and all(isinstance(n, str) for n in names):
             return tuple(n.replace("_", " ") for n in names)

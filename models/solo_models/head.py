@@ -61,7 +61,10 @@ class SoloHead(nn.Module):
         """One level through the mask towers: `[(N, head_channels, h, w)]`, two of them (x, y) for `decoupled`."""
         xy = coordinates(feature)
         if self.spec.variant == "decoupled":
-            return [tower(torch.cat([feature, c], 1)) for tower, c in zip(self.mask_towers, (xy[:, :1], xy[:, 1:]), strict=True)]
+            return [
+                tower(torch.cat([feature, c], 1))
+                for tower, c in zip(self.mask_towers, (xy[:, :1], xy[:, 1:]), strict=True)
+            ]
         return [self.mask_towers[0](torch.cat([feature, xy], 1))]
 
     def mask_logits(self, level: int, features: list[Tensor]) -> list[Tensor]:

@@ -26,7 +26,9 @@ class SoloNetwork(nn.Module):
 
         image_hw: `(N, 2) int64`, the part of each picture that is not padding; outside it the result is zero.
         """
-        mean, std = (images.new_tensor(v, dtype=torch.float32) for v in (self.spec.preprocess.mean, self.spec.preprocess.std))
+        mean, std = (
+            images.new_tensor(v, dtype=torch.float32) for v in (self.spec.preprocess.mean, self.spec.preprocess.std)
+        )
         x = (images.float() - mean) / std
         rows = torch.arange(images.shape[1])[None, :, None] < image_hw[:, :1, None]
         columns = torch.arange(images.shape[2])[None, None, :] < image_hw[:, 1:, None]

@@ -117,7 +117,9 @@ class ModelSpec:
     def _check_levels(self) -> None:
         first, last = self.fpn_strides[0], self.fpn_strides[-1]
         pyramid = tuple(first << i for i in range(len(self.fpn_strides)))
-        _require(self.fpn_strides == pyramid and first in BACKBONE_STRIDES, "fpn_strides", "must double from 4, 8, 16 or 32")
+        _require(
+            self.fpn_strides == pyramid and first in BACKBONE_STRIDES, "fpn_strides", "must double from 4, 8, 16 or 32"
+        )
         _require(last <= 2 * BACKBONE_STRIDES[-1], "fpn_strides", "must not go beyond 64")
         for fpn_stride, stride in zip(self.fpn_strides, self.strides, strict=True):
             _require(
@@ -127,7 +129,9 @@ class ModelSpec:
             )
             _require(stride in self.fpn_strides, "strides", "each must be the stride of some FPN level")
         _require(self.strides[0] == min(self.strides), "strides", "the first level must be the finest")
-        _require(max(self.strides) <= self.preprocess.pad_multiple, "preprocess.pad_multiple", "below the coarsest stride")
+        _require(
+            max(self.strides) <= self.preprocess.pad_multiple, "preprocess.pad_multiple", "below the coarsest stride"
+        )
 
     @property
     def num_classes(self) -> int:
@@ -160,7 +164,8 @@ class ModelSpec:
         Raises:
             SpecError: a field is missing, unknown, of the wrong type or out of range.
         """
-        return _read_record(cls, value, "")
+        spec: ModelSpec = _read_record(cls, value, "")
+        return spec
 
 
 def _require(condition: bool, name: str, problem: str) -> None:

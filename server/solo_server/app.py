@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -117,9 +117,7 @@ def _add_routes(app: FastAPI, service: Service, settings: Settings) -> None:
         return RedirectResponse("/docs")
 
 
-async def _one_of_many(
-    service: Service, name: str, body: bytes, query: types.Query, request_id: str
-) -> dict[str, Any]:
+async def _one_of_many(service: Service, name: str, body: bytes, query: types.Query, request_id: str) -> dict[str, Any]:
     """One file of several: its result, or its own error; the others are not touched."""
     try:
         return {"filename": name, **result_json(await service.segment(body, query), service.pipeline.bundle)}
@@ -147,7 +145,7 @@ async def _files(request: Request, body: bytes, max_files: int) -> list[tuple[st
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         return None
 
-    async def stream() -> AsyncIterator[bytes]:
+    async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
     try:

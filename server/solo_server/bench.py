@@ -47,8 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `solo bench`."""
     parser.add_argument("images", type=Path, nargs="+", help="pictures to segment")
     parser.add_argument("--model", type=Path, metavar="BUNDLE", help="bundle folder or zip (default: the demo model)")
-    parser.add_argument("--runs", type=_positive, default=5, help="runs, of which the mean is taken (default 5, as the paper)")
-    parser.add_argument("--repeats", type=_positive, default=4, help="how often a run segments each picture (default 4)")
+    parser.add_argument(
+        "--runs", type=_positive, default=5, help="runs, of which the mean is taken (default 5, as the paper)"
+    )
+    parser.add_argument(
+        "--repeats", type=_positive, default=4, help="how often a run segments each picture (default 4)"
+    )
     parser.add_argument("--threads", type=int, default=0, help="cores for one inference (default: all)")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the result as JSON too")
 
@@ -102,7 +106,10 @@ def table(result: BenchResult, pipeline: Pipeline) -> str:
     lines = [
         ("model", f"{pipeline.bundle.name} {pipeline.bundle.version} ({pipeline.bundle.precision})"),
         ("engine", f"{pipeline.engine.description}, {os.cpu_count()} cores"),
-        ("pictures/s", f"{result.fps:.2f}  mean of {result.runs} runs ({', '.join(f'{v:.2f}' for v in result.fps_of_runs)})"),
+        (
+            "pictures/s",
+            f"{result.fps:.2f}  mean of {result.runs} runs ({', '.join(f'{v:.2f}' for v in result.fps_of_runs)})",
+        ),
         ("", f"the paper's SOLO-512 on one V100: {PAPER_FPS}; other hardware, not comparable"),
         ("latency", f"p50 {result.p50_ms:.1f} ms  p90 {result.p90_ms:.1f} ms  p99 {result.p99_ms:.1f} ms"),
         ("stages p50", stages + "  (ms)"),

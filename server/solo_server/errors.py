@@ -1,18 +1,18 @@
 """Everything that can go wrong between a request and its masks; each failure has one class and one stable code.
 
-    ServerError
-      RequestError            the caller's fault, 4xx
-        EmptyBody             empty_body              400
-        InvalidQuery          invalid_query           422
-        UnsupportedMediaType  unsupported_media_type  415   decode
-        ImageDamaged          image_damaged           422   decode
-        ImageTooLarge         image_too_large         413   decode, before any pixel is decoded
-        BodyTooLarge          body_too_large          413   while receiving
-      Overloaded              overloaded              503   queue full; comes with Retry-After
-      NotReady                not_ready               503   before the model is warm, and while draining
-      EngineFailure           internal                500   the runtime failed; details go to the log
+ServerError
+  RequestError            the caller's fault, 4xx
+    EmptyBody             empty_body              400
+    InvalidQuery          invalid_query           422
+    UnsupportedMediaType  unsupported_media_type  415   decode
+    ImageDamaged          image_damaged           422   decode
+    ImageTooLarge         image_too_large         413   decode, before any pixel is decoded
+    BodyTooLarge          body_too_large          413   while receiving
+  Overloaded              overloaded              503   queue full; comes with Retry-After
+  NotReady                not_ready               503   before the model is warm, and while draining
+  EngineFailure           internal                500   the runtime failed; details go to the log
 
-    SettingsError             a bad setting stops the start; names the variable
+SettingsError             a bad setting stops the start; names the variable
 """
 
 from __future__ import annotations

@@ -60,8 +60,8 @@ def outline_of_soft(soft: Float32, geometry: Geometry, stride: int, threshold: f
     """
     (original_h, original_w), (resized_h, resized_w) = geometry.original_hw, geometry.resized_hw
     above = soft > threshold
-    rows = _reach(above.any(1), soft.shape[0], stride, resized_h, original_h)
-    columns = _reach(above.any(0), soft.shape[1], stride, resized_w, original_w)
+    rows = _reach(np.any(above, axis=1), soft.shape[0], stride, resized_h, original_h)
+    columns = _reach(np.any(above, axis=0), soft.shape[1], stride, resized_w, original_w)
     if rows is None or columns is None:
         return Outline(geometry.original_hw, np.empty(0, np.int64), np.empty(0, np.int64))
     tall = rows.matrix @ soft[rows.taps, columns.taps]

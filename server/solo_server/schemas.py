@@ -20,8 +20,12 @@ class SegmentQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    score_threshold: Annotated[float | None, Field(ge=0, le=1, description="lowest final score (default 0.05; for overlays 0.3)")] = None
-    max_instances: Annotated[int | None, Field(ge=1, le=MAX_INSTANCES, description="at most so many (default 100)")] = None
+    score_threshold: Annotated[
+        float | None, Field(ge=0, le=1, description="lowest final score (default 0.05; for overlays 0.3)")
+    ] = None
+    max_instances: Annotated[int | None, Field(ge=1, le=MAX_INSTANCES, description="at most so many (default 100)")] = (
+        None
+    )
     classes: Annotated[str | None, Field(description="names or ids of the wanted classes, comma-separated")] = None
     nms: Annotated[
         Literal["matrix", "mask", "none"] | None,

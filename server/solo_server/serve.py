@@ -22,7 +22,9 @@ LOG = logging.getLogger("solo_server")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `solo serve`; each also has an environment variable `SOLO_...`."""
-    parser.add_argument("bundle", type=Path, nargs="?", help="bundle folder or zip (SOLO_BUNDLE; default: the demo model)")
+    parser.add_argument(
+        "bundle", type=Path, nargs="?", help="bundle folder or zip (SOLO_BUNDLE; default: the demo model)"
+    )
     parser.add_argument("--host", help="address to listen on (SOLO_HOST; default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (SOLO_PORT; default 8000)")
     parser.add_argument("--threads", type=int, help="cores for one inference (SOLO_THREADS; default: all)")
@@ -43,7 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     bundle = pipeline.bundle
     host, port = listener.getsockname()[:2]
-    LOG.info("%s %s, %d classes, on %s", bundle.name, bundle.version, bundle.spec.num_classes, pipeline.engine.description)
+    LOG.info(
+        "%s %s, %d classes, on %s", bundle.name, bundle.version, bundle.spec.num_classes, pipeline.engine.description
+    )
     LOG.info("http://%s:%d  try: curl --data-binary @photo.jpg http://%s:%d/segment", host, port, host, port)
     config = uvicorn.Config(
         create_app(pipeline, settings),

@@ -130,7 +130,9 @@ def test_an_overlay_is_a_png_of_the_pictures_size(http: httpx.Client, how: dict[
         ({"files": [("f", ("", b""))], "data": {"a": "b"}}, 400, "empty_body"),
     ],
 )
-def test_refusals_have_a_status_and_a_code(http: httpx.Client, request_: dict[str, Any], status: int, code: str) -> None:
+def test_refusals_have_a_status_and_a_code(
+    http: httpx.Client, request_: dict[str, Any], status: int, code: str
+) -> None:
     _check_problem(http.post("/segment", **request_), status, code)
     assert http.get("/readyz").status_code == 200
 

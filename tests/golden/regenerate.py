@@ -87,7 +87,7 @@ def _results(golden: Golden, state: Mapping[str, Array]) -> Iterator[tuple[Pictu
 
 def _find_seed(golden: Golden) -> int:
     """Try seeds from the catalogue's on until no decision is close."""
-    while edges := next((edges for *_, gaps in _results(golden, _state(golden)) if (edges := knife_edges(gaps))), None):
+    while edges := next(filter(None, (knife_edges(gaps) for *_, gaps in _results(golden, _state(golden)))), []):
         print(golden.seed, "rejected:", *edges, flush=True)
         golden = replace(golden, seed=golden.seed + 1)
     print(golden.seed, "accepted")

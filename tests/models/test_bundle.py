@@ -99,7 +99,9 @@ def _replace_kernels(path: Path) -> None:
         (_replace_kernels, r"kernels\.npz: level0"),
     ],
 )
-def test_what_is_wrong_is_named(solo_bundle: Path, tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
+def test_what_is_wrong_is_named(
+    solo_bundle: Path, tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
     path = tmp_path / "bundle"
     shutil.copytree(solo_bundle, path)
     damage(path)

@@ -1,5 +1,6 @@
 """Pictures of accepted kinds come out upright and RGB; everything else is refused by its own code, before memory is taken."""
 
+import contextlib
 import io
 import struct
 import zlib
@@ -25,7 +26,9 @@ def _png(width: int, height: int, bits: int = 8, kind: int = 2) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
     header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "AVIF", "JPEG"])
@@ -109,10 +112,8 @@ def test_damaged_bytes_never_raise_anything_else(seed: int) -> None:
     body = bytearray(encoded(PIXELS, ["PNG", "JPEG", "WEBP", "BMP"][seed % 4]))
     for position in rng.integers(0, len(body), 12):
         body[position] = rng.integers(256)
-    try:
+    with contextlib.suppress(RequestError):
         assert decode(bytes(body), LIMITS).ndim == 3
-    except RequestError:
-        pass
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,9 @@ def test_a_result_does_not_depend_on_batch_mates(pipeline: Pipeline) -> None:
         np.testing.assert_allclose([i.score for i in alone.instances], [i.score for i in mate.instances], atol=1e-5)
 
 
-def test_the_mask_tower_of_a_level_without_candidates_is_never_run(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mask_tower_of_a_level_without_candidates_is_never_run(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prepared = prepare(picture(96, 150), pipeline.bundle.spec.preprocess)
     output = pipeline.infer([prepared])[0]
     first = pipeline.bundle.spec.grids[0] ** 2

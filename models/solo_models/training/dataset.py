@@ -53,7 +53,9 @@ class CocoPictures:
         self.pictures = [self._read(folder, image, by_image[image["id"]], labels) for image in content["images"]]
 
     @staticmethod
-    def _read(folder: Path, image: dict[str, Any], annotations: list[dict[str, Any]], labels: dict[int, int]) -> _Annotated:
+    def _read(
+        folder: Path, image: dict[str, Any], annotations: list[dict[str, Any]], labels: dict[int, int]
+    ) -> _Annotated:
         pixels = cv2.imread(str(folder / "images" / image["file_name"]))
         if pixels is None:
             raise FileNotFoundError(f"{image['file_name']} is listed in annotations.json but cannot be read")
@@ -69,7 +71,7 @@ class CocoPictures:
     def epoch(self, recipe: Recipe, canvas: tuple[int, int], rng: np.random.Generator) -> Iterator[list[Sample]]:
         """Batches of one orientation each; `canvas` is (long, short) and lies along the pictures' own longer side."""
         chosen = [p for p in self.pictures if p.rles or rng.random() < recipe.empty_picture_share]
-        rng.shuffle(chosen)  # type: ignore[arg-type]  # numpy types lists of objects narrowly
+        rng.shuffle(chosen)
         batches: list[list[_Annotated]] = []
         for portrait in (False, True):
             group = [p for p in chosen if (p.image.shape[0] > p.image.shape[1]) is portrait]
@@ -130,4 +132,5 @@ def _jitter_colours(image: UInt8, rng: np.random.Generator) -> UInt8:
     grey = pixels.mean(2, keepdims=True)
     pixels = grey + (pixels - grey) * rng.uniform(0.6, 1.4)
     pixels = (pixels - 127) * rng.uniform(0.7, 1.3) + 127 + rng.uniform(-25, 25)
-    return np.clip(pixels, 0, 255).astype(np.uint8)
+    clipped: UInt8 = np.clip(pixels, 0, 255).astype(np.uint8)
+    return clipped

@@ -60,7 +60,12 @@ class Trainer:
         rng = np.random.default_rng((self.recipe.seed, self.epoch))
         batches = self.pictures.epoch(self.recipe, canvas, rng)
         steps_an_epoch = max(1, len(self.pictures.pictures) // self.recipe.batch_size)
-        bar = tqdm(_prefetch(batches, self.recipe), total=steps_an_epoch, desc=f"epoch {self.epoch + 1}/{epochs}", mininterval=10)
+        bar = tqdm(
+            _prefetch(batches, self.recipe),
+            total=steps_an_epoch,
+            desc=f"epoch {self.epoch + 1}/{epochs}",
+            mininterval=10,
+        )
         seen, totals, start = 0, np.zeros(2), time.monotonic()
         for i, batch in enumerate(bar):
             progress = (self.epoch + min(1.0, i / steps_an_epoch)) / epochs
@@ -80,7 +85,7 @@ class Trainer:
             group["lr"] = lr * warm * (0.5 * (1 + math.cos(math.pi * progress)) * 0.99 + 0.01)
         category, mask = batch_losses(self.network, batch, recipe)
         self.optimiser.zero_grad(set_to_none=True)
-        (category + recipe.mask_loss_weight * mask).backward()
+        torch.autograd.backward(category + recipe.mask_loss_weight * mask)
         nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_norm)
         self.optimiser.step()
         self.step += 1
@@ -166,7 +171,7 @@ def _level_dice(network: SoloNetwork, feature: Tensor, targets: list[LevelTarget
 
 
 def _prefetch(batches: Iterator[list[Sample]], recipe: Recipe) -> Iterator[Batch]:
-    queue: Queue[Batch | None | BaseException] = Queue(4)
+    queue: Queue[Batch | BaseException | None] = Queue(4)
 
     def fill() -> None:
         try:
@@ -198,7 +203,10 @@ def _optimiser(network: SoloNetwork, recipe: Recipe) -> torch.optim.AdamW:
     groups = [
         {"params": [p for p in head if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in head if p.ndim <= 1], "weight_decay": 0.0},
-        {"params": [p for p in network.backbone.parameters() if p.ndim > 1 and p.requires_grad], "weight_decay": recipe.weight_decay},
+        {
+            "params": [p for p in network.backbone.parameters() if p.ndim > 1 and p.requires_grad],
+            "weight_decay": recipe.weight_decay,
+        },
     ]
     return torch.optim.AdamW(groups, lr=recipe.head_lr)
 

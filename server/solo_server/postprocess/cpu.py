@@ -53,7 +53,9 @@ class CpuPostprocessor:
         order = np.argsort(-scores, kind="stable")[: settings.max_before_nms]
         chosen = passed[order]
         rows = back[chosen]
-        return MaskedCandidates(candidates.cells[chosen], candidates.labels[chosen], scores[order], areas[rows], bits[rows])
+        return MaskedCandidates(
+            candidates.cells[chosen], candidates.labels[chosen], scores[order], areas[rows], bits[rows]
+        )
 
     def _settings(self, query: Query) -> PostprocessSpec:
         changes = {
@@ -69,8 +71,8 @@ class CpuPostprocessor:
         cells, back = np.unique(kept.cells, return_inverse=True)
         outlines = []
         for first in range(0, len(cells), soft.chunk):
-            for mask in soft.of(cells[first : first + soft.chunk]):
-                outlines.append(outline_of_soft(mask, geometry, self._spec.mask_stride, settings.mask_threshold))
+            masks = soft.of(cells[first : first + soft.chunk])
+            outlines += [outline_of_soft(m, geometry, self._spec.mask_stride, settings.mask_threshold) for m in masks]
         shapes = [(outline.box_xywh(), outline.area, outline.rle()) for outline in outlines]
         return tuple(
             Instance(int(label), float(score), *shapes[row])

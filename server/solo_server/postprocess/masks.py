@@ -94,7 +94,9 @@ def convolve_doubled(feature: Float32, weight: Float32, bias: Float32) -> Float3
     """
     channels, h, w = feature.shape
     n = len(weight)
-    taps = np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).reshape(n * 9, channels) @ feature.reshape(channels, h * w)
+    taps = np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).reshape(n * 9, channels) @ feature.reshape(
+        channels, h * w
+    )
     taps = taps.reshape(n, 3, 3, h, w)
     vertical, horizontal = _shifted_doubling(h), _shifted_doubling(w)
     wide = np.matmul(taps[:, :, 0], horizontal[0].T)
