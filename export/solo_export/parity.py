@@ -61,8 +61,8 @@ def check_parity(network: SoloNetwork, categories: onnx.ModelProto, masks: onnx.
             found = mask_session.run(None, {"level": feature.numpy()})
             for part, wanted in zip(found, network.head.mask_features(feature), strict=True):
                 worst[2] = max(worst[2], _difference(f"mask features of level {i}", part, wanted.numpy()))
-    limits = (SCORE_TOLERANCE, FEATURE_TOLERANCE, FEATURE_TOLERANCE)
-    for name, value, limit in zip(("scores", "level features", "mask features"), worst, limits, strict=True):
+    limits = {"level features": FEATURE_TOLERANCE, "scores": SCORE_TOLERANCE, "mask features": FEATURE_TOLERANCE}
+    for value, (name, limit) in zip((worst[1], worst[0], worst[2]), limits.items(), strict=True):
         if value > limit:
             raise ParityError(f"{name} differ from torch by {value:.2e}, more than {limit:.0e}")
     return ParityReport(worst[0], worst[1], worst[2])

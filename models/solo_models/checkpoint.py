@@ -110,17 +110,18 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as problem:
-        reason = str(problem).splitlines()[0][:200]
         raise CheckpointError(
-            f"{path.name} holds more than tensors, or is damaged; it is not executed ({reason})"
+            f"{path.name} holds more than tensors, or is damaged; it is not executed ({_reason(problem)})"
         ) from problem
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as problem:
-        raise CheckpointError(
-            f"{path.name} cannot be read as a torch file: {str(problem).splitlines()[0][:200]}"
-        ) from problem
+        raise CheckpointError(f"{path.name} cannot be read as a torch file: {_reason(problem)}") from problem
     if not isinstance(content, dict):
         raise CheckpointError(f"{path.name} holds a {type(content).__name__}, not a dictionary of tensors")
     return content
+
+
+def _reason(problem: BaseException) -> str:
+    return (str(problem) or type(problem).__name__).splitlines()[0][:200]
 
 
 def _state_dict(content: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -184,13 +185,13 @@ def _infer_spec(state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> ModelSp
     variant: Variant = (
         "solo" if not decoupled else "decoupled" if "head.mask_towers.1.0.conv.weight" in state else "decoupled_light"
     )
-    kernels = [
-        state[f"head.kernels{'_x' if decoupled else ''}.{i}.weight"]
-        for i in range(_count(state, r"head\.kernels(?:_x)?\.(\d+)\."))
-    ]
-    if len(kernels) != len(STANDARD_STRIDES):
-        raise CheckpointError(f"has {len(kernels)} last mask convolutions; published SOLO networks have 5")
-    cells = [len(k) for k in kernels]
+    kernel = "head.kernels_x" if decoupled else "head.kernels"
+    levels = _count(state, kernel.replace(".", r"\.") + r"\.(\d+)\.")
+    if levels != len(STANDARD_STRIDES):
+        raise CheckpointError(
+            f"has {levels} last mask convolutions; published SOLO networks have {len(STANDARD_STRIDES)}"
+        )
+    cells = [_rows(state, f"{kernel}.{i}.weight") for i in range(levels)]
     grids = tuple(cells if decoupled else (round(n**0.5) for n in cells))
     light = variant == "decoupled_light"
     return ModelSpec(

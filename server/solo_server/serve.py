@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -57,8 +58,14 @@ def run(arguments: argparse.Namespace) -> int:
         server_header=False,
     )
     server = uvicorn.Server(config)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _already_drained)
     server.run(sockets=[listener])
     return 0 if server.started else 1
+
+
+def _already_drained(number: int, frame: object) -> None:
+    """uvicorn drains first, then raises the signal again for whoever listened before: nobody, the exit status is 0."""
 
 
 def _listen(settings: Settings) -> socket.socket:

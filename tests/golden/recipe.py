@@ -21,7 +21,7 @@ CHANNELS = 256
 # which would drown the picture after fifty random layers.
 CENTRED = 1.0 / (1.0 - 1.0 / math.pi)
 TOWER_VARIANCE = 0.36  # of relu(group norm): E[weight²] * (1 - 1/pi) / 2
-MASK_STD, MASK_REGIONS, MASK_OWN_SHARE, MASK_OWN_BIAS = 2.5, 2, 0.2, 0.4
+MASK_STD, MASK_REGIONS, MASK_OWN_SHARE, MASK_OWN_BIAS = 2.5, 2, 0.15, 0.25
 MASK_BIASES = {1: (-4.7, 0.6), 3: (-1.5, 2.75)}  # by kernel: 3% to 60% above 0.5 in one mask, in a product of two
 BRANCH_SCALE = 0.2  # of a block's last norm: at 0.4 fifty layers grow float32 rounding fivefold
 CATEGORY_STD, CATEGORY_LEAD, CATEGORY_EXCESS = 1.3, 3.0, 1.9

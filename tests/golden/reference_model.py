@@ -86,9 +86,6 @@ def overhear(model: Any, inputs: torch.Tensor, samples: Any) -> Overheard:
         instances = model.predict(inputs, samples, rescale=True)[0].pred_instances
     hook.remove()
     (masks, labels, scores), options = suppress.call_args.args, suppress.call_args.kwargs
-    every_score, _, _, every_row = matrix_nms(masks, labels, scores, **{**options, "filter_thr": -1, "max_num": -1})
-    decayed = torch.full_like(scores, torch.nan)
-    decayed[every_row] = every_score
     return Overheard(
         category_logits=tuple(logits),
         category_scores=select.call_args.args[0],
@@ -97,12 +94,21 @@ def overhear(model: Any, inputs: torch.Tensor, samples: Any) -> Overheard:
         labels=labels,
         areas=options["mask_area"],
         scores=scores,
-        decayed_scores=decayed,
+        decayed_scores=decay(masks, labels, scores, options["mask_area"]),
         final_rows=matrix_nms(masks, labels, scores, **options)[3],
         final_scores=instances.scores,
         final_labels=instances.labels,
         final_masks=instances.masks,
     )
+
+
+def decay(masks: torch.Tensor, labels: torch.Tensor, scores: torch.Tensor, areas: torch.Tensor) -> torch.Tensor:
+    """Scores (K,) after mmdet's Matrix NMS with its SOLO settings but for the last cuts, NaN beyond the first 500."""
+    stages = importlib.import_module("mmdet.models.dense_heads.solo_head")
+    kept, _, _, rows = stages.mask_matrix_nms(masks, labels, scores, nms_pre=500, sigma=2.0, mask_area=areas)
+    decayed = torch.full_like(scores, torch.nan)
+    decayed[rows] = kept
+    return decayed
 
 
 def _import_mmdet() -> Any:

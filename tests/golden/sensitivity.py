@@ -7,12 +7,13 @@ from math import inf
 import torch
 from catalogue import Golden
 from records import MASK_THRESHOLD, SCORE_THRESHOLD, STRIDES, Candidates, find_candidates
-from reference_model import Overheard
+from reference_model import Overheard, decay
 
 FILTER_THRESHOLD = 0.05
 FIRST_BEFORE_NMS = 500
 FIRST_AFTER_NMS = 100
-OVERLAPPING_IOU = 0.05
+NEAR_TIE = 3e-5  # far beyond what rounding moves a score by
+SWAP_CHANGE = 1e-4  # of a decayed score
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Sensitivity:
     stride_filter_gap: float  # soft value of the pixel that decides whether an area exceeds its stride, to 0.5
     area_gap_pixels: int  # mask areas to the stride that they must exceed: pixels that would have to change
     first_500_gap: float  # scores on both sides of the cut before Matrix NMS
-    same_label_order_gap: float  # scores of two overlapping masks of one label: their order decides who decays
+    same_label_order_gap: float  # scores of one label whose order decides who decays; inf beyond NEAR_TIE
     filter_gap: float  # decayed scores to 0.05, when this cut decides
     first_100_gap: float  # decayed scores on both sides of the cut, when this one decides
     final_order_gap: float  # neighbouring final scores; ties may swap places, so match instances by candidate
@@ -42,12 +43,14 @@ class Sensitivity:
     float64_same_decisions: bool
 
 
-LIMITS = {  # several times float64_logit_error, as a score or soft value
+LIMITS = {  # about three times what float64_logit_error does to a score or a soft value
+    "candidates": 200,
+    "final": 40,
     "score_threshold_gap": 2e-5,
-    "points_nms_gap": 5e-6,
+    "points_nms_gap": 2e-5,
     "stride_filter_gap": 1e-4,
     "first_500_gap": 2e-5,
-    "same_label_order_gap": 3e-6,
+    "same_label_order_gap": 8e-6,
     "filter_gap": 2e-4,
     "first_100_gap": 2e-4,
 }
@@ -121,17 +124,23 @@ def _stride_filter_gap(found: Candidates) -> float:
 
 
 def _same_label_order_gap(heard: Overheard) -> float:
-    """Among the scores that enter Matrix NMS."""
-    rows = heard.scores.argsort(descending=True)[:FIRST_BEFORE_NMS]
-    flat, areas, labels, scores = (
-        heard.masks[rows].flatten(1).float(),
-        heard.areas[rows],
-        heard.labels[rows],
-        heard.scores[rows],
-    )
-    overlap = flat @ flat.T
-    rivals = (overlap / (areas[:, None] + areas - overlap) > OVERLAPPING_IOU) & (labels[:, None] == labels)
-    return _smallest((scores[:, None] - scores)[rivals.triu(diagonal=1)])
+    """Smallest gap, below NEAR_TIE, between scores of one label that change some decayed score when they swap."""
+    ranked, rows = heard.scores.sort(descending=True)
+    for gap, first, second in _near_ties(ranked[:FIRST_BEFORE_NMS], heard.labels[rows]):
+        swapped = heard.scores.clone()
+        swapped[rows[first]], swapped[rows[second]] = ranked[second], ranked[first]
+        change = (decay(heard.masks, heard.labels, swapped, heard.areas) - heard.decayed_scores).abs()
+        if float(change.nan_to_num().max()) > SWAP_CHANGE:
+            return gap
+    return inf
+
+
+def _near_ties(descending: torch.Tensor, labels: torch.Tensor) -> list[tuple[float, int, int]]:
+    """(gap, i, j) of one label, nearest first."""
+    gaps = (descending[:, None] - descending).triu(diagonal=1)
+    near = (gaps < NEAR_TIE) & (labels[: len(gaps), None] == labels[: len(gaps)])
+    pairs = near.triu(diagonal=1).nonzero().tolist()
+    return sorted((float(gaps[i, j]), i, j) for i, j in pairs)
 
 
 def _smallest_iou(masks: torch.Tensor, others: torch.Tensor) -> float:

@@ -1,0 +1,179 @@
+"""Checkpoints of every known layout give the same network; what is not SOLO, or not whole, is refused by name."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import tiny_network
+from solo_models.checkpoint import CheckpointError, read_checkpoint
+from solo_models.coco import COCO_CLASSES
+from solo_models.network import SoloNetwork
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+MMDET = {"mask_towers.0": "mask_convs", "category_tower": "cls_convs", "kernels": "conv_mask_list",
+         "kernels_x": "conv_mask_list_x", "kernels_y": "conv_mask_list_y", "categories": "conv_cls"}  # fmt: skip
+OFFICIAL = {"mask_towers.0": "ins_convs", "category_tower": "cate_convs", "kernels": "solo_ins_list",
+            "kernels_x": "dsolo_ins_list_x", "kernels_y": "dsolo_ins_list_y", "categories": "solo_cate"}  # fmt: skip
+
+
+def published(network: SoloNetwork, layout: str) -> State:
+    """The network's tensors under the names of mmdet or of the official code, written out independently of our reader."""
+    table, prefix = (dict(MMDET), "mask_head") if layout == "mmdet" else (dict(OFFICIAL), "bbox_head")
+    tower = table["mask_towers.0"]
+    if network.spec.variant == "decoupled":
+        table |= {"mask_towers.0": f"{tower}_x", "mask_towers.1": f"{tower}_y"}
+    if layout == "official" and network.spec.is_decoupled:
+        table["categories"] = "dsolo_cate"
+    renamed = {}
+    for key, value in network.state_dict().items():
+        if key.startswith("neck."):
+            key = re.sub(r"lateral\.(\d)", r"lateral_convs.\1.conv", key)
+            key = re.sub(r"output\.(\d)", r"fpn_convs.\1.conv", key)
+        for ours in sorted(table, key=len, reverse=True):
+            if key.startswith(f"head.{ours}."):
+                key = f"{prefix}.{table[ours]}." + key.removeprefix(f"head.{ours}.").replace("norm.", "gn.")
+                break
+        renamed[key] = value
+    return renamed
+
+
+def _save(path: Path, content: Any, **options: Any) -> Path:
+    torch.save(content, path / "checkpoint.pth", **options)
+    return path / "checkpoint.pth"
+
+
+@pytest.fixture(scope="module")
+def wide() -> SoloNetwork:
+    """Group counts are not in a file; published networks have 32 groups."""
+    from dataclasses import replace
+
+    tiny = tiny_network("solo")
+    return SoloNetwork(replace(tiny.spec, norm_groups=32)).eval()
+
+
+@pytest.mark.parametrize("layout", ["mmdet", "official"])
+def test_published_layouts_are_recognised(network: SoloNetwork, tmp_path: Path, layout: str) -> None:
+    names = list(network.spec.class_names)
+    path = _save(tmp_path, {"meta": {"CLASSES": names}, "state_dict": published(network, layout)})
+    found = read_checkpoint(path)
+    spec, expected = found.network.spec, network.spec
+    assert found.layout == layout
+    for field in ("variant", "backbone", "class_names", "grids", "fpn_channels", "head_channels", "head_depth"):
+        assert getattr(spec, field) == getattr(expected, field), field
+    ours, theirs = found.network.state_dict(), network.state_dict()
+    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
+
+
+def test_our_own_layout_carries_its_specification(network: SoloNetwork, tmp_path: Path) -> None:
+    import json
+
+    content = {"spec": json.dumps(network.spec.to_dict()), "state_dict": network.state_dict()}
+    found = read_checkpoint(_save(tmp_path, content))
+    assert (found.layout, found.network.spec) == ("own", network.spec)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: s,
+        lambda s: {"model": s},
+        lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
+        lambda s: {"state_dict": {k: v for k, v in s.items() if not k.endswith("num_batches_tracked")}},
+    ],
+)
+def test_wrappings_do_not_matter(wide: SoloNetwork, tmp_path: Path, wrap: Callable[[State], Any]) -> None:
+    assert read_checkpoint(_save(tmp_path, wrap(published(wide, "mmdet")))).network.spec.grids == wide.spec.grids
+
+
+def test_the_format_of_torch_before_zip_files_is_read(wide: SoloNetwork, tmp_path: Path) -> None:
+    path = _save(tmp_path, published(wide, "mmdet"), _use_new_zipfile_serialization=False)
+    assert read_checkpoint(path).layout == "mmdet"
+
+
+def test_class_names_come_from_meta_or_the_caller_or_are_numbered(wide: SoloNetwork, tmp_path: Path) -> None:
+    state = published(wide, "mmdet")
+    plain = _save(tmp_path, state)
+    assert read_checkpoint(plain).network.spec.class_names == ("class 0", "class 1", "class 2")
+    assert read_checkpoint(plain, class_names=("a", "b", "c")).network.spec.class_names == ("a", "b", "c")
+    meta = {"dataset_meta": {"classes": ("x_y", "z", "w")}}
+    assert read_checkpoint(_save(tmp_path, {"meta": meta, "state_dict": state})).network.spec.class_names[0] == "x y"
+    with pytest.raises(CheckpointError, match="3 classes, 2 names"):
+        read_checkpoint(plain, class_names=("a", "b"))
+
+
+def test_eighty_unnamed_classes_are_cocos() -> None:
+    assert len(COCO_CLASSES) == len(set(COCO_CLASSES)) == 80
+    assert (COCO_CLASSES[0], COCO_CLASSES[56], COCO_CLASSES[79]) == ("person", "chair", "toothbrush")
+
+
+def test_the_size_is_the_callers_or_the_variants(network: SoloNetwork, tmp_path: Path) -> None:
+    path = _save(tmp_path, published(network, "mmdet"))
+    own = read_checkpoint(path).network.spec.preprocess
+    expected = (852, 512) if network.spec.variant == "decoupled_light" else (1333, 800)
+    assert (own.long_side, own.short_side) == expected
+    given = read_checkpoint(path, size=(852, 512)).network.spec.preprocess
+    assert (given.long_side, given.short_side) == (852, 512)
+
+
+class Payload:
+    """Unpickling this would run code."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (print, ("executed",))
+
+
+def test_code_in_a_file_is_never_executed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(CheckpointError, match="not executed"):
+        read_checkpoint(_save(tmp_path, {"state_dict": {}, "meta": Payload()}))
+    assert "executed" not in capsys.readouterr().out
+
+
+def _without(key: str) -> Callable[[State], State]:
+    return lambda state: {k: v for k, v in state.items() if k != key}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: {"fc.weight": torch.ones(2)}, "holds no SOLO head.*fc"),
+        (lambda s: s | {"mask_head.extra.weight": torch.ones(1)}, r"has unknown 1 tensors: mask_head\.extra\.weight"),
+        (_without("neck.fpn_convs.1.conv.bias"), r"misses 1 tensors: neck\.output\.1\.bias"),
+        (_without("neck.lateral_convs.0.conv.weight"), r"misses neck\.lateral\.0\.weight"),
+        (
+            lambda s: s | {"neck.fpn_convs.0.conv.bias": torch.ones(3)},
+            r"neck\.output\.0\.bias: shape \(3,\), expected \(16,\)",
+        ),
+        (lambda s: s | {"neck.fpn_convs.0.conv.bias": torch.full((16,), torch.nan)}, "not finite"),
+        (lambda s: s | {"backbone.layer2.0.conv2.conv_offset.weight": torch.ones(1)}, "deformable convolutions"),
+        (_without("mask_head.conv_mask_list.4.weight"), r"misses head\.kernels\.4\.weight"),
+        (lambda s: s | {"backbone.layer3.2.conv1.weight": torch.ones(1)}, "3 blocks in layer3"),
+    ],
+)
+def test_tensors_left_over_missing_or_unusable_are_named(
+    wide: SoloNetwork, tmp_path: Path, change: Callable[[State], State], message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(_save(tmp_path, change(published(wide, "mmdet"))))
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 broken zip"])
+def test_what_is_no_torch_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(CheckpointError):
+        read_checkpoint(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {"a": 1}}, torch.ones(3)])
+def test_a_torch_file_without_named_tensors_is_refused(tmp_path: Path, content: Any) -> None:
+    with pytest.raises(CheckpointError, match="holds"):
+        read_checkpoint(_save(tmp_path, content))
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not exist"):
+        read_checkpoint(tmp_path / "nothing.pth")
