@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -53,12 +54,12 @@ def check_parity(network: SoloNetwork, categories: onnx.ModelProto, masks: onnx.
     worst = [0.0, 0.0, 0.0]
     for n, h, w in SHAPES:
         images, image_hw = _pictures(n, h, w)
-        scores, *levels = category_session.run(None, {"images": images, "image_hw": image_hw})
+        scores, *levels = _run(category_session, {"images": images, "image_hw": image_hw})
         expected = network.level_features(network.normalise(torch.from_numpy(images), torch.from_numpy(image_hw)))
         worst[0] = max(worst[0], _score_difference(network, scores, expected))
         for i, (level, feature) in enumerate(zip(levels, expected, strict=True)):
             worst[1] = max(worst[1], _difference(f"level_{i}", level, feature.numpy()))
-            found = mask_session.run(None, {"level": feature.numpy()})
+            found = _run(mask_session, {"level": feature.numpy()})
             for part, wanted in zip(found, network.head.mask_features(feature), strict=True):
                 worst[2] = max(worst[2], _difference(f"mask features of level {i}", part, wanted.numpy()))
     limits = {"level features": FEATURE_TOLERANCE, "scores": SCORE_TOLERANCE, "mask features": FEATURE_TOLERANCE}
@@ -70,6 +71,10 @@ def check_parity(network: SoloNetwork, categories: onnx.ModelProto, masks: onnx.
 
 def _session(model: onnx.ModelProto) -> ort.InferenceSession:
     return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def _run(session: ort.InferenceSession, feeds: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+    return cast(list[NDArray[np.float32]], session.run(None, feeds))
 
 
 def _pictures(n: int, h: int, w: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -94,7 +99,8 @@ def _score_difference(network: SoloNetwork, scores: NDArray[np.float32], feature
     worst, first = 0.0, 0
     for logits, grid in zip(network.head.category_logits(features), network.spec.grids, strict=True):
         plain = logits.sigmoid()
-        found = torch.from_numpy(scores[:, first : first + grid * grid]).transpose(1, 2).unflatten(2, (grid, grid))
+        found = torch.from_numpy(scores[:, first : first + grid * grid]).transpose(1, 2)
+        found = found.reshape(*found.shape[:2], grid, grid)
         first += grid * grid
         framed = torch.nn.functional.pad(plain, (1, 0, 1, 0), value=-1.0)
         neighbours = torch.stack([framed[..., :-1, :-1], framed[..., :-1, 1:], framed[..., 1:, :-1]]).amax(0)

@@ -152,9 +152,10 @@ async def _files(request: Request, body: bytes, max_files: int) -> list[tuple[st
         parser = MultiPartParser(request.headers, stream(), max_files=max_files, max_fields=max_files)
         parser.spool_max_size = len(body) + 1  # the body is in memory already and bounded; nothing goes to disk
         form = await parser.parse()
-    except (MultiPartException, KeyError) as problem:
-        reason = problem.message if isinstance(problem, MultiPartException) else "the boundary is missing"
-        raise InvalidQuery(f"the multipart body cannot be read: {reason}") from problem
+    except MultiPartException as problem:
+        raise InvalidQuery(f"the multipart body cannot be read: {problem.message}") from problem
+    except KeyError as problem:
+        raise InvalidQuery("the multipart body cannot be read: the boundary is missing") from problem
     files = [(v.filename or "", await v.read()) for _, v in form.multi_items() if isinstance(v, UploadFile)]
     await form.close()
     if not files:

@@ -26,9 +26,11 @@ class Source(Protocol):
 
     def segment(self, body: bytes, options: Options) -> Result:
         """The instances in one picture."""
+        ...
 
     def overlay(self, body: bytes, options: Options) -> bytes:
         """The picture with its instances drawn upon it, PNG."""
+        ...
 
 
 class LocalModel(Protocol):
@@ -36,9 +38,11 @@ class LocalModel(Protocol):
 
     def segment(self, body: bytes, query: dict[str, str]) -> dict[str, object]:
         """The JSON object of `POST /segment`."""
+        ...
 
     def overlay(self, body: bytes, query: dict[str, str]) -> bytes:
         """PNG."""
+        ...
 
 
 @contextmanager
@@ -110,9 +114,10 @@ def _local_failures_sorted() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the server's errors are known by their attributes; this package may not import them
-        if not (hasattr(error, "code") and hasattr(error, "detail")):
+        code = getattr(error, "code", None)
+        if code is None or not hasattr(error, "detail"):
             raise
-        raise _failure(str(error.code), _one_line(error)) from error
+        raise _failure(str(code), _one_line(error)) from error
 
 
 @contextmanager

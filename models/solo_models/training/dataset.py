@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 from solo_models.training.recipe import Recipe
 
 UInt8 = NDArray[np.uint8]
+Rle = Any  # pycocotools' encoding: {"size": [h, w], "counts": bytes}; its own type is private
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,9 @@ class Sample:
 @dataclass(frozen=True, slots=True)
 class _Annotated:
     image: UInt8
-    rles: list[dict[str, Any]]
+    rles: list[Rle]
     labels: list[int]
-    crowds: list[dict[str, Any]]
+    crowds: list[Rle]
 
 
 class CocoPictures:
@@ -62,7 +63,7 @@ class CocoPictures:
         h, w = image["height"], image["width"]
         objects = [a for a in annotations if not a["iscrowd"]]
         return _Annotated(
-            image=np.ascontiguousarray(pixels[:, :, ::-1]),
+            image=np.ascontiguousarray(pixels[:, :, ::-1], np.uint8),
             rles=[_to_rle(a["segmentation"], h, w) for a in objects],
             labels=[labels[a["category_id"]] for a in objects],
             crowds=[_to_rle(a["segmentation"], h, w) for a in annotations if a["iscrowd"]],
@@ -84,9 +85,9 @@ class CocoPictures:
 
 def augment(
     image: UInt8,
-    rles: list[dict[str, Any]],
+    rles: list[Rle],
     labels: list[int],
-    crowds: list[dict[str, Any]],
+    crowds: list[Rle],
     canvas_hw: tuple[int, int],
     recipe: Recipe,
     rng: np.random.Generator,
@@ -96,8 +97,8 @@ def augment(
     canvas_h, canvas_w = canvas_hw
     low, high = recipe.scale_jitter
     scale = min(canvas_h / h, canvas_w / w) * float(np.exp(rng.uniform(np.log(low), np.log(high))))
-    dx = rng.uniform(*sorted((0.0, canvas_w - w * scale)))
-    dy = rng.uniform(*sorted((0.0, canvas_h - h * scale)))
+    dx = rng.uniform(min(0.0, canvas_w - w * scale), max(0.0, canvas_w - w * scale))
+    dy = rng.uniform(min(0.0, canvas_h - h * scale), max(0.0, canvas_h - h * scale))
     matrix = np.array([[scale, 0, dx + 0.5 * scale - 0.5], [0, scale, dy + 0.5 * scale - 0.5]])
     if rng.random() < 0.5:
         matrix[0] = [-scale, 0, canvas_w - 1 - matrix[0, 2]]
@@ -121,7 +122,7 @@ def augment(
     )
 
 
-def _to_rle(segmentation: Any, h: int, w: int) -> dict[str, Any]:
+def _to_rle(segmentation: Any, h: int, w: int) -> Rle:
     if isinstance(segmentation, list):
         return dict(coco_mask.merge(coco_mask.frPyObjects(segmentation, h, w)))
     return dict(coco_mask.frPyObjects(segmentation, h, w)) if isinstance(segmentation["counts"], list) else segmentation

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime as ort
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 from solo_models.bundle import CATEGORIES, MASKS, Bundle, BundleError
 
 from solo_server.errors import EngineFailure
@@ -32,18 +34,12 @@ class OrtEngine:
 
     def run(self, images: UInt8, image_hw: Int64) -> Sequence[OrtPicture]:
         """See `Engine.run`."""
-        try:
-            scores, *levels = self._categories.run(self._outputs, {"images": images, "image_hw": image_hw})
-        except ort.capi.onnxruntime_pybind11_state.Fail as problem:
-            raise EngineFailure(f"categories: {problem}") from problem
+        scores, *levels = _run(self._categories, self._outputs, {"images": images, "image_hw": image_hw})
         return [OrtPicture(scores[i], [level[i] for level in levels], self) for i in range(len(images))]
 
     def mask_features(self, level: Float32) -> list[Float32]:
         """One level's features `(channels, h, w)` through the mask towers."""
-        try:
-            outputs = self._masks.run(None, {"level": level[np.newaxis]})
-        except ort.capi.onnxruntime_pybind11_state.Fail as problem:
-            raise EngineFailure(f"masks: {problem}") from problem
+        outputs = _run(self._masks, None, {"level": level[np.newaxis]})
         return [output[0] for output in outputs]
 
 
@@ -58,6 +54,13 @@ class OrtPicture:
     def mask_features(self, level: int) -> Sequence[Float32]:
         """Run the mask towers for this level now."""
         return self.engine.mask_features(self.levels[level])
+
+
+def _run(session: ort.InferenceSession, outputs: list[str] | None, feeds: dict[str, Any]) -> list[Float32]:
+    try:
+        return cast(list[Float32], session.run(outputs, feeds))
+    except (Fail, InvalidArgument, RuntimeException) as problem:
+        raise EngineFailure(f"ONNX Runtime: {problem}") from problem
 
 
 def _session(bundle: Bundle, name: str, threads: int) -> ort.InferenceSession:
