@@ -33,7 +33,7 @@ class Pipeline:
     def __init__(self, bundle: Bundle, engine: Engine, limits: ImageLimits | None = None) -> None:
         self.bundle, self.engine = bundle, engine
         self._limits = limits or ImageLimits()
-        self._postprocessor = CpuPostprocessor(bundle.spec, bundle.kernels)
+        self.postprocessor = CpuPostprocessor(bundle.spec, bundle.kernels)
 
     @classmethod
     def open(cls, bundle: Path, *, threads: int = 0, limits: ImageLimits | None = None) -> Pipeline:
@@ -63,7 +63,7 @@ class Pipeline:
         """Post-processing of one picture, mask towers included."""
         start = perf_counter()
         geometry = decoded.picture.geometry
-        instances = self._postprocessor.run(output, geometry, query)
+        instances = self.postprocessor.run(output, geometry, query)
         timings = {
             "decode": decoded.decode_ms,
             "preprocess": decoded.preprocess_ms,

@@ -430,7 +430,7 @@ def test_a_reader_of_stdout_that_has_gone_is_one_line() -> None:
     root = str(Path(segment.__file__).parent.parent)
     command = [sys.executable, "-c", code]
     pipe, environment = subprocess.PIPE, {"PYTHONPATH": root}
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment) as told:  # noqa: S603  # our own command
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment) as told:  # our own command
         if told.stdout is not None:
             told.stdout.close()
         complaint = told.stderr.read() if told.stderr is not None else b""

@@ -1,0 +1,207 @@
+"""The commands as a user types them: processes, exit codes, files, signals."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from conftest import encoded, picture
+from pycocotools import mask as coco_mask
+from solo_models.demo import demo_bundle
+
+PICTURES = Path(__file__).parents[1] / "pictures"
+SOLO = [sys.executable, "-m", "solo_models.cli"]
+
+
+def _solo(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [*SOLO, *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env=_environment(environment), check=False
+    )
+
+
+def _environment(extra: dict[str, str]) -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith("SOLO_")} | extra
+
+
+def _check_refused(done: subprocess.CompletedProcess[str], said: str) -> None:
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert said in done.stderr
+    assert done.stdout == ""
+
+
+@contextmanager
+def _server(*arguments: object, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`solo serve` on a free port, once it says where it listens."""
+    command = [*SOLO, "serve", "--port", "0", *map(str, arguments)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=_environment(environment))
+    try:
+        yield process, _wait_for(process)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _wait_for(process: subprocess.Popen[str]) -> str:
+    if process.stderr is None:
+        raise RuntimeError("standard error is not a pipe")
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if match := re.search(r"(http://[\d.]+:\d+)  try:", line):
+            break
+    else:
+        raise RuntimeError("".join(said))
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{match[1]}/readyz").status_code == 200:
+                return match[1]
+        except httpx.ConnectError:
+            pass
+        time.sleep(0.05)
+    raise RuntimeError("the server did not become ready within 60 s")
+
+
+def _loaded_after(statement: str, *modules: str) -> list[str]:
+    """Which of `modules` a fresh interpreter has loaded after `statement`."""
+    code = f"import sys\n{statement}\nprint(*(m for m in {modules!r} if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1].split()
+
+
+def test_help_names_every_command_without_heavy_imports() -> None:
+    overview = _solo("--help").stdout
+    for command in ("segment", "serve", "bench", "export"):
+        assert command in overview
+        assert _solo(command, "--help").returncode == 0
+    assert _loaded_after("import solo_models.cli as c; c.main(['--help'])", "torch", "numpy", "fastapi") == []
+
+
+def test_unknown_commands_are_refused() -> None:
+    _check_refused(_solo("fly"), "unknown command 'fly'")
+
+
+def test_the_server_never_loads_torch() -> None:
+    assert _loaded_after("import solo_server.serve, solo_server.local, solo_server.bench", "torch", "onnx") == []
+
+
+def test_the_demo_model_is_served_and_finds_the_astronaut() -> None:
+    with _server() as (process, url):
+        body = (PICTURES / "astronaut.jpg").read_bytes()
+        answer = httpx.post(f"{url}/segment", content=body, timeout=60).json()
+        assert answer["model"]["name"] == "demo-person"
+        best = answer["instances"][0]
+        assert best["label"] == "person"
+        assert best["score"] > 0.3
+        mask = coco_mask.decode(best["mask"]).astype(bool)
+        assert mask.shape == (512, 512)
+        assert mask[150:, 120:260].mean() > 0.9  # her face and suit
+        assert mask[:250, 380:].mean() < 0.1  # the shuttle
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def test_a_request_under_way_is_answered_when_the_server_is_told_to_stop(solo_bundle: Path) -> None:
+    body = encoded(picture(1500, 2000), "JPEG")
+    with _server(solo_bundle) as (process, url), httpx.Client(timeout=60) as client, socket.socket() as raw:
+        assert client.get(f"{url}/healthz").status_code == 200
+        host, port = url.removeprefix("http://").split(":")
+        raw.connect((host, int(port)))
+        head = f"POST /segment HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+        raw.sendall(head.encode() + body)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        received = b""
+        while chunk := raw.recv(65536):
+            received += chunk
+        assert received.startswith(b"HTTP/1.1 200")
+        assert process.wait(30) == 0
+
+
+def test_a_port_in_use_is_said_in_one_line(solo_bundle: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        _check_refused(_solo("serve", solo_bundle, "--port", taken.getsockname()[1]), "cannot listen on 127.0.0.1")
+
+
+def test_a_missing_or_damaged_bundle_stops_the_start(solo_bundle: Path, tmp_path: Path) -> None:
+    _check_refused(_solo("serve", tmp_path / "nothing", "--port", 0), "does not exist")
+    shutil.copytree(solo_bundle, tmp_path / "damaged")
+    (tmp_path / "damaged" / "masks.onnx").write_bytes(b"x")
+    _check_refused(_solo("serve", tmp_path / "damaged", "--port", 0), "masks.onnx")
+
+
+def test_a_bad_setting_stops_the_start(solo_bundle: Path) -> None:
+    _check_refused(_solo("serve", solo_bundle, SOLO_PORT="many"), "SOLO_PORT")
+    _check_refused(_solo("serve", solo_bundle, SOLO_PROT="1"), "SOLO_PROT")
+
+
+def _segment(*arguments: object) -> Any:
+    done = _solo("segment", *arguments)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_segmenting_here_and_over_http_is_the_same(solo_bundle: Path) -> None:
+    image = PICTURES / "astronaut.jpg"
+    here = _segment(image, "--model", solo_bundle)
+    with _server(solo_bundle) as (_, url):
+        there = _segment(image, "--url", url)
+    assert here["instances"] == there["instances"]
+    assert len(here["instances"]) > 0
+
+
+def test_coco_results_are_a_list_that_pycocotools_takes(tmp_path: Path) -> None:
+    for i in (7, 12):
+        shutil.copy(PICTURES / "astronaut.jpg", tmp_path / f"{i:012}.jpg")
+    done = _solo("segment", tmp_path, "--format", "coco", "-o", tmp_path / "out.json")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "out.json").read_text())
+    assert {r["image_id"] for r in results} == {7, 12}
+    assert all(set(r) == {"image_id", "category_id", "score", "segmentation"} for r in results)
+    assert all(coco_mask.decode(r["segmentation"]).shape == (512, 512) for r in results)
+
+
+def test_overlays_are_written_and_a_bad_picture_fails_alone(tmp_path: Path) -> None:
+    shutil.copy(PICTURES / "astronaut.jpg", tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").write_bytes(b"no picture")
+    done = _solo("segment", tmp_path / "a.jpg", tmp_path / "b.jpg", "--overlay", tmp_path / "drawn")
+    assert done.returncode == 1
+    assert "b.jpg" in done.stderr
+    assert [p.name for p in (tmp_path / "drawn").iterdir()] == ["a.overlay.png"]
+
+
+def test_the_bench_writes_its_surroundings(tmp_path: Path) -> None:
+    done = _solo("bench", PICTURES / "astronaut.jpg", "--runs", 2, "--repeats", 1, "-o", tmp_path / "bench.json")
+    assert done.returncode == 0, done.stderr
+    assert "pictures/s" in done.stdout
+    result = json.loads((tmp_path / "bench.json").read_text())
+    assert len(result["fps_of_runs"]) == result["runs"] == 2
+    assert result["fps"] == pytest.approx(np.mean(result["fps_of_runs"]))
+    assert {"command", "hardware", "versions", "model", "p50_ms", "p99_ms", "stages_p50_ms"} <= set(result)
+
+
+def test_the_bench_refuses_what_is_no_picture(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_text("hello")
+    _check_refused(_solo("bench", tmp_path / "x.jpg"), "no picture")
+
+
+def test_the_demo_bundle_is_small_and_tells_where_it_comes_from() -> None:
+    files = list(demo_bundle().iterdir())
+    assert sum(f.stat().st_size for f in files) <= 20_000_000
+    card = (demo_bundle() / "MODEL_CARD.md").read_text()
+    for needed in ("COCO", "CC BY 4.0", "Apache-2.0", "recipes/demo_person.toml", "AP", "seed"):
+        assert needed in card

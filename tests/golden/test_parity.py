@@ -1,0 +1,130 @@
+"""Our bundles answer as stock mmdet does: candidates, then every instance one to one, through ONNX Runtime.
+
+Gates: the same candidates, the same final (cell, label) pairs, |score difference| <= 1e-3, mask IoU >= 0.99.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from catalogue import FOLDER, GOLDENS, PICTURES, Golden, Picture
+from numpy.typing import NDArray
+from recipe import seeded_state_dict
+from solo_export.command import build
+from solo_models.bundle import write_bundle
+from solo_models.checkpoint import read_checkpoint
+from solo_server.image import ImageLimits, decode, prepare
+from solo_server.pipeline import Decoded, Pipeline
+from solo_server.postprocess.cpu import find_candidates, select
+from solo_server.rle import decode_rle
+from solo_server.types import PictureResult, Query
+
+CATEGORY_TOLERANCE = 5e-5
+SCORE_TOLERANCE = 1e-3
+IOU_REQUIRED = 0.99
+
+
+@pytest.fixture(scope="module", params=GOLDENS, ids=lambda g: g.name)
+def golden(request: pytest.FixtureRequest) -> Golden:
+    return request.param  # type: ignore[no-any-return]  # pytest types params as Any
+
+
+@pytest.fixture(scope="module")
+def pipeline(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """Weights from the recipe, saved as mmdet would, exported as `solo export` does, read back as the server does."""
+    folder = tmp_path_factory.mktemp(golden.name)
+    seeded = seeded_state_dict(
+        golden.variant, golden.depth, golden.classes, golden.grids, golden.seed, candidates=golden.candidates
+    )
+    torch.save({"meta": {}, "state_dict": {k: torch.from_numpy(v) for k, v in seeded.items()}}, folder / "mmdet.pth")
+    checkpoint = read_checkpoint(folder / "mmdet.pth", size=(480, 320))
+    content, _ = build(checkpoint, golden.name)
+    (folder / "mmdet.pth").unlink()
+    return Pipeline.open(write_bundle(folder / "bundle", content))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One picture through one pipeline, and what the reference says of it."""
+
+    pipeline: Pipeline
+    decoded: Decoded
+    record: dict[str, NDArray[Any]]
+
+    def masks(self) -> NDArray[np.bool_]:
+        n, h, w = self.record["masks_shape"]
+        return np.unpackbits(self.record["masks_packed"], axis=1)[:, : h * w].reshape(n, h, w).astype(bool)
+
+    def segment(self) -> PictureResult:
+        return self.pipeline.segment_decoded(self.decoded, Query())
+
+
+@pytest.fixture(params=PICTURES, ids=lambda p: p.name)
+def case(request: pytest.FixtureRequest, golden: Golden, pipeline: Pipeline) -> Case:
+    picture: Picture = request.param
+    with np.load(FOLDER / f"{golden.name}.npz") as archive:
+        record = {
+            k.removeprefix(f"{picture.name}_"): archive[k] for k in archive.files if k.startswith(f"{picture.name}_")
+        }
+    long_side, short_side = picture.scale_long_short
+    preprocess = replace(pipeline.bundle.spec.preprocess, long_side=long_side, short_side=short_side)
+    sized = Pipeline(
+        replace(pipeline.bundle, spec=replace(pipeline.bundle.spec, preprocess=preprocess)), pipeline.engine
+    )
+    rgb = decode(Path(picture.path).read_bytes(), ImageLimits())
+    return Case(sized, Decoded(prepare(rgb, preprocess), rgb, 0, 0), record)
+
+
+def test_sizes_are_those_of_the_reference(case: Case) -> None:
+    geometry = case.decoded.picture.geometry
+    assert geometry.original_hw == tuple(case.record["image_hw"])
+    assert geometry.resized_hw == tuple(case.record["resized_hw"])
+    assert geometry.padded_hw == tuple(case.record["padded_hw"])
+
+
+def test_candidates_areas_and_scores_are_those_of_the_reference(case: Case) -> None:
+    settings, output = case.pipeline.bundle.spec.postprocess, case.pipeline.infer([case.decoded.picture])[0]
+    candidates = find_candidates(output.scores, settings)
+    np.testing.assert_array_equal(candidates.cells, case.record["candidate_cells"])
+    np.testing.assert_array_equal(candidates.labels, case.record["candidate_labels"])
+    np.testing.assert_allclose(candidates.scores, case.record["category_scores"], atol=CATEGORY_TOLERANCE)
+
+    postprocessor = case.pipeline.postprocessor
+    soft = postprocessor.soft_masks(output, case.decoded.picture.geometry)
+    found = postprocessor.mask_candidates(candidates, soft, settings)
+    pairs = list(zip(candidates.cells, candidates.labels, strict=True))
+    survivors = dict(
+        zip(
+            [p for p, s in zip(pairs, case.record["survives_stride"], strict=True) if s],
+            case.record["maskness_scores"],
+            strict=True,
+        )
+    )
+    best = sorted(survivors, key=lambda p: -survivors[p])[: settings.max_before_nms]
+    ours = dict(zip(zip(found.cells, found.labels, strict=True), found.scores, strict=True))
+    assert set(ours) == set(best)
+    assert max(abs(ours[p] - survivors[p]) for p in best) <= SCORE_TOLERANCE
+
+    final = select(found, settings)
+    expected = {pairs[i] for i in case.record["final_candidates"]}
+    assert set(zip(final.cells, final.labels, strict=True)) == expected
+
+
+def test_every_final_instance_is_the_references(case: Case) -> None:
+    instances, masks = case.segment().instances, case.masks()
+    labels, scores = case.record["labels"], case.record["scores"]
+    assert len(instances) == len(labels) >= 30
+    free = set(range(len(labels)))
+    for instance in instances:
+        mask = decode_rle(instance.mask)
+        near = [
+            k for k in free if labels[k] == instance.class_id and abs(scores[k] - instance.score) <= SCORE_TOLERANCE
+        ]
+        overlaps = {k: (mask & masks[k]).sum() / max(1, (mask | masks[k]).sum()) for k in near}
+        best = max(overlaps, key=lambda k: overlaps[k])
+        assert overlaps[best] >= IOU_REQUIRED or not (mask.any() or masks[best].any())
+        free.remove(best)
