@@ -9,7 +9,7 @@ SERVE := .venv
 DEV := .venv-dev
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help serve test check format bench golden image clean
+.PHONY: help serve test check format bench image clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12

@@ -188,10 +188,9 @@ def _read(fallback_name: str, read: Any) -> Bundle:
     if missing:
         raise BundleError(f"{MANIFEST}: files: {missing[0]} is not listed")
     files = {name: _checked(name, entry, read) for name, entry in listed.items()}
-    version = hashlib.sha256("".join(sorted(listed[n]["sha256"] for n in listed)).encode()).hexdigest()[:12]
     return Bundle(
         name=_field(manifest, "name", str) or fallback_name,
-        version=version,
+        version=_version(spec, files),
         spec=spec,
         precision=_field(manifest, "precision", str),
         provenance=_field(manifest, "provenance", dict),
@@ -199,6 +198,14 @@ def _read(fallback_name: str, read: Any) -> Bundle:
         files=files,
         kernels=_read_kernels(files[KERNELS], spec),
     )
+
+
+def _version(spec: ModelSpec, files: Mapping[str, bytes]) -> str:
+    """Twelve hex digits that change with whatever changes results: weights and specification, not notes beside them."""
+    digest = hashlib.sha256(json.dumps(spec.to_dict(), sort_keys=True).encode())
+    for name in REQUIRED:
+        digest.update(hashlib.sha256(files[name]).digest())
+    return digest.hexdigest()[:12]
 
 
 def _parse_manifest(content: bytes) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.datastructures import Headers, MutableHeaders, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from solo_server import types
@@ -191,8 +192,12 @@ def _add_handlers(app: FastAPI) -> None:
     async def known(request: Request, problem: ServerError) -> Response:
         if not isinstance(problem, RequestError):
             LOG.warning("request %s: %s: %s", request.state.request_id, problem.code, problem.detail)
-        detail = "the model failed on this picture; the log knows more" if problem.status == 500 else problem.detail
-        return _problem(request, type(problem)(detail))
+        return _problem(request, problem)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, problem: ClientDisconnect) -> Response:
+        LOG.info("request %s: the caller went away while sending", request.state.request_id)
+        return Response(status_code=499)  # nobody reads it
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, problem: RequestValidationError) -> Response:

@@ -87,7 +87,11 @@ class NotReady(ServerError):
 
 
 class EngineFailure(ServerError):
-    """The inference runtime failed on input that should have been fine."""
+    """A stage failed on input that should have been fine. `reason` is for the log, callers are told nothing of the inside."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("the model failed on this picture; the log knows more")
+        self.reason = reason
 
 
 class SettingsError(Exception):

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from solo_server.errors import EngineFailure, NotReady, Overloaded, ServerError
+from solo_server.errors import EngineFailure, NotReady, Overloaded, RequestError
 from solo_server.overlay import draw, encode_png
 from solo_server.pipeline import Decoded, Pipeline
 from solo_server.types import PictureResult, Query
@@ -83,8 +83,8 @@ class Service:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        except ServerError:
+        except RequestError:
             raise
         except Exception as problem:
             LOG.exception("a stage failed on input that should have been fine", exc_info=problem)
-            raise EngineFailure(f"{type(problem).__name__}: {problem}") from problem
+            raise EngineFailure(str(problem)) from problem

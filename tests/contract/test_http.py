@@ -204,5 +204,8 @@ def test_our_own_failures_tell_nothing_of_the_inside(
         monkeypatch.setattr(pipeline, "infer", fail)
         problem = _check_problem(client.post("/segment", content=PNG), 500, "internal")
         assert "secret" not in json.dumps(problem)
+        several = client.post("/segment", files=[("f", ("a.png", PNG)), ("f", ("b.png", PNG))])
+        assert [r["error"]["code"] for r in several.json()["results"]] == ["internal", "internal"]
+        assert "secret" not in several.text
         monkeypatch.undo()
         assert client.post("/segment", content=PNG).status_code == 200

@@ -32,9 +32,10 @@ def test_the_version_changes_with_the_weights(content: BundleContent, bundle_pat
     assert other.version != read_bundle(bundle_path).version
 
 
-def test_extra_files_travel(content: BundleContent, tmp_path: Path) -> None:
+def test_extra_files_travel_and_leave_the_version(content: BundleContent, bundle_path: Path, tmp_path: Path) -> None:
     path = write_bundle(tmp_path / "b", replace(content, extra_files={"MODEL_CARD.md": b"# card"}))
     assert read_bundle(path).files["MODEL_CARD.md"] == b"# card"
+    assert read_bundle(path).version == read_bundle(bundle_path).version
 
 
 def test_an_existing_bundle_is_kept_unless_told_otherwise(content: BundleContent, tmp_path: Path) -> None:
