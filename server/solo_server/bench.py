@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import resource
+import shlex
 import statistics
 import sys
 from dataclasses import asdict, dataclass
@@ -123,9 +124,8 @@ def record(result: BenchResult, pipeline: Pipeline) -> dict[str, Any]:
     """The result as JSON, with hardware, versions and command."""
     spec = pipeline.bundle.spec
     return {
-        "command": " ".join(["solo", *sys.argv[1:]]),
-        "hardware": {"cpu": _cpu_model(), "cores": os.cpu_count(), "gpu": None},
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "command": shlex.join(["solo", *sys.argv[1:]]),
+        **surroundings(),
         "model": {
             "name": pipeline.bundle.name,
             "version": pipeline.bundle.version,
@@ -136,6 +136,14 @@ def record(result: BenchResult, pipeline: Pipeline) -> dict[str, Any]:
         },
         "engine": pipeline.engine.description,
         **asdict(result),
+    }
+
+
+def surroundings() -> dict[str, Any]:
+    """Hardware and versions, as every benchmark file names them. There is no GPU code yet, so no GPU was used."""
+    return {
+        "hardware": {"cpu": _cpu_model(), "cores": os.cpu_count(), "gpu": None},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }
 
 

@@ -34,10 +34,10 @@ class Picture:
 COCO_GRIDS = (40, 36, 24, 16, 12)
 # Seeds: the first from 20260101 on that `regenerate.py --find-seed NAME` accepts.
 GOLDENS = (
-    Golden("solo_r50", "solo", 50, 80, COCO_GRIDS, seed=20260101, candidates=540),
-    Golden("decoupled_r50", "decoupled", 50, 80, COCO_GRIDS, seed=20260101, candidates=460),
-    Golden("decoupled_light_r18", "decoupled_light", 18, 3, (20, 18, 12, 8, 6), seed=20260101, candidates=480),
-    Golden("solo_r18", "solo", 18, 80, COCO_GRIDS, seed=20260101, candidates=1600),
+    Golden("solo_r50", "solo", 50, 80, COCO_GRIDS, seed=20260103, candidates=540),
+    Golden("decoupled_r50", "decoupled", 50, 80, COCO_GRIDS, seed=20260124, candidates=460),
+    Golden("decoupled_light_r18", "decoupled_light", 18, 3, (20, 18, 12, 8, 6), seed=20260118, candidates=480),
+    Golden("solo_r18", "solo", 18, 80, COCO_GRIDS, seed=20260134, candidates=1600),
 )
 # At (480, 320) one resized side is always a multiple of 32; "odd" has its own scale to be padded on both sides.
 PICTURES = (
