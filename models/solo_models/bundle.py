@@ -114,15 +114,17 @@ def read_bundle(source: Path) -> Bundle:
     Raises:
         BundleError: missing, damaged, newer than this program, or not a bundle; nothing is returned in part.
     """
-    if source.is_dir():
-        return _read(source.name, lambda name, limit: _read_file(source / name, limit))
     if not source.exists():
         raise BundleError(f"{source} does not exist")
     try:
+        if source.is_dir():
+            return _read(source.name, lambda name, limit: _read_file(source / name, limit))
         with zipfile.ZipFile(source) as archive:
             return _read(source.stem, lambda name, limit: _read_member(archive, name, limit))
     except zipfile.BadZipFile as problem:
         raise BundleError(f"{source} is neither a bundle folder nor a bundle zip") from problem
+    except BundleError as problem:
+        raise BundleError(f"{source}: {problem}") from problem
 
 
 def _files_of(content: BundleContent) -> dict[str, bytes]:

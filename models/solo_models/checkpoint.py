@@ -110,14 +110,21 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as problem:
-        raise CheckpointError(
-            f"{path.name} holds more than tensors, or is damaged; it is not executed ({_reason(problem)})"
-        ) from problem
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as problem:
+        raise CheckpointError(_refused(path, str(problem))) from problem
+    except Exception as problem:  # torch's reader answers damage with whatever it stumbles over, assertions included
         raise CheckpointError(f"{path.name} cannot be read as a torch file: {_reason(problem)}") from problem
     if not isinstance(content, dict):
         raise CheckpointError(f"{path.name} holds a {type(content).__name__}, not a dictionary of tensors")
     return content
+
+
+def _refused(path: Path, said: str) -> str:
+    """What torch's restricted reader stumbled over, without its advice to read the file unrestricted."""
+    if found := re.search(r"GLOBAL (\S+) was not an allowed", said):
+        return (
+            f"{path.name} holds more than tensors: reading {found[1]} would run code from the file, which is not done"
+        )
+    return f"{path.name} is no torch file, or is damaged"
 
 
 def _reason(problem: BaseException) -> str:

@@ -3,6 +3,7 @@
 Gates: the same candidates, the same final (cell, label) pairs, |score difference| <= 1e-3, mask IoU >= 0.99.
 """
 
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,3 +129,17 @@ def test_every_final_instance_is_the_references(case: Case) -> None:
         best = max(overlaps, key=lambda k: overlaps[k])
         assert overlaps[best] >= IOU_REQUIRED or not (mask.any() or masks[best].any())
         free.remove(best)
+
+
+def test_masks_of_all_cells_are_never_built(case: Case) -> None:
+    """numpy reports its arrays to tracemalloc: all of post-processing needs less than the reference's one tensor."""
+    spec, geometry = case.pipeline.bundle.spec, case.decoded.picture.geometry
+    output = case.pipeline.infer([case.decoded.picture])[0]
+    all_masks_bytes = 4 * spec.num_cells * geometry.padded_hw[0] * geometry.padded_hw[1] // spec.mask_stride**2
+    tracemalloc.start()
+    try:
+        case.pipeline.finish(output, case.decoded, Query(), 0)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < all_masks_bytes
