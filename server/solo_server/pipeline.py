@@ -45,6 +45,14 @@ class Pipeline:
         content = read_bundle(bundle)
         return cls(content, OrtEngine(content, threads), limits)
 
+    def warm_up(self) -> None:
+        """Run every graph once on an empty picture of the largest size: runtimes allocate and plan at their first run."""
+        spec = self.bundle.spec
+        blank = np.zeros((spec.preprocess.short_side, spec.preprocess.long_side, 3), np.uint8)
+        output = self.infer([prepare(blank, spec.preprocess)])[0]
+        for level in range(len(spec.grids)):
+            output.mask_features(level)
+
     def decode(self, body: bytes) -> Decoded:
         """Decode, resize and pad one picture; raises what `solo_server.image.decode` raises."""
         start = perf_counter()

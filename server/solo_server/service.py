@@ -15,8 +15,6 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TypeVar
 
-import numpy as np
-
 from solo_server.errors import EngineFailure, NotReady, Overloaded, RequestError
 from solo_server.overlay import draw, encode_png
 from solo_server.pipeline import Decoded, Pipeline
@@ -38,11 +36,8 @@ class Service:
         self.is_ready = False
 
     async def start(self) -> None:
-        """Run once on an empty picture, so that the first caller does not wait for lazy initialisation."""
-        spec = self.pipeline.bundle.spec.preprocess
-        blank = np.zeros((spec.short_side, spec.long_side, 3), np.uint8)
-        body = encode_png(blank)
-        await self._in_thread(lambda: self.pipeline.segment(body))
+        """Warm up, so that the first caller does not wait for lazy initialisation."""
+        await self._in_thread(self.pipeline.warm_up)
         self.is_ready = True
 
     def stop(self) -> None:

@@ -126,6 +126,14 @@ def test_a_result_does_not_depend_on_batch_mates(pipeline: Pipeline) -> None:
         np.testing.assert_allclose([i.score for i in alone.instances], [i.score for i in mate.instances], atol=1e-5)
 
 
+def test_warming_up_runs_every_graph(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[int, ...]] = []
+    run = pipeline.engine.mask_features  # type: ignore[attr-defined]  # ONNX Runtime's
+    monkeypatch.setattr(pipeline.engine, "mask_features", lambda level: ran.append(level.shape[1:]) or run(level))
+    pipeline.warm_up()
+    assert ran == [(16, 24), (16, 24), (8, 12), (4, 6), (4, 6)]
+
+
 def test_the_mask_tower_of_a_level_without_candidates_is_never_run(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
