@@ -83,6 +83,17 @@ def _loaded_after(statement: str, *modules: str) -> list[str]:
     return done.stdout.splitlines()[-1].split()
 
 
+def _wait_until_refused(url: str) -> None:
+    """Until the server takes no new connections."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(f"{url}/healthz")
+        except httpx.TransportError:
+            return
+    raise RuntimeError("the server still takes connections 30 s after SIGTERM")
+
+
 def test_help_names_every_command_without_heavy_imports() -> None:
     overview = _solo("--help").stdout
     for command in ("segment", "serve", "bench", "export"):
@@ -116,15 +127,17 @@ def test_the_demo_model_is_served_and_finds_the_astronaut() -> None:
 
 
 def test_a_request_under_way_is_answered_when_the_server_is_told_to_stop(solo_bundle: Path) -> None:
-    body = encoded(picture(1500, 2000), "JPEG")
-    with _server(solo_bundle) as (process, url), httpx.Client(timeout=60) as client, socket.socket() as raw:
-        assert client.get(f"{url}/healthz").status_code == 200
+    body = encoded(picture(150, 200), "JPEG")
+    with _server(solo_bundle) as (process, url), socket.socket() as raw:
         host, port = url.removeprefix("http://").split(":")
         raw.connect((host, int(port)))
-        head = f"POST /segment HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
-        raw.sendall(head.encode() + body)
-        time.sleep(0.2)
+        raw.settimeout(30)
+        head = f"POST /segment HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: {len(body)}\r\n\r\n"
+        raw.sendall(head.encode())
+        assert raw.recv(4096).startswith(b"HTTP/1.1 100")  # the request has been accepted and waits for its body
         process.send_signal(signal.SIGTERM)
+        _wait_until_refused(url)
+        raw.sendall(body)
         received = b""
         while chunk := raw.recv(65536):
             received += chunk
