@@ -98,7 +98,6 @@ def compare(fixture: Path, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _segment(bundle: Path, fixture: Path) -> int:
-    from solo_server.image import prepare
     from solo_server.pipeline import Pipeline
     from solo_server.postprocess.cpu import find_candidates
 
@@ -106,8 +105,7 @@ def _segment(bundle: Path, fixture: Path) -> int:
     body = (fixture / "input.png").read_bytes()
     instances = pipeline.segment(body).instances
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    picture = prepare(pipeline.decode(body).rgb, pipeline.bundle.spec.preprocess)
-    found = find_candidates(pipeline.infer([picture])[0].scores, pipeline.bundle.spec.postprocess)
+    found = find_candidates(pipeline.infer([pipeline.decode(body).picture])[0].scores, pipeline.bundle.spec.postprocess)
     listed = [
         {"class_id": i.class_id, "score": i.score, "size": i.mask.size, "counts": i.mask.counts} for i in instances
     ]

@@ -92,12 +92,10 @@ def read_checkpoint(
     meta = content.get("meta") if isinstance(content.get("meta"), dict) else {}
     state = _strip_prefix(_state_dict(content))
     layout = _layout(state)
-    if layout == "own":
-        spec = _own_spec(content)
-    else:
+    if layout != "own":
         state = _rename(state, layout)
-        spec = _infer_spec(state, meta or {})
     try:
+        spec = _own_spec(content) if layout == "own" else _infer_spec(state, meta or {})
         spec = _adjust(spec, class_names, size)
     except SpecError as problem:
         raise CheckpointError(str(problem)) from problem

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from solo_server import types
 from solo_server.errors import BodyTooLarge, EmptyBody, InvalidQuery, RequestError, ServerError
 from solo_server.pipeline import Pipeline
-from solo_server.schemas import SegmentQuery, model_json, problem_json, result_json
+from solo_server.schemas import SegmentQuery, invalid_query, model_json, problem_json, result_json
 from solo_server.service import Service
 from solo_server.settings import Settings
 
@@ -201,8 +201,7 @@ def _add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, problem: RequestValidationError) -> Response:
-        first = problem.errors()[0]
-        return _problem(request, InvalidQuery(f"{first['loc'][-1]}: {first['msg']}"))
+        return _problem(request, invalid_query(problem.errors()))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, problem: HTTPException) -> Response:

@@ -64,12 +64,12 @@ def run(arguments: argparse.Namespace) -> int:
         bodies = [path.read_bytes() for path in arguments.images]
         pipeline = Pipeline.open(arguments.model or demo_bundle(), threads=arguments.threads)
         result = measure(pipeline, bodies, arguments.runs, arguments.repeats)
+        print(table(result, pipeline))
+        if arguments.output:
+            arguments.output.write_text(json.dumps(record(result, pipeline), indent=1) + "\n")
     except (OSError, BundleError, ServerError) as problem:
         print(f"solo bench: {problem}", file=sys.stderr)
         return 2
-    print(table(result, pipeline))
-    if arguments.output:
-        arguments.output.write_text(json.dumps(record(result, pipeline), indent=1) + "\n")
     return 0
 
 

@@ -87,11 +87,11 @@ class NotReady(ServerError):
 
 
 class EngineFailure(ServerError):
-    """A stage failed on input that should have been fine. `reason` is for the log, callers are told nothing of the inside."""
+    """A stage failed on input that should have been fine. `str()` is the reason, for the log; `detail` tells nothing of it."""
 
     def __init__(self, reason: str) -> None:
         super().__init__("the model failed on this picture; the log knows more")
-        self.reason = reason
+        self.args = (reason,)
 
 
 class SettingsError(Exception):

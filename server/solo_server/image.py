@@ -20,6 +20,7 @@ from solo_server.types import Geometry, PreparedPicture, UInt8
 
 Image.init()
 FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "AVIF", "BMP") if name in Image.OPEN)
+_DAMAGE = (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError)  # what Pillow's decoders raise
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -55,7 +56,7 @@ def decode(body: bytes, limits: ImageLimits) -> UInt8:
             image.load()
             upright = _upright(image)
             return _to_rgb(upright)
-        except (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError) as problem:
+        except _DAMAGE as problem:
             raise ImageDamaged(f"the {image.format} data cannot be decoded: {_reason(problem)}") from problem
 
 
@@ -89,7 +90,7 @@ def _open(body: bytes) -> Image.Image:
         raise UnsupportedMediaType(f"the body is no picture of an accepted format ({', '.join(FORMATS)})") from problem
     except Image.DecompressionBombError as problem:
         raise ImageTooLarge("the picture has far too many pixels") from problem
-    except (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError) as problem:
+    except _DAMAGE as problem:
         raise ImageDamaged(f"the header cannot be read: {_reason(problem)}") from problem
 
 

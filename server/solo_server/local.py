@@ -9,10 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 from solo_models.demo import demo_bundle
 
-from solo_server.errors import InvalidQuery
-from solo_server.overlay import draw, encode_png
+from solo_server.overlay import draw_png
 from solo_server.pipeline import Pipeline
-from solo_server.schemas import SegmentQuery, result_json
+from solo_server.schemas import SegmentQuery, invalid_query, result_json
 from solo_server.types import Query
 
 
@@ -30,14 +29,13 @@ class LocalService:
         """One picture drawn with its instances, PNG."""
         decoded = self._pipeline.decode(body)
         result = self._pipeline.segment_decoded(decoded, self._query({**query, "format": "overlay"}))
-        return encode_png(draw(decoded.rgb, result.instances, self._pipeline.bundle.spec.class_names))
+        return draw_png(decoded.rgb, result.instances, self._pipeline.bundle.spec.class_names)
 
     def _query(self, query: Mapping[str, str]) -> Query:
         try:
             return SegmentQuery.model_validate(dict(query)).to_query(self._pipeline.bundle.spec)
         except ValidationError as problem:
-            first = problem.errors()[0]
-            raise InvalidQuery(f"{first['loc'][-1] if first['loc'] else 'query'}: {first['msg']}") from problem
+            raise invalid_query(problem.errors()) from problem
 
 
 def open_local(bundle: str | Path | None) -> LocalService:

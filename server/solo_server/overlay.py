@@ -12,17 +12,17 @@ from solo_server.types import Instance, UInt8
 GOLDEN_ANGLE = 0.381966  # steps of hue that stay far apart however many there are
 
 
-def draw(rgb: UInt8, instances: tuple[Instance, ...], class_names: tuple[str, ...]) -> UInt8:
-    """`(H, W, 3) uint8` picture with its instances; the best is drawn last, on top."""
+def draw_png(rgb: UInt8, instances: tuple[Instance, ...], class_names: tuple[str, ...]) -> bytes:
+    """The picture `(H, W, 3) uint8` with its instances, as PNG; the best is drawn last, on top."""
     canvas = rgb.copy()
     for rank, instance in reversed(list(enumerate(instances))):
         _draw_mask(canvas, decode_rle(instance.mask), _colour(rank))
     for rank, instance in reversed(list(enumerate(instances))):
         _draw_label(canvas, instance, f"{class_names[instance.class_id]} {instance.score:.2f}", _colour(rank))
-    return canvas
+    return _encode_png(canvas)
 
 
-def encode_png(rgb: UInt8) -> bytes:
+def _encode_png(rgb: UInt8) -> bytes:
     """The picture as PNG."""
     done, encoded = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 3])
     if not done:

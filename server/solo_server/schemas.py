@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,6 +45,12 @@ class SegmentQuery(BaseModel):
             threshold = OVERLAY_SCORE_THRESHOLD
         class_ids = None if self.classes is None else tuple(_class_id(c.strip(), spec) for c in self.classes.split(","))
         return Query(threshold, self.max_instances, class_ids, self.nms)
+
+
+def invalid_query(errors: Sequence[Any]) -> InvalidQuery:
+    """The first of pydantic's complaints, as `parameter: what is wrong`."""
+    first = errors[0]
+    return InvalidQuery(f"{first['loc'][-1] if first['loc'] else 'query'}: {first['msg']}")
 
 
 def result_json(result: PictureResult, bundle: Bundle) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import TypeVar
 
 from solo_server.errors import EngineFailure, NotReady, Overloaded, RequestError
-from solo_server.overlay import draw, encode_png
+from solo_server.overlay import draw_png
 from solo_server.pipeline import Decoded, Pipeline
 from solo_server.types import PictureResult, Query
 
@@ -53,7 +53,7 @@ class Service:
         """One picture drawn with its instances, PNG."""
         result, decoded = await self._run(body, query)
         names = self.pipeline.bundle.spec.class_names
-        return await self._in_thread(lambda: encode_png(draw(decoded.rgb, result.instances, names)))
+        return await self._in_thread(lambda: draw_png(decoded.rgb, result.instances, names))
 
     async def _run(self, body: bytes, query: Query) -> tuple[PictureResult, Decoded]:
         if not self.is_ready:
@@ -82,4 +82,6 @@ class Service:
             raise
         except Exception as problem:
             LOG.exception("a stage failed on input that should have been fine", exc_info=problem)
+            if isinstance(problem, EngineFailure):
+                raise
             raise EngineFailure(str(problem)) from problem

@@ -152,6 +152,10 @@ def _without(key: str) -> Callable[[State], State]:
         (lambda s: s | {"neck.fpn_convs.0.conv.bias": torch.full((16,), torch.nan)}, "not finite"),
         (lambda s: s | {"backbone.layer2.0.conv2.conv_offset.weight": torch.ones(1)}, "deformable convolutions"),
         (_without("mask_head.conv_mask_list.4.weight"), r"misses head\.kernels\.4\.weight"),
+        (
+            lambda s: s | {"mask_head.cls_convs.0.conv.weight": torch.ones(48, 16, 3, 3)},
+            "head_channels: must be a multiple",
+        ),
         (lambda s: s | {"backbone.layer3.2.conv1.weight": torch.ones(1)}, "3 blocks in layer3"),
     ],
 )

@@ -14,7 +14,7 @@ from solo_models.spec import ModelSpec, SpecError
 class Phase:
     """A part of the training on one canvas: `epochs` passes over pictures laid on `long_side` x `short_side` pixels."""
 
-    epochs: float
+    epochs: int
     long_side: int
     short_side: int
 

@@ -47,7 +47,7 @@ class Trainer:
         path = self.output / "last.pth"
         if path.exists():
             self._resume(path)
-        canvases = [(p.long_side, p.short_side) for p in self.recipe.phases for _ in range(round(p.epochs))]
+        canvases = [(p.long_side, p.short_side) for p in self.recipe.phases for _ in range(p.epochs)]
         while self.epoch < len(canvases):
             self._run_epoch(canvases[self.epoch], len(canvases))
             self.epoch += 1

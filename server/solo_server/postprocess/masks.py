@@ -78,13 +78,14 @@ class SoftMasks:
         return resize_maps(sigmoid(doubled), self.mask_hw)
 
     def _axis_maps(self, level: int, axis: str, wanted: Int64, feature: Float32) -> dict[int, Float32]:
-        missing = np.array([i for i in np.unique(wanted) if (level, axis, int(i)) not in self._maps], np.int64)
-        if len(missing):
+        unique = [int(i) for i in np.unique(wanted)]
+        missing = [i for i in unique if (level, axis, i) not in self._maps]
+        if missing:
             weight = self._kernels[f"level{level}_{axis}"][missing]
             logits = convolve_doubled(feature, weight, self._kernels[f"level{level}_{axis}_bias"][missing])
             for i, soft in zip(missing, resize_maps(sigmoid(logits), self.mask_hw), strict=True):
-                self._maps[level, axis, int(i)] = soft
-        return {int(i): self._maps[level, axis, int(i)] for i in np.unique(wanted)}
+                self._maps[level, axis, i] = soft
+        return {i: self._maps[level, axis, i] for i in unique}
 
 
 def convolve_doubled(feature: Float32, weight: Float32, bias: Float32) -> Float32:
