@@ -45,6 +45,7 @@ def main() -> int:
         found = json.loads(subprocess.run(child, check=True, capture_output=True, text=True).stdout)
     figures = {
         "fixture": arguments.fixture.name,
+        "reference": {name: meta[name] for name in ("mmdet", "torch")},
         "input": meta["batch_input_shape"][-2:],
         **compare(arguments.fixture, found),
     }
