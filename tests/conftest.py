@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ import uvicorn
 from PIL import Image
 from solo_export.onnx import categories_model, mask_kernels, masks_model
 from solo_models.bundle import BundleContent, write_bundle
+from solo_models.deformable import DeformableConv
 from solo_models.network import SoloNetwork
 from solo_models.spec import ModelSpec, PreprocessSpec, Variant
 
@@ -42,15 +44,23 @@ def tiny_spec(variant: Variant) -> ModelSpec:
     )
 
 
-def tiny_network(variant: Variant) -> SoloNetwork:
+def deformable_spec(variant: Variant) -> ModelSpec:
+    """As the published Light-DCN: deformable in stages 2 to 4 and at the end of every tower."""
+    return replace(tiny_spec(variant), backbone="resnet50", deformable_stages=(2, 3, 4), deformable_towers=True)
+
+
+def tiny_network(variant: Variant, spec: ModelSpec | None = None) -> SoloNetwork:
     """Random weights that find dozens of objects of all sizes."""
     torch.manual_seed(7)
-    network = SoloNetwork(tiny_spec(variant)).eval()
+    network = SoloNetwork(spec or tiny_spec(variant)).eval()
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_mean.normal_(0, 0.1)
                 module.running_var.uniform_(0.5, 1.5)
+            if isinstance(module, DeformableConv):
+                module.conv_offset.weight.normal_(0, 0.02)
+                module.conv_offset.bias.normal_(0, 0.7)  # type: ignore[union-attr]  # there is one
         for name, module in network.head.named_modules():
             if name.startswith("kernels") and isinstance(module, torch.nn.Conv2d):
                 module.weight.mul_(5)

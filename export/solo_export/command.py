@@ -1,109 +1,160 @@
-"""`solo export`: a checkpoint in, a verified bundle out, or nothing."""
+"""`solo export`: a checkpoint or a bundle in, a verified bundle or single file out, or nothing."""
 
 from __future__ import annotations
 
 import argparse
-import platform
 import re
 import sys
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
-import onnx
-import torch
-from solo_models.bundle import BundleContent, BundleError, write_bundle
-from solo_models.checkpoint import Checkpoint, CheckpointError, read_checkpoint
+from solo_models.bundle import Bundle, BundleError
+from solo_models.checkpoint import CheckpointError
 
-from solo_export.onnx import categories_model, mask_kernels, masks_model
-from solo_export.parity import ParityError, ParityReport, check_parity
+from solo_export.accuracy import AnnotationsError
+from solo_export.export import (
+    CALIBRATION_PICTURES,
+    CHECKED_PICTURES,
+    TOLERANCE_AP,
+    TOLERANCES,
+    Order,
+    OutOfTolerance,
+    Say,
+    TargetError,
+    check_target,
+    export,
+)
+from solo_export.half import HalfPrecisionError
+from solo_export.parity import ParityError
+from solo_export.pictures import PicturesError, find_pictures
+from solo_export.source import Source, describe, from_bundle, from_checkpoint, open_source
+
+
+class UsageError(ValueError):
+    """Arguments that do not go together, or name a file that cannot be read."""
+
+
+OF_THE_SOURCE = (BundleError, CheckpointError, HalfPrecisionError, ParityError, OutOfTolerance)
+OF_THE_REST = (AnnotationsError, OSError, PicturesError, TargetError, UsageError)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `solo export`."""
-    parser.add_argument("checkpoint", type=Path, help="a .pth file: mmdet 2.x/3.x, official SOLO or our own layout")
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        help="a .pth or .safetensors file (mmdet 2.x/3.x, official SOLO, our own), or an fp32 bundle",
+    )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="the bundle: a folder, or one file ending in .zip"
+    )
+    parser.add_argument(
+        "--single-file", action="store_true", help="write one .onnx with post-processing inside instead"
     )
     parser.add_argument(
         "--size", type=_size, metavar="LONGxSHORT", help="network input, e.g. 1333x800 or 852x512 (SOLO-512)"
     )
     parser.add_argument("--classes", type=Path, metavar="FILE", help="class names, one a line")
     parser.add_argument("--name", help="the model's name (default: the checkpoint's file name)")
+    parser.add_argument("--force", action="store_true", help="replace what is at OUTPUT")
     parser.add_argument(
         "--include", type=Path, action="append", default=[], metavar="FILE", help="a file to put into the bundle"
     )
-    parser.add_argument("--force", action="store_true", help="replace an existing bundle")
+    precision = parser.add_argument_group("precision")
+    precision.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32")
+    precision.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="DIR",
+        help=f"pictures like yours, for int8; {CALIBRATION_PICTURES} are looked at",
+    )
+    precision.add_argument(
+        "--pictures", type=Path, metavar="DIR",
+        help=f"check on these instead of the built-in pictures; at most {CHECKED_PICTURES}",
+    )  # fmt: skip
+    precision.add_argument(
+        "--annotations",
+        type=Path,
+        metavar="FILE",
+        help="COCO annotations of all of --pictures: mask AP before and after",
+    )
+    defaults = ", ".join(f"{value:g} for {name}" for name, value in TOLERANCES.items())
+    precision.add_argument(
+        "--tolerance", type=_percent, metavar="PERCENT",
+        help=f"the largest loss that is written: mask AP points with --annotations (default {TOLERANCE_AP:g}), "
+        f"else percent of agreement on the pictures (default {defaults})",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit status 0 when the bundle is written, 2 when nothing was."""
+    """Exit status 0 when the export is written, 2 when nothing was."""
     start = monotonic()
+
+    def say(message: str) -> None:
+        print(f"[{monotonic() - start:5.1f} s] {message}", file=sys.stderr, flush=True)
+
     try:
-        if arguments.output.exists() and not arguments.force:
-            raise BundleError(f"{arguments.output} exists already; --force replaces it")
-        extra = {path.name: path.read_bytes() for path in arguments.include}
-        names = _class_names(arguments.classes)
-        checkpoint = read_checkpoint(arguments.checkpoint, class_names=names, size=arguments.size)
-        _say(start, f"read {_describe(checkpoint)}")
-        content, report = build(checkpoint, arguments.name or arguments.checkpoint.stem, extra, start)
-        _say(start, f"checked against torch: scores differ by at most {report.max_score_difference:.1e}")
-        written = write_bundle(arguments.output, content, overwrite=arguments.force)
-    except (CheckpointError, BundleError, ParityError, OSError) as problem:
+        order = _order(arguments)
+        check_target(order)
+        for folder in (order.calibration, order.pictures):
+            find_pictures(folder, 1)
+        source = _source(arguments, say)
+        export(source, order, say)
+    except OF_THE_SOURCE as problem:
         print(f"solo export: {arguments.checkpoint}: {problem}", file=sys.stderr)
         return 2
-    _say(start, f"wrote {written}; try: solo serve {written}")
+    except OF_THE_REST as problem:
+        print(f"solo export: {problem}", file=sys.stderr)
+        return 2
+    hint = "see docs/single-file.md" if order.single_file else f"try: solo serve {order.output}"
+    say(f"wrote {order.output}; {hint}")
     return 0
 
 
-def build(
-    checkpoint: Checkpoint, name: str, extra_files: Mapping[str, bytes] | None = None, start: float | None = None
-) -> tuple[BundleContent, ParityReport]:
-    """Graphs, kernels, parity and provenance of a checkpoint.
-
-    Raises:
-        ParityError: the graphs do not answer as the network does.
-    """
-    network = checkpoint.network
-    categories, masks = categories_model(network), masks_model(network)
-    if start is not None:
-        _say(start, "built the ONNX graphs, checking them")
-    report = check_parity(network, categories, masks)
-    content = BundleContent(
-        name=name,
-        spec=network.spec,
-        categories=categories.SerializeToString(),
-        masks=masks.SerializeToString(),
-        kernels=mask_kernels(network),
-        provenance=_provenance(checkpoint),
-        parity=report.to_dict(),
-        extra_files=extra_files,
+def _order(arguments: argparse.Namespace) -> Order:
+    if (arguments.precision == "int8") != (arguments.calibration is not None):
+        raise UsageError(
+            "--precision int8 and --calibration DIR go together: int8 needs pictures like yours to find its ranges"
+        )
+    if arguments.annotations is not None and arguments.pictures is None:
+        raise UsageError("--annotations needs --pictures DIR, the folder of the annotated pictures")
+    if arguments.single_file and arguments.include:
+        raise UsageError("--include puts files into a bundle; a single file holds none")
+    return Order(
+        output=arguments.output,
+        precision=arguments.precision,
+        single_file=arguments.single_file,
+        overwrite=arguments.force,
+        calibration=arguments.calibration,
+        pictures=arguments.pictures,
+        annotations=arguments.annotations,
+        tolerance=arguments.tolerance,
+        extra_files={path.name: path.read_bytes() for path in arguments.include},
     )
-    return content, report
 
 
-def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {
-        "checkpoint_sha256": checkpoint.sha256,
-        "layout": checkpoint.layout,
-        "exported": datetime.now(UTC).isoformat(timespec="seconds"),
-        "tools": {"python": platform.python_version(), "torch": torch.__version__, "onnx": onnx.__version__},
-        "ran_on_gpu": False,
-    }
-
-
-def _describe(checkpoint: Checkpoint) -> str:
-    spec = checkpoint.network.spec
-    size = f"{spec.preprocess.long_side}x{spec.preprocess.short_side}"
-    return f"{spec.variant} {spec.backbone}, {spec.num_classes} classes, grids {spec.grids}, {size} ({checkpoint.layout} layout)"
+def _source(arguments: argparse.Namespace, say: Say) -> Source:
+    opened = open_source(arguments.checkpoint, _class_names(arguments.classes), arguments.size)
+    if isinstance(opened, Bundle):
+        say(f"read the bundle {opened.name} {opened.version}: {describe(opened.spec)}")
+        return from_bundle(replace(opened, name=arguments.name or opened.name))
+    say(f"read {describe(opened.network.spec)} ({opened.layout} layout)")
+    if arguments.size is None and opened.layout != "own":
+        say("the input size is not in the file; this is its variant's usual one, --size LONGxSHORT chooses another")
+    source = from_checkpoint(opened, arguments.name or arguments.checkpoint.stem)
+    say(f"built the ONNX graphs; scores differ from torch by at most {source.parity['max_score_difference']:.1e}")
+    return source
 
 
 def _class_names(path: Path | None) -> tuple[str, ...] | None:
     if path is None:
         return None
-    return tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as problem:
+        raise UsageError(f"--classes {path}: is no text file") from problem
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -113,5 +164,11 @@ def _size(text: str) -> tuple[int, int]:
     return max(int(match[1]), int(match[2])), min(int(match[1]), int(match[2]))
 
 
-def _say(start: float, message: str) -> None:
-    print(f"[{monotonic() - start:5.1f} s] {message}", file=sys.stderr, flush=True)
+def _percent(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is no percentage from 0 to 100")
+    return value

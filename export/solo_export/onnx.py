@@ -7,6 +7,7 @@ The last mask convolution is in neither: it is applied to the selected cells onl
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -23,13 +24,30 @@ from solo_models.backbone import (
     SameConv,
 )
 from solo_models.bundle import Kernels
+from solo_models.deformable import DeformableConv
 from solo_models.network import SoloNetwork
 from solo_models.spec import ModelSpec
 from torch import nn
 
+from solo_export.deformable import deformable_conv
 from solo_export.graph import GraphBuilder
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Graphs:
+    """A network as it is deployed; `kernels` are applied by post-processing."""
+
+    spec: ModelSpec
+    categories: onnx.ModelProto
+    masks: onnx.ModelProto
+    kernels: Kernels
+
+
+def export_graphs(network: SoloNetwork) -> Graphs:
+    """Both graphs and the kernels of a network, float32."""
+    return Graphs(network.spec, categories_model(network), masks_model(network), mask_kernels(network))
 
 
 def categories_model(network: SoloNetwork) -> onnx.ModelProto:
@@ -164,6 +182,8 @@ def _conv_bn(g: GraphBuilder, x: str, conv: nn.Conv2d, norm: nn.BatchNorm2d, nam
     scale = _f64(norm.weight) / np.sqrt(_f64(norm.running_var) + norm.eps)
     bias = _f64(norm.bias) - _f64(norm.running_mean) * scale
     weight = _f64(conv.weight) * scale[:, None, None, None]
+    if isinstance(conv, DeformableConv):
+        return deformable_conv(g, x, conv, weight, bias, name)
     return g.conv(x, weight, bias, name, **_geometry(conv))
 
 
@@ -226,7 +246,10 @@ def _scores(g: GraphBuilder, network: SoloNetwork, feature: str, grid: int) -> s
 
 
 def _conv_norm_relu(g: GraphBuilder, x: str, block: Any, spec: ModelSpec, name: str) -> str:
-    y = g.conv(x, _f64(block.conv.weight), None, f"{name}.conv", pads=[1] * 4)
+    if isinstance(block.conv, DeformableConv):
+        y = deformable_conv(g, x, block.conv, _f64(block.conv.weight), None, f"{name}.conv")
+    else:
+        y = g.conv(x, _f64(block.conv.weight), None, f"{name}.conv", pads=[1] * 4)
     norm = block.norm
     return g.op("Relu", g.group_norm(y, _f64(norm.weight), _f64(norm.bias), spec.norm_groups, norm.eps, f"{name}.norm"))
 

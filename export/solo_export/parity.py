@@ -10,6 +10,7 @@ import onnx
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 from solo_models.network import SoloNetwork
 from torch import Tensor
 
@@ -74,7 +75,13 @@ def _session(model: onnx.ModelProto) -> ort.InferenceSession:
 
 
 def _run(session: ort.InferenceSession, feeds: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
-    return cast(list[NDArray[np.float32]], session.run(None, feeds))
+    try:
+        return cast(list[NDArray[np.float32]], session.run(None, feeds))
+    except (Fail, InvalidArgument, RuntimeException) as problem:
+        shape = next(iter(feeds.values())).shape
+        raise ParityError(
+            f"the graph fails on input of shape {shape}: {str(problem).splitlines()[0][:200]}"
+        ) from problem
 
 
 def _pictures(n: int, h: int, w: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

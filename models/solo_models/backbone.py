@@ -8,11 +8,13 @@ squeeze-and-excitation), with TensorFlow's asymmetric "same" padding.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from solo_models.deformable import DeformableConv
 from solo_models.spec import Backbone
 
 RESNET_BLOCKS = {
@@ -40,9 +42,12 @@ def backbone_channels(name: Backbone) -> tuple[int, int, int, int]:
     return (64, 128, 256, 512) if name in ("resnet18", "resnet34") else (256, 512, 1024, 2048)
 
 
-def build_backbone(name: Backbone) -> nn.Module:
-    """The network whose forward maps a picture `(N, 3, h, w)` to `[C2, C3, C4, C5]`."""
-    return EfficientNetLite0() if name == "efficientnet_lite0" else ResNet(name)
+def build_backbone(name: Backbone, deformable_stages: tuple[int, ...] = ()) -> nn.Module:
+    """The network whose forward maps a picture `(N, 3, h, w)` to `[C2, C3, C4, C5]`.
+
+    deformable_stages: ResNet stages 1 to 4 whose 3x3 convolutions are deformable.
+    """
+    return EfficientNetLite0() if name == "efficientnet_lite0" else ResNet(name, deformable_stages)
 
 
 class BasicBlock(nn.Module):
@@ -70,11 +75,15 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+    def __init__(self, channels_in: int, channels: int, stride: int, deformable: bool = False) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
+        self.conv2 = (
+            DeformableConv(channels, channels, stride)
+            if deformable
+            else nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
+        )
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv3 = nn.Conv2d(channels, channels * 4, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(channels * 4)
@@ -91,17 +100,18 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """ResNet without its classifier."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, deformable_stages: tuple[int, ...] = ()) -> None:
         super().__init__()
-        block: type[BasicBlock | Bottleneck] = BasicBlock if name in ("resnet18", "resnet34") else Bottleneck
+        plain: type[BasicBlock | Bottleneck] = BasicBlock if name in ("resnet18", "resnet34") else Bottleneck
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         channels_in = 64
         for i, blocks in enumerate(RESNET_BLOCKS[name]):
             channels, stage = 64 << i, []
+            block = partial(Bottleneck, deformable=True) if i + 1 in deformable_stages else plain
             for b in range(blocks):
                 stage.append(block(channels_in, channels, 2 if b == 0 and i > 0 else 1))
-                channels_in = channels * block.expansion
+                channels_in = channels * plain.expansion
             self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
 
     def forward(self, x: Tensor) -> list[Tensor]:

@@ -20,6 +20,7 @@ import os
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,16 @@ def write_bundle(target: Path, content: BundleContent, *, overwrite: bool = Fals
     return target
 
 
+def as_bundle(content: BundleContent) -> Bundle:
+    """What `read_bundle` would return once `content` is written.
+
+    Raises:
+        BundleError: the content does not fit its specification.
+    """
+    files = _files_of(content)
+    return _read(content.name, lambda name, limit: files[name])
+
+
 def read_bundle(source: Path) -> Bundle:
     """Read and validate a bundle folder or zip.
 
@@ -175,8 +186,8 @@ def _read_member(archive: zipfile.ZipFile, name: str, limit_bytes: int) -> bytes
     try:
         with archive.open(member) as stream:
             return stream.read(limit_bytes + 1)
-    except (zipfile.BadZipFile, OSError, EOFError) as problem:
-        raise BundleError(f"{name}: is damaged ({problem})") from problem
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as problem:
+        raise BundleError(f"{name}: is damaged or encrypted ({type(problem).__name__})") from problem
 
 
 def _read(fallback_name: str, read: Any) -> Bundle:

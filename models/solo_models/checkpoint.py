@@ -1,24 +1,24 @@
 """Trained checkpoints of published code bases to our network: the layout and the specification are read off names and shapes.
 
-Nothing in a file is executed: tensors are read with `weights_only=True`. Key tables: mmdet `mask_head.*`, official SOLO
-(WXinlong) `bbox_head.*`, and our own, which also carries its specification.
+Key tables: mmdet `mask_head.*`, official SOLO (WXinlong) `bbox_head.*`, and our own, which also carries its specification. How a
+file becomes named tensors, without executing anything in it: `solo_models.tensors`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from solo_models.coco import COCO_CLASSES
+from solo_models.deformable import OFFSET_CHANNELS
 from solo_models.network import SoloNetwork
 from solo_models.spec import (
     STANDARD_FPN_STRIDES,
@@ -29,6 +29,9 @@ from solo_models.spec import (
     SpecError,
     Variant,
 )
+from solo_models.tensors import CheckpointError, read_tensors
+
+__all__ = ["Checkpoint", "CheckpointError", "Layout", "adjusted", "read_checkpoint"]
 
 Layout = Literal["own", "mmdet", "official"]
 
@@ -65,17 +68,17 @@ _BLOCKS_TO_RESNET: dict[tuple[bool, int], Backbone] = {
 }
 
 
-class CheckpointError(ValueError):
-    """A file that holds no SOLO network that we know; the message says what was looked for or what is left over."""
-
-
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A network with its trained weights, in evaluation mode, and where it came from."""
+    """A network with its trained weights, in evaluation mode, and where it came from.
+
+    provenance: what the training code noted of itself (versions, epoch), and where in the file the weights lay.
+    """
 
     network: SoloNetwork
     layout: Layout
     sha256: str
+    provenance: dict[str, str | int] = field(default_factory=dict)
 
 
 def read_checkpoint(
@@ -88,62 +91,41 @@ def read_checkpoint(
     Raises:
         CheckpointError: no such file, not a torch file, not SOLO, or tensors left over or missing.
     """
-    content = _load(path)
-    meta = content.get("meta") if isinstance(content.get("meta"), dict) else {}
-    state = _strip_prefix(_state_dict(content))
-    layout = _layout(state)
-    if layout != "own":
-        state = _rename(state, layout)
+    stored = read_tensors(path)
+    layout = _layout(stored.tensors)
+    names = _our_names(stored.tensors, layout)
+    state = {ours: stored.tensors[theirs] for ours, theirs in names.items()}
     try:
-        spec = _own_spec(content) if layout == "own" else _infer_spec(state, meta or {})
-        spec = _adjust(spec, class_names, size)
+        spec = _own_spec(stored.spec) if layout == "own" else _infer_spec(state, layout, stored.class_names)
+        spec = adjusted(spec, class_names, size)
     except SpecError as problem:
         raise CheckpointError(str(problem)) from problem
-    return Checkpoint(_fill(spec, state), layout, _sha256(path))
+    network = _fill(spec, state, lambda ours: names.get(ours) or _published_name(ours, layout, spec.variant))
+    wrapping = {"wrapping": stored.wrapping} if stored.wrapping else {}
+    return Checkpoint(network, layout, _sha256(path), {**wrapping, **stored.provenance})
 
 
-def _load(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist or is no file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as problem:
-        raise CheckpointError(_refused(path, str(problem))) from problem
-    except Exception as problem:  # torch's reader answers damage with whatever it stumbles over, assertions included
-        raise CheckpointError(f"{path.name} cannot be read as a torch file: {_reason(problem)}") from problem
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path.name} holds a {type(content).__name__}, not a dictionary of tensors")
-    return content
+def adjusted(spec: ModelSpec, class_names: tuple[str, ...] | None, size: tuple[int, int] | None) -> ModelSpec:
+    """The specification with the caller's class names and `(long, short)` size, where given.
 
-
-def _refused(path: Path, said: str) -> str:
-    """What torch's restricted reader stumbled over, without its advice to read the file unrestricted."""
-    if found := re.search(r"GLOBAL (\S+) was not an allowed", said):
-        return (
-            f"{path.name} holds more than tensors: reading {found[1]} would run code from the file, which is not done"
-        )
-    return f"{path.name} is no torch file, or is damaged"
-
-
-def _reason(problem: BaseException) -> str:
-    return (str(problem) or type(problem).__name__).splitlines()[0][:200]
-
-
-def _state_dict(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    inner = next((content[k] for k in ("state_dict", "model") if isinstance(content.get(k), dict)), content)
-    tensors = {k: v for k, v in inner.items() if isinstance(k, str) and isinstance(v, Tensor)}
-    if not tensors:
-        raise CheckpointError("holds no named tensors")
-    return tensors
-
-
-def _strip_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    if all(key.startswith("module.") for key in state):
-        return {key.removeprefix("module."): value for key, value in state.items()}
-    return state
+    Raises:
+        CheckpointError: not as many names as classes.
+        SpecError: a size that no network can have.
+    """
+    if class_names is not None:
+        if len(class_names) != spec.num_classes:
+            raise CheckpointError(f"has {spec.num_classes} classes, {len(class_names)} names are given")
+        spec = replace(spec, class_names=class_names)
+    if size is not None:
+        spec = replace(spec, preprocess=replace(spec.preprocess, long_side=size[0], short_side=size[1]))
+    return spec
 
 
 def _layout(state: Mapping[str, Tensor]) -> Layout:
+    if any(re.match(r"(mask|bbox)_head\.kernel_convs\.|mask_feat(ure)?_head\.", key) for key in state):
+        raise CheckpointError(
+            "is a SOLOv2 network; only SOLO (the first version), Decoupled SOLO and Light are exported"
+        )
     if "head.categories.weight" in state:
         return "own"
     if "mask_head.conv_cls.weight" in state:
@@ -151,23 +133,32 @@ def _layout(state: Mapping[str, Tensor]) -> Layout:
     if "bbox_head.solo_cate.weight" in state or "bbox_head.dsolo_cate.weight" in state:
         return "official"
     tops = sorted({key.split(".")[0] for key in state})[:6]
+    kind = " (a two-stage detector such as Mask R-CNN)" if "roi_head" in tops else ""
     raise CheckpointError(
         "holds no SOLO head: none of head.categories (own), mask_head.conv_cls (mmdet), bbox_head.solo_cate (official) "
-        f"is there; its tensors begin with {', '.join(tops)}"
+        f"is there; its tensors begin with {', '.join(tops)}{kind}"
     )
 
 
-def _rename(state: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+def _our_names(tensors: Mapping[str, Tensor], layout: Layout) -> dict[str, str]:
+    """Our name to the file's name of every tensor."""
+    names: dict[str, str] = {}
+    for theirs in tensors:
+        ours = _renamed(theirs, layout)
+        if ours in names:
+            raise CheckpointError(f"{names[ours]} and {theirs} both stand for {ours}")
+        names[ours] = theirs
+    return names
+
+
+def _renamed(key: str, layout: Layout) -> str:
+    """A published tensor's name in our network; names that we do not know stay as they are."""
+    if layout == "own":
+        return key
     names = _HEAD_NAMES[layout]
-    renamed = {}
-    for key, value in state.items():
-        if re.search(r"\.conv_offset\.", key):
-            raise CheckpointError(f"{key}: deformable convolutions are not supported yet")
-        renamed[_renamed(key, names)] = value
-    return renamed
-
-
-def _renamed(key: str, names: Mapping[str, str]) -> str:
+    key = re.sub(
+        r"(?<!\.conv)(?<!\.conv\d)\.(conv\d?)_offset\.", r".\1.conv_offset.", key
+    )  # mmdet 1.x: beside the convolution
     if match := re.fullmatch(r"neck\.(lateral|fpn)_convs\.(\d+)\.conv\.(weight|bias)", key):
         return f"neck.{'lateral' if match[1] == 'lateral' else 'output'}.{match[2]}.{match[3]}"
     if not key.startswith(names["prefix"]):
@@ -176,16 +167,40 @@ def _renamed(key: str, names: Mapping[str, str]) -> str:
     return f"head.{names[part]}.{rest.replace('.gn.', '.norm.')}" if part in names else key
 
 
-def _own_spec(content: Mapping[str, Any]) -> ModelSpec:
+def _published_name(ours: str, layout: Layout, variant: Variant) -> str:
+    """What a tensor of our network is called in the layout: the inverse of `_renamed`, for messages."""
+    if layout == "own":
+        return ours
+    if match := re.fullmatch(r"neck\.(lateral|output)\.(\d+)\.(weight|bias)", ours):
+        return f"neck.{'lateral' if match[1] == 'lateral' else 'fpn'}_convs.{match[2]}.conv.{match[3]}"
+    names = {part: theirs for theirs, part in _HEAD_NAMES[layout].items() if _is_used(theirs, variant)}
+    for part, theirs in names.items():
+        if ours.startswith(f"head.{part}."):
+            rest = ours.removeprefix(f"head.{part}.").replace(".norm.", ".gn.")
+            return f"{_HEAD_NAMES[layout]['prefix']}{theirs}.{rest}"
+    return ours
+
+
+def _is_used(theirs: str, variant: Variant) -> bool:
+    """Several published names lead to one of ours; the variant decides which."""
+    if theirs in ("solo_cate", "dsolo_cate"):
+        return (variant != "solo") == theirs.startswith("d")
+    if theirs in ("mask_convs", "ins_convs"):
+        return variant != "decoupled"
+    return theirs not in ("mask_convs_x", "ins_convs_x") or variant == "decoupled"
+
+
+def _own_spec(text: str | None) -> ModelSpec:
+    if text is None:
+        raise CheckpointError("our own layout, but without its specification (the entry `spec`)")
     try:
-        return ModelSpec.from_dict(json.loads(content["spec"]))
-    except KeyError:
-        raise CheckpointError("our own layout, but without its specification (the entry `spec`)") from None
+        return ModelSpec.from_dict(json.loads(text))
     except (ValueError, TypeError) as problem:
         raise CheckpointError(f"spec: {problem}") from problem
 
 
-def _infer_spec(state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> ModelSpec:
+def _infer_spec(state: Mapping[str, Tensor], layout: Layout, class_names: tuple[str, ...] | None) -> ModelSpec:
+    """Everything that shapes tell; state: tensors under our names."""
     decoupled = "head.kernels_x.0.weight" in state
     variant: Variant = (
         "solo" if not decoupled else "decoupled" if "head.mask_towers.1.0.conv.weight" in state else "decoupled_light"
@@ -196,20 +211,26 @@ def _infer_spec(state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> ModelSp
         raise CheckpointError(
             f"has {levels} last mask convolutions; published SOLO networks have {len(STANDARD_STRIDES)}"
         )
-    cells = [_rows(state, f"{kernel}.{i}.weight") for i in range(levels)]
-    grids = tuple(cells if decoupled else (round(n**0.5) for n in cells))
-    light = variant == "decoupled_light"
+
+    def rows(ours: str) -> int:
+        if ours not in state:
+            raise CheckpointError(f"misses {_published_name(ours, layout, variant)}")
+        return len(state[ours])
+
+    cells = [rows(f"{kernel}.{i}.weight") for i in range(levels)]
     return ModelSpec(
         variant=variant,
         backbone=_infer_backbone(state),
-        class_names=_class_names(len(state["head.categories.weight"]), meta),
-        grids=grids,
+        class_names=_class_names(rows("head.categories.weight"), class_names),
+        grids=tuple(cells if decoupled else (round(n**0.5) for n in cells)),
         fpn_strides=STANDARD_FPN_STRIDES,
         strides=STANDARD_STRIDES,
-        fpn_channels=_rows(state, "neck.lateral.0.weight"),
-        head_channels=_rows(state, "head.category_tower.0.conv.weight"),
+        fpn_channels=rows("neck.lateral.0.weight"),
+        head_channels=rows("head.category_tower.0.conv.weight"),
         head_depth=_count(state, r"head\.category_tower\.(\d+)\."),
-        preprocess=PreprocessSpec(852, 512) if light else PreprocessSpec(),
+        deformable_stages=_deformable_stages(state),
+        deformable_towers=any(re.match(r"head\..*\.conv_offset\.", key) for key in state),
+        preprocess=PreprocessSpec(852, 512) if variant == "decoupled_light" else PreprocessSpec(),
     )
 
 
@@ -221,50 +242,44 @@ def _infer_backbone(state: Mapping[str, Tensor]) -> Backbone:
     return found
 
 
-def _class_names(count: int, meta: Mapping[str, Any]) -> tuple[str, ...]:
-    dataset = meta.get("dataset_meta")
-    listed = (
-        meta.get("CLASSES"),
-        *((dataset.get("classes"), dataset.get("CLASSES")) if isinstance(dataset, dict) else ()),
-    )
-    for names in listed:
-        if isinstance(names, list | tuple) and len(names) == count and all(isinstance(n, str) for n in names):
-            return tuple(n.replace("_", " ") for n in names)
+def _deformable_stages(state: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """ResNet stages with offsets, which must be those of DCNv1 with one group: (dy, dx) for each of nine taps."""
+    for key, value in state.items():
+        if re.search(r"\.conv_offset(_mask)?\.", key) and len(value) != OFFSET_CHANNELS:
+            kind = "DCNv2 (modulated)" if len(value) == 3 * OFFSET_CHANNELS // 2 else "of several groups"
+            raise CheckpointError(
+                f"{key}: {len(value)} channels: deformable convolutions {kind} are not supported, only DCNv1's "
+                f"{OFFSET_CHANNELS} channels"
+            )
+    matches = (re.match(r"backbone\.layer(\d)\.\d+\.conv2\.conv_offset\.", key) for key in state)
+    return tuple(sorted({int(match[1]) for match in matches if match}))
+
+
+def _class_names(count: int, noted: tuple[str, ...] | None) -> tuple[str, ...]:
+    if noted is not None and len(noted) == count:
+        return noted
     return COCO_CLASSES if count == len(COCO_CLASSES) else tuple(f"class {i}" for i in range(count))
 
 
-def _adjust(spec: ModelSpec, class_names: tuple[str, ...] | None, size: tuple[int, int] | None) -> ModelSpec:
-    if class_names is not None:
-        if len(class_names) != spec.num_classes:
-            raise CheckpointError(f"has {spec.num_classes} classes, {len(class_names)} names are given")
-        spec = replace(spec, class_names=class_names)
-    if size is not None:
-        spec = replace(spec, preprocess=replace(spec.preprocess, long_side=size[0], short_side=size[1]))
-    return spec
-
-
-def _fill(spec: ModelSpec, state: Mapping[str, Tensor]) -> SoloNetwork:
+def _fill(spec: ModelSpec, state: Mapping[str, Tensor], published: Callable[[str], str]) -> SoloNetwork:
+    """The network of `spec` with each tensor used exactly once; `published` gives a tensor's name in the file."""
     network = SoloNetwork(spec).eval()
     wanted = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
     given = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
     for verb, names in (("misses", wanted.keys() - given.keys()), ("has unknown", given.keys() - wanted.keys())):
         if names:
-            raise CheckpointError(f"{verb} {len(names)} tensors: {', '.join(sorted(names)[:10])}")
+            listed = sorted(map(published, names))
+            more = ", ..." if len(listed) > 10 else ""
+            raise CheckpointError(f"{verb} {len(names)} tensors: {', '.join(listed[:10])}{more}")
     wrong = [k for k in sorted(wanted) if wanted[k].shape != given[k].shape]
     if wrong:
         k = wrong[0]
-        raise CheckpointError(f"{k}: shape {tuple(given[k].shape)}, expected {tuple(wanted[k].shape)}")
+        raise CheckpointError(f"{published(k)}: shape {tuple(given[k].shape)}, expected {tuple(wanted[k].shape)}")
     unusable = [k for k in sorted(given) if not torch.isfinite(given[k]).all()]
     if unusable:
-        raise CheckpointError(f"{unusable[0]}: holds values that are not finite")
+        raise CheckpointError(f"{published(unusable[0])}: holds values that are not finite")
     network.load_state_dict(given, strict=False)
     return network
-
-
-def _rows(state: Mapping[str, Tensor], key: str) -> int:
-    if key not in state:
-        raise CheckpointError(f"misses {key}")
-    return len(state[key])
 
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:

@@ -11,6 +11,7 @@ COMMANDS = {
     "serve": ("solo_server.serve", "server", "serve a bundle over HTTP (without one: the demo model)"),
     "bench": ("solo_server.bench", "server", "measure pictures per second and latency"),
     "export": ("solo_export.command", "export", "turn a trained checkpoint into a verified bundle"),
+    "inspect": ("solo_models.inspect", "export", "tell what a checkpoint, bundle, ONNX file or engine is"),
 }
 
 

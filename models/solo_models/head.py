@@ -10,15 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from solo_models.deformable import DeformableConv
 from solo_models.spec import ModelSpec
 
 
 class ConvNormRelu(nn.Module):
-    """3x3 convolution without bias, GroupNorm, ReLU."""
+    """3x3 convolution without bias (deformable where asked for), GroupNorm, ReLU."""
 
-    def __init__(self, channels_in: int, channels: int, groups: int) -> None:
+    def __init__(self, channels_in: int, channels: int, groups: int, deformable: bool = False) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
+        self.conv = (
+            DeformableConv(channels_in, channels)
+            if deformable
+            else nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
+        )
         self.norm = nn.GroupNorm(groups, channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,7 +110,10 @@ def points_nms(scores: Tensor) -> Tensor:
 
 def _tower(spec: ModelSpec, channels_in: int) -> nn.Sequential:
     widths = [channels_in] + [spec.head_channels] * (spec.head_depth - 1)
-    return nn.Sequential(*(ConvNormRelu(c, spec.head_channels, spec.norm_groups) for c in widths))
+    deformable = [False] * (spec.head_depth - 1) + [spec.deformable_towers]
+    return nn.Sequential(
+        *(ConvNormRelu(c, spec.head_channels, spec.norm_groups, d) for c, d in zip(widths, deformable, strict=True))
+    )
 
 
 def _bilinear(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:

@@ -17,7 +17,7 @@ class SoloNetwork(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.backbone = build_backbone(spec.backbone)
+        self.backbone = build_backbone(spec.backbone, spec.deformable_stages)
         self.neck = FeaturePyramid(spec)
         self.head = SoloHead(spec)
 

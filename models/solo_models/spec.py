@@ -18,6 +18,7 @@ STANDARD_GRIDS = (40, 36, 24, 16, 12)
 STANDARD_FPN_STRIDES = (4, 8, 16, 32, 64)
 STANDARD_STRIDES = (8, 8, 16, 32, 32)
 BACKBONE_STRIDES = (4, 8, 16, 32)
+DEFORMABLE_FIELDS = ("deformable_stages", "deformable_towers")  # may be absent: older bundles do not have them
 
 
 class SpecError(ValueError):
@@ -88,6 +89,8 @@ class ModelSpec:
 
     A head level i reads the FPN level of stride `fpn_strides[i]`, resized bilinearly to `strides[i]`, and divides the
     picture into `grids[i]` x `grids[i]` cells. The published networks have five levels (P2 halved, P3, P4, P5, P6 doubled).
+    `deformable_stages` are the ResNet stages (1 to 4) whose 3x3 convolutions are deformable (DCNv1); with `deformable_towers`
+    so is the last convolution of every tower.
     """
 
     variant: Variant
@@ -100,6 +103,8 @@ class ModelSpec:
     head_channels: int = 256
     head_depth: int = 7
     norm_groups: int = 32
+    deformable_stages: tuple[int, ...] = ()
+    deformable_towers: bool = False
     preprocess: PreprocessSpec = field(default_factory=PreprocessSpec)
     postprocess: PostprocessSpec = field(default_factory=PostprocessSpec)
 
@@ -112,7 +117,18 @@ class ModelSpec:
         _require(len(self.strides) == len(self.grids), "strides", "needs one value for each grid")
         _require(self.head_depth > 0, "head_depth", "must be positive")
         _require(self.head_channels % self.norm_groups == 0, "head_channels", "must be a multiple of norm_groups")
+        self._check_deformable()
         self._check_levels()
+
+    def _check_deformable(self) -> None:
+        stages = self.deformable_stages
+        _require(all(1 <= s <= 4 for s in stages), "deformable_stages", "are numbered 1 to 4")
+        _require(
+            not stages or self.backbone in ("resnet50", "resnet101"),
+            "deformable_stages",
+            "need ResNet-50 or ResNet-101",
+        )
+        _require(not self.deformable_towers or self.head_depth > 1, "deformable_towers", "needs a head_depth above 1")
 
     def _check_levels(self) -> None:
         first, last = self.fpn_strides[0], self.fpn_strides[-1]
@@ -154,8 +170,8 @@ class ModelSpec:
         return self.strides[0] // 2
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-ready form, the inverse of `from_dict`."""
-        return asdict(self)
+        """Plain JSON-ready form, the inverse of `from_dict`; what only deformable networks have is left out of others."""
+        return {k: v for k, v in asdict(self).items() if v or k not in DEFORMABLE_FIELDS}
 
     @classmethod
     def from_dict(cls, value: Any) -> ModelSpec:
@@ -180,6 +196,9 @@ def _read_record(cls: type[Any], value: Any, prefix: str) -> Any:
     known = {f.name for f in fields(cls)}
     unknown = sorted(set(value) - known)
     _require(not unknown, prefix + (unknown[0] if unknown else ""), "is not a known field")
+    value = {
+        name: default for name, default in zip(DEFORMABLE_FIELDS, ((), False), strict=True) if name in known
+    } | value
     missing = sorted(known - set(value))
     _require(not missing, prefix + (missing[0] if missing else ""), "is missing")
     return cls(**{name: _read_value(types[name], value[name], prefix + name) for name in known})
@@ -194,6 +213,9 @@ def _read_value(kind: Any, value: Any, name: str) -> Any:
         return tuple(_read_value(items[0], item, name) for item in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if kind is bool:
+        _require(isinstance(value, bool), name, "must be true or false")
+        return value
     wanted = str if items else kind  # a Literal of strings; which ones is checked by the record itself
     _require(isinstance(value, wanted) and not isinstance(value, bool), name, f"must be of type {wanted.__name__}")
     return value

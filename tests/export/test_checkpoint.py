@@ -1,17 +1,24 @@
 """Checkpoints of every known layout give the same network; what is not SOLO, or not whole, is refused by name."""
 
+import json
+import os
 import re
+import sys
+import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_network
+from conftest import deformable_spec, tiny_network
+from safetensors.torch import save_file
 from solo_models.checkpoint import CheckpointError, read_checkpoint
 from solo_models.coco import COCO_CLASSES
 from solo_models.network import SoloNetwork
+from solo_models.tensors import ALLOWED_GLOBALS
 from torch import Tensor
 
 State = dict[str, Tensor]
@@ -51,8 +58,6 @@ def _save(path: Path, content: Any, **options: Any) -> Path:
 @pytest.fixture(scope="module")
 def wide() -> SoloNetwork:
     """Group counts are not in a file; published networks have 32 groups."""
-    from dataclasses import replace
-
     tiny = tiny_network("solo")
     return SoloNetwork(replace(tiny.spec, norm_groups=32)).eval()
 
@@ -71,8 +76,6 @@ def test_published_layouts_are_recognised(network: SoloNetwork, tmp_path: Path, 
 
 
 def test_our_own_layout_carries_its_specification(network: SoloNetwork, tmp_path: Path) -> None:
-    import json
-
     content = {"spec": json.dumps(network.spec.to_dict()), "state_dict": network.state_dict()}
     found = read_checkpoint(_save(tmp_path, content))
     assert (found.layout, found.network.spec) == ("own", network.spec)
@@ -85,10 +88,21 @@ def test_our_own_layout_carries_its_specification(network: SoloNetwork, tmp_path
         lambda s: {"model": s},
         lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
         lambda s: {"state_dict": {k: v for k, v in s.items() if not k.endswith("num_batches_tracked")}},
+        lambda s: {
+            "state_dict": {f"module.model.{k}": v for k, v in s.items()},
+            "optimizer": {"state": {0: torch.ones(1)}},
+        },
+        lambda s: {"ema_state_dict": {"steps": torch.tensor(9), **{f"module.{k}": v for k, v in s.items()}}},
+        lambda s: {"state_dict": s | {"ema_" + k.replace(".", "_"): torch.zeros_like(v) for k, v in s.items()}},
+        lambda s: {"state_dict": {k: torch.zeros_like(v) for k, v in s.items()}, "state_dict_ema": s},
+        lambda s: {"state_dict": s, "ema_state_dict": {k: torch.zeros_like(v) for k, v in s.items()}},
     ],
+    ids=["bare", "model", "module", "counters", "lightning", "ema alone", "mmcv ema", "timm ema", "mmengine ema"],
 )
 def test_wrappings_do_not_matter(wide: SoloNetwork, tmp_path: Path, wrap: Callable[[State], Any]) -> None:
-    assert read_checkpoint(_save(tmp_path, wrap(published(wide, "mmdet")))).network.spec.grids == wide.spec.grids
+    found = read_checkpoint(_save(tmp_path, wrap(published(wide, "mmdet")))).network
+    assert found.spec.grids == wide.spec.grids
+    assert torch.equal(found.head.categories.weight, wide.head.categories.weight)
 
 
 def test_the_format_of_torch_before_zip_files_is_read(wide: SoloNetwork, tmp_path: Path) -> None:
@@ -124,14 +138,124 @@ def test_the_size_is_the_callers_or_the_variants(network: SoloNetwork, tmp_path:
 class Payload:
     """Unpickling this would run code."""
 
+    def __init__(self, call: Callable[..., Any], *arguments: Any) -> None:
+        self.call, self.arguments = call, arguments
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return (print, ("executed",))
+        return (self.call, self.arguments)
 
 
-def test_code_in_a_file_is_never_executed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(CheckpointError, match="holds more than tensors: reading print would run code"):
-        read_checkpoint(_save(tmp_path, {"state_dict": {}, "meta": Payload()}))
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old format"])
+@pytest.mark.parametrize(("call", "named"), [(print, "print"), (os.mkdir, "mkdir"), (np.frombuffer, "frombuffer")])
+def test_code_in_a_file_is_never_executed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], call: Callable[..., Any], named: str, zipped: bool
+) -> None:
+    payload = Payload(call, str(tmp_path / "made")) if call is os.mkdir else Payload(call, b"executed")
+    with pytest.raises(CheckpointError, match=rf"holds more than tensors: reading \S*{named} would run code"):
+        read_checkpoint(_save(tmp_path, {"state_dict": {}, "meta": payload}, _use_new_zipfile_serialization=zipped))
     assert "executed" not in capsys.readouterr().out
+    assert not (tmp_path / "made").exists()
+
+
+def test_only_harmless_names_are_allowed_beside_tensors() -> None:
+    """A new name here is a decision about security: numbers, arrays, and a stand-in that keeps nothing."""
+    names = {name for _, name in ALLOWED_GLOBALS if not name.startswith("numpy.dtypes.")}
+    assert names == {
+        "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
+        "numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct",
+        "numpy.ndarray", "numpy.dtype", "mmengine.logging.history_buffer.HistoryBuffer",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old format"])
+@pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
+def test_numpy_numbers_beside_the_tensors_are_read(
+    wide: SoloNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, zipped: bool
+) -> None:
+    """Learning rates and losses in `meta` and optimizer states; numpy 1 wrote the older module name."""
+    meta = {"lr": np.float64(0.01), "iter": np.int64(9), "losses": np.arange(3.0), "mmdet_version": "2.28.0"}
+    path = _save(
+        tmp_path, {"meta": meta, "state_dict": published(wide, "mmdet")}, _use_new_zipfile_serialization=zipped
+    )
+    if module == "numpy.core.multiarray" and not zipped:
+        path.write_bytes(path.read_bytes().replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    assert read_checkpoint(path).provenance == {"wrapping": "state_dict", "mmdet_version": "2.28.0"}
+
+
+def test_mmengines_history_of_losses_is_passed_over(
+    wide: SoloNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoints of mmdet 3.x as training leaves them."""
+    module = types.ModuleType("mmengine.logging.history_buffer")
+    buffer = type("HistoryBuffer", (), {"__module__": module.__name__})
+    module.HistoryBuffer = buffer  # type: ignore[attr-defined]  # made here
+    for name in ("mmengine", "mmengine.logging"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    history = buffer()
+    history._log_history = np.arange(4.0)
+    content = {
+        "meta": {"epoch": 36, "iter": 10, "mmengine_version": "0.10.7", "dataset_meta": {"classes": ("a", "b", "c")}},
+        "message_hub": {"log_scalars": {"train/loss": history}},
+        "state_dict": published(wide, "mmdet"),
+    }
+    path = _save(tmp_path, content)
+    monkeypatch.undo()
+    found = read_checkpoint(path)
+    assert found.network.spec.class_names == ("a", "b", "c")
+    assert found.provenance["mmengine_version"] == "0.10.7"
+
+
+@pytest.mark.parametrize("layout", ["mmdet", "official"])
+@pytest.mark.parametrize("beside", [False, True], ids=["within", "beside, as mmdet 1.x wrote them"])
+def test_deformable_networks_are_recognised(tmp_path: Path, layout: str, beside: bool) -> None:
+    network = SoloNetwork(replace(deformable_spec("decoupled_light"), norm_groups=32)).eval()
+    state = published(network, layout)
+    if beside:
+        state = {k.replace("conv.conv_offset.", "conv_offset.").replace("conv2.conv_offset.", "conv2_offset."): v
+                 for k, v in state.items()}  # fmt: skip
+    found = read_checkpoint(_save(tmp_path, state)).network
+    assert (found.spec.deformable_stages, found.spec.deformable_towers) == ((2, 3, 4), True)
+    ours, theirs = found.state_dict(), network.state_dict()
+    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
+
+
+def test_safetensors_are_read_with_their_metadata(wide: SoloNetwork, network: SoloNetwork, tmp_path: Path) -> None:
+    path, own = tmp_path / "model.safetensors", tmp_path / "own.bin"
+    save_file(published(wide, "official"), path, {"classes": '["x", "y", "z"]'})
+    assert read_checkpoint(path).network.spec.class_names == ("x", "y", "z")
+    save_file(network.state_dict(), own, {"spec": json.dumps(network.spec.to_dict())})
+    assert read_checkpoint(own).network.spec == network.spec
+
+
+def test_damaged_safetensors_are_refused(wide: SoloNetwork, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file(published(wide, "mmdet"), path, {"classes": "x, y"})
+    with pytest.raises(CheckpointError, match=r"metadata\.classes: must be a JSON list"):
+        read_checkpoint(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="cannot be read as safetensors"):
+        read_checkpoint(path)
+
+
+def test_half_precision_weights_are_read(wide: SoloNetwork, tmp_path: Path) -> None:
+    state = {k: v.half() if v.is_floating_point() else v for k, v in published(wide, "mmdet").items()}
+    found = read_checkpoint(_save(tmp_path, state)).network
+    assert found.head.categories.weight.dtype == torch.float32
+
+
+def test_two_names_of_one_tensor_are_refused(tmp_path: Path) -> None:
+    state = published(tiny_network("solo"), "official")
+    state["bbox_head.dsolo_cate.weight"] = state["bbox_head.solo_cate.weight"]
+    with pytest.raises(CheckpointError, match=r"solo_cate\.weight and bbox_head\.dsolo_cate\.weight both stand for"):
+        read_checkpoint(_save(tmp_path, state))
+
+
+def test_a_truncated_file_is_refused(wide: SoloNetwork, tmp_path: Path) -> None:
+    path = _save(tmp_path, published(wide, "mmdet"))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match="cannot be read as a torch file"):
+        read_checkpoint(path)
 
 
 def _without(key: str) -> Callable[[State], State]:
@@ -143,15 +267,36 @@ def _without(key: str) -> Callable[[State], State]:
     [
         (lambda s: {"fc.weight": torch.ones(2)}, "holds no SOLO head.*fc"),
         (lambda s: s | {"mask_head.extra.weight": torch.ones(1)}, r"has unknown 1 tensors: mask_head\.extra\.weight"),
-        (_without("neck.fpn_convs.1.conv.bias"), r"misses 1 tensors: neck\.output\.1\.bias"),
-        (_without("neck.lateral_convs.0.conv.weight"), r"misses neck\.lateral\.0\.weight"),
+        (_without("neck.fpn_convs.1.conv.bias"), r"misses 1 tensors: neck\.fpn_convs\.1\.conv\.bias"),
+        (_without("neck.lateral_convs.0.conv.weight"), r"misses neck\.lateral_convs\.0\.conv\.weight"),
         (
             lambda s: s | {"neck.fpn_convs.0.conv.bias": torch.ones(3)},
-            r"neck\.output\.0\.bias: shape \(3,\), expected \(16,\)",
+            r"neck\.fpn_convs\.0\.conv\.bias: shape \(3,\), expected \(16,\)",
         ),
         (lambda s: s | {"neck.fpn_convs.0.conv.bias": torch.full((16,), torch.nan)}, "not finite"),
-        (lambda s: s | {"backbone.layer2.0.conv2.conv_offset.weight": torch.ones(1)}, "deformable convolutions"),
-        (_without("mask_head.conv_mask_list.4.weight"), r"misses head\.kernels\.4\.weight"),
+        (
+            lambda s: s | {"backbone.layer2.0.conv2.conv_offset.weight": torch.ones(27, 128, 3, 3)},
+            r"27 channels: .*DCNv2 \(modulated\) are not supported",
+        ),
+        (
+            lambda s: s | {"backbone.layer2.0.conv2.conv_offset.weight": torch.ones(72, 128, 3, 3)},
+            "72 channels: .* of several groups are not supported",
+        ),
+        (
+            lambda s: s | {"backbone.layer2.0.conv2.conv_offset.weight": torch.ones(18, 128, 3, 3)},
+            "deformable_stages: need ResNet-50 or ResNet-101",
+        ),
+        (_without("mask_head.conv_mask_list.4.weight"), r"misses mask_head\.conv_mask_list\.4\.weight"),
+        (_without("mask_head.mask_convs.1.gn.bias"), r"misses 1 tensors: mask_head\.mask_convs\.1\.gn\.bias"),
+        (lambda s: s | {"mask_head.kernel_convs.0.conv.weight": torch.ones(1)}, "is a SOLOv2 network"),
+        (
+            lambda s: {"backbone.a": torch.ones(1), "roi_head.b": torch.ones(1), "rpn_head.c": torch.ones(1)},
+            r"holds no SOLO head.*roi_head, rpn_head \(a two-stage detector such as Mask R-CNN\)",
+        ),
+        (
+            lambda s: {k: v for i, (k, v) in enumerate(sorted(s.items())) if i % 2},
+            "misses",
+        ),
         (
             lambda s: s | {"mask_head.cls_convs.0.conv.weight": torch.ones(48, 16, 3, 3)},
             "head_channels: must be a multiple",

@@ -7,16 +7,17 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from solo_export.onnx import categories_model, fold_halving, masks_model
+from conftest import deformable_spec, tiny_network
+from solo_export.onnx import categories_model, export_graphs, fold_halving, masks_model
 from solo_export.parity import ParityError, check_parity
 from solo_models.network import SoloNetwork
-from solo_models.spec import ModelSpec, PreprocessSpec
+from solo_models.spec import ModelSpec, PreprocessSpec, Variant
 from torch.nn import functional as F
 
 # Operators of onnx-tensorrt's operators.md for TensorRT 10.4 that these graphs need; anything else is a surprise.
 ALLOWED = {
-    "Add", "And", "Cast", "Clip", "Concat", "Conv", "Div", "Equal", "Expand", "Identity", "InstanceNormalization", "Less",
-    "Max", "MaxPool", "Mul", "Range", "Relu", "Reshape", "Resize", "Shape", "Sigmoid", "Slice", "Squeeze", "Sub",
+    "Add", "And", "Cast", "Clip", "Concat", "Conv", "Div", "Equal", "Expand", "GridSample", "Identity", "InstanceNormalization",
+    "Less", "Max", "MaxPool", "Mul", "Range", "Relu", "Reshape", "Resize", "Shape", "Sigmoid", "Slice", "Squeeze", "Sub",
     "Transpose", "Where",
 }  # fmt: skip
 
@@ -113,6 +114,30 @@ def test_the_check_catches_a_wrong_weight(
     tensor.CopyFrom(onnx.numpy_helper.from_array(array.astype(np.float32), weight))
     with pytest.raises(ParityError, match=named):
         check_parity(network, *damaged)
+
+
+def test_the_check_refuses_constants_that_hold_a_batch_of_one(
+    network: SoloNetwork, models: tuple[onnx.ModelProto, onnx.ModelProto]
+) -> None:
+    """Such a graph parses and answers, but for one picture only."""
+    damaged = [onnx.ModelProto.FromString(m.SerializeToString()) for m in models]
+    frozen = [0, network.spec.num_classes, network.spec.grids[0] ** 2]
+    for tensor in damaged[0].graph.initializer:
+        if tensor.data_type == onnx.TensorProto.INT64 and onnx.numpy_helper.to_array(tensor).tolist() == frozen:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.array([1, frozen[1], -1]), tensor.name))
+    with pytest.raises(ParityError, match=r"shape \(2,|answers shape"):
+        check_parity(network, *damaged)
+
+
+@pytest.mark.parametrize("variant", ["solo", "decoupled", "decoupled_light"])
+def test_deformable_networks_export_with_allowed_operators(variant: Variant) -> None:
+    network = tiny_network(variant, deformable_spec(variant))
+    graphs = export_graphs(network)
+    report = check_parity(network, graphs.categories, graphs.masks)
+    assert max(report.max_score_difference, report.max_mask_feature_difference) < 1e-4
+    operators = {node.op_type for model in (graphs.categories, graphs.masks) for node in model.graph.node}
+    assert "GridSample" in operators
+    assert operators <= ALLOWED
 
 
 @pytest.mark.parametrize("backbone", ["resnet34", "resnet50", "efficientnet_lite0"])

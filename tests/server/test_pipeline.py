@@ -4,10 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import oracle
 import pytest
 from conftest import picture
 from numpy.typing import NDArray
+from solo_export import plain
 from solo_models.network import SoloNetwork
 from solo_models.spec import PostprocessSpec
 from solo_server.image import prepare
@@ -29,10 +29,10 @@ def _segment(pipeline: Pipeline, pixels: NDArray[np.uint8], query: Query | None 
     return pipeline.segment_decoded(Decoded(prepared, pixels, 0, 0), query or Query())
 
 
-def _expected(network: SoloNetwork, pixels: NDArray[np.uint8], **changes: object) -> oracle.Expected:
+def _expected(network: SoloNetwork, pixels: NDArray[np.uint8], **changes: object) -> plain.Found:
     prepared = prepare(pixels, network.spec.preprocess)
     settings = replace(network.spec.postprocess, **changes)  # type: ignore[arg-type]  # test parameters
-    return oracle.segment(network, prepared.pixels, prepared.geometry.resized_hw, pixels.shape[:2], settings)
+    return plain.segment(network, prepared.pixels, prepared.geometry.resized_hw, pixels.shape[:2], settings)
 
 
 def _check_same(found: tuple[Instance, ...], expected: tuple[Instance, ...]) -> None:
@@ -59,7 +59,8 @@ def test_candidates_are_the_same_set(network: SoloNetwork, pipeline: Pipeline, s
     pixels = picture(*size, seed=size[0])
     prepared = prepare(pixels, network.spec.preprocess)
     found = find_candidates(pipeline.infer([prepared])[0].scores, network.spec.postprocess)
-    assert set(zip(found.cells.tolist(), found.labels.tolist(), strict=True)) == _expected(network, pixels).candidates
+    expected = plain.candidates(network, prepared.pixels, prepared.geometry.resized_hw)
+    assert set(zip(found.cells.tolist(), found.labels.tolist(), strict=True)) == expected
 
 
 def test_a_linear_kernel_is_honoured(network: SoloNetwork, content: object, pipeline: Pipeline) -> None:

@@ -1,0 +1,119 @@
+"""The networks on which parity with stock mmdet is shown, and how their fixtures are made.
+
+    python benchmarks/matrix.py --fixtures FOLDER --reference PYTHON --tool make_fixture.py --photos FOLDER
+
+PYTHON is the interpreter of an environment with stock mmdet 3.3.0; the tool writes seeded random weights in both published layouts
+and mmdet's own answers for one picture. Fixtures that are there already are kept.
+
+A fixture is of use only if its answer does not hinge on rounding (a near tie of two scores lets NMS keep the other mask):
+`reference_rounding.py` asks the reference itself. A row's seed is the first from 20260101 on that passes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+STANDARD = (40, 36, 24, 16, 12)
+UNEVEN = (30, 26, 20, 13, 9)
+ROUNDING_ALLOWED = 3e-4  # of a score; parity allows 1e-3
+LANDSCAPE, PORTRAIT = "coco_000000214753.jpg", "coco_000000168974.jpg"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One network and picture. tool: the fixture tool's name of the variant; size: `(long, short)` network input."""
+
+    tool: str
+    depth: int
+    classes: int
+    grids: tuple[int, ...]
+    size: tuple[int, int]
+    picture: str
+    seed: int = 20260101
+
+    @property
+    def name(self) -> str:
+        """The fixture's folder."""
+        base = self.tool.replace("_r50", "")
+        grids = "" if self.grids == STANDARD else "_uneven"
+        turn = "portrait" if self.picture == PORTRAIT else "landscape"
+        return f"{base}_r{self.depth}_c{self.classes}{grids}_{self.size[0]}_{turn}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the fixture tool reads."""
+        return {
+            "REF_DEPTH": str(self.depth),
+            "REF_CLASSES": str(self.classes),
+            "REF_GRIDS": ",".join(map(str, self.grids)),
+            "REF_SCALE": ",".join(map(str, self.size)),
+            "REF_NAME": self.name,
+            "REF_SEED": str(self.seed),
+        }
+
+
+SOLO, DECOUPLED, LIGHT = "solo_r50", "decoupled_solo_r50", "decoupled_solo_light_r50"
+SMALL, SOLO_512, FULL = (640, 400), (852, 512), (1333, 800)
+
+ROWS = (
+    Row(SOLO, 18, 80, STANDARD, SMALL, LANDSCAPE),
+    Row(SOLO, 18, 1, STANDARD, SMALL, PORTRAIT),
+    Row(DECOUPLED, 18, 80, STANDARD, SMALL, PORTRAIT),
+    Row(DECOUPLED, 18, 3, UNEVEN, SMALL, LANDSCAPE),
+    Row(LIGHT, 18, 3, UNEVEN, SMALL, PORTRAIT),
+    Row(LIGHT, 18, 1, STANDARD, SMALL, LANDSCAPE),
+    Row(SOLO, 50, 80, STANDARD, SOLO_512, LANDSCAPE),
+    Row(SOLO, 50, 80, STANDARD, SOLO_512, PORTRAIT),
+    Row(SOLO, 50, 80, STANDARD, FULL, LANDSCAPE),
+    Row(DECOUPLED, 50, 80, STANDARD, SOLO_512, LANDSCAPE),
+    Row(LIGHT, 50, 80, STANDARD, SOLO_512, PORTRAIT),
+    Row(SOLO, 101, 80, STANDARD, SMALL, PORTRAIT),
+    Row(SOLO, 101, 3, UNEVEN, SMALL, LANDSCAPE),
+    Row(DECOUPLED, 101, 1, STANDARD, SMALL, PORTRAIT),
+    Row(DECOUPLED, 101, 80, STANDARD, SMALL, LANDSCAPE),
+    Row(LIGHT, 101, 80, STANDARD, SMALL, LANDSCAPE),
+    Row(f"{LIGHT}_dcn", 50, 80, STANDARD, SOLO_512, LANDSCAPE),
+    Row(f"{LIGHT}_dcn", 50, 1, STANDARD, SMALL, PORTRAIT),
+    Row(f"{LIGHT}_dcn", 101, 3, UNEVEN, SMALL, LANDSCAPE),
+    Row(f"{SOLO}_dcn", 101, 80, STANDARD, SMALL, PORTRAIT),
+)
+
+
+def main() -> int:
+    """Make what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fixtures", type=Path, required=True)
+    parser.add_argument("--reference", type=Path, required=True, help="python of an environment with mmdet 3.3.0")
+    parser.add_argument("--tool", type=Path, required=True, help="the fixture tool's script")
+    parser.add_argument("--photos", type=Path, required=True, help=f"folder with {LANDSCAPE} and {PORTRAIT}")
+    arguments = parser.parse_args()
+    for row in ROWS:
+        environment = {**os.environ, **row.environment, "REF_OUT": str(arguments.fixtures)}
+        fixture = arguments.fixtures / row.name
+        if not (fixture / "meta.json").exists():
+            _run(environment, arguments.reference, arguments.tool, row.tool, arguments.photos / row.picture)
+        if not (fixture / "rounding.txt").exists():
+            probe = Path(__file__).with_name("reference_rounding.py")
+            said = _run(environment, arguments.reference, probe, arguments.tool.parent, row.tool, fixture)
+            (fixture / "rounding.txt").write_text(said.splitlines()[-1])
+        moved = float((fixture / "rounding.txt").read_text())
+        print(
+            f"{row.name}: {moved:.1e}{'' if moved <= ROUNDING_ALLOWED else ' hinges on rounding: try the next seed'}",
+            flush=True,
+        )
+    return 0
+
+
+def _run(environment: dict[str, str], *command: Path | str) -> str:
+    return subprocess.run(
+        [str(part) for part in command], check=True, env=environment, capture_output=True, text=True
+    ).stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Parity with stock mmdet for every network of `matrix.ROWS`, in both published layouts and both exported forms.
+
+    python benchmarks/parity_matrix.py FIXTURES [-o RESULTS.json] [--page docs/parity.md]
+
+FIXTURES holds what `matrix.py` made. Exit status 1 where a row does not hold. `--page` writes the table of the docs from
+RESULTS.json, without measuring again where FIXTURES is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from matrix import PORTRAIT, ROWS, STANDARD, Row
+from parity_reference import IOU_REQUIRED, LAYOUTS, SCORE_TOLERANCE, measure
+from record import write_record
+
+FORMS = (*((layout, False) for layout in LAYOUTS), ("official", True))
+NAMES = {"solo_r50": "SOLO", "decoupled_solo_r50": "Decoupled", "decoupled_solo_light_r50": "Decoupled Light"}
+
+
+def main() -> int:
+    """Measure and write; or only write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("fixtures", type=Path, nargs="?")
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/parity_matrix.json"))
+    parser.add_argument("--page", type=Path)
+    arguments = parser.parse_args()
+    if arguments.fixtures:
+        rows = [_measured(arguments.fixtures, row) for row in ROWS]
+        write_record(arguments.output, {"rows": rows})
+    record = json.loads(arguments.output.read_text())
+    if arguments.page:
+        arguments.page.write_text(page(record))
+    return 0 if all(form["holds"] for row in record["rows"] for form in row["forms"]) else 1
+
+
+def _measured(fixtures: Path, row: Row) -> dict[str, Any]:
+    forms = []
+    for layout, single_file in FORMS:
+        figures = measure(fixtures / row.name, layout, single_file)
+        print(row.name, layout, figures["form"], figures["matched"], figures["min_iou"], figures["holds"], flush=True)
+        forms.append(figures)
+    return {"name": row.name, "forms": forms}
+
+
+def page(record: dict[str, Any]) -> str:
+    """The docs page, in Markdown."""
+    networks = {row.name: row for row in ROWS}
+    lines = [
+        "# Parity with the reference",
+        "",
+        "Every network that `solo export` reads, against stock mmdet 3.3.0 on the same weights and picture: seeded random weights "
+        "that find up to 100 objects, saved in both published key layouts. Each checkpoint was exported by `solo export` and run "
+        "as it is used: the bundle through the server's pipeline, the single file in plain ONNX Runtime, on a CPU in fp32.",
+        "",
+        f"A row holds when every instance has a partner of its label with a mask IoU of at least {IOU_REQUIRED} and a score that "
+        f"differs by at most {SCORE_TOLERANCE:g}, and (bundles) the candidates are the same set, but for scores within 1e-5 of the "
+        "threshold.",
+        "",
+        "| network | classes | grids | input | picture | instances | mmdet layout | official layout | single file | lowest IoU | "
+        "largest score difference |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [_line(networks[row["name"]], row["forms"]) for row in record["rows"]]
+    return "\n".join([*lines, "", *_how(record), ""])
+
+
+def _line(row: Row, forms: list[dict[str, Any]]) -> str:
+    dcn = " DCN" if row.tool.endswith("_dcn") else ""
+    h, w = forms[0]["input"]
+    cells = [
+        f"{NAMES[row.tool.removesuffix('_dcn')]}{dcn} R{row.depth}",
+        str(row.classes),
+        "40 36 24 16 12" if row.grids == STANDARD else " ".join(map(str, row.grids)),
+        f"{w}x{h}",
+        "portrait" if row.picture == PORTRAIT else "landscape",
+        str(forms[0]["instances"]),
+        *(f"{'holds' if form['holds'] else '**differs**'} ({form['matched']})" for form in forms),
+        f"{min(form['min_iou'] for form in forms):.4f}",
+        f"{max(form['max_score_difference'] for form in forms):.1e}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _how(record: dict[str, Any]) -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    machine = f"{record['hardware']['cpu']}, {record['hardware']['cores']} cores, no GPU"
+    return [
+        "In brackets: instances matched. DCN: deformable stages 2 to 4; Light also in the towers. mmdet has no deformable R18. The "
+        "input is the padded size; 852 pixels of longer side is SOLO-512's.",
+        "",
+        f"Made by `{record['command']}` at commit {record['commit']}, {machine}; {versions}. All figures: "
+        "[parity_matrix.json](../benchmarks/results/parity_matrix.json). The fixtures are made by `benchmarks/matrix.py` with a "
+        "script that runs stock mmdet.",
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Which range of values each tensor takes on pictures, for `quantize`.
+
+A sample of values is drawn from every picture inside the graph, so that memory does not grow with the size of the maps; the range
+chosen is the one that rounds the sample to 8 bits with the least squared error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from solo_export.quantize import points, scale_and_zero
+
+VALUES_PER_PICTURE = 1024
+VALUES_FOR_SEARCH = 200_000
+SHRINKS = np.linspace(1.0, 0.3, 29)
+
+Feeds = Mapping[str, NDArray[Any]]
+
+
+class Calibrator:
+    """Collects values of every tensor that `quantize.points` names; feed pictures with `run`, then ask for `ranges`."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._names = points(model)
+        self._outputs = [o.name for o in model.graph.output]
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        graph = _sampled(model, self._names).SerializeToString()
+        self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._values: dict[str, list[NDArray[np.float32]]] = {name: [] for name in self._names}
+
+    def run(self, feeds: Feeds) -> Sequence[NDArray[np.float32]]:
+        """Run one picture and keep a sample of its values; returns the graph's own outputs."""
+        found = cast(list[NDArray[np.float32]], self._session.run(None, dict(feeds)))
+        own = len(self._outputs)
+        for name, values in zip(self._names, found[own:], strict=True):
+            self._values[name].append(values)
+        return found[:own]
+
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Best range of every tensor; call after at least one picture."""
+        return {name: best_range(np.concatenate(values)) for name, values in self._values.items()}
+
+
+def best_range(values: NDArray[np.float32]) -> tuple[float, float]:
+    """`(low, high)` that loses least, squared, when `values (n,)` are rounded to uint8 within it."""
+    step = max(1, len(values) // VALUES_FOR_SEARCH)
+    sample = values[::step]
+    low, high = float(min(values.min(), 0.0)), float(max(values.max(), 0.0))
+    best = (np.inf, low, high)
+    for shrink in SHRINKS:
+        scale, zero = scale_and_zero(low * shrink, high * shrink)
+        rounded = np.clip(np.rint(sample / np.float32(scale)) + zero, 0, 255)
+        loss = float(np.square((rounded - zero) * np.float32(scale) - sample, dtype=np.float32).mean(dtype=np.float64))
+        best = min(best, (loss, low * shrink, high * shrink))
+    return best[1], best[2]
+
+
+def _sampled(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """The graph with, for each name, an output of evenly spaced values of that tensor."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    constants = {"flat": [-1], "zero": [0], "one": [1], "two": [2], "share": [2 * VALUES_PER_PICTURE]}
+    for key, value in constants.items():
+        graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), f"calibrate.{key}"))
+    for i, name in enumerate(names):
+        graph.node.extend(_sampling_nodes(f"calibrate.{i}", name))
+        graph.output.append(helper.make_tensor_value_info(f"calibrate.{i}", TensorProto.FLOAT, [f"n_{i}"]))
+    return result
+
+
+def _sampling_nodes(out: str, name: str) -> list[onnx.NodeProto]:
+    """Every k-th value, k odd so that a column of pixels is not all that is seen."""
+    c, steps = "calibrate.", [f"{out}.{k}" for k in ("flat", "count", "share", "even", "step")]
+    flat, count, share, even, step = steps
+    return [
+        helper.make_node("Reshape", [name, f"{c}flat"], [flat]),
+        helper.make_node("Shape", [flat], [count]),
+        helper.make_node("Div", [count, f"{c}share"], [share]),
+        helper.make_node("Mul", [share, f"{c}two"], [even]),
+        helper.make_node("Add", [even, f"{c}one"], [step]),
+        helper.make_node("Slice", [flat, f"{c}zero", count, f"{c}zero", step], [out]),
+    ]

@@ -1,0 +1,209 @@
+"""One export from beginning to end: precision, check on pictures, mask AP, and only then the file.
+
+source ─► graphs in the precision asked for ─► bundle or single file, in memory ─► compared with the original ─► written
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime as ort
+from onnx import helper
+from solo_models.bundle import MANIFEST, BundleContent, as_bundle, write_bundle
+from solo_server.engine.ort import OrtEngine
+from solo_server.pipeline import Pipeline
+
+from solo_export.accuracy import mask_ap, read_annotations, segment_all
+from solo_export.pictures import find_pictures
+from solo_export.precision import Precision, to_precision
+from solo_export.single import single_file_model
+from solo_export.source import Source
+from solo_export.verify import PictureReport, Segmenter, compare, of_pipeline, of_single_file
+
+TOLERANCES: Mapping[Precision, float] = {"fp32": 2.0, "fp16": 5.0, "int8": 20.0}  # percent of agreement on pictures
+TOLERANCE_AP = 1.0  # points of mask AP
+CALIBRATION_PICTURES, CHECKED_PICTURES = 200, 32
+
+Say = Callable[[str], None]
+
+
+class TargetError(ValueError):
+    """The place to write to is taken, cannot be written, or does not go with the form that is asked for."""
+
+
+class OutOfTolerance(ValueError):
+    """The export loses more than allowed; nothing is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is asked for. pictures, calibration: folders, `None` for the built-in pictures; tolerance: percent, `None`: default."""
+
+    output: Path
+    precision: Precision = "fp32"
+    single_file: bool = False
+    overwrite: bool = False
+    calibration: Path | None = None
+    pictures: Path | None = None
+    annotations: Path | None = None
+    tolerance: float | None = None
+    extra_files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def export(source: Source, order: Order, say: Say) -> BundleContent:
+    """Make, check and write; returns what was made.
+
+    Raises:
+        TargetError: see `check_target`.
+        OutOfTolerance: the export finds other things than the original, or mask AP falls.
+        PicturesError, AnnotationsError, HalfPrecisionError, BundleError: see where they are defined.
+    """
+    check_target(order)
+    content = prepare_content(source, order)
+    if order.precision != "fp32":
+        say(f"made the graphs {order.precision}")
+    pipeline = _pipeline(content)
+    model = _single_file(content) if order.single_file else None
+    report = _compare(source, of_single_file(model) if model else of_pipeline(pipeline), order)
+    _tell(report, say)
+    mask_aps = _mask_aps(source, pipeline, order)
+    if mask_aps:
+        say(f"mask AP {100 * mask_aps['before']:.1f} before, {100 * mask_aps['after']:.1f} after")
+    _check_tolerance(report, mask_aps, order)
+    content.parity.update({"pictures": report.to_dict(), **({"mask_ap": mask_aps} if mask_aps else {})})
+    if model:
+        _write_single_file(order.output, model, content)
+    else:
+        write_bundle(order.output, content, overwrite=order.overwrite)
+    return content
+
+
+def check_target(order: Order) -> None:
+    """Before any work: is there a place for the result?
+
+    Raises:
+        TargetError: it exists, cannot be written, or has the wrong ending.
+    """
+    output = order.output
+    if order.single_file != (output.suffix == ".onnx"):
+        raise TargetError(f"{output}: --single-file goes with a name that ends in .onnx, and only that")
+    if output.exists():
+        if not order.overwrite:
+            raise TargetError(f"{output} exists already; --force replaces it")
+        if output.is_dir() and not (output / MANIFEST).exists():
+            raise TargetError(f"{output} is a folder but no bundle; it is not replaced")
+    parent = next(p for p in output.absolute().parents if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise TargetError(f"{output}: cannot be written: {parent} is no folder that may be written to")
+
+
+def prepare_content(source: Source, order: Order) -> BundleContent:
+    """The bundle in the precision asked for, not yet compared on pictures."""
+    calibration = find_pictures(order.calibration, CALIBRATION_PICTURES)
+    graphs = to_precision(source.graphs, order.precision, calibration)
+    parity: dict[str, Any] = {
+        "against": source.against,
+        "runtime": f"onnxruntime {ort.__version__} on a CPU",
+        "graphs": source.parity,
+    }
+    if order.precision == "int8":
+        parity["calibration"] = {"source": calibration.source, "pictures": len(calibration.paths)}
+    return BundleContent(
+        name=source.name,
+        spec=graphs.spec,
+        categories=graphs.categories.SerializeToString(),
+        masks=graphs.masks.SerializeToString(),
+        kernels=graphs.kernels,
+        provenance=source.provenance,
+        parity=parity,
+        precision=order.precision,
+        extra_files=order.extra_files,
+    )
+
+
+def _pipeline(content: BundleContent) -> Pipeline:
+    bundle = as_bundle(content)
+    return Pipeline(bundle, OrtEngine(bundle))
+
+
+def _single_file(content: BundleContent) -> onnx.ModelProto:
+    categories, masks = (onnx.ModelProto.FromString(graph) for graph in (content.categories, content.masks))
+    return single_file_model(content.spec, categories, masks, content.kernels, {})
+
+
+def _compare(source: Source, exported: Segmenter, order: Order) -> PictureReport:
+    pictures = find_pictures(order.pictures, CHECKED_PICTURES)
+    prepared = pictures.prepared(source.graphs.spec.preprocess)
+    return compare(source.original, exported, prepared, source=pictures.source, lossless=order.precision == "fp32")
+
+
+def _tell(report: PictureReport, say: Say) -> None:
+    say(
+        f"compared on {report.pictures} {report.source} pictures: {report.matched} of {report.instances} instances matched, "
+        f"{report.extra} extra, mean mask IoU {report.mean_mask_iou:.4f}, scores differ by up to {report.max_score_difference:.1e}"
+    )
+    if report.instances == 0:
+        say("nothing was found on these pictures, which proves little; --pictures DIR takes yours")
+
+
+def _mask_aps(source: Source, exported: Pipeline, order: Order) -> dict[str, float | int]:
+    """Mask AP of the fp32 graphs and of the export, 0..1; empty without annotations."""
+    if order.annotations is None or order.pictures is None:
+        return {}
+    truth = read_annotations(order.annotations)
+    plain = _pipeline(prepare_content(source, Order(order.output)))
+    before = mask_ap(truth, segment_all(plain, truth, order.pictures, "mask AP of fp32"))
+    after = before
+    if order.precision != "fp32":
+        after = mask_ap(truth, segment_all(exported, truth, order.pictures, f"mask AP of {order.precision}"))
+    return {"pictures": len(truth.imgs), "before": round(before["AP"], 4), "after": round(after["AP"], 4)}
+
+
+def _check_tolerance(report: PictureReport, mask_aps: Mapping[str, float | int], order: Order) -> None:
+    if mask_aps:
+        lost, limit = 100 * (mask_aps["before"] - mask_aps["after"]), order.tolerance
+        limit = TOLERANCE_AP if limit is None else limit
+        if lost > limit:
+            raise OutOfTolerance(f"loses {lost:.1f} points of mask AP, more than {limit:g}; nothing is written")
+        return
+    lost = 100 * (1 - report.agreement)
+    limit = TOLERANCES[order.precision] if order.tolerance is None else order.tolerance
+    if lost > limit:
+        raise OutOfTolerance(
+            f"agrees with {report.source} pictures to {report.agreement:.1%} only, {lost:.1f} lost, more than {limit:g} percent; "
+            "nothing is written (--tolerance allows more, --annotations judges by mask AP)"
+        )
+
+
+def _write_single_file(target: Path, model: onnx.ModelProto, content: BundleContent) -> None:
+    """Write with its metadata; complete or not at all."""
+    spec = content.spec
+    metadata = {
+        "format": "solo-single-file",
+        "format_version": "1",
+        "name": content.name,
+        "precision": content.precision,
+        "class_names": json.dumps(spec.class_names),
+        "preprocess": json.dumps(asdict(spec.preprocess)),
+        "spec": json.dumps(spec.to_dict()),
+        "provenance": json.dumps(content.provenance),
+        "parity": json.dumps(content.parity),
+    }
+    helper.set_model_props(model, metadata)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as scratch:
+        try:
+            scratch.write(model.SerializeToString())
+            scratch.flush()
+            os.chmod(scratch.name, 0o644)
+            os.replace(scratch.name, target)
+        except BaseException:
+            os.unlink(scratch.name)
+            raise

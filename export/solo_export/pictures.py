@@ -1,0 +1,59 @@
+"""The pictures on which an export is calibrated and checked: a folder's, or two that travel with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from solo_models.spec import PreprocessSpec
+from solo_server.errors import RequestError
+from solo_server.image import ImageLimits, decode, prepare
+from solo_server.types import PreparedPicture
+
+BUILT_IN = Path(__file__).parent / "pictures"
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif")
+
+
+class PicturesError(ValueError):
+    """A folder that is not there, or holds no picture that can be decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureSet:
+    """Files to go through, in order of name. source: how reports call them."""
+
+    source: str
+    paths: tuple[Path, ...]
+
+    def prepared(self, spec: PreprocessSpec) -> Iterator[PreparedPicture]:
+        """Each picture as the server would prepare it, wanted back at the network's own size.
+
+        Raises:
+            PicturesError: a file cannot be decoded; its name is told.
+        """
+        for path in self.paths:
+            try:
+                rgb = decode(path.read_bytes(), ImageLimits())
+            except RequestError as problem:
+                raise PicturesError(f"{path.name}: {problem.detail}") from problem
+            picture = prepare(rgb, spec)
+            yield replace(picture, geometry=replace(picture.geometry, original_hw=picture.geometry.resized_hw))
+
+
+def find_pictures(folder: Path | None, limit: int) -> PictureSet:
+    """At most `limit` pictures of a folder and those below it, evenly spaced in order of name; `None`: the built-in ones.
+
+    Raises:
+        PicturesError: no such folder, or no pictures in it.
+    """
+    if folder is None:
+        return PictureSet("built-in", tuple(sorted(BUILT_IN.glob("*.jpg"))))
+    if not folder.is_dir():
+        raise PicturesError(f"{folder}: is no folder")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise PicturesError(f"{folder}: holds no pictures ({', '.join(SUFFIXES)})")
+    step = max(1.0, len(found) / limit)
+    chosen = [found[int(i * step)] for i in range(min(limit, len(found)))]
+    return PictureSet(folder.name, tuple(chosen))

@@ -1,0 +1,47 @@
+"""float32 graphs to those of another precision; INT8 takes pictures to see which values occur."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from solo_export.calibrate import Calibrator
+from solo_export.half import halve
+from solo_export.onnx import Graphs
+from solo_export.pictures import PictureSet
+from solo_export.quantize import quantise
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+def to_precision(graphs: Graphs, precision: Precision, calibration: PictureSet) -> Graphs:
+    """The graphs in `precision`; `calibration` is looked at for int8 only.
+
+    Raises:
+        HalfPrecisionError: a weight is beyond float16.
+        PicturesError: a calibration picture cannot be decoded.
+    """
+    if precision == "fp16":
+        return replace(graphs, categories=halve(graphs.categories), masks=halve(graphs.masks))
+    if precision == "int8":
+        return _to_int8(graphs, calibration)
+    return graphs
+
+
+def _to_int8(graphs: Graphs, pictures: PictureSet) -> Graphs:
+    categories, masks = Calibrator(graphs.categories), Calibrator(graphs.masks)
+    prepared = pictures.prepared(graphs.spec.preprocess)
+    for picture in tqdm(prepared, total=len(pictures.paths), desc="calibration", file=sys.stderr, mininterval=0.5):
+        image_hw = np.array([picture.geometry.resized_hw], np.int64)
+        _, *levels = categories.run({"images": picture.pixels[None], "image_hw": image_hw})
+        for level in levels:
+            masks.run({"level": level})
+    return replace(
+        graphs,
+        categories=quantise(graphs.categories, categories.ranges()),
+        masks=quantise(graphs.masks, masks.ranges()),
+    )

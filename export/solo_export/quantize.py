@@ -1,0 +1,178 @@
+"""Static INT8: a graph pass that puts QuantizeLinear/DequantizeLinear pairs around convolutions, given ranges of activations.
+
+requires: a float32 graph of ours whose convolution weights are initialisers; a `(low, high)` range for every name of `points`.
+call: `quantise(model, ranges)`.
+ensures: same inputs and outputs; weights of quantised convolutions are int8, per output channel; activations uint8, per tensor.
+
+Where a convolution is followed by Relu or Clip, the pair stands behind that. Weights take 7 bits: without VNNI instructions x86
+adds pairs of products in 16 bits, which 8-bit weights overflow (ONNX Runtime documentation, quantization, "reduce_range").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+WEIGHT_LIMIT = 63
+ACTIVATIONS = ("Relu", "Clip")
+KEEP_FLOAT = ("coordinates", ".offset", "categories.")  # tiny, or where small errors move results: see docs/export.md
+
+Ranges = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class QuantisedConv:
+    """A convolution that becomes INT8: its node, the tensor that it reads, and the one that is rounded behind it."""
+
+    node: onnx.NodeProto
+    input: str
+    output: str
+
+
+def points(model: onnx.ModelProto) -> list[str]:
+    """Names of the tensors whose ranges `quantise` needs."""
+    found = (name for conv in _convolutions(model) for name in (conv.input, conv.output))
+    return list(dict.fromkeys(found))
+
+
+def quantise(model: onnx.ModelProto, ranges: Ranges) -> onnx.ModelProto:
+    """A copy of `model` with INT8 convolutions.
+
+    Raises:
+        KeyError: a range is missing.
+        onnx.checker.ValidationError: the result is malformed (an error of the exporter).
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    _Pass(result, ranges).run()
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+class _Pass:
+    def __init__(self, model: onnx.ModelProto, ranges: Ranges) -> None:
+        self._graph, self._ranges = model.graph, ranges
+        self._convolutions = _convolutions(model)
+        self._weights = {t.name: t for t in model.graph.initializer}
+        self._constants: dict[str, onnx.TensorProto] = {}
+
+    def run(self) -> None:
+        produced = {conv.output for conv in self._convolutions}
+        read = {conv.input for conv in self._convolutions} | produced
+        pairs = {name: self._pair(name) for name in read}
+        for node in self._graph.node:
+            is_conv = any(node is conv.node for conv in self._convolutions)
+            for i, name in enumerate(node.input):
+                if name in pairs and (name in produced or (is_conv and i == 0) or node.op_type == "Add"):
+                    node.input[i] = _dequantised(name)
+        for conv in self._convolutions:
+            self._quantise_weights(conv)
+        self._insert(pairs)
+        self._collect()
+
+    def _pair(self, name: str) -> list[onnx.NodeProto]:
+        low, high = self._ranges[name]
+        scale, zero = scale_and_zero(low, high)
+        self._constants[f"{name}.scale"] = _tensor(f"{name}.scale", np.float32(scale))
+        self._constants[f"{name}.zero"] = _tensor(f"{name}.zero", np.uint8(zero))
+        return _quantise_nodes(name, f"{name}.scale", f"{name}.zero")
+
+    def _quantise_weights(self, conv: QuantisedConv) -> None:
+        """Weights to int8 and, where there is a bias, bias to int32 in units of input scale times weight scale."""
+        name = conv.node.input[1]
+        weight = numpy_helper.to_array(self._weights[name]).astype(np.float64)
+        scale = weight_scales(weight)
+        shape = (-1, *[1] * (weight.ndim - 1))
+        rounded = np.clip(np.rint(weight / scale.reshape(shape)), -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
+        conv.node.input[1] = self._dequantise(name, rounded, scale.astype(np.float32))
+        if len(conv.node.input) > 2:
+            bias_name = conv.node.input[2]
+            bias = numpy_helper.to_array(self._weights[bias_name]).astype(np.float64)
+            unit = (scale.astype(np.float32) * np.float32(scale_and_zero(*self._ranges[conv.input])[0])).astype(
+                np.float64
+            )
+            limit = 2.0**31 - 1
+            whole = np.clip(np.rint(bias / unit), -limit, limit).astype(np.int32)
+            conv.node.input[2] = self._dequantise(bias_name, whole, unit.astype(np.float32))
+
+    def _dequantise(self, name: str, values: NDArray[np.generic], scale: NDArray[np.float32]) -> str:
+        """Replace an initialiser by its rounded form; a name used twice is rounded once."""
+        out = _dequantised(name)
+        if f"{name}.quantised" not in self._constants:
+            self._constants[f"{name}.quantised"] = _tensor(f"{name}.quantised", values)
+            self._constants[f"{name}.scale"] = _tensor(f"{name}.scale", scale)
+            self._constants[f"{name}.zero"] = _tensor(f"{name}.zero", np.zeros(len(scale), values.dtype))
+            inputs = [f"{name}.quantised", f"{name}.scale", f"{name}.zero"]
+            node = helper.make_node("DequantizeLinear", inputs, [out], name=f"{name}.dequantise", axis=0)
+            self._graph.node.insert(0, node)
+        return out
+
+    def _insert(self, pairs: Mapping[str, list[onnx.NodeProto]]) -> None:
+        """Each pair directly behind the node that makes its tensor; pairs of graph inputs come first."""
+        ordered: list[onnx.NodeProto] = []
+        inputs = {i.name for i in self._graph.input}
+        for name in inputs & pairs.keys():
+            ordered += pairs[name]
+        for node in self._graph.node:
+            ordered.append(node)
+            for name in node.output:
+                ordered += pairs.get(name, [])
+        copied = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
+        del self._graph.node[:]
+        self._graph.node.extend(copied)
+
+    def _collect(self) -> None:
+        used = {name for node in self._graph.node for name in node.input}
+        kept = [onnx.TensorProto.FromString(t.SerializeToString()) for t in self._graph.initializer if t.name in used]
+        del self._graph.initializer[:]
+        self._graph.initializer.extend([*kept, *self._constants.values()])
+
+
+def scale_and_zero(low: float, high: float) -> tuple[float, int]:
+    """Step and zero point of uint8 that cover `low..high` and represent zero exactly."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = float(np.float32(max((high - low) / 255, 1e-12)))
+    return scale, int(np.clip(np.rint(-low / scale), 0, 255))
+
+
+def weight_scales(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One step an output channel, `(O,)`; `weight` is `(O, ...)`."""
+    largest = np.abs(weight).reshape(len(weight), -1).max(1)
+    scales: NDArray[np.float64] = np.maximum(largest / WEIGHT_LIMIT, 1e-12)
+    return scales
+
+
+def _convolutions(model: onnx.ModelProto) -> list[QuantisedConv]:
+    weights = {t.name for t in model.graph.initializer}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    found = []
+    for node in model.graph.node:
+        if node.op_type == "Conv" and node.input[1] in weights and not any(k in node.input[1] for k in KEEP_FLOAT):
+            behind = readers.get(node.output[0], [])
+            fused = len(behind) == 1 and behind[0].op_type in ACTIVATIONS
+            found.append(QuantisedConv(node, node.input[0], behind[0].output[0] if fused else node.output[0]))
+    return found
+
+
+def _quantise_nodes(name: str, scale: str, zero: str) -> list[onnx.NodeProto]:
+    rounded = f"{name}.uint8"
+    return [
+        helper.make_node("QuantizeLinear", [name, scale, zero], [rounded], name=f"{name}.quantise"),
+        helper.make_node("DequantizeLinear", [rounded, scale, zero], [_dequantised(name)], name=f"{name}.dequantise"),
+    ]
+
+
+def _dequantised(name: str) -> str:
+    return f"{name}.dequantised"
+
+
+def _tensor(name: str, values: NDArray[np.generic] | np.generic) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.asarray(values), name)

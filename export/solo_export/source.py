@@ -1,0 +1,116 @@
+"""What is exported: a trained checkpoint, or a float32 bundle that is to be had in another precision or form."""
+
+from __future__ import annotations
+
+import platform
+import zipfile
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from solo_models.bundle import CATEGORIES, MANIFEST, MASKS, Bundle, BundleError, read_bundle
+from solo_models.checkpoint import Checkpoint, adjusted, read_checkpoint
+from solo_models.spec import ModelSpec, SpecError
+from solo_server.engine.ort import OrtEngine
+from solo_server.pipeline import Pipeline
+
+from solo_export.onnx import Graphs, export_graphs
+from solo_export.parity import check_parity
+from solo_export.verify import Segmenter, of_network, of_pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A network in float32 graphs, and the original that every export of it is compared with.
+
+    parity: how the graphs compare with torch; against: what `original` is.
+    """
+
+    name: str
+    graphs: Graphs
+    provenance: dict[str, Any]
+    parity: dict[str, Any]
+    against: str
+    original: Segmenter
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a path is a bundle folder, or a zip that holds a manifest (checkpoints are zips too)."""
+    if path.is_dir():
+        return True
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return MANIFEST in archive.namelist()
+
+
+def from_checkpoint(checkpoint: Checkpoint, name: str) -> Source:
+    """Graphs of a checkpoint, checked against its network at several shapes.
+
+    Raises:
+        ParityError: the graphs do not answer as the network does.
+    """
+    graphs = export_graphs(checkpoint.network)
+    report = check_parity(checkpoint.network, graphs.categories, graphs.masks)
+    provenance = {
+        "checkpoint_sha256": checkpoint.sha256,
+        "layout": checkpoint.layout,
+        **({"training": checkpoint.provenance} if checkpoint.provenance else {}),
+        **made_with(),
+    }
+    return Source(
+        name, graphs, provenance, report.to_dict(), f"torch {torch.__version__}", of_network(checkpoint.network)
+    )
+
+
+def from_bundle(bundle: Bundle) -> Source:
+    """Graphs of a float32 bundle.
+
+    Raises:
+        BundleError: the bundle is not float32.
+    """
+    if bundle.precision != "fp32":
+        raise BundleError(f"{bundle.name}: is {bundle.precision}; other precisions are made from fp32 bundles")
+    categories, masks = (onnx.ModelProto.FromString(bundle.files[name]) for name in (CATEGORIES, MASKS))
+    graphs = Graphs(bundle.spec, categories, masks, bundle.kernels)
+    provenance = {**bundle.provenance, "bundle_version": bundle.version, **made_with()}
+    original = of_pipeline(Pipeline(bundle, OrtEngine(bundle)))
+    parity = bundle.parity.get("graphs", {})
+    return Source(bundle.name, graphs, provenance, parity, f"fp32 bundle {bundle.name} {bundle.version}", original)
+
+
+def open_source(path: Path, class_names: tuple[str, ...] | None, size: tuple[int, int] | None) -> Checkpoint | Bundle:
+    """Read a checkpoint or a bundle; names and size replace those in the file.
+
+    Raises:
+        CheckpointError, BundleError: see `read_checkpoint` and `read_bundle`.
+    """
+    if not is_bundle(path):
+        return read_checkpoint(path, class_names=class_names, size=size)
+    bundle = read_bundle(path)
+    try:
+        return replace(bundle, spec=adjusted(bundle.spec, class_names, size))
+    except SpecError as problem:
+        raise BundleError(str(problem)) from problem
+
+
+def describe(spec: ModelSpec) -> str:
+    """One line: what network this is."""
+    size = f"{spec.preprocess.long_side}x{spec.preprocess.short_side}"
+    stages = f", deformable stages {spec.deformable_stages}" if spec.deformable_stages else ""
+    towers = " and towers" if spec.deformable_towers else ""
+    return (
+        f"{spec.variant} {spec.backbone}{stages}{towers}, {spec.num_classes} classes, grids {spec.grids}, input {size}"
+    )
+
+
+def made_with() -> dict[str, Any]:
+    """When and by which tools; no GPU takes part in an export."""
+    return {
+        "exported": datetime.now(UTC).isoformat(timespec="seconds"),
+        "tools": {"python": platform.python_version(), "torch": torch.__version__, "onnx": onnx.__version__},
+        "ran_on_gpu": False,
+    }

@@ -1,0 +1,363 @@
+"""`solo inspect`: what a checkpoint, bundle, ONNX file or engine is, recognised by its content. Nothing in a file is executed.
+
+Each kind has one function that gathers JSON-ready facts; `--json` prints them, else they are laid out in lines. torch and onnx
+are imported by the functions that read checkpoints and ONNX files and nowhere else, so that bundles and engines can be looked
+at where neither is installed. A graph's inputs and outputs are therefore read here, from the bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import re
+import shlex
+import sys
+import textwrap
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from solo_models.bundle import CATEGORIES, MANIFEST, MASKS, BundleError, read_bundle
+from solo_models.engine_file import BARE_PLAN_MAGIC, MAGIC, EngineFileError, describe_engine
+from solo_models.spec import ModelSpec
+
+MAX_ONNX_BYTES = 2 << 30
+LINE_LENGTH = 110
+SHOWN_ITEMS = 8
+SHOWN_CHARACTERS = 160
+SHOWN_REASON = 400  # zipfile quotes kilobytes of a damaged file
+
+# fmt: off
+_DTYPES = (  # TensorProto.DataType of onnx.proto, from 1 on
+    "float32", "uint8", "int8", "uint16", "int16", "int32", "int64", "string", "bool", "float16", "float64", "uint32", "uint64",
+    "complex64", "complex128", "bfloat16", "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz", "uint4", "int4",
+    "float4e2m1",
+)
+# fmt: on
+_PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
+_NEVER_ON_GPU = "the graphs keep to operators that TensorRT 10.4 lists; never run on a GPU"
+
+Facts = dict[str, Any]
+
+
+class InspectError(ValueError):
+    """A file of no kind that we know, or one that is damaged or that cannot be read here."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `solo inspect`."""
+    parser.add_argument("file", type=Path, help="a checkpoint, a bundle (folder or zip), an ONNX file or an engine")
+    parser.add_argument("--json", action="store_true", help="print one JSON object with the same facts")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit status 0 when the facts are printed, 2 when there are none."""
+    path: Path = arguments.file
+    try:
+        facts = inspect_file(path)
+        text = _json(facts) if arguments.json else "\n".join(_lines(facts))
+    except (InspectError, BundleError, EngineFileError, OSError, RecursionError) as problem:
+        reason = " ".join(str(problem).removeprefix(f"{path}: ").split())[:SHOWN_REASON]
+        print(_printable(f"solo inspect: {path}: {reason}"), file=sys.stderr)
+        return 2
+    print(text)
+    return 0
+
+
+def inspect_file(path: Path) -> Facts:
+    """All that a file tells of itself; `kind`, the first entry, is `checkpoint`, `bundle`, `onnx` or `engine`.
+
+    Raises:
+        InspectError: no such file, of no known kind, damaged, or the package that reads it is not installed.
+        BundleError, EngineFileError: a bundle or an engine that is damaged, or newer than this program.
+        OSError: the file cannot be opened.
+    """
+    readers = {"bundle": _bundle, "checkpoint": _checkpoint, "engine": describe_engine, "onnx": _onnx}
+    kind = _kind(path)
+    return {"kind": kind, "file": str(path), **readers[kind](path)}
+
+
+def _kind(path: Path) -> str:
+    if path.is_dir():
+        if not (path / MANIFEST).exists():
+            raise InspectError(f"is a folder without {MANIFEST}, hence no bundle")
+        return "bundle"
+    if not path.is_file():
+        raise InspectError("is neither a file nor a folder" if path.exists() else "does not exist")
+    with path.open("rb") as file:
+        head = file.read(16)
+    is_safetensors = head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32
+    if head.startswith(b"PK"):
+        return _zip_kind(path)
+    if head.startswith((MAGIC[:-1], BARE_PLAN_MAGIC)):
+        return "engine"
+    if is_safetensors or re.match(rb"\x80[\x01-\x05]", head):  # the latter: a pickle, torch's format before 1.6
+        return "checkpoint"
+    if re.match(
+        rb"\x08[\x01-\x7f][\x12\x1a\x22\x28\x32\x3a\x42]", head
+    ):  # ir_version, then another field of ModelProto
+        return "onnx"
+    raise InspectError("is no checkpoint, bundle, ONNX file or engine" if head else "is empty")
+
+
+def _zip_kind(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.split("/") for name in archive.namelist()]
+    except (zipfile.BadZipFile, NotImplementedError) as problem:
+        raise InspectError(f"is a damaged zip ({problem})") from problem
+    if [MANIFEST] in names:
+        return "bundle"
+    if any(parts[-1] == "data.pkl" for parts in names):
+        return "checkpoint"
+    raise InspectError(f"is a zip with neither {MANIFEST} (a bundle) nor data.pkl (a checkpoint)")
+
+
+def _checkpoint(path: Path) -> Facts:
+    try:
+        from solo_models.checkpoint import CheckpointError, read_checkpoint
+
+        try:
+            found = read_checkpoint(path)
+        except CheckpointError as problem:
+            raise InspectError(str(problem)) from problem
+    except ModuleNotFoundError as problem:
+        raise InspectError(_needs("a checkpoint", problem)) from problem
+    network = _network(found.network.spec)
+    target = path.stem if path.stem != path.name else f"{path.name}_bundle"
+    return {
+        "layout": found.layout,
+        "sha256": found.sha256,
+        "bytes": path.stat().st_size,
+        "tensors": sum(not name.endswith("num_batches_tracked") for name in found.network.state_dict()),
+        "parameters_millions": round(sum(p.numel() for p in found.network.parameters()) / 1e6, 3),
+        "export": f"solo export {shlex.quote(str(path))} -o {shlex.quote(target)} --size {network['input_size']}",
+        "network": network,
+        "provenance": found.provenance,
+    }
+
+
+def _needs(what: str, problem: ModuleNotFoundError) -> str:
+    return f"reading {what} needs {problem.name}: pip install 'solo-inference[export]'"
+
+
+def _network(spec: ModelSpec) -> Facts:
+    size = {"input_size": f"{spec.preprocess.long_side}x{spec.preprocess.short_side}"}
+    return {**size, "cells": spec.num_cells, "classes": spec.num_classes, **spec.to_dict()}
+
+
+def _bundle(path: Path) -> Facts:
+    try:
+        bundle = read_bundle(path)
+    except (zlib.error, RuntimeError) as problem:  # zipfile's words for damage, encryption and unknown compression
+        raise InspectError(f"cannot be unpacked ({problem})") from problem
+    ran_on_gpu = bundle.provenance.get("ran_on_gpu") is True
+    return {
+        "name": bundle.name,
+        "version": bundle.version,
+        "form": "folder" if path.is_dir() else "zip",
+        "precision": bundle.precision,
+        "network": _network(bundle.spec),
+        **{name: _ends(bundle.files[name], f"{name}: ") for name in (CATEGORIES, MASKS)},
+        "kernels": {"dtype": "float32", "shapes": {name: kernel.shape for name, kernel in bundle.kernels.items()}},
+        "files": {name: {"bytes": len(content)} for name, content in bundle.files.items()},
+        "provenance": bundle.provenance,
+        "parity": bundle.parity,
+        "runs_on": {
+            "ONNX Runtime, CPU": "yes",
+            "CUDA, TensorRT": "yes, it has run on a GPU" if ran_on_gpu else _NEVER_ON_GPU,
+        },
+    }
+
+
+def _onnx(path: Path) -> Facts:
+    size = path.stat().st_size
+    if size > MAX_ONNX_BYTES:
+        raise InspectError(f"has {size} bytes, an ONNX file at most {MAX_ONNX_BYTES}")
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf brings no types
+    except ModuleNotFoundError as problem:
+        raise InspectError(_needs("an ONNX file", problem)) from problem
+    content = path.read_bytes()
+    try:
+        model = onnx.load_model_from_string(content)
+    except DecodeError as problem:
+        raise InspectError("looks like an ONNX file, but is damaged or something else") from problem
+    bodies = list(_bodies(model))
+    operators, weights = Counter(node.op_type for body in bodies for node in body.node), _weights(bodies)
+    facts = {
+        "graph": model.graph.name,
+        "from_solo_export": model.producer_name == "solo export",
+        "producer": f"{model.producer_name} {model.producer_version}".strip() or "not named",
+        "opset": {opset.domain or "ai.onnx": opset.version for opset in model.opset_import},
+        "ir_version": model.ir_version,
+        "precision": _precision(operators, weights),
+        "bytes": size,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        **_ends(content),
+        "operators": {"nodes": operators.total(), "counts": dict(operators.most_common())},
+        "weights": weights,
+        "metadata": {entry.key: _parsed(entry.value) for entry in model.metadata_props},
+    }
+    if not _is_text(facts):
+        raise InspectError("holds names that are not UTF-8, hence is damaged")
+    return facts
+
+
+def _bodies(model: Any) -> Iterator[Any]:
+    """Whatever has nodes: the graph, local functions, and the branches and loop bodies in them."""
+    waiting = [model.graph, *model.functions]
+    while waiting:
+        yield (body := waiting.pop())
+        attributes = [attribute for node in body.node for attribute in node.attribute]
+        waiting += [inner for a in attributes for inner in (*a.graphs, *([a.g] if a.HasField("g") else []))]
+
+
+def _weights(bodies: Iterable[Any]) -> Facts:
+    """Number and size of the tensors of each dtype, initialisers and `Constant` nodes, the dtype with most bytes first."""
+    found: dict[str, Counter[str]] = {}
+    for body in bodies:
+        constants = [a.t for node in body.node if node.op_type == "Constant" for a in node.attribute if a.HasField("t")]
+        for tensor in (*getattr(body, "initializer", ()), *constants):  # a function has none of its own
+            bits = int((re.findall(r"\d+", _dtype(tensor.data_type)) or [8])[0])
+            size = math.prod(tensor.dims) * bits // 8
+            found.setdefault(_dtype(tensor.data_type), Counter()).update(tensors=1, bytes=size)
+    return {dtype: dict(found[dtype]) for dtype in sorted(found, key=lambda dtype: -found[dtype]["bytes"])}
+
+
+def _precision(operators: Counter[str], weights: Facts) -> str:
+    """`int8` where activations are quantised, else the floating point type of most weights."""
+    if operators["QuantizeLinear"]:
+        return "int8"
+    return next((_PRECISIONS[dtype] for dtype in weights if dtype in _PRECISIONS), "unknown: no weights")
+
+
+def _parsed(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def _is_text(value: Any) -> bool:
+    """Whether no string is in fact bytes, which is how protobuf hands out what is not UTF-8."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_text(item) for key, item in value.items())
+    return not isinstance(value, bytes)
+
+
+def _ends(content: bytes, of: str = "") -> Facts:
+    """Inputs and outputs of a serialized ModelProto (field numbers of onnx.proto): name to dtype and shape."""
+    try:
+        graph = list(_fields(dict(_fields(memoryview(content)))[7]))
+        weights = {bytes(dict(_fields(v)).get(8, b"")) for n, v in graph if n == 5}  # old files list them as inputs too
+        ends = {"inputs": (_end(v) for n, v in graph if n == 11), "outputs": (_end(v) for n, v in graph if n == 12)}
+        return {
+            side: {name: end for name, end in found if name.encode() not in weights} for side, found in ends.items()
+        }
+    except (ValueError, LookupError, TypeError) as problem:
+        raise InspectError(f"{of}holds no ONNX graph, or a damaged one") from problem
+
+
+def _end(value_info: memoryview) -> tuple[str, Facts]:
+    named = dict(_fields(value_info))
+    tensor = dict(_fields(dict(_fields(named[2])).get(1, memoryview(b""))))  # empty: a sequence or a map
+    dims = [dict(_fields(dim)) for _, dim in _fields(tensor.get(2, memoryview(b"")))]
+    shape = [dim[1] if 1 in dim else bytes(dim.get(2, b"?")).decode() for dim in dims]
+    return bytes(named[1]).decode(), {"dtype": _dtype(tensor.get(1, 0)), "shape": shape}
+
+
+def _dtype(number: int) -> str:
+    return _DTYPES[number - 1] if 0 < number <= len(_DTYPES) else f"type {number}"
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
+    """Number and value of each field of a protobuf message: whole numbers as such, all else as its bytes."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        if tag & 7 == 0:
+            number, at = _varint(message, at)
+            yield tag >> 3, number
+            continue
+        size, at = _varint(message, at) if tag & 7 == 2 else ({1: 8, 5: 4}[tag & 7], at)
+        if at + size > len(message):
+            raise ValueError("a field goes beyond its message")
+        yield tag >> 3, message[at : at + size]
+        at += size
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    value = 0
+    for place in range(10):
+        value |= (message[at + place] & 127) << 7 * place
+        if message[at + place] < 128:
+            return value, at + place + 1
+    raise ValueError("a varint of more than ten bytes")
+
+
+def _json(facts: Facts) -> str:
+    """Strict JSON: NaN and infinities, which Python reads in manifests and writes, become texts."""
+    return json.dumps(json.loads(json.dumps(facts), parse_constant=str), indent=1)
+
+
+def _lines(facts: Facts) -> Iterator[str]:
+    """The facts for people: single ones first, then each group under its heading."""
+    yield from _aligned(_rows({k: v for k, v in facts.items() if not isinstance(v, dict)}))
+    for heading, group in facts.items():
+        if isinstance(group, dict):
+            yield from ("", heading, *_aligned(_rows(group, "  ") if group else [("  nothing recorded", "")]))
+
+
+def _rows(entries: Mapping[Any, Any], indent: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in entries.items():
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            value = dict(enumerate(value))
+        if isinstance(value, dict) and any(isinstance(v, dict) or len(str(v)) > 60 for v in value.values()):
+            yield f"{indent}{key}", ""
+            yield from _rows(value, indent + "  ")
+        else:
+            yield f"{indent}{key}", _text(str(key), value)
+
+
+def _aligned(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+    rows = [(_printable(label), text) for label, text in rows]
+    column = min(40, max((len(label) for label, text in rows if text), default=0) + 1)
+    for label, text in rows:
+        first, *more = textwrap.wrap(text, LINE_LENGTH - column) or [""]
+        yield f"{label:<{column}} {_printable(first)}".rstrip()
+        yield from (" " * (column + 1) + _printable(line) for line in more)
+
+
+def _text(key: str, value: Any, *, inside: bool = False) -> str:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case int() if key.endswith("bytes"):
+            return f"{value / 1e6:.1f} MB" if value >= 1e5 else f"{value} bytes"
+        case float():
+            return f"{value:.4g}"
+        case {"dtype": dtype, "shape": [*shape]}:
+            return f"{dtype} ({', '.join(map(str, shape))})"
+        case dict():
+            words = {k: _text(k, v, inside=True) for k, v in value.items()}
+            return ", ".join(word if k == "bytes" else f"{k} {word}" for k, word in words.items())
+        case list() | tuple() if inside and all(isinstance(side, int) for side in value):
+            return "x".join(map(str, value))
+        case list() | tuple():
+            more = [f"... ({len(value)} in all)"] if len(value) > SHOWN_ITEMS else []
+            text = ", ".join([_text("", item, inside=True) for item in value[:SHOWN_ITEMS]] + more)
+            return f"({text})" if inside else text or "none"
+    text = str(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}... ({len(text)} characters)"
+
+
+def _printable(text: str) -> str:
+    """Without control characters: what a file says must not reach into the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)

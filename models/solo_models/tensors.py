@@ -1,0 +1,173 @@
+"""A checkpoint file to named tensors: torch's zip and older format, and safetensors, in whatever wrapping they come.
+
+Nothing in a file is executed: torch files are read with `weights_only=True`. What training code leaves beside the tensors is
+allowed by name and harmless: numpy numbers and arrays (learning rates and counters in `meta`), and mmengine's history of
+the losses, for which an empty stand-in is made.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Where wrapped tensors lie, the first that is there wins. Frameworks that keep averaged weights beside raw ones come first;
+# mmengine and mmcv swap them on saving, so that their `state_dict` is the averaged one already.
+WRAPPINGS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "ema_state_dict")
+PREFIXES = ("module.", "_orig_mod.", "model.", "ema_model.")
+_PROVENANCE = ("mmdet_version", "mmcv_version", "mmengine_version", "epoch", "iter", "time", "experiment_name")
+
+
+class CheckpointError(ValueError):
+    """A file that holds no SOLO network that we know; the message says what was looked for or what is left over."""
+
+
+class _Ignored:
+    """Stands in for an object of training code that inference has no use for; keeps nothing of it."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, _: object) -> None: ...
+
+
+# Under the names that stand in files, of old and new numpy: what makes numbers and arrays; neither runs code from the file.
+_SCALAR, _ARRAY = np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]
+ALLOWED_GLOBALS: tuple[tuple[Any, str], ...] = (
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    (np.ndarray, "numpy.ndarray"),
+    (np.dtype, "numpy.dtype"),
+    *((type(np.dtype(kind)), f"numpy.dtypes.{type(np.dtype(kind)).__name__}") for kind in "?bhilBHILefd"),
+    (_Ignored, "mmengine.logging.history_buffer.HistoryBuffer"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensors:
+    """What a file holds. wrapping: where the tensors lay, "" for a bare state dict; meta: what stood beside them."""
+
+    tensors: dict[str, Tensor]
+    wrapping: str
+    meta: Mapping[str, Any]
+    spec: str | None
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names that the training code noted: mmdet 2.x and official `CLASSES`, mmdet 3.x `dataset_meta`."""
+        dataset = self.meta.get("dataset_meta")
+        within = dataset if isinstance(dataset, dict) else {}
+        for names in (self.meta.get("CLASSES"), within.get("classes"), within.get("CLASSES")):
+            if isinstance(names, list | tuple) and names and all(isinstance(n, str) for n in names):
+                return tuple(n.replace("_", " ") for n in names)
+        return None
+
+    @property
+    def provenance(self) -> dict[str, str | int]:
+        """Versions and progress of the training code, as far as noted."""
+        noted = {k: self.meta[k] for k in _PROVENANCE if isinstance(self.meta.get(k), str | int)}
+        return {k: v[:100] if isinstance(v, str) else v for k, v in noted.items()}
+
+
+def read_tensors(path: Path) -> StoredTensors:
+    """Read a file of any known format.
+
+    Raises:
+        CheckpointError: no such file, not a checkpoint, damaged, holding code, or without named tensors.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist or is no file")
+    content = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path.name} holds a {type(content).__name__}, not a dictionary of tensors")
+    wrapping = next((k for k in WRAPPINGS if _holds_tensors(content.get(k))), "")
+    inner = content[wrapping] if wrapping else content
+    tensors = {k: v for k, v in inner.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    if not tensors:
+        raise CheckpointError("holds no named tensors")
+    meta, spec = content.get("meta"), content.get("spec")
+    return StoredTensors(
+        _without_copies(_without_prefix(tensors)),
+        wrapping,
+        meta if isinstance(meta, dict) else {},
+        spec if isinstance(spec, str) else None,
+    )
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals([*ALLOWED_GLOBALS]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as problem:
+        raise CheckpointError(_refused(path, str(problem))) from problem
+    except Exception as problem:  # torch's reader answers damage with whatever it stumbles over, assertions included
+        raise CheckpointError(f"{path.name} cannot be read as a torch file: {_reason(problem)}") from problem
+
+
+def _refused(path: Path, said: str) -> str:
+    """What torch's restricted reader stumbled over, without its advice to read the file unrestricted."""
+    if found := re.search(r"GLOBAL (\S+)", said):
+        return (
+            f"{path.name} holds more than tensors: reading {found[1]} would run code from the file, which is not done"
+        )
+    return f"{path.name} is no torch file, or is damaged"
+
+
+def _is_safetensors(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(9)
+    return len(head) == 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            noted = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, ValueError, RuntimeError) as problem:
+        raise CheckpointError(f"{path.name} cannot be read as safetensors: {_reason(problem)}") from problem
+    return {"state_dict": tensors, "meta": _noted(noted), "spec": noted.get("spec")}
+
+
+def _noted(texts: Mapping[str, str]) -> dict[str, Any]:
+    """safetensors keeps text only: class names are a JSON list there, under `classes` or `CLASSES`."""
+    meta: dict[str, Any] = {k: v for k, v in texts.items() if k not in ("classes", "CLASSES")}
+    listed = texts.get("classes", texts.get("CLASSES"))
+    if listed is not None:
+        try:
+            meta["CLASSES"] = json.loads(listed)
+        except ValueError as problem:
+            raise CheckpointError(f"metadata.classes: must be a JSON list of names ({problem})") from problem
+    return meta
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, dict) and any(isinstance(v, Tensor) for v in value.values())
+
+
+def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Strip what wrapping modules put before every name; mmengine's averaged model counts its `steps` beside them."""
+    named = {k: v for k, v in tensors.items() if k != "steps"}
+    for prefix in PREFIXES:
+        if named and all(key.startswith(prefix) for key in named):
+            return _without_prefix({key.removeprefix(prefix): value for key, value in named.items()})
+    return named
+
+
+def _without_copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Drop mmcv's second set of weights, named `ema_` and the first's name with underscores; the first is the averaged one."""
+    copies = {"ema_" + key.replace(".", "_") for key in tensors}
+    return {key: value for key, value in tensors.items() if key not in copies}
+
+
+def _reason(problem: BaseException) -> str:
+    return (str(problem) or type(problem).__name__).splitlines()[0][:200]

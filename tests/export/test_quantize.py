@@ -1,0 +1,145 @@
+"""INT8: pairs stand where they should, rounding is what it says, and a quantised graph answers nearly as before."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from conftest import picture
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from solo_export.calibrate import Calibrator, best_range
+from solo_export.graph import GraphBuilder
+from solo_export.onnx import Graphs, export_graphs
+from solo_export.quantize import WEIGHT_LIMIT, points, quantise, scale_and_zero, weight_scales
+from solo_models.network import SoloNetwork
+
+
+def _two_convolutions() -> onnx.ModelProto:
+    """x -> convolution a -> Relu -> convolution b -> y, with round weights."""
+    g = GraphBuilder("two")
+    x = g.input("x", onnx.TensorProto.FLOAT, (1, 1, 4, 5))
+    a = g.conv(x, np.full((2, 1, 1, 1), [[[[1.0]]], [[[-63.0]]]]), np.array([0.4, -1.0]), "a")
+    b = g.conv(g.op("Relu", a), np.ones((1, 2, 3, 3)), None, "b", pads=[1] * 4)
+    g.output(b, "y", (1, 1, 4, 5))
+    return g.model()
+
+
+def _run(model: onnx.ModelProto, **feeds: NDArray[np.generic]) -> list[NDArray[np.float32]]:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    return list(ort.InferenceSession(model.SerializeToString(), options).run(None, feeds))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "zero"), [(0.0, 25.5, 0), (-25.5, 0.0, 255), (-5.1, 20.4, 51), (3.0, 25.5, 0), (-25.5, -9.0, 255)]
+)
+def test_a_range_is_divided_into_255_steps_and_holds_zero(low: float, high: float, zero: int) -> None:
+    assert scale_and_zero(low, high) == (pytest.approx(0.1), zero)
+
+
+def test_an_empty_range_does_not_divide_by_zero() -> None:
+    assert scale_and_zero(0.0, 0.0)[0] > 0
+    assert (weight_scales(np.zeros((2, 1, 3, 3))) > 0).all()
+
+
+def test_weights_have_a_step_for_each_output_channel() -> None:
+    weight = np.zeros((3, 2, 1, 1))
+    weight[0, 1], weight[1, 0], weight[2, 0] = 63, -126, 0.63
+    np.testing.assert_allclose(weight_scales(weight) * WEIGHT_LIMIT, [63, 126, 0.63])
+
+
+def test_the_rounded_tensor_behind_a_convolution_is_the_activations() -> None:
+    model = _two_convolutions()
+    relu = next(node for node in model.graph.node if node.op_type == "Relu")
+    last = [node for node in model.graph.node if node.op_type == "Conv"][-1]
+    assert points(model) == ["x", relu.output[0], last.output[0]]
+
+
+def test_values_on_the_steps_come_through_unchanged() -> None:
+    model = _two_convolutions()
+    x = np.arange(20, dtype=np.float32).reshape(1, 1, 4, 5)
+    names = points(model)
+    ranges = dict(zip(names, ((0.0, 255.0), (0.0, 127.5), (0.0, 255.0)), strict=True))
+    quantised = quantise(model, ranges)
+    (plain,), (rounded,) = _run(model, x=x), _run(quantised, x=x)
+    np.testing.assert_allclose(
+        rounded, plain, atol=1.4 + 1e-3
+    )  # nine taps, each 0.1 off its step, and half a step of the output
+    kinds = {t.name: t.data_type for t in quantised.graph.initializer}
+    assert kinds["a.weight.quantised"] == onnx.TensorProto.INT8
+    assert kinds["a.bias.quantised"] == onnx.TensorProto.INT32
+    weights = {t.name: numpy_helper.to_array(t) for t in quantised.graph.initializer}
+    assert weights["a.weight.quantised"].ravel().tolist() == [63, -63]
+    assert weights["a.bias.quantised"].tolist() == [round(0.4 * 63), -1]
+    assert "a.weight" not in weights
+
+
+def test_a_missing_range_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        quantise(_two_convolutions(), {"x": (0.0, 1.0)})
+
+
+def test_the_best_range_cuts_off_what_is_rare() -> None:
+    rng = np.random.default_rng(0)
+    common = rng.uniform(0, 1, 190_000).astype(np.float32)
+    assert best_range(common) == pytest.approx((0.0, 1.0), abs=0.01)
+    low, high = best_range(np.concatenate([common, np.float32([1.5])]))
+    assert low == 0.0
+    assert 0.95 < high < 1.4
+
+
+def test_values_are_drawn_from_all_of_a_tensor() -> None:
+    g = GraphBuilder("one")
+    x = g.input("x", onnx.TensorProto.FLOAT, (1, 1, "h", "w"))
+    g.output(g.conv(x, np.ones((1, 1, 1, 1)), None, "a"), "y", (1, 1, "h", "w"))
+    calibrator = Calibrator(g.model())
+    plane = np.zeros((1, 1, 300, 400), np.float32)
+    plane[..., 200:] = 2.0
+    outputs = calibrator.run({"x": plane})
+    np.testing.assert_array_equal(outputs[0], plane)
+    for low, high in calibrator.ranges().values():
+        assert (low, high) == pytest.approx((0.0, 2.0), abs=0.05)
+
+
+@pytest.fixture(scope="module")
+def graphs(network: SoloNetwork) -> tuple[Graphs, Graphs]:
+    """A network's graphs, and the same in INT8, calibrated on the picture that they are compared on."""
+    plain = export_graphs(network)
+    categories, masks = Calibrator(plain.categories), Calibrator(plain.masks)
+    _, *levels = categories.run(_feeds())
+    for level in levels:
+        masks.run({"level": level})
+    quantised = [quantise(plain.categories, categories.ranges()), quantise(plain.masks, masks.ranges())]
+    return plain, Graphs(plain.spec, *quantised, plain.kernels)
+
+
+def _feeds() -> dict[str, NDArray[np.generic]]:
+    return {"images": picture(128, 160)[None], "image_hw": np.array([[120, 160]], np.int64)}
+
+
+def test_a_quantised_network_answers_nearly_as_before(graphs: tuple[Graphs, Graphs]) -> None:
+    plain, rounded = (_run(g.categories, **_feeds()) for g in graphs)
+    for before, after in zip(plain[1:], rounded[1:], strict=True):
+        assert np.abs(after - before).mean() < 0.06 * np.abs(before).mean()
+    masks = [_run(g.masks, level=plain[1])[0] for g in graphs]
+    assert np.abs(masks[1] - masks[0]).mean() < 0.1 * np.abs(masks[0]).mean()
+
+
+def test_all_large_convolutions_are_quantised(graphs: tuple[Graphs, Graphs]) -> None:
+    _, quantised = graphs
+    for model in (quantised.categories, quantised.masks):
+        floats = {t.name for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) == 4}
+        convolved = {name for node in model.graph.node if node.op_type == "Conv" for name in node.input} & floats
+        assert all("coordinates" in name or name.startswith("categories.") for name in convolved)
+        assert [(o.domain, o.version) for o in model.opset_import] == [("", 17)]
+
+
+def test_a_quantised_graph_keeps_its_inputs_outputs_and_batches(graphs: tuple[Graphs, Graphs]) -> None:
+    plain, quantised = graphs
+    assert plain.categories.graph.input == quantised.categories.graph.input
+    assert plain.categories.graph.output == quantised.categories.graph.output
+    one = _feeds()
+    two = {name: np.concatenate([value, value]) for name, value in one.items()}
+    np.testing.assert_allclose(
+        _run(quantised.categories, **two)[0][1:], _run(quantised.categories, **one)[0], atol=1e-5
+    )

@@ -1,0 +1,535 @@
+"""`solo inspect` tells what a file is by its content, and answers what it cannot tell with one line and exit status 2."""
+
+import hashlib
+import json
+import os
+import pickle
+import shlex
+import shutil
+import struct
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from conftest import bundle_content, tiny_network
+from onnx import TensorProto, helper
+from solo_models import inspect
+from solo_models.bundle import BundleContent, read_bundle, write_bundle
+from solo_models.cli import main
+from solo_models.engine_file import EngineHeader, ShapeRange, write_engine
+from solo_models.network import SoloNetwork
+
+PLAN = b"ftrt: a plan"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What one call printed, in both forms."""
+
+    facts: dict[str, Any]
+    text: str
+
+    def line(self, key: str) -> str:
+        """The value behind the first line of that key."""
+        return next(
+            line.strip().removeprefix(key).strip() for line in self.text.splitlines() if line.split()[:1] == [key]
+        )
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[Path], Told]:
+    """`solo inspect` on a path, in both forms."""
+
+    def told(path: Path) -> Told:
+        printed = []
+        for options in ([], ["--json"]):
+            assert main(["inspect", str(path), *options]) == 0
+            out, err = capsys.readouterr()
+            assert err == ""
+            printed.append(out)
+        return Told(json.loads(printed[1]), printed[0])
+
+    return told
+
+
+@pytest.fixture
+def refuse(capsys: pytest.CaptureFixture[str]) -> Callable[[Path, str], None]:
+    """`solo inspect` on a path that it cannot tell: exit status 2, one line that says so, nothing else."""
+
+    def refused(path: Path, said: str) -> None:
+        for options in ([], ["--json"]):
+            assert main(["inspect", str(path), *options]) == 2
+            out, err = capsys.readouterr()
+            assert out == ""
+            assert err.startswith(f"solo inspect: {path}: ")
+            assert err.count("\n") == 1
+            assert err[:-1].isprintable()
+            assert len(err) < 600
+            assert said in err
+
+    return refused
+
+
+Tell = Callable[[Path], Told]
+Refuse = Callable[[Path, str], None]
+
+
+@pytest.fixture(scope="module")
+def rich() -> BundleContent:
+    """A bundle with everything that a manifest may say of itself."""
+    parity = {
+        "max_score_difference": 5.5e-7,
+        "shapes": [[1, 160, 224], [2, 224, 160]],
+        "pictures": {"astronaut.jpg": {"matched": 12, "lowest_mask_iou": 0.99912}, "cat.jpg": {"matched": 3}},
+        "mask_ap": {"fp32": {"ap": 16.3, "ap50": 36.2}, "fp16": {"ap": float("nan"), "ap50": 36.1}},
+        "passed": True,
+    }
+    provenance = {"checkpoint_sha256": "ab" * 32, "tools": {"python": "3.11.7", "onnx": "1.23"}, "ran_on_gpu": False}
+    card = {"MODEL_CARD.md": b"# card"}
+    return replace(bundle_content(tiny_network("solo")), parity=parity, provenance=provenance, extra_files=card)
+
+
+def _own_checkpoint(path: Path, **options: Any) -> Path:
+    network = tiny_network("decoupled")
+    spec, meta = json.dumps(network.spec.to_dict()), {"mmdet_version": "3.3.0", "epoch": 36}
+    torch.save({"spec": spec, "state_dict": network.state_dict(), "meta": meta}, path, **options)
+    return path
+
+
+def _engine(path: Path, **changes: Any) -> Path:
+    header = EngineHeader(
+        onnx_sha256="ab" * 32,
+        tensorrt_version="10.4.0.26",
+        compute_capability="7.0",
+        gpu_name="Tesla V100-SXM2-16GB",
+        precision="fp16",
+        profiles=({"images": ShapeRange((1, 512, 864, 3), (2, 512, 864, 3), (8, 512, 864, 3))},),
+        plan_bytes=len(PLAN),
+        plan_sha256=hashlib.sha256(PLAN).hexdigest(),
+    )
+    return write_engine(path, replace(header, **changes), PLAN)
+
+
+def _model(dtype: int = TensorProto.FLOAT, *nodes: onnx.NodeProto, **options: Any) -> onnx.ModelProto:
+    """One addition of 64 weights to `x`, and whatever else is asked for."""
+    add = helper.make_node("Add", ["x", "w"], ["y"])
+    x = helper.make_tensor_value_info("x", dtype, ["batch", 64])
+    y = helper.make_tensor_value_info("y", dtype, [None, 64])
+    weights = helper.make_tensor("w", dtype, [64], [0] * 64)
+    graph = helper.make_graph([add, *nodes], "tiny", [x], [y], [weights])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, **options)
+
+
+def _saved(path: Path, model: onnx.ModelProto) -> Path:
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+# --- checkpoints
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model.onnx"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_checkpoint_is_known_by_its_content(tell: Tell, tmp_path: Path, name: str, zipped: bool) -> None:
+    path = _own_checkpoint(tmp_path / name, _use_new_zipfile_serialization=zipped)
+    told = tell(path)
+    assert next(iter(told.facts)) == "kind"
+    assert (told.facts["kind"], told.line("kind")) == ("checkpoint", "checkpoint")
+    assert told.facts["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest() == told.line("sha256")
+
+
+def test_a_checkpoint_tells_its_network_and_where_it_came_from(tell: Tell, tmp_path: Path) -> None:
+    told = tell(_own_checkpoint(tmp_path / "model.pth"))
+    network, expected = told.facts["network"], tiny_network("decoupled")
+    assert told.facts["layout"] == told.line("layout") == "own"
+    assert (network["variant"], network["backbone"]) == ("decoupled", "resnet18")
+    assert (network["head_depth"], network["head_channels"], network["input_size"]) == (2, 32, "192x128")
+    assert told.line("grids") == "9, 8, 7, 6, 5"
+    assert told.line("classes") == "3"
+    assert told.line("class_names") == "cat, dog, traffic light"
+    assert told.facts["provenance"].items() >= {"mmdet_version": "3.3.0", "epoch": 36}.items()
+    assert told.line("mmdet_version") == "3.3.0"
+    millions = sum(p.numel() for p in expected.parameters()) / 1e6
+    assert told.facts["parameters_millions"] == pytest.approx(millions, abs=1e-3)
+    assert told.facts["tensors"] == sum("num_batches" not in k for k in expected.state_dict())
+
+
+def test_a_checkpoint_tells_a_command_that_exports_it(tell: Tell, tmp_path: Path) -> None:
+    path = _own_checkpoint(tmp_path / "my model.pth")
+    words = shlex.split(tell(path).facts["export"])
+    assert words == ["solo", "export", str(path), "-o", "my model", "--size", "192x128"]
+
+
+def test_the_suggested_bundle_is_never_the_checkpoint_itself(tell: Tell, tmp_path: Path) -> None:
+    assert "-o weights_bundle --size 192x128" in tell(_own_checkpoint(tmp_path / "weights")).facts["export"]
+
+
+def test_a_long_list_of_classes_is_shortened_for_people_only(
+    tell: Tell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = tiny_network("solo")
+    names = tuple(f"thing {i}" for i in range(3))
+    spec = json.dumps(replace(network.spec, class_names=names).to_dict())
+    torch.save({"spec": spec, "state_dict": network.state_dict()}, tmp_path / "a.pth")
+    monkeypatch.setattr(inspect, "SHOWN_ITEMS", 2)
+    told = tell(tmp_path / "a.pth")
+    assert told.line("class_names") == "thing 0, thing 1, ... (3 in all)"
+    assert told.facts["network"]["class_names"] == list(names)
+
+
+def test_a_checkpoint_that_is_no_solo_network_is_refused_in_the_readers_words(refuse: Refuse, tmp_path: Path) -> None:
+    torch.save({"state_dict": {"roi_head.weight": torch.ones(3)}}, tmp_path / "mask_rcnn.pth")
+    refuse(tmp_path / "mask_rcnn.pth", "holds no SOLO head")
+
+
+def test_safetensors_are_read_as_a_checkpoint(refuse: Refuse, tmp_path: Path) -> None:
+    header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    (tmp_path / "a").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    refuse(tmp_path / "a", "holds no SOLO head")
+
+
+class _Attack:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (self.target,)
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_checkpoint_is_refused_and_not_run(refuse: Refuse, tmp_path: Path, zipped: bool) -> None:
+    attack = {"state_dict": {"w": torch.ones(1)}, "meta": _Attack(str(tmp_path / "ran"))}
+    torch.save(attack, tmp_path / "evil.pth", _use_new_zipfile_serialization=zipped)
+    (tmp_path / "bare.pth").write_bytes(pickle.dumps(attack["meta"]))
+    for name in ("evil.pth", "bare.pth"):
+        refuse(tmp_path / name, name)
+    assert not (tmp_path / "ran").exists()
+
+
+# --- bundles
+
+
+@pytest.fixture(scope="module")
+def zipped(rich: BundleContent, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("zipped") / "b.zip", rich).rename(
+        tmp_path_factory.mktemp("z") / "b.pth"
+    )
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_a_bundle_is_known_by_its_content(
+    tell: Tell, rich: BundleContent, zipped: Path, tmp_path: Path, form: str
+) -> None:
+    path = zipped if form == "zip" else write_bundle(tmp_path / "b", rich)
+    told = tell(path)
+    assert next(iter(told.facts)) == "kind"
+    assert (told.line("kind"), told.line("form"), told.line("name")) == ("bundle", form, "tiny-solo")
+    assert told.facts["version"] == told.line("version") == read_bundle(path).version
+    assert told.facts["precision"] == told.line("precision") == "fp32"
+
+
+def test_a_bundle_tells_what_its_graphs_take_and_give(tell: Tell, bundle_path: Path, network: SoloNetwork) -> None:
+    told, bundle = tell(bundle_path), read_bundle(bundle_path)
+    for name in ("categories.onnx", "masks.onnx"):
+        graph = onnx.load_model_from_string(bundle.files[name]).graph
+        for side, values in (("inputs", graph.input), ("outputs", graph.output)):
+            found = told.facts[name][side]
+            assert list(found) == [value.name for value in values]
+            for value in values:
+                tensor = value.type.tensor_type
+                assert found[value.name]["shape"] == [d.dim_param or d.dim_value for d in tensor.shape.dim]
+                dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+                assert found[value.name]["dtype"] == str(dtype)
+    assert told.line("images") == "uint8 (batch, height, width, 3)"
+    assert told.line("scores") == f"float32 (batch, {network.spec.num_cells}, 3)"
+    assert set(told.facts["kernels"]["shapes"]) == set(bundle.kernels)
+
+
+def test_a_bundle_tells_files_kernels_provenance_and_parity(tell: Tell, rich: BundleContent, tmp_path: Path) -> None:
+    told = tell(write_bundle(tmp_path / "b", rich))
+    assert told.facts["files"]["MODEL_CARD.md"] == {"bytes": 6}
+    assert told.line("MODEL_CARD.md") == "6 bytes"
+    assert told.facts["kernels"]["shapes"]["level0"] == [81, 32]
+    assert "level0 81x32, level0_bias 81, " in told.text
+    assert told.line("checkpoint_sha256") == "ab" * 32
+    assert told.line("tools") == "python 3.11.7, onnx 1.23"
+    assert told.line("max_score_difference") == "5.5e-07"
+    assert told.line("shapes").startswith("level0")
+    assert "shapes                1x160x224, 2x224x160\n" in told.text
+    assert told.line("astronaut.jpg") == "matched 12, lowest_mask_iou 0.9991"
+    assert told.line("fp16") == "ap nan, ap50 36.1"
+    assert told.line("passed") == "yes"
+    assert told.facts["parity"] == rich.parity | {
+        "mask_ap": {"fp32": {"ap": 16.3, "ap50": 36.2}, "fp16": {"ap": "NaN", "ap50": 36.1}}
+    }
+
+
+@pytest.mark.parametrize(("ran", "said"), [(False, "never run on a GPU"), (True, "it has run"), ("yes", "never run")])
+def test_a_bundle_has_run_on_a_gpu_only_where_it_says_so(
+    tell: Tell, rich: BundleContent, tmp_path: Path, ran: object, said: str
+) -> None:
+    told = tell(write_bundle(tmp_path / "b", replace(rich, provenance={"ran_on_gpu": ran})))
+    assert told.facts["runs_on"]["ONNX Runtime, CPU"] == "yes"
+    assert said in told.facts["runs_on"]["CUDA, TensorRT"]
+    assert said in told.text
+
+
+def test_a_bundle_without_parity_says_so(tell: Tell, solo_bundle: Path) -> None:
+    assert "\nparity\n  nothing recorded\n" in tell(solo_bundle).text
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_inspecting_bundles_and_engines_imports_neither_torch_nor_onnx(
+    solo_bundle: Path, tmp_path: Path, options: list[str]
+) -> None:
+    code = (
+        "import sys; from solo_models.cli import main\n"
+        f"status = [main(['inspect', path, *{options}]) for path in sys.argv[1:]]\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'cv2', 'fastapi'} & set(sys.modules)\n"
+        "sys.exit(f'{status} {heavy}' if any(status) or heavy else 0)"
+    )
+    command = [sys.executable, "-c", code, str(solo_bundle), str(_engine(tmp_path / "e"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def _overwrite(name: str, new: bytes) -> Callable[[Path], None]:
+    def damage(bundle: Path) -> None:
+        (bundle / name).write_bytes(new)
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (_overwrite("masks.onnx", b"x"), "masks.onnx: has 1 bytes"),
+        (_overwrite("manifest.json", b"{"), "manifest.json: is not JSON"),
+        (_overwrite("manifest.json", b"{}"), "manifest.json: format: must be"),
+        (lambda bundle: (bundle / "kernels.npz").unlink(), "kernels.npz: is missing"),
+        (lambda bundle: (bundle / "manifest.json").unlink(), "is a folder without manifest.json, hence no bundle"),
+    ],
+)
+def test_a_damaged_bundle_is_refused(
+    refuse: Refuse, solo_bundle: Path, tmp_path: Path, damage: Callable[[Path], None], said: str
+) -> None:
+    damage(shutil.copytree(solo_bundle, tmp_path / "b"))
+    refuse(tmp_path / "b", f"{tmp_path / 'b'}: {said}")
+
+
+def test_a_bundle_whose_graph_is_none_is_refused(refuse: Refuse, rich: BundleContent, tmp_path: Path) -> None:
+    refuse(write_bundle(tmp_path / "b", replace(rich, masks=b"no graph")), "masks.onnx: holds no ONNX graph")
+
+
+def test_a_cut_off_zip_is_refused(refuse: Refuse, zipped: Path, tmp_path: Path) -> None:
+    shutil.copy(zipped, tmp_path / "b.zip")
+    os.truncate(tmp_path / "b.zip", 100_000)
+    refuse(tmp_path / "b.zip", "is a damaged zip")
+
+
+@pytest.mark.parametrize("at", [0, 20, 43, 100_000])  # 43: where the first member's compressed bytes begin
+def test_a_damaged_zip_is_refused(refuse: Refuse, zipped: Path, tmp_path: Path, at: int) -> None:
+    shutil.copy(zipped, tmp_path / "b.zip")
+    with (tmp_path / "b.zip").open("r+b") as file:
+        file.seek(at)
+        file.write(bytes([255] * 64))
+    refuse(tmp_path / "b.zip", "")
+
+
+# --- ONNX files
+
+
+def test_an_onnx_file_of_ours_says_so(tell: Tell, solo_bundle: Path, tmp_path: Path) -> None:
+    shutil.copy(solo_bundle / "categories.onnx", tmp_path / "renamed.zip")
+    told = tell(tmp_path / "renamed.zip")
+    assert next(iter(told.facts)) == "kind"
+    assert (told.line("kind"), told.line("graph")) == ("onnx", "categories")
+    assert told.facts["from_solo_export"] is True
+    assert told.facts["opset"] == {"ai.onnx": 17}
+    assert told.facts["precision"] == told.line("precision") == "fp32"
+    assert told.facts["inputs"]["image_hw"] == {"dtype": "int64", "shape": ["batch", 2]}
+    assert told.facts["operators"]["counts"]["Sigmoid"] == 5
+    assert told.facts["operators"]["nodes"] == sum(told.facts["operators"]["counts"].values())
+    assert told.facts["sha256"] == hashlib.sha256((solo_bundle / "categories.onnx").read_bytes()).hexdigest()
+
+
+def test_an_onnx_file_of_others_is_told_in_full(tell: Tell, tmp_path: Path) -> None:
+    model = _model(producer_name="pytorch", producer_version="2.9")
+    helper.set_model_props(model, {"stride": "32", "names": '{"0": "cat"}', "author": "nobody", "notes": "x" * 500})
+    told = tell(_saved(tmp_path / "m", model))
+    assert (told.facts["from_solo_export"], told.line("from_solo_export")) == (False, "no")
+    assert (told.line("producer"), told.line("ir_version"), told.line("ai.onnx")) == ("pytorch 2.9", "8", "17")
+    assert told.line("x") == "float32 (batch, 64)"
+    assert told.line("y") == "float32 (?, 64)"
+    assert told.line("counts") == "Add 1"
+    assert told.facts["weights"] == {"float32": {"tensors": 1, "bytes": 256}}
+    assert told.line("float32") == "tensors 1, 256 bytes"
+    assert told.facts["metadata"] == {"stride": 32, "names": {"0": "cat"}, "author": "nobody", "notes": "x" * 500}
+    assert told.line("names") == "0 cat"
+    assert "(500 characters)" in told.text
+    assert "x" * 200 not in told.text
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodes", "precision"),
+    [
+        (TensorProto.FLOAT, [], "fp32"),
+        (TensorProto.FLOAT16, [], "fp16"),
+        (TensorProto.BFLOAT16, [], "bf16"),
+        (TensorProto.FLOAT, [helper.make_node("QuantizeLinear", ["y", "s", "z"], ["q"])], "int8"),
+        (TensorProto.INT64, [], "unknown: no weights"),
+    ],
+)
+def test_the_precision_is_read_off_weights_and_quantisation(
+    tell: Tell, tmp_path: Path, dtype: int, nodes: list[onnx.NodeProto], precision: str
+) -> None:
+    assert tell(_saved(tmp_path / "m", _model(dtype, *nodes))).facts["precision"] == precision
+
+
+def test_branches_and_constants_are_counted(tell: Tell, tmp_path: Path) -> None:
+    value = helper.make_tensor("c", TensorProto.FLOAT16, [3], [0] * 3)
+    constant = helper.make_node("Constant", [], ["c"], value=value)
+    branch = helper.make_graph([constant, helper.make_node("Relu", ["c"], ["r"])], "branch", [], [])
+    choose = helper.make_node("If", ["x"], ["z"], then_branch=branch, else_branch=branch)
+    told = tell(_saved(tmp_path / "m", _model(TensorProto.FLOAT, choose)))
+    assert told.facts["operators"] == {"nodes": 6, "counts": {"Constant": 2, "Relu": 2, "Add": 1, "If": 1}}
+    assert told.facts["weights"]["float16"] == {"tensors": 2, "bytes": 12}
+
+
+def test_weights_that_old_files_list_as_inputs_are_not_told_as_inputs(tell: Tell, tmp_path: Path) -> None:
+    model = _model()
+    model.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [64]))
+    assert list(tell(_saved(tmp_path / "m", model)).facts["inputs"]) == ["x"]
+
+
+def test_an_input_that_is_no_tensor_is_told(tell: Tell, tmp_path: Path) -> None:
+    model = _model()
+    model.graph.input.append(helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, [1]))
+    assert tell(_saved(tmp_path / "m", model)).facts["inputs"]["s"] == {"dtype": "type 0", "shape": []}
+
+
+def test_what_a_file_says_cannot_reach_the_terminal(tell: Tell, tmp_path: Path) -> None:
+    model = _model(producer_name="\x1b[2J")
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "\x1b]0;title\x07"
+    helper.set_model_props(model, {"a\x1b\nkind  bundle": '{"\x1b": "\\u001b[31m"}', "b": "\x9b31m"})
+    text = tell(_saved(tmp_path / "m", model)).text
+    assert all(c.isprintable() for c in text.replace("\n", ""))
+    assert [line.split()[1] for line in text.splitlines() if line.startswith("kind")] == ["onnx"]
+
+
+@pytest.mark.parametrize("keep", [3, 10, 40, 100])
+def test_a_cut_off_onnx_file_is_refused(refuse: Refuse, tmp_path: Path, keep: int) -> None:
+    (tmp_path / "m.onnx").write_bytes(_model(producer_name="somebody").SerializeToString()[:keep])
+    refuse(tmp_path / "m.onnx", "damaged")
+
+
+def test_no_flipped_byte_of_an_onnx_file_breaks_the_reader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = _model(producer_name="somebody").SerializeToString()
+    for at in range(len(content)):
+        (tmp_path / "m").write_bytes(content[:at] + bytes([content[at] ^ 0x91]) + content[at + 1 :])
+        status = main(["inspect", str(tmp_path / "m")])
+        out, err = capsys.readouterr()
+        assert (status, bool(out), err.count("\n")) in ((0, True, 0), (2, False, 1))
+
+
+def test_an_onnx_file_above_two_gib_is_refused_unread(refuse: Refuse, tmp_path: Path) -> None:
+    path = _saved(tmp_path / "m.onnx", _model())
+    os.truncate(path, (2 << 30) + 1)  # sparse: takes no room
+    refuse(path, "has 2147483649 bytes, an ONNX file at most 2147483648")
+
+
+# --- engines
+
+
+def test_an_engine_tells_its_header_and_what_it_needs(tell: Tell, tmp_path: Path) -> None:
+    told = tell(_engine(tmp_path / "renamed.onnx"))
+    assert next(iter(told.facts)) == "kind"
+    assert told.line("kind") == "engine"
+    assert (told.line("precision"), told.line("ran_on_gpu"), told.line("onnx_sha256")) == ("fp16", "no", "ab" * 32)
+    assert told.facts["plan"]["sha256"] == hashlib.sha256(PLAN).hexdigest()
+    assert told.facts["needs"] == {"tensorrt": "10.4.0.26", "gpu": "Tesla V100-SXM2-16GB", "compute_capability": "7.0"}
+    assert told.line("gpu") == "Tesla V100-SXM2-16GB"
+    assert told.facts["plan"]["profiles"][0]["images"]["max"] == [8, 512, 864, 3]
+    assert told.line("images") == "min 1x512x864x3, opt 2x512x864x3, max 8x512x864x3"
+    assert told.facts["usable_here"].startswith("not looked into")
+
+
+def test_an_engine_that_has_run_says_so(tell: Tell, tmp_path: Path) -> None:
+    assert tell(_engine(tmp_path / "e", ran_on_gpu=True)).line("ran_on_gpu") == "yes"
+
+
+def test_a_bare_plan_is_told_to_fit_its_builder_only(tell: Tell, tmp_path: Path) -> None:
+    (tmp_path / "plan").write_bytes(PLAN)
+    told = tell(tmp_path / "plan")
+    assert (told.facts["kind"], told.facts["bytes"]) == ("engine", len(PLAN))
+    assert told.facts["sha256"] == hashlib.sha256(PLAN).hexdigest()
+    assert "only be read by the TensorRT version and the GPU that built it" in " ".join(told.text.split())
+
+
+def test_a_damaged_engine_is_refused(refuse: Refuse, tmp_path: Path) -> None:
+    path = _engine(tmp_path / "e")
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"?")
+    refuse(path, "plan_sha256: differs from the plan's")
+    path.write_bytes(content[:-1])
+    refuse(path, "plan_bytes: is 12, the file holds 11")
+    path.write_bytes(content[:8] + b"\xff" * 8 + content[16:])
+    refuse(path, "header length: 18446744073709551615 is above")
+    path.write_bytes(b"SOLOENG9" + content[8:])
+    refuse(path, "another version of the format")
+
+
+# --- neither
+
+
+def test_a_file_that_is_missing_is_refused(refuse: Refuse, tmp_path: Path) -> None:
+    refuse(tmp_path / "nothing", "does not exist")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"\xff\xd8\xff\xe0 a photograph", "is no checkpoint, bundle, ONNX file or engine"),
+        (b"PK\x03\x04 the rest is gone", "is a damaged zip"),
+        (b"{}", "is no checkpoint"),
+    ],
+)
+def test_a_file_of_no_known_kind_is_refused(refuse: Refuse, tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "a.onnx").write_bytes(content)
+    refuse(tmp_path / "a.onnx", said)
+
+
+def test_a_zip_of_something_else_is_refused(refuse: Refuse, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("photos/manifest.json", "{}")
+    refuse(tmp_path / "a.zip", "a zip with neither manifest.json (a bundle) nor data.pkl (a checkpoint)")
+
+
+def test_what_is_neither_file_nor_folder_is_refused(refuse: Refuse, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    refuse(tmp_path / "pipe", "is neither a file nor a folder")
+
+
+def test_an_error_is_one_line_without_control_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(tmp_path / "a\n\x1b[2Jb")]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert err[:-1].isprintable()
+
+
+@pytest.mark.parametrize(("absent", "said"), [("onnx", "an ONNX file"), ("torch", "a checkpoint")])
+def test_an_absent_package_is_named_with_what_installs_it(
+    refuse: Refuse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: str, said: str
+) -> None:
+    path = _saved(tmp_path / "m", _model()) if absent == "onnx" else _own_checkpoint(tmp_path / "m")
+    monkeypatch.setitem(sys.modules, absent, None)
+    monkeypatch.delitem(sys.modules, "solo_models.checkpoint", raising=False)
+    refuse(path, f"reading {said} needs {absent}: pip install 'solo-inference[export]'")
