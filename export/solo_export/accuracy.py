@@ -75,7 +75,8 @@ def mask_ap(truth: COCO, results: list[dict[str, Any]]) -> dict[str, float]:
     if not results:
         return dict.fromkeys(STATS, 0.0)
     with contextlib.redirect_stdout(io.StringIO()):
-        run = COCOeval(truth, truth.loadRes(results), "segm")
+        found = truth.loadRes(results)  # pyright: ignore[reportArgumentType]  # takes a list as well as a file name
+        run = COCOeval(truth, found, "segm")
         run.evaluate()
         run.accumulate()
         run.summarize()

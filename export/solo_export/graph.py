@@ -6,6 +6,7 @@ whole model, so that a weight used in several branches is stored once. `inline` 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
@@ -50,7 +51,7 @@ class GraphBuilder:
         """An initialiser: integers become int64, floats float32; equal small constants are shared."""
         array = np.asarray(value)
         array = array.astype(np.int64 if array.dtype.kind in "iu" else np.float32)
-        key = name or f"const_{array.dtype}_{'x'.join(map(str, array.shape))}_{array.tobytes().hex()[:64]}"
+        key = name or f"const_{array.dtype}_{'x'.join(map(str, array.shape))}_{_digest(array)}"
         if key not in self._constants:
             self._constants[key] = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), key)
         return key
@@ -153,6 +154,10 @@ class GraphBuilder:
 
     def _graph(self) -> onnx.GraphProto:
         return helper.make_graph(self._nodes, self._name, self._inputs, self._outputs)
+
+
+def _digest(array: NDArray[Any]) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()[:16]
 
 
 def _check_inlinable(model: onnx.ModelProto) -> None:

@@ -131,7 +131,7 @@ def _clear(found: Found, clear: float) -> NDArray[np.int64]:
 
 
 def _match(wanted: Found, found: Found, rows: NDArray[np.int64]) -> list[tuple[float, float]]:
-    """Mask IoU and score difference of each row of `wanted` with the free instance of its label that it overlaps most."""
+    """Mask IoU and score difference of each row of `wanted` with the free instance of its label that is nearest in both."""
     free, pairs = set(range(len(found.labels))), []
     areas = found.masks.sum((1, 2))
     for row in rows:
@@ -140,11 +140,13 @@ def _match(wanted: Found, found: Found, rows: NDArray[np.int64]) -> list[tuple[f
             continue
         shared = (found.masks[same] & wanted.masks[row]).sum((1, 2))
         ious = shared / np.maximum(areas[same] + wanted.masks[row].sum() - shared, 1)
-        closest = -np.abs(found.scores[same] - wanted.scores[row])  # equal masks of one cell differ in their score
-        best = max(range(len(same)), key=lambda i: (round(float(ious[i]), 3), closest[i]))
+        moved = np.abs(
+            found.scores[same] - wanted.scores[row]
+        )  # neighbouring cells draw the same mask with other scores
+        best = int(np.argmax(np.where(ious >= IOU_REQUIRED, ious - moved, -np.inf)))
         if ious[best] >= IOU_REQUIRED:
             free.remove(same[best])
-            pairs.append((float(ious[best]), abs(float(found.scores[same[best]] - wanted.scores[row]))))
+            pairs.append((float(ious[best]), float(moved[best])))
     return pairs
 
 

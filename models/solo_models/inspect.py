@@ -14,35 +14,23 @@ import math
 import re
 import shlex
 import sys
-import textwrap
 import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from solo_models.bundle import CATEGORIES, MANIFEST, MASKS, BundleError, read_bundle
 from solo_models.engine_file import BARE_PLAN_MAGIC, MAGIC, EngineFileError, describe_engine
+from solo_models.facts import Facts, as_json, as_lines, printable
+from solo_models.onnx_ends import DamagedGraph, dtype_name, graph_ends
 from solo_models.spec import ModelSpec
 
 MAX_ONNX_BYTES = 2 << 30
-LINE_LENGTH = 110
-SHOWN_ITEMS = 8
-SHOWN_CHARACTERS = 160
 SHOWN_REASON = 400  # zipfile quotes kilobytes of a damaged file
 
-# fmt: off
-_DTYPES = (  # TensorProto.DataType of onnx.proto, from 1 on
-    "float32", "uint8", "int8", "uint16", "int16", "int32", "int64", "string", "bool", "float16", "float64", "uint32", "uint64",
-    "complex64", "complex128", "bfloat16", "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz", "uint4", "int4",
-    "float4e2m1",
-)
-# fmt: on
 _PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 _NEVER_ON_GPU = "the graphs keep to operators that TensorRT 10.4 lists; never run on a GPU"
-
-Facts = dict[str, Any]
 
 
 class InspectError(ValueError):
@@ -60,10 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
     path: Path = arguments.file
     try:
         facts = inspect_file(path)
-        text = _json(facts) if arguments.json else "\n".join(_lines(facts))
+        text = as_json(facts) if arguments.json else "\n".join(as_lines(facts))
     except (InspectError, BundleError, EngineFileError, OSError, RecursionError) as problem:
         reason = " ".join(str(problem).removeprefix(f"{path}: ").split())[:SHOWN_REASON]
-        print(_printable(f"solo inspect: {path}: {reason}"), file=sys.stderr)
+        print(printable(f"solo inspect: {path}: {reason}"), file=sys.stderr)
         return 2
     print(text)
     return 0
@@ -152,10 +140,7 @@ def _network(spec: ModelSpec) -> Facts:
 
 
 def _bundle(path: Path) -> Facts:
-    try:
-        bundle = read_bundle(path)
-    except (zlib.error, RuntimeError) as problem:  # zipfile's words for damage, encryption and unknown compression
-        raise InspectError(f"cannot be unpacked ({problem})") from problem
+    bundle = read_bundle(path)
     ran_on_gpu = bundle.provenance.get("ran_on_gpu") is True
     return {
         "name": bundle.name,
@@ -173,6 +158,13 @@ def _bundle(path: Path) -> Facts:
             "CUDA, TensorRT": "yes, it has run on a GPU" if ran_on_gpu else _NEVER_ON_GPU,
         },
     }
+
+
+def _ends(content: bytes, of: str = "") -> Facts:
+    try:
+        return dict(graph_ends(content))
+    except DamagedGraph as problem:
+        raise InspectError(f"{of}{problem}") from problem
 
 
 def _onnx(path: Path) -> Facts:
@@ -225,9 +217,9 @@ def _weights(bodies: Iterable[Any]) -> Facts:
     for body in bodies:
         constants = [a.t for node in body.node if node.op_type == "Constant" for a in node.attribute if a.HasField("t")]
         for tensor in (*getattr(body, "initializer", ()), *constants):  # a function has none of its own
-            bits = int((re.findall(r"\d+", _dtype(tensor.data_type)) or [8])[0])
+            bits = int((re.findall(r"\d+", dtype_name(tensor.data_type)) or [8])[0])
             size = math.prod(tensor.dims) * bits // 8
-            found.setdefault(_dtype(tensor.data_type), Counter()).update(tensors=1, bytes=size)
+            found.setdefault(dtype_name(tensor.data_type), Counter()).update(tensors=1, bytes=size)
     return {dtype: dict(found[dtype]) for dtype in sorted(found, key=lambda dtype: -found[dtype]["bytes"])}
 
 
@@ -250,114 +242,3 @@ def _is_text(value: Any) -> bool:
     if isinstance(value, dict):
         return all(isinstance(key, str) and _is_text(item) for key, item in value.items())
     return not isinstance(value, bytes)
-
-
-def _ends(content: bytes, of: str = "") -> Facts:
-    """Inputs and outputs of a serialized ModelProto (field numbers of onnx.proto): name to dtype and shape."""
-    try:
-        graph = list(_fields(dict(_fields(memoryview(content)))[7]))
-        weights = {bytes(dict(_fields(v)).get(8, b"")) for n, v in graph if n == 5}  # old files list them as inputs too
-        ends = {"inputs": (_end(v) for n, v in graph if n == 11), "outputs": (_end(v) for n, v in graph if n == 12)}
-        return {
-            side: {name: end for name, end in found if name.encode() not in weights} for side, found in ends.items()
-        }
-    except (ValueError, LookupError, TypeError) as problem:
-        raise InspectError(f"{of}holds no ONNX graph, or a damaged one") from problem
-
-
-def _end(value_info: memoryview) -> tuple[str, Facts]:
-    named = dict(_fields(value_info))
-    tensor = dict(_fields(dict(_fields(named[2])).get(1, memoryview(b""))))  # empty: a sequence or a map
-    dims = [dict(_fields(dim)) for _, dim in _fields(tensor.get(2, memoryview(b"")))]
-    shape = [dim[1] if 1 in dim else bytes(dim.get(2, b"?")).decode() for dim in dims]
-    return bytes(named[1]).decode(), {"dtype": _dtype(tensor.get(1, 0)), "shape": shape}
-
-
-def _dtype(number: int) -> str:
-    return _DTYPES[number - 1] if 0 < number <= len(_DTYPES) else f"type {number}"
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
-    """Number and value of each field of a protobuf message: whole numbers as such, all else as its bytes."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        if tag & 7 == 0:
-            number, at = _varint(message, at)
-            yield tag >> 3, number
-            continue
-        size, at = _varint(message, at) if tag & 7 == 2 else ({1: 8, 5: 4}[tag & 7], at)
-        if at + size > len(message):
-            raise ValueError("a field goes beyond its message")
-        yield tag >> 3, message[at : at + size]
-        at += size
-
-
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for place in range(10):
-        value |= (message[at + place] & 127) << 7 * place
-        if message[at + place] < 128:
-            return value, at + place + 1
-    raise ValueError("a varint of more than ten bytes")
-
-
-def _json(facts: Facts) -> str:
-    """Strict JSON: NaN and infinities, which Python reads in manifests and writes, become texts."""
-    return json.dumps(json.loads(json.dumps(facts), parse_constant=str), indent=1)
-
-
-def _lines(facts: Facts) -> Iterator[str]:
-    """The facts for people: single ones first, then each group under its heading."""
-    yield from _aligned(_rows({k: v for k, v in facts.items() if not isinstance(v, dict)}))
-    for heading, group in facts.items():
-        if isinstance(group, dict):
-            yield from ("", heading, *_aligned(_rows(group, "  ") if group else [("  nothing recorded", "")]))
-
-
-def _rows(entries: Mapping[Any, Any], indent: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in entries.items():
-        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-            value = dict(enumerate(value))
-        if isinstance(value, dict) and any(isinstance(v, dict) or len(str(v)) > 60 for v in value.values()):
-            yield f"{indent}{key}", ""
-            yield from _rows(value, indent + "  ")
-        else:
-            yield f"{indent}{key}", _text(str(key), value)
-
-
-def _aligned(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
-    rows = [(_printable(label), text) for label, text in rows]
-    column = min(40, max((len(label) for label, text in rows if text), default=0) + 1)
-    for label, text in rows:
-        first, *more = textwrap.wrap(text, LINE_LENGTH - column) or [""]
-        yield f"{label:<{column}} {_printable(first)}".rstrip()
-        yield from (" " * (column + 1) + _printable(line) for line in more)
-
-
-def _text(key: str, value: Any, *, inside: bool = False) -> str:
-    match value:
-        case bool():
-            return "yes" if value else "no"
-        case int() if key.endswith("bytes"):
-            return f"{value / 1e6:.1f} MB" if value >= 1e5 else f"{value} bytes"
-        case float():
-            return f"{value:.4g}"
-        case {"dtype": dtype, "shape": [*shape]}:
-            return f"{dtype} ({', '.join(map(str, shape))})"
-        case dict():
-            words = {k: _text(k, v, inside=True) for k, v in value.items()}
-            return ", ".join(word if k == "bytes" else f"{k} {word}" for k, word in words.items())
-        case list() | tuple() if inside and all(isinstance(side, int) for side in value):
-            return "x".join(map(str, value))
-        case list() | tuple():
-            more = [f"... ({len(value)} in all)"] if len(value) > SHOWN_ITEMS else []
-            text = ", ".join([_text("", item, inside=True) for item in value[:SHOWN_ITEMS]] + more)
-            return f"({text})" if inside else text or "none"
-    text = str(value)
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}... ({len(text)} characters)"
-
-
-def _printable(text: str) -> str:
-    """Without control characters: what a file says must not reach into the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)

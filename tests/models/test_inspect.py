@@ -20,7 +20,7 @@ import pytest
 import torch
 from conftest import bundle_content, tiny_network
 from onnx import TensorProto, helper
-from solo_models import inspect
+from solo_models import facts
 from solo_models.bundle import BundleContent, read_bundle, write_bundle
 from solo_models.cli import main
 from solo_models.engine_file import EngineHeader, ShapeRange, write_engine
@@ -178,7 +178,7 @@ def test_a_long_list_of_classes_is_shortened_for_people_only(
     names = tuple(f"thing {i}" for i in range(3))
     spec = json.dumps(replace(network.spec, class_names=names).to_dict())
     torch.save({"spec": spec, "state_dict": network.state_dict()}, tmp_path / "a.pth")
-    monkeypatch.setattr(inspect, "SHOWN_ITEMS", 2)
+    monkeypatch.setattr(facts, "SHOWN_ITEMS", 2)
     told = tell(tmp_path / "a.pth")
     assert told.line("class_names") == "thing 0, thing 1, ... (3 in all)"
     assert told.facts["network"]["class_names"] == list(names)
