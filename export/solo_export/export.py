@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,7 @@ from onnx import helper
 from solo_models.bundle import MANIFEST, BundleContent, as_bundle, write_bundle
 from solo_server.engine.ort import OrtEngine
 from solo_server.pipeline import Pipeline
+from tqdm import tqdm
 
 from solo_export.accuracy import mask_ap, read_annotations, segment_all
 from solo_export.pictures import find_pictures
@@ -140,7 +142,14 @@ def _single_file(content: BundleContent) -> onnx.ModelProto:
 
 def _compare(source: Source, exported: Segmenter, order: Order) -> PictureReport:
     pictures = find_pictures(order.pictures, CHECKED_PICTURES)
-    prepared = pictures.prepared(source.graphs.spec.preprocess)
+    prepared = tqdm(
+        pictures.prepared(source.graphs.spec.preprocess),
+        total=len(pictures.paths),
+        desc="comparing",
+        file=sys.stderr,
+        mininterval=0.5,
+        disable=order.pictures is None,
+    )
     return compare(source.original, exported, prepared, source=pictures.source, lossless=order.precision == "fp32")
 
 

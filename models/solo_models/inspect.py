@@ -31,6 +31,7 @@ SHOWN_REASON = 400  # zipfile quotes kilobytes of a damaged file
 
 _PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 _NEVER_ON_GPU = "the graphs keep to operators that TensorRT 10.4 lists; never run on a GPU"
+_CPU_ONLY = "no: this INT8 form is made for CPUs, its activations have zero points, which TensorRT refuses"
 
 
 class InspectError(ValueError):
@@ -141,7 +142,7 @@ def _network(spec: ModelSpec) -> Facts:
 
 def _bundle(path: Path) -> Facts:
     bundle = read_bundle(path)
-    ran_on_gpu = bundle.provenance.get("ran_on_gpu") is True
+    on_gpu = "yes, it has run on a GPU" if bundle.provenance.get("ran_on_gpu") is True else _NEVER_ON_GPU
     return {
         "name": bundle.name,
         "version": bundle.version,
@@ -155,7 +156,7 @@ def _bundle(path: Path) -> Facts:
         "parity": bundle.parity,
         "runs_on": {
             "ONNX Runtime, CPU": "yes",
-            "CUDA, TensorRT": "yes, it has run on a GPU" if ran_on_gpu else _NEVER_ON_GPU,
+            "CUDA, TensorRT": _CPU_ONLY if bundle.precision == "int8" else on_gpu,
         },
     }
 

@@ -8,6 +8,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from conftest import deformable_spec, tiny_network
+from solo_export.half import halve
 from solo_export.onnx import categories_model, export_graphs, fold_halving, masks_model
 from solo_export.parity import ParityError, check_parity
 from solo_models.network import SoloNetwork
@@ -74,6 +75,11 @@ def test_only_allowed_operators_of_opset_17_are_used(models: tuple[onnx.ModelPro
     for model in models:
         assert [(o.domain, o.version) for o in model.opset_import] == [("", 17)]
         assert {node.op_type for node in model.graph.node} <= ALLOWED
+
+
+def test_half_precision_adds_no_operators(models: tuple[onnx.ModelProto, onnx.ModelProto]) -> None:
+    for model in models:
+        assert {node.op_type for node in halve(model).graph.node} <= ALLOWED
 
 
 def test_inputs_and_outputs_have_fixed_names(

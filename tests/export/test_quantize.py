@@ -67,10 +67,10 @@ def test_values_on_the_steps_come_through_unchanged() -> None:
     )  # nine taps, each 0.1 off its step, and half a step of the output
     kinds = {t.name: t.data_type for t in quantised.graph.initializer}
     assert kinds["a.weight.quantised"] == onnx.TensorProto.INT8
-    assert kinds["a.bias.quantised"] == onnx.TensorProto.INT32
+    assert kinds["conv_1.bias.quantised"] == onnx.TensorProto.INT32
     weights = {t.name: numpy_helper.to_array(t) for t in quantised.graph.initializer}
     assert weights["a.weight.quantised"].ravel().tolist() == [63, -63]
-    assert weights["a.bias.quantised"].tolist() == [round(0.4 * 63), -1]
+    assert weights["conv_1.bias.quantised"].tolist() == [round(0.4 * 63), -1]
     assert "a.weight" not in weights
 
 

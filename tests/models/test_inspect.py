@@ -281,6 +281,11 @@ def test_a_bundle_has_run_on_a_gpu_only_where_it_says_so(
     assert said in told.text
 
 
+def test_int8_bundles_are_for_cpus(tell: Tell, rich: BundleContent, tmp_path: Path) -> None:
+    told = tell(write_bundle(tmp_path / "b", replace(rich, precision="int8")))
+    assert told.facts["runs_on"]["CUDA, TensorRT"].startswith("no: this INT8 form is made for CPUs")
+
+
 def test_a_bundle_without_parity_says_so(tell: Tell, solo_bundle: Path) -> None:
     assert "\nparity\n  nothing recorded\n" in tell(solo_bundle).text
 
