@@ -2,8 +2,8 @@
 
     python benchmarks/parity_matrix.py FIXTURES [-o RESULTS.json] [--page docs/parity.md]
 
-FIXTURES holds what `matrix.py` made. Exit status 1 where a row does not hold. `--page` writes the table of the docs from
-RESULTS.json, without measuring again where FIXTURES is left out.
+FIXTURES holds what `matrix.py` made. Exit status 1 where a row does not hold. RESULTS.json is written row by row, and `--resume`
+keeps the rows that are in it. `--page` writes the table of the docs from RESULTS.json, without measuring where FIXTURES is left out.
 """
 
 from __future__ import annotations
@@ -28,10 +28,18 @@ def main() -> int:
     parser.add_argument("fixtures", type=Path, nargs="?")
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/parity_matrix.json"))
     parser.add_argument("--page", type=Path)
+    parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
     if arguments.fixtures:
-        rows = [_measured(arguments.fixtures, row) for row in ROWS]
-        write_record(arguments.output, {"rows": rows})
+        kept = json.loads(arguments.output.read_text())["rows"] if arguments.resume else []
+        done = {row["name"]: row for row in kept}
+        for row in ROWS:
+            if row.name not in done and (arguments.fixtures / row.name / "final.npz").exists():
+                done[row.name] = _measured(arguments.fixtures, row)
+                write_record(arguments.output, {"rows": [done[r.name] for r in ROWS if r.name in done]})
+        if missing := [row.name for row in ROWS if row.name not in done]:
+            print(f"no fixtures of {', '.join(missing)}", file=sys.stderr)
+            return 1
     record = json.loads(arguments.output.read_text())
     if arguments.page:
         arguments.page.write_text(page(record))
@@ -44,7 +52,7 @@ def _measured(fixtures: Path, row: Row) -> dict[str, Any]:
         figures = measure(fixtures / row.name, layout, single_file)
         print(row.name, layout, figures["form"], figures["matched"], figures["min_iou"], figures["holds"], flush=True)
         forms.append(figures)
-    return {"name": row.name, "forms": forms}
+    return {"name": row.name, "seed": row.seed, "forms": forms}
 
 
 def page(record: dict[str, Any]) -> str:
