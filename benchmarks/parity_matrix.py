@@ -3,7 +3,7 @@
     python benchmarks/parity_matrix.py FIXTURES [-o RESULTS.json] [--page docs/parity.md]
 
 FIXTURES holds what `matrix.py` made. Exit status 1 where a row does not hold. RESULTS.json is written row by row, and `--resume`
-keeps the rows that are in it. `--page` writes the table of the docs from RESULTS.json, without measuring where FIXTURES is left out.
+keeps the rows that are in it. `--page` writes the table of the docs from RESULTS.json, also without FIXTURES.
 """
 
 from __future__ import annotations
