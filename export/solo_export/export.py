@@ -109,14 +109,14 @@ def check_target(order: Order) -> None:
 def prepare_content(source: Source, order: Order) -> BundleContent:
     """The bundle in the precision asked for, not yet compared on pictures."""
     calibration = find_pictures(order.calibration, CALIBRATION_PICTURES)
-    graphs = to_precision(source.graphs, order.precision, calibration)
+    graphs, looked_at = to_precision(source.graphs, order.precision, calibration)
     parity: dict[str, Any] = {
         "against": source.against,
         "runtime": f"onnxruntime {ort.__version__} on a CPU",
         "graphs": source.parity,
     }
     if order.precision == "int8":
-        parity["calibration"] = {"source": calibration.source, "pictures": len(calibration.paths)}
+        parity["calibration"] = {"source": calibration.source, "pictures": looked_at}
     return BundleContent(
         name=source.name,
         spec=graphs.spec,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from solo_models.spec import PreprocessSpec
 from solo_server.errors import RequestError
 from solo_server.image import ImageLimits, decode, prepare
 from solo_server.types import PreparedPicture
+from tqdm import tqdm
 
 BUILT_IN = Path(__file__).parent / "pictures"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif")
@@ -27,18 +29,23 @@ class PictureSet:
     paths: tuple[Path, ...]
 
     def prepared(self, spec: PreprocessSpec) -> Iterator[PreparedPicture]:
-        """Each picture as the server would prepare it, wanted back at the network's own size.
+        """Each picture as the server would prepare it, wanted back at the network's own size; damaged ones are named and left out.
 
         Raises:
-            PicturesError: a file cannot be decoded; its name is told.
+            PicturesError: none of them can be decoded.
         """
+        count = 0
         for path in self.paths:
             try:
                 rgb = decode(path.read_bytes(), ImageLimits())
-            except RequestError as problem:
-                raise PicturesError(f"{path.name}: {problem.detail}") from problem
+            except (RequestError, OSError) as problem:
+                tqdm.write(f"left out {path.name}: {problem}", file=sys.stderr)
+                continue
+            count += 1
             picture = prepare(rgb, spec)
             yield replace(picture, geometry=replace(picture.geometry, original_hw=picture.geometry.resized_hw))
+        if count == 0:
+            raise PicturesError(f"{self.source}: none of {len(self.paths)} pictures can be decoded")
 
 
 def find_pictures(folder: Path | None, limit: int) -> PictureSet:

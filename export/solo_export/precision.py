@@ -18,30 +18,32 @@ from solo_export.quantize import quantise
 Precision = Literal["fp32", "fp16", "int8"]
 
 
-def to_precision(graphs: Graphs, precision: Precision, calibration: PictureSet) -> Graphs:
-    """The graphs in `precision`; `calibration` is looked at for int8 only.
+def to_precision(graphs: Graphs, precision: Precision, calibration: PictureSet) -> tuple[Graphs, int]:
+    """The graphs in `precision`, and the number of pictures of `calibration` that were looked at, for int8 only.
 
     Raises:
         HalfPrecisionError: a weight is beyond float16.
-        PicturesError: a calibration picture cannot be decoded.
+        PicturesError: no calibration picture can be decoded.
     """
     if precision == "fp16":
-        return replace(graphs, categories=halve(graphs.categories), masks=halve(graphs.masks))
+        return replace(graphs, categories=halve(graphs.categories), masks=halve(graphs.masks)), 0
     if precision == "int8":
         return _to_int8(graphs, calibration)
-    return graphs
+    return graphs, 0
 
 
-def _to_int8(graphs: Graphs, pictures: PictureSet) -> Graphs:
-    categories, masks = Calibrator(graphs.categories), Calibrator(graphs.masks)
+def _to_int8(graphs: Graphs, pictures: PictureSet) -> tuple[Graphs, int]:
+    categories, masks, count = Calibrator(graphs.categories), Calibrator(graphs.masks), 0
     prepared = pictures.prepared(graphs.spec.preprocess)
     for picture in tqdm(prepared, total=len(pictures.paths), desc="calibration", file=sys.stderr, mininterval=0.5):
         image_hw = np.array([picture.geometry.resized_hw], np.int64)
         _, *levels = categories.run({"images": picture.pixels[None], "image_hw": image_hw})
         for level in levels:
             masks.run({"level": level})
-    return replace(
+        count += 1
+    quantised = replace(
         graphs,
         categories=quantise(graphs.categories, categories.ranges()),
         masks=quantise(graphs.masks, masks.ranges()),
     )
+    return quantised, count

@@ -87,6 +87,20 @@ def test_int8_is_calibrated_and_judged_by_mask_ap(
     assert "mask AP" in said
 
 
+def test_a_damaged_picture_is_named_and_left_out(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    (tmp_path / "photos" / "whole.png").write_bytes(encoded(picture(96, 128)))
+    pictures = str(tmp_path / "photos")
+    int8 = ["--precision", "int8", "--calibration", pictures, "--pictures", pictures, "--tolerance", "100"]
+    assert main(["export", str(checkpoint), "-o", str(tmp_path / "b"), *int8]) == 0
+    assert "left out broken.jpg: " in capsys.readouterr().err
+    parity = read_bundle(tmp_path / "b").parity
+    assert (parity["calibration"]["pictures"], parity["pictures"]["pictures"]) == (1, 1)
+
+
 def test_a_bundle_can_be_exported_in_another_precision(checkpoint: Path, tmp_path: Path) -> None:
     full = _exported(checkpoint, tmp_path / "full")
     assert main(["export", str(full), "-o", str(tmp_path / "half"), "--precision", "fp16", "--name", "small"]) == 0
@@ -138,7 +152,7 @@ def test_what_loses_too_much_is_not_written(
         (["--calibration", "{photos}"], "--precision int8 and --calibration DIR go together"),
         (["--precision", "int8", "--calibration", "{empty}"], "holds no pictures"),
         (["--precision", "int8", "--calibration", "{empty}/none"], "is no folder"),
-        (["--pictures", "{broken}"], "broken.jpg: "),
+        (["--pictures", "{broken}"], "none of 1 pictures can be decoded"),
         (["--annotations", "{photos}/annotations.json"], "--annotations needs --pictures"),
         (["--pictures", "{photos}", "--annotations", "{photos}/a.png"], "no COCO annotations"),
         (["--single-file"], "--single-file goes with a name that ends in .onnx"),
