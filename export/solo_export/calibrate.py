@@ -32,6 +32,8 @@ class Calibrator:
         self._outputs = [o.name for o in model.graph.output]
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        options.enable_cpu_mem_arena = False  # two calibrators alternate: neither keeps what the other could use
+        options.enable_mem_pattern = False
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         graph = _sampled(model, self._names).SerializeToString()
         self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

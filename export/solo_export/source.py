@@ -41,10 +41,11 @@ def is_bundle(path: Path) -> bool:
     """Whether a path is a bundle folder, or a zip that holds a manifest (checkpoints are zips too)."""
     if path.is_dir():
         return True
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return MANIFEST in archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return MANIFEST in archive.namelist()
+    except (zipfile.BadZipFile, OSError, NotImplementedError):
+        return False  # whatever it is, reading it as a checkpoint will say
 
 
 def from_checkpoint(checkpoint: Checkpoint, name: str) -> Source:

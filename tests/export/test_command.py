@@ -195,6 +195,24 @@ def test_a_damaged_or_lossy_bundle_is_no_source(
     _check_refused([str(tmp_path / "half")], "masks.onnx: has 0 bytes", tmp_path / "b", capsys)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_damaged_checkpoint_ends_in_one_line(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], seed: int
+) -> None:
+    """A byte of the zip's directory, at its end, or the file cut short."""
+    rng = np.random.default_rng(seed)
+    content = bytearray(checkpoint.read_bytes())
+    content[-int(rng.integers(1, 3000))] ^= 0xFF
+    damaged = tmp_path / "damaged.pth"
+    damaged.write_bytes(content[: rng.integers(len(content))] if seed % 3 == 0 else content)
+    status = main(["export", str(damaged), "-o", str(tmp_path / "b"), "--tolerance", "100"])
+    said = capsys.readouterr().err.strip().splitlines()
+    if status:  # some bytes do not matter
+        assert status == 2
+        assert said[-1].startswith("solo export: ")
+        assert not (tmp_path / "b").exists()
+
+
 @pytest.mark.parametrize("tolerance", ["-1", "101", "much"])
 def test_a_bad_tolerance_is_wrong_usage(checkpoint: Path, tmp_path: Path, tolerance: str) -> None:
     with pytest.raises(SystemExit) as caught:
