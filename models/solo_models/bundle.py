@@ -132,7 +132,7 @@ def read_bundle(source: Path) -> Bundle:
             return _read(source.name, lambda name, limit: _read_file(source / name, limit))
         with zipfile.ZipFile(source) as archive:
             return _read(source.stem, lambda name, limit: _read_member(archive, name, limit))
-    except zipfile.BadZipFile as problem:
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as problem:
         raise BundleError(f"{source} is neither a bundle folder nor a bundle zip") from problem
     except BundleError as problem:
         raise BundleError(f"{source}: {problem}") from problem
