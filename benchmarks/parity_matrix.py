@@ -66,7 +66,7 @@ def page(record: dict[str, Any]) -> str:
         "as it is used: the bundle through the server's pipeline, the single file in plain ONNX Runtime, on a CPU in fp32.",
         "",
         f"A row holds when every instance has a partner of its label with a mask IoU of at least {IOU_REQUIRED} and a score that "
-        f"differs by at most {SCORE_TOLERANCE:g}, and (bundles) the candidates are the same set, but for scores within 1e-5 of the "
+        f"differs by at most {SCORE_TOLERANCE:g}, and (bundles) the candidates are the same set, but for scores within 1e-4 of the "
         "threshold.",
         "",
         "| network | classes | grids | input | picture | instances | mmdet layout | official layout | single file | lowest IoU | "
