@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 import torch
-from solo_models.bundle import CATEGORIES, MANIFEST, MASKS, Bundle, BundleError, read_bundle
+from solo_models.bundle import CATEGORIES, DAMAGED_ZIP, MANIFEST, MASKS, Bundle, BundleError, read_bundle
 from solo_models.checkpoint import Checkpoint, adjusted, read_checkpoint
 from solo_models.spec import ModelSpec, SpecError
 from solo_server.engine.ort import OrtEngine
@@ -44,7 +44,7 @@ def is_bundle(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return MANIFEST in archive.namelist()
-    except (zipfile.BadZipFile, OSError, NotImplementedError, UnicodeDecodeError):
+    except (*DAMAGED_ZIP, OSError):
         return False  # whatever it is, reading it as a checkpoint will say
 
 

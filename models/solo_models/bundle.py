@@ -38,6 +38,7 @@ CATEGORIES = "categories.onnx"
 MASKS = "masks.onnx"
 KERNELS = "kernels.npz"
 REQUIRED = (CATEGORIES, MASKS, KERNELS)
+DAMAGED_ZIP = (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError)  # what zipfile raises on opening one
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_FILE_BYTES = 2 << 30
 
@@ -132,7 +133,7 @@ def read_bundle(source: Path) -> Bundle:
             return _read(source.name, lambda name, limit: _read_file(source / name, limit))
         with zipfile.ZipFile(source) as archive:
             return _read(source.stem, lambda name, limit: _read_member(archive, name, limit))
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as problem:
+    except DAMAGED_ZIP as problem:
         raise BundleError(f"{source} is neither a bundle folder nor a bundle zip") from problem
     except BundleError as problem:
         raise BundleError(f"{source}: {problem}") from problem

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from solo_models.bundle import CATEGORIES, MANIFEST, MASKS, BundleError, read_bundle
+from solo_models.bundle import CATEGORIES, DAMAGED_ZIP, MANIFEST, MASKS, BundleError, read_bundle
 from solo_models.engine_file import BARE_PLAN_MAGIC, MAGIC, EngineFileError, describe_engine
 from solo_models.facts import Facts, as_json, as_lines, printable
 from solo_models.onnx_ends import DamagedGraph, dtype_name, graph_ends
@@ -98,7 +98,7 @@ def _zip_kind(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.split("/") for name in archive.namelist()]
-    except (zipfile.BadZipFile, NotImplementedError) as problem:
+    except DAMAGED_ZIP as problem:
         raise InspectError(f"is a damaged zip ({problem})") from problem
     if [MANIFEST] in names:
         return "bundle"

@@ -281,6 +281,14 @@ def test_a_bundle_has_run_on_a_gpu_only_where_it_says_so(
     assert said in told.text
 
 
+def test_a_zip_whose_names_are_no_text_is_refused(refuse: Refuse, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("n\u00e4me", b"")
+    content = (tmp_path / "b.zip").read_bytes()
+    (tmp_path / "b.zip").write_bytes(content.replace("\u00e4".encode(), b"\x9a\x9a"))
+    refuse(tmp_path / "b.zip", "is a damaged zip")
+
+
 def test_int8_bundles_are_for_cpus(tell: Tell, rich: BundleContent, tmp_path: Path) -> None:
     told = tell(write_bundle(tmp_path / "b", replace(rich, precision="int8")))
     assert told.facts["runs_on"]["CUDA, TensorRT"].startswith("no: this INT8 form is made for CPUs")
