@@ -17,6 +17,7 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 from onnx import helper
+from pycocotools.coco import COCO
 from solo_models.bundle import MANIFEST, BundleContent, as_bundle, write_bundle
 from solo_server.engine.ort import OrtEngine
 from solo_server.pipeline import Pipeline
@@ -68,14 +69,14 @@ def export(source: Source, order: Order, say: Say) -> BundleContent:
         PicturesError, AnnotationsError, HalfPrecisionError, BundleError: see where they are defined.
     """
     check_target(order)
+    truth = None if order.annotations is None else read_annotations(order.annotations)
     content = prepare_content(source, order)
     if order.precision != "fp32":
         say(f"made the graphs {order.precision}")
-    pipeline = _pipeline(content)
     model = _single_file(content) if order.single_file else None
-    report = _compare(source, of_single_file(model) if model else of_pipeline(pipeline), order)
+    report = _compare(source, of_single_file(model) if model else of_pipeline(_pipeline(content)), order)
     _tell(report, say)
-    mask_aps = _mask_aps(source, pipeline, order)
+    mask_aps = _mask_aps(source, content, truth, order)
     if mask_aps:
         say(f"mask AP {100 * mask_aps['before']:.1f} before, {100 * mask_aps['after']:.1f} after")
     _check_tolerance(report, mask_aps, order)
@@ -162,17 +163,19 @@ def _tell(report: PictureReport, say: Say) -> None:
         say("nothing was found on these pictures, which proves little; --pictures DIR takes yours")
 
 
-def _mask_aps(source: Source, exported: Pipeline, order: Order) -> dict[str, float | int]:
+def _mask_aps(source: Source, content: BundleContent, truth: COCO | None, order: Order) -> dict[str, float | int]:
     """Mask AP of the fp32 graphs and of the export, 0..1; empty without annotations."""
-    if order.annotations is None or order.pictures is None:
+    images = order.pictures
+    if truth is None or images is None:
         return {}
-    truth = read_annotations(order.annotations)
-    plain = _pipeline(prepare_content(source, Order(order.output)))
-    before = mask_ap(truth, segment_all(plain, truth, order.pictures, "mask AP of fp32"))
-    after = before
-    if order.precision != "fp32":
-        after = mask_ap(truth, segment_all(exported, truth, order.pictures, f"mask AP of {order.precision}"))
-    return {"pictures": len(truth.imgs), "before": round(before["AP"], 4), "after": round(after["AP"], 4)}
+
+    def ap(measured: BundleContent) -> float:
+        title = f"mask AP of {measured.precision}"
+        return round(mask_ap(truth, segment_all(_pipeline(measured), truth, images, title))["AP"], 4)
+
+    after = ap(content)
+    before = after if order.precision == "fp32" else ap(prepare_content(source, Order(order.output)))
+    return {"pictures": len(truth.imgs), "before": before, "after": after}
 
 
 def _check_tolerance(report: PictureReport, mask_aps: Mapping[str, float | int], order: Order) -> None:
