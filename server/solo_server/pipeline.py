@@ -10,11 +10,16 @@ from time import perf_counter
 import numpy as np
 from solo_models.bundle import Bundle, read_bundle
 
+from solo_server.compiled.pool import Pool
 from solo_server.engine.base import Engine, PictureOutput
-from solo_server.engine.ort import OrtEngine
+from solo_server.engine.network import open_network
+from solo_server.engine.ort import OrtRuntime
 from solo_server.image import ImageLimits, decode, prepare
 from solo_server.postprocess.cpu import CpuPostprocessor
+from solo_server.stopwatch import Stopwatch
 from solo_server.types import PictureResult, PreparedPicture, Query, UInt8
+
+LATER_STAGES = ("towers", "masks", "nms", "encode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +35,12 @@ class Decoded:
 class Pipeline:
     """One bundle on one engine. Stages can be called one by one; `segment` runs them all."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, limits: ImageLimits | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, engine: Engine, limits: ImageLimits | None = None, pool: Pool | None = None
+    ) -> None:
         self.bundle, self.engine = bundle, engine
         self._limits = limits or ImageLimits()
-        self.postprocessor = CpuPostprocessor(bundle.spec, bundle.kernels)
+        self.postprocessor = CpuPostprocessor(bundle.spec, bundle.kernels, pool or Pool())
 
     @classmethod
     def open(cls, bundle: Path, *, threads: int = 0, limits: ImageLimits | None = None) -> Pipeline:
@@ -43,15 +50,15 @@ class Pipeline:
             BundleError: missing, damaged, or not loadable.
         """
         content = read_bundle(bundle)
-        return cls(content, OrtEngine(content, threads), limits)
+        pool = Pool(threads)
+        return cls(content, open_network(content, OrtRuntime(threads), pool), limits, pool)
 
     def warm_up(self) -> None:
         """Run every graph once on an empty picture of the largest size: runtimes allocate and plan at their first run."""
         spec = self.bundle.spec
         blank = np.zeros((spec.preprocess.short_side, spec.preprocess.long_side, 3), np.uint8)
         output = self.infer([prepare(blank, spec.preprocess)])[0]
-        for level in range(len(spec.grids)):
-            output.mask_features(level)
+        output.mask_features(range(len(spec.grids)))
 
     def decode(self, body: bytes) -> Decoded:
         """Decode, resize and pad one picture; raises what `solo_server.image.decode` raises."""
@@ -67,16 +74,16 @@ class Pipeline:
         image_hw = np.array([p.geometry.resized_hw for p in pictures], np.int64)
         return self.engine.run(images, image_hw)
 
-    def finish(self, output: PictureOutput, decoded: Decoded, query: Query, infer_ms: float) -> PictureResult:
-        """Post-processing of one picture, mask towers included."""
-        start = perf_counter()
+    def finish(self, output: PictureOutput, decoded: Decoded, query: Query, categories_ms: float) -> PictureResult:
+        """Everything after the category scores of one picture: mask towers, masks, NMS, encoding."""
+        watch = Stopwatch()
         geometry = decoded.picture.geometry
-        instances = self.postprocessor.run(output, geometry, query)
+        instances = self.postprocessor.run(output, geometry, query, watch)
         timings = {
             "decode": decoded.decode_ms,
             "preprocess": decoded.preprocess_ms,
-            "infer": infer_ms,
-            "postprocess": (perf_counter() - start) * 1e3,
+            "categories": categories_ms,
+            **{stage: watch.laps_ms.get(stage, 0.0) for stage in LATER_STAGES},
         }
         return PictureResult(geometry.original_hw, instances, {**timings, "total": sum(timings.values())})
 
