@@ -18,6 +18,7 @@ from solo_server.image import ImageLimits, decode, prepare
 from solo_server.postprocess.cpu import CpuPostprocessor
 from solo_server.stopwatch import Stopwatch
 from solo_server.types import PictureResult, PreparedPicture, Query, UInt8
+from solo_server.warm import warm_kernels
 
 LATER_STAGES = ("towers", "masks", "nms", "encode")
 
@@ -54,7 +55,8 @@ class Pipeline:
         return cls(content, open_network(content, OrtRuntime(threads), pool), limits, pool)
 
     def warm_up(self) -> None:
-        """Run every graph once on an empty picture of the largest size: runtimes allocate and plan at their first run."""
+        """Compile every kernel, then run every graph once on an empty picture of the largest size: runtimes plan at first."""
+        warm_kernels()
         spec = self.bundle.spec
         blank = np.zeros((spec.preprocess.short_side, spec.preprocess.long_side, 3), np.uint8)
         output = self.infer([prepare(blank, spec.preprocess)])[0]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from solo_server.compiled.kernel import kernel
 from solo_server.compiled.lanes import WIDTH, load, sigmoid, store
 from solo_server.compiled.measure import binarise
 from solo_server.compiled.soft import KEEP, TAKE, bounds, double_line, doubled_sigmoid, product, resized
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def mask_of_logits(logits, start, shape, level, rows, columns, doubled, soft, box, scratch):
     """The soft mask of one map of logits at the mask stride, into `soft`; false where nothing of it can exceed the threshold.
 
@@ -26,7 +26,7 @@ def mask_of_logits(logits, start, shape, level, rows, columns, doubled, soft, bo
     return box[0, 0] < box[0, 1] and box[0, 2] < box[0, 3]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def measure_logits(logits, shape, level, rows, columns, threshold, bits, areas, totals, boxes):
     """Bits, areas, sums of values above and boxes of `(n, h * w)` logits.
 
@@ -44,7 +44,7 @@ def measure_logits(logits, shape, level, rows, columns, threshold, bits, areas, 
             boxes[i] = box[0]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def measure_products(x_maps, x_boxes, y_maps, y_boxes, pairs, hw, step, threshold, bits, areas, totals, boxes):
     """The same of cells that are a column's map times a row's.
 
@@ -58,7 +58,7 @@ def measure_products(x_maps, x_boxes, y_maps, y_boxes, pairs, hw, step, threshol
             boxes[i] = box
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def axis_maps(taps, bias, shape, rows, columns, threshold, maps, boxes):
     """Factors of rows or columns: a 3x3 convolution of the doubled features, from its nine taps' products at their own size.
 
@@ -80,7 +80,7 @@ def axis_maps(taps, bias, shape, rows, columns, threshold, maps, boxes):
         bounds(maps[i], 0, len(rows[0]), len(columns[0]), soft_step, threshold, boxes[i])
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _convolve_across(taps, height, width, across, scratch):
     """`across[dy, row]`: the three taps of a kernel row on doubled lines, shifted by -1, 0, 1 with zeros coming in."""
     wide = scratch[width:]
@@ -95,7 +95,7 @@ def _convolve_across(taps, height, width, across, scratch):
                     out[x] += wide[x + dx - 1]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _convolve_down(across, bias, height, width, out, step, scratch):
     """Doubled downwards, shifted and summed; then the sigmoid."""
     for y in range(2 * height):

@@ -6,8 +6,7 @@ for each pixel and axis. Format: COCO's maskApi.c: runs in column-major order, z
 
 from __future__ import annotations
 
-from numba import njit
-
+from solo_server.compiled.kernel import kernel
 from solo_server.compiled.soft import covered
 from solo_server.compiled.taps import TAPS
 
@@ -15,7 +14,7 @@ CHARACTERS_A_RUN = 7
 AREA, LEFT, TOP, RIGHT, BOTTOM, CHARACTERS = range(6)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def encode(soft, step, box, rows, columns, threshold, work, counts, text, found):
     """Fill `text` with the encoding of `soft > threshold` at original size and `found` with what it holds.
 
@@ -67,7 +66,7 @@ def encode(soft, step, box, rows, columns, threshold, work, counts, text, found)
     return True
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _blend(soft, step, box, column, weights, threshold, line):
     """One column of the original width at the mask's own height; false where nothing in it exceeds the threshold."""
     any_above = False
@@ -79,7 +78,7 @@ def _blend(soft, step, box, column, weights, threshold, line):
     return any_above
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def compress(counts, number, text):
     """Write the first `number` run lengths as COCO's characters; from the fourth on as differences to the one two before."""
     length = 0

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from solo_server.compiled.kernel import kernel
 from solo_server.compiled.lanes import WIDTH, larger, load, splat, store
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def resample(source, rows_low, rows_high, rows_weight, columns_low, columns_high, columns_weight, first, last, out):
     """Channels `first..last` of `source (C, h, w)` bilinearly to `out (H, W, channels)`; weights belong to the high neighbours."""
     for c in range(first, last):
@@ -21,7 +21,7 @@ def resample(source, rows_low, rows_high, rows_weight, columns_low, columns_high
                 out[y, x, c] = top * (1 - wy) + bottom * wy
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def interleave(source, first, last, out):
     """Rows `first..last` of `source (C, h, w)` to `out (h, w, channels)`, in blocks that stay in the cache."""
     channels, _, width = source.shape
@@ -32,7 +32,7 @@ def interleave(source, first, last, out):
                     out[y, x, c] = source[c, y, x]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def normalise(x, scale, shift, channels, first, last, out):
     """`max(x * scale + shift, 0)` of the pixels `first..last`; x, out: flat and channels-last; scale, shift: `(channels,)`."""
     zero = splat(0.0)
@@ -42,7 +42,7 @@ def normalise(x, scale, shift, channels, first, last, out):
             store(out, at, larger(load(x, at) * load(scale, c) + load(shift, c), zero))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def points_nms(logits, bias, out):
     """Sigmoid, then a score is zeroed unless it equals the largest of itself, top, left and top-left in its class.
 

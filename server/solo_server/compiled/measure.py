@@ -7,8 +7,8 @@ their boxes only.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from solo_server.compiled.kernel import kernel
 from solo_server.compiled.lanes import WIDTH, above, bit_count, bits_above, load, splat, total
 
 
@@ -17,7 +17,7 @@ def words_of(width: int) -> int:
     return -(-width // 64)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def binarise(soft, step, box, threshold, row_bytes, bits):
     """Set the bits where `soft > threshold` inside the box; returns the area and the sum of the values above.
 
@@ -34,7 +34,7 @@ def binarise(soft, step, box, threshold, row_bytes, bits):
     return area, total(values)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def shared_pixels(a, b, a_box, b_box):
     """How many pixels two masks `(H, words)` have in common."""
     shared = 0
@@ -44,7 +44,7 @@ def shared_pixels(a, b, a_box, b_box):
     return shared
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def pairwise_ious(bits, boxes, areas, labels):
     """`(n, n) float32`: IoU of each mask with every later one of its label; the rest is 0. Areas must be positive.
 
@@ -61,7 +61,7 @@ def pairwise_ious(bits, boxes, areas, labels):
     return ious
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def matrix_decay(ious, gaussian, sigma):
     """Factor of each mask `(n,) float32`: the strongest decay by a better mask, relieved by how suppressed that one is itself.
 
@@ -82,7 +82,7 @@ def matrix_decay(ious, gaussian, sigma):
     return decay
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def greedy_keep(ious, threshold):
     """1 for each mask that no kept better one overlaps by more than `threshold`, else 0; `(n,) float32`."""
     keep = np.ones(len(ious), np.float32)

@@ -8,8 +8,8 @@ not to exceed the threshold, and so is everything that a bilinear resize can mak
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from solo_server.compiled.kernel import kernel
 from solo_server.compiled.lanes import WIDTH, bits_above, load, sigmoid, splat, store
 
 MARGIN = 2  # a pixel of the original size is made of at most three neighbours of the mask, in each direction
@@ -23,7 +23,7 @@ def padded_width(width: int) -> int:
     return -(-(width + SPARE) // WIDTH) * WIDTH
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def bounds(maps, start, height, width, step, level, box):
     """The box of values above `level` in a flat map whose rows are `step` apart, without margin; false where there are none."""
     top, bottom, left, right = -1, -1, width, -1
@@ -44,7 +44,7 @@ def bounds(maps, start, height, width, step, level, box):
     return top >= 0
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _exceeds(maps, start, count, level):
     limit, x = splat(level), 0
     while x + WIDTH <= count:
@@ -58,14 +58,14 @@ def _exceeds(maps, start, count, level):
     return False
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def widen(box, margin, height, width):
     """Grow a box within a map."""
     box[0], box[1] = max(0, box[0] - margin), min(height, box[1] + margin)
     box[2], box[3] = max(0, box[2] - margin), min(width, box[3] + margin)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def doubled_sigmoid(logits, start, height, width, level, out, out_step, box, line):
     """Sigmoid of the bilinearly doubled map, in the box of what can exceed `sigmoid(level)`; false where nothing can.
 
@@ -92,7 +92,7 @@ def doubled_sigmoid(logits, start, height, width, level, out, out_step, box, lin
     return True
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def double_line(line, first, last, width, wide):
     """Pixels `2 * first` to `2 * last` of a doubled line; exact but for the ends that are not the map's own."""
     for x in range(max(first, 1), min(last, width - 1)):
@@ -106,7 +106,7 @@ def double_line(line, first, last, width, wide):
         wide[2 * width - 1] = line[width - 1]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def resized(source, source_step, rows, columns, box, out, out_step, new_box, line):
     """Bilinear resize inside a box: the pixels all of whose taps lie in `box` of the source make up `new_box`.
 
@@ -128,7 +128,7 @@ def resized(source, source_step, rows, columns, box, out, out_step, new_box, lin
         out[at + new_box[3] : at + end] = 0
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def covered(low, high, first, last):
     """The pixels whose taps, `low..high`, all lie in `first..last` (exclusive); both rise."""
     begin, end = 0, len(low)
@@ -139,7 +139,7 @@ def covered(low, high, first, last):
     return begin, end
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def product(x_map, y_map, step, x_box, y_box, height, width, out, box):
     """The mask of a cell of a decoupled head, where both factors can exceed the threshold; false where they do not meet.
 

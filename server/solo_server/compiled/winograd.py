@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from solo_server.compiled.kernel import kernel
 from solo_server.compiled.lanes import WIDTH, accumulate, larger, load, splat, store
 
 SIDE = 4
@@ -38,7 +39,7 @@ def transform_weights(weight: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.ascontiguousarray(u.reshape(POINTS, *u.shape[2:]), np.float32)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, inline="always")
 def _rows_in(d0, d1, d2, d3, d4, d5):
     even_a, odd_a = d4 - splat(B2) * d2, splat(A1) * (d3 - splat(B2) * d1)
     even_b, odd_b = d4 - splat(A2) * d2, splat(B1) * (d3 - splat(A2) * d1)
@@ -47,7 +48,7 @@ def _rows_in(d0, d1, d2, d3, d4, d5):
     return first, even_a + odd_a, even_a - odd_a, even_b + odd_b, even_b - odd_b, last
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, inline="always")
 def _rows_out(m0, m1, m2, m3, m4, m5):
     sum_a, difference_a, sum_b, difference_b = m1 + m2, m1 - m2, m3 + m4, m3 - m4
     return (
@@ -58,7 +59,7 @@ def _rows_out(m0, m1, m2, m3, m4, m5):
     )
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def transform_input(x, scale, shift, floor, tiles, channels, v, v_step):
     """Fill `v` from `max(x * scale + shift, floor)`, zero outside of the map.
 
@@ -112,7 +113,7 @@ def transform_input(x, scale, shift, floor, tiles, channels, v, v_step):
                 store(v, out + 5 * v_step, r[5])
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def transform_output(m, m_step, tiles, channels, y, sums, squares):
     """Write the tiles' pixels to `y` (flat) and add them to `sums` and `squares`, `(levels, channels) float64`, flat."""
     temporary = np.empty(24 * WIDTH, np.float32)
