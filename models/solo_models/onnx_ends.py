@@ -73,12 +73,3 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
         if message[at + place] < 128:
             return value, at + place + 1
     raise ValueError("a varint of more than ten bytes")
-
-
-def varint_bytes(value: int) -> bytes:
-    """A number of zero or more as protobuf writes it, seven bits a byte."""
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])

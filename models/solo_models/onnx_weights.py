@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from solo_models.onnx_ends import DamagedGraph, fields, varint_bytes
+from solo_models.onnx_ends import DamagedGraph, fields
 
 MODEL_GRAPH, GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_OUTPUT = 7, 1, 5, 12
 NODE_INPUT, NODE_OUTPUT = 1, 2
@@ -49,13 +49,21 @@ def keep_outputs(content: bytes, outputs: Iterable[str]) -> bytes:
         if not wanted <= found:
             raise DamagedGraph(f"has no output {sorted(wanted - found)[0]!r}")
         needed = _needed([value for number, value in graph if number == GRAPH_NODE], wanted)
-        kept = b"".join(_field(number, value) for number, value in graph if _is_kept(number, value, wanted, needed))
-        rest = b"".join(_field(number, value) for number, value in fields(memoryview(content)) if number != MODEL_GRAPH)
+        kept = [
+            part for number, value in graph if _is_kept(number, value, wanted, needed) for part in _field(number, value)
+        ]
+        rest = [
+            part
+            for number, value in fields(memoryview(content))
+            if number != MODEL_GRAPH
+            for part in _field(number, value)
+        ]
     except (ValueError, LookupError, TypeError) as problem:
         if isinstance(problem, DamagedGraph):
             raise
         raise DamagedGraph("holds no ONNX graph, or a damaged one") from problem
-    return rest + _field(MODEL_GRAPH, memoryview(kept))
+    head = _varint_bytes(MODEL_GRAPH << 3 | 2) + _varint_bytes(sum(map(len, kept)))
+    return b"".join([*rest, head, *kept])  # one copy: weights are large
 
 
 def _graph(content: bytes) -> memoryview:
@@ -111,7 +119,17 @@ def _name(value_info: memoryview) -> str:
     return bytes(dict(fields(value_info))[1]).decode()
 
 
-def _field(number: int, value: int | memoryview) -> bytes:
+def _field(number: int, value: int | memoryview) -> list[bytes | memoryview]:
+    """A field as it is written, in parts; whole numbers and what has a length are all that models and graphs are made of."""
     if isinstance(value, int):
-        return varint_bytes(number << 3) + varint_bytes(value)
-    return varint_bytes(number << 3 | 2) + varint_bytes(len(value)) + bytes(value)
+        return [_varint_bytes(number << 3) + _varint_bytes(value)]
+    return [_varint_bytes(number << 3 | 2) + _varint_bytes(len(value)), value]
+
+
+def _varint_bytes(value: int) -> bytes:
+    """A number of zero or more as protobuf writes it, seven bits a byte."""
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])

@@ -15,6 +15,7 @@ from solo_server.engine.base import Engine, PictureOutput
 from solo_server.engine.network import open_network
 from solo_server.engine.ort import OrtRuntime
 from solo_server.image import ImageLimits, decode, prepare
+from solo_server.memory import return_unused
 from solo_server.postprocess.cpu import CpuPostprocessor
 from solo_server.stopwatch import Stopwatch
 from solo_server.types import PictureResult, PreparedPicture, Query, UInt8
@@ -52,7 +53,9 @@ class Pipeline:
         """
         content = read_bundle(bundle)
         pool = Pool(threads)
-        return cls(content, open_network(content, OrtRuntime(threads), pool), limits, pool)
+        engine = open_network(content, OrtRuntime(threads), pool)
+        return_unused()
+        return cls(content, engine, limits, pool)
 
     def warm_up(self) -> None:
         """Compile every kernel, then run every graph once on an empty picture of the largest size: runtimes plan at first."""

@@ -10,6 +10,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -100,7 +101,7 @@ def _masks() -> None:
         cells = np.arange(sum(grid * grid for grid in GRIDS[:2]))
         masks.measure(cells)
         geometry = Geometry((20, 30), (64, 96), (64, 96))
-        masks.each(cells, lambda mask, geometry=geometry: outline(mask, geometry, 4, 0.0))
+        masks.each(cells, partial(outline, geometry=geometry, stride=4, threshold=0.0))
 
 
 def _suppression() -> None:

@@ -16,12 +16,13 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import llvmlite.binding as llvm
-from numba import config, njit
+from numba import config as numba_config
+from numba import njit
 
-F = TypeVar("F", bound=Callable[..., Any])
+config: Any = numba_config  # fills itself with attributes when it is imported
 NEEDED = ("avx2", "fma", "bmi2", "f16c")
 
 
@@ -78,7 +79,6 @@ _portable_target()
 CAN_BE_KEPT = _settle_cache()
 
 
-def kernel(function: F) -> F:
+def kernel(function: Callable[..., Any]) -> Any:
     """Compile `function` at its first call with given types; it must not touch Python objects."""
-    compiled: F = njit(nogil=True, cache=CAN_BE_KEPT)(function)
-    return compiled
+    return njit(nogil=True, cache=CAN_BE_KEPT)(function)

@@ -18,6 +18,7 @@ from solo_models.onnx_weights import keep_outputs
 from solo_server.compiled.head import CompiledHead, is_compilable
 from solo_server.compiled.pool import Pool
 from solo_server.engine.base import Engine, Runtime
+from solo_server.memory import return_unused
 from solo_server.types import Float32, Int64, UInt8
 
 HeadChoice = Literal["auto", "compiled", "graph"]
@@ -64,6 +65,8 @@ class CompiledEngine:
         except DamagedGraph as problem:
             raise BundleError(f"{CATEGORIES}: {problem}") from problem
         self._features = runtime.load(features, CATEGORIES)
+        del features
+        return_unused()
         self._head = CompiledHead(bundle, pool)
         self.description = f"{runtime.description}, compiled head"
 
