@@ -38,10 +38,11 @@ class LocalService:
             raise invalid_query(problem.errors()) from problem
 
 
-def open_local(bundle: str | Path | None) -> LocalService:
+def open_local(bundle: str | Path | None, engine: str = "auto") -> LocalService:
     """Load a bundle, or the demo model.
 
     Raises:
         BundleError: missing or damaged.
+        SettingsError: there is no such engine, or it cannot run this bundle.
     """
-    return LocalService(Pipeline.open(demo_bundle() if bundle is None else Path(bundle)))
+    return LocalService(Pipeline.open(demo_bundle() if bundle is None else Path(bundle), engine=engine))

@@ -11,7 +11,7 @@ import numpy as np
 from solo_models.bundle import Bundle, read_bundle
 
 from solo_server.engine.base import Engine, PictureOutput
-from solo_server.engine.ort import OrtEngine
+from solo_server.engine.choose import choose
 from solo_server.image import ImageLimits, decode, prepare
 from solo_server.postprocess.cpu import CpuPostprocessor
 from solo_server.types import PictureResult, PreparedPicture, Query, UInt8
@@ -30,20 +30,32 @@ class Decoded:
 class Pipeline:
     """One bundle on one engine. Stages can be called one by one; `segment` runs them all."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, limits: ImageLimits | None = None) -> None:
-        self.bundle, self.engine = bundle, engine
+    def __init__(
+        self, bundle: Bundle, engine: Engine, limits: ImageLimits | None = None, engine_reason: str = ""
+    ) -> None:
+        self.bundle, self.engine, self.engine_reason = bundle, engine, engine_reason
         self._limits = limits or ImageLimits()
         self.postprocessor = CpuPostprocessor(bundle.spec, bundle.kernels)
 
     @classmethod
-    def open(cls, bundle: Path, *, threads: int = 0, limits: ImageLimits | None = None) -> Pipeline:
-        """Read a bundle and load it into ONNX Runtime.
+    def open(
+        cls,
+        bundle: Path,
+        *,
+        threads: int = 0,
+        limits: ImageLimits | None = None,
+        engine: str = "auto",
+        precision: str | None = None,
+    ) -> Pipeline:
+        """Read a bundle and load it into the engine that `solo_server.engine.choose` picks.
 
         Raises:
             BundleError: missing, damaged, or not loadable.
+            SettingsError: this bundle cannot run on that engine, or in that precision.
         """
         content = read_bundle(bundle)
-        return cls(content, OrtEngine(content, threads), limits)
+        choice = choose(content, engine, precision)
+        return cls(content, choice.open(content, threads), limits, choice.reason)
 
     def warm_up(self) -> None:
         """Run every graph once on an empty picture of the largest size: runtimes allocate and plan at their first run."""

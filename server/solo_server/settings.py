@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from solo_server.engine.base import ENGINES, PRECISIONS
 from solo_server.errors import SettingsError
 from solo_server.image import ImageLimits
 
@@ -24,6 +25,9 @@ class Settings:
     port: int = 8000
     threads: int = 0
     """Cores for one inference; 0 takes all."""
+    engine: str = "auto"
+    precision: str | None = None
+    """Of the network's arithmetic; without one the bundle's own."""
     max_body_bytes: int = 20 << 20
     max_pixels: int = 64_000_000
     max_side: int = 16_384
@@ -39,6 +43,10 @@ class Settings:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise SettingsError(f"{PREFIX}{name.upper()}: {value} is not within {low}..{high}")
+        for name, known in _NAMES:
+            value = getattr(self, name)
+            if value is not None and value not in known:
+                raise SettingsError(f"{PREFIX}{name.upper()}: {value!r} is none of {', '.join(known)}")
 
     @property
     def image_limits(self) -> ImageLimits:
@@ -72,7 +80,8 @@ _RANGES = (
     ("max_waiting", 1, 100_000),
     ("drain_seconds", 0, 3600),
 )
-_TEXTS = {"bundle": Path, "host": str}
+_NAMES = (("engine", ENGINES), ("precision", PRECISIONS))
+_TEXTS = {"bundle": Path, "host": str, "engine": str, "precision": str}
 
 
 def _parse(variable: str, name: str, text: str) -> Any:

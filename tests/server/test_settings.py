@@ -24,6 +24,8 @@ def test_the_environment_is_read_and_the_command_line_wins() -> None:
         ({"SOLO_PORT": "70000"}, "SOLO_PORT: 70000 is not within"),
         ({"SOLO_MAX_WAITING": "0"}, "SOLO_MAX_WAITING: 0"),
         ({"SOLO_PROT": "1"}, "SOLO_PROT: no such setting"),
+        ({"SOLO_ENGINE": "tensorrt"}, "SOLO_ENGINE: 'tensorrt' is none of auto, onnxruntime, openvino"),
+        ({"SOLO_PRECISION": "half"}, "SOLO_PRECISION: 'half' is none of fp32, fp16, bf16, int8"),
     ],
 )
 def test_bad_settings_are_named(environment: dict[str, str], message: str) -> None:
