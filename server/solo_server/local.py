@@ -27,7 +27,7 @@ class LocalService:
 
     def overlay(self, body: bytes, query: Mapping[str, str]) -> bytes:
         """One picture drawn with its instances, PNG."""
-        decoded = self._pipeline.decode(body)
+        decoded = self._pipeline.decode(body, whole=True)
         result = self._pipeline.segment_decoded(decoded, self._query({**query, "format": "overlay"}))
         return draw_png(decoded.rgb, result.instances, self._pipeline.bundle.spec.class_names)
 

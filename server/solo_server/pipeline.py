@@ -12,14 +12,17 @@ from solo_models.bundle import Bundle, read_bundle
 
 from solo_server.engine.base import Engine, PictureOutput
 from solo_server.engine.choose import choose
-from solo_server.image import ImageLimits, decode, prepare
+from solo_server.image import ImageLimits, decode, decode_draft, prepare
 from solo_server.postprocess.cpu import CpuPostprocessor
 from solo_server.types import PictureResult, PreparedPicture, Query, UInt8
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A picture ready for a batch, with the time that its own stages took, in milliseconds."""
+    """A picture ready for a batch, with the time that its own stages took, in milliseconds.
+
+    rgb: what was decoded, smaller than the picture where it was drafted.
+    """
 
     picture: PreparedPicture
     rgb: UInt8
@@ -65,12 +68,20 @@ class Pipeline:
         for level in range(len(spec.grids)):
             output.mask_features(level)
 
-    def decode(self, body: bytes) -> Decoded:
-        """Decode, resize and pad one picture; raises what `solo_server.image.decode` raises."""
+    def decode(self, body: bytes, *, whole: bool = False) -> Decoded:
+        """Decode, resize and pad one picture; raises what `solo_server.image.decode` raises.
+
+        whole: every pixel is decoded even where drafts are allowed, so that the picture can be drawn on.
+        """
         start = perf_counter()
-        rgb = decode(body, self._limits)
+        rules = self.bundle.spec.preprocess
+        if self._limits.draft and not whole:
+            rgb, original_hw = decode_draft(body, self._limits, rules)
+        else:
+            rgb = decode(body, self._limits)
+            original_hw = rgb.shape[:2]
         decoded = perf_counter()
-        picture = prepare(rgb, self.bundle.spec.preprocess)
+        picture = prepare(rgb, rules, original_hw)
         return Decoded(picture, rgb, (decoded - start) * 1e3, (perf_counter() - decoded) * 1e3)
 
     def infer(self, pictures: Sequence[PreparedPicture]) -> Sequence[PictureOutput]:

@@ -36,6 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", help=f"of the arithmetic: {', '.join(PRECISIONS)} (SOLO_PRECISION; default: the bundle's own)"
     )
+    parser.add_argument(
+        "--draft-decode",
+        action=argparse.BooleanOptionalAction,
+        help="decode large JPEGs at a fraction of their size: faster, not exact (SOLO_DRAFT_DECODE; default off)",
+    )
     parser.add_argument("--max-body-bytes", type=int, help="largest request body (SOLO_MAX_BODY_BYTES; default 20 MiB)")
     parser.add_argument("--max-waiting", type=int, help="pictures waiting before 503 (SOLO_MAX_WAITING; default 64)")
 

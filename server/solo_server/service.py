@@ -53,18 +53,18 @@ class Service:
 
     async def overlay(self, body: bytes, query: Query) -> bytes:
         """One picture drawn with its instances, PNG."""
-        result, decoded = await self._run(body, query)
+        result, decoded = await self._run(body, query, whole=True)
         names = self.pipeline.bundle.spec.class_names
         return await self._in_worker(lambda: draw_png(decoded.rgb, result.instances, names))
 
-    async def _run(self, body: bytes, query: Query) -> tuple[PictureResult, Decoded]:
+    async def _run(self, body: bytes, query: Query, *, whole: bool = False) -> tuple[PictureResult, Decoded]:
         if not self.is_ready:
             raise NotReady("the model is not ready yet, or the server is going down")
         if self._waiting >= self._max_waiting:
             raise Overloaded(f"{self._waiting} pictures are waiting already")
         self._waiting += 1
         try:
-            decoded = await self._in_worker(lambda: self.pipeline.decode(body))
+            decoded = await self._in_worker(lambda: self.pipeline.decode(body, whole=whole))
             queued = perf_counter()
             async with self._engine:
                 start = perf_counter()

@@ -28,6 +28,8 @@ class Settings:
     engine: str = "auto"
     precision: str | None = None
     """Of the network's arithmetic; without one the bundle's own."""
+    draft_decode: bool = False
+    """Decode JPEGs much larger than the network's input at a fraction of their size: faster, not exact."""
     max_body_bytes: int = 20 << 20
     max_pixels: int = 64_000_000
     max_side: int = 16_384
@@ -51,7 +53,7 @@ class Settings:
     @property
     def image_limits(self) -> ImageLimits:
         """The limits that decoding applies."""
-        return ImageLimits(self.max_pixels, self.max_side)
+        return ImageLimits(self.max_pixels, self.max_side, self.draft_decode)
 
     @classmethod
     def read(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
@@ -82,11 +84,16 @@ _RANGES = (
 )
 _NAMES = (("engine", ENGINES), ("precision", PRECISIONS))
 _TEXTS = {"bundle": Path, "host": str, "engine": str, "precision": str}
+_SWITCHES = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
 
 
 def _parse(variable: str, name: str, text: str) -> Any:
     if name in _TEXTS:
         return _TEXTS[name](text)
+    if name == "draft_decode":
+        if text.lower() not in _SWITCHES:
+            raise SettingsError(f"{variable}: {text!r} is neither on nor off")
+        return _SWITCHES[text.lower()]
     try:
         return int(text)
     except ValueError:
