@@ -1,6 +1,6 @@
 """What draft decoding saves and what it moves: large JPEGs, decoded whole and as drafts, through the server's pipeline.
 
-    python benchmarks/draft.py PICTURE.jpg... [--input LONGxSHORT] [--rows] [-o RESULT.json]
+    python benchmarks/draft.py PICTURE.jpg|FOLDER... [--input LONGxSHORT] [--rows] [-o RESULT.json]
 
 Each picture is decoded whole and, for every ratio, as small as leaves that many times the sides of the network's input. The whole
 picture's clear instances (score of at least 0.3) are looked for among the draft's. --input makes the network's input smaller, so
@@ -40,7 +40,8 @@ def main() -> int:
     arguments = parser.parse_args()
     whole = open_demo(arguments.input)
     draft = Pipeline(whole.bundle, whole.engine, ImageLimits(draft=True))
-    rows = [row for path in arguments.pictures for row in measure(path, whole, draft, timed=arguments.rows)]
+    pictures = [p for path in arguments.pictures for p in (sorted(path.glob("*.jpg")) if path.is_dir() else [path])]
+    rows = [row for path in pictures for row in measure(path, whole, draft, timed=arguments.rows)]
     if arguments.rows:
         print(*(" ".join(map(str, row.values())) for row in rows), sep="\n")
     found = {ratio: totals([row for row in rows if row["ratio"] == ratio]) for ratio in RATIOS}
