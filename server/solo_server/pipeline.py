@@ -12,9 +12,8 @@ from solo_models.bundle import Bundle, read_bundle
 
 from solo_server.compiled.pool import Pool
 from solo_server.engine.base import Engine, PictureOutput
-from solo_server.engine.network import open_network
-from solo_server.engine.ort import OrtRuntime
-from solo_server.image import ImageLimits, decode, prepare
+from solo_server.engine.choose import choose
+from solo_server.image import ImageLimits, decode, decode_draft, prepare
 from solo_server.memory import return_unused
 from solo_server.postprocess.cpu import CpuPostprocessor
 from solo_server.stopwatch import Stopwatch
@@ -26,7 +25,10 @@ LATER_STAGES = ("towers", "masks", "nms", "encode")
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A picture ready for a batch, with the time that its own stages took, in milliseconds."""
+    """A picture ready for a batch, with the time that its own stages took, in milliseconds.
+
+    rgb: what was decoded, smaller than the picture where it was drafted.
+    """
 
     picture: PreparedPicture
     rgb: UInt8
@@ -38,24 +40,38 @@ class Pipeline:
     """One bundle on one engine. Stages can be called one by one; `segment` runs them all."""
 
     def __init__(
-        self, bundle: Bundle, engine: Engine, limits: ImageLimits | None = None, pool: Pool | None = None
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        limits: ImageLimits | None = None,
+        pool: Pool | None = None,
+        engine_reason: str = "",
     ) -> None:
-        self.bundle, self.engine = bundle, engine
+        self.bundle, self.engine, self.engine_reason = bundle, engine, engine_reason
         self._limits = limits or ImageLimits()
         self.postprocessor = CpuPostprocessor(bundle.spec, bundle.kernels, pool or Pool())
 
     @classmethod
-    def open(cls, bundle: Path, *, threads: int = 0, limits: ImageLimits | None = None) -> Pipeline:
-        """Read a bundle and load it into ONNX Runtime.
+    def open(
+        cls,
+        bundle: Path,
+        *,
+        threads: int = 0,
+        limits: ImageLimits | None = None,
+        engine: str = "auto",
+        precision: str | None = None,
+    ) -> Pipeline:
+        """Read a bundle and load it into the engine that `solo_server.engine.choose` picks.
 
         Raises:
             BundleError: missing, damaged, or not loadable.
+            SettingsError: this bundle cannot run on that engine, or in that precision.
         """
         content = read_bundle(bundle)
-        pool = Pool(threads)
-        engine = open_network(content, OrtRuntime(threads), pool)
+        choice, pool = choose(content, engine, precision), Pool(threads)
+        opened = choice.open(content, pool)
         return_unused()
-        return cls(content, engine, limits, pool)
+        return cls(content, opened, limits, pool, choice.reason)
 
     def warm_up(self) -> None:
         """Compile every kernel, then run every graph once on an empty picture of the largest size: runtimes plan at first."""
@@ -65,12 +81,20 @@ class Pipeline:
         output = self.infer([prepare(blank, spec.preprocess)])[0]
         output.mask_features(range(len(spec.grids)))
 
-    def decode(self, body: bytes) -> Decoded:
-        """Decode, resize and pad one picture; raises what `solo_server.image.decode` raises."""
+    def decode(self, body: bytes, *, whole: bool = False) -> Decoded:
+        """Decode, resize and pad one picture; raises what `solo_server.image.decode` raises.
+
+        whole: every pixel is decoded even where drafts are allowed, so that the picture can be drawn on.
+        """
         start = perf_counter()
-        rgb = decode(body, self._limits)
+        rules = self.bundle.spec.preprocess
+        if self._limits.draft and not whole:
+            rgb, original_hw = decode_draft(body, self._limits, rules)
+        else:
+            rgb = decode(body, self._limits)
+            original_hw = rgb.shape[:2]
         decoded = perf_counter()
-        picture = prepare(rgb, self.bundle.spec.preprocess)
+        picture = prepare(rgb, rules, original_hw)
         return Decoded(picture, rgb, (decoded - start) * 1e3, (perf_counter() - decoded) * 1e3)
 
     def infer(self, pictures: Sequence[PreparedPicture]) -> Sequence[PictureOutput]:

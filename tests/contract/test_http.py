@@ -163,6 +163,7 @@ def test_health_readiness_and_model(http: httpx.Client, pipeline: Pipeline) -> N
     assert model["classes"] == ["cat", "dog", "traffic light"]
     assert model["version"] == pipeline.bundle.version
     assert model["engine"].startswith("onnxruntime")
+    assert model["engine_reason"] == "auto: fp32 runs on onnxruntime"
 
 
 def test_openapi_names_the_formats_and_parameters(http: httpx.Client) -> None:

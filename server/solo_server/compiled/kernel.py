@@ -33,6 +33,12 @@ def _portable_target() -> None:
         config.CPU_NAME, config.CPU_FEATURES = "x86-64-v3", ""
 
 
+def has_int8_products() -> bool:
+    """Whether the processor multiplies and adds INT8 in one instruction (VNNI, or Arm's dot products)."""
+    features = llvm.get_host_cpu_features()
+    return any(features.get(name) for name in ("avx512vnni", "avxvnni", "dotprod"))
+
+
 def _can_write(folder: Path) -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from solo_server.types import Float32, Int64, UInt8
 
+ENGINES = ("auto", "onnxruntime", "openvino")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+
 
 class PictureOutput(Protocol):
     """The network's output for one picture of a batch."""
@@ -31,7 +34,7 @@ class Engine(Protocol):
 
     @property
     def description(self) -> str:
-        """Runtime, version and device, for `/model` and the log."""
+        """Runtime, version, device and executed precision, for `/model` and the log."""
         ...
 
     def run(self, images: UInt8, image_hw: Int64) -> Sequence[PictureOutput]:
