@@ -2,5 +2,5 @@
 
 import os
 
-# Post-processing runs many small matrix products in several threads; a second pool of BLAS threads inside each slows all.
+# `solo_server.compiled.pool` sets this too, but a BLAS that knows it when it is loaded does not start its threads at all.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from threadpoolctl import ThreadpoolController
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -17,6 +20,7 @@ class Pool:
     def __init__(self, threads: int = 0) -> None:
         self.threads = threads or os.cpu_count() or 1
         self._executor = ThreadPoolExecutor(self.threads, thread_name_prefix="solo-kernel")
+        _one_thread_for_each_product()
 
     def map(self, work: Callable[[P], R], pieces: Iterable[P]) -> list[R]:
         """`work` of every piece, in order; a single piece runs in the calling thread. Pieces must not wait for others."""
@@ -24,3 +28,19 @@ class Pool:
         if len(listed) < 2 or self.threads == 1:
             return [work(piece) for piece in listed]
         return list(self._executor.map(work, listed))
+
+
+_LIMITED = threading.Event()
+
+
+def _one_thread_for_each_product() -> None:
+    """Matrix products run in several of our threads at a time: BLAS threads inside each would fight over the cores.
+
+    Sets numpy's BLAS to one thread, for the whole process; other libraries' (torch's) are left alone.
+    """
+    if _LIMITED.is_set():
+        return
+    libraries = [each for each in ThreadpoolController().lib_controllers if each.user_api == "blas"]
+    for library in [each for each in libraries if "numpy" in (each.filepath or "")] or libraries:
+        library.set_num_threads(1)
+    _LIMITED.set()
