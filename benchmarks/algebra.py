@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto
 from pycocotools import mask as coco_mask
+from record import write_record
 from solo_export.graph import GraphBuilder
 from solo_export.onnx import fold_halving
 from solo_models.bundle import kernel_shapes
