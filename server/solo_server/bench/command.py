@@ -1,0 +1,37 @@
+"""`solo bench VERB`: the table of verbs, and what their failures mean for the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from types import ModuleType
+
+from solo_models.bundle import BundleError
+
+from solo_server.bench.arguments import OneLineParser, say
+from solo_server.bench.errors import BenchError
+
+VERBS = ("pipeline",)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One parser a verb."""
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=OneLineParser)
+    for name in VERBS:
+        module = _verb(name)
+        description = f"{module.SUMMARY[0].upper()}{module.SUMMARY[1:]}."
+        module.add_arguments(verbs.add_parser(name, help=module.SUMMARY, description=description))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit status 0; 2 when a measurement cannot begin; 3 when it ended early; 130 after Ctrl-C."""
+    try:
+        status: int = _verb(arguments.verb).run(arguments)
+    except (OSError, BundleError, BenchError) as problem:
+        say(problem)
+        return 2
+    return status
+
+
+def _verb(name: str) -> ModuleType:
+    return importlib.import_module(f"solo_server.bench.verbs.{name}")

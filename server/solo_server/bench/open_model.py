@@ -1,0 +1,66 @@
+"""`BUNDLE[@ENGINE[:PRECISION]]`: which model on which engine; the one place that knows which engines there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from solo_models.demo import demo_bundle
+
+from solo_server.bench.errors import BenchError
+from solo_server.bench.protocol import Order
+
+if TYPE_CHECKING:
+    from solo_server.pipeline import Pipeline  # loads a runtime, which the parent process has no use for
+
+ENGINES = ("onnxruntime",)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A bundle, and the engine and precision asked for; `None` leaves the choice to the pipeline."""
+
+    bundle: Path
+    engine: str | None = None
+    precision: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Model:
+        """Read the command line's form; an empty BUNDLE is the demo model.
+
+        Raises:
+            BenchError: an unknown engine, or a precision that it does not offer.
+        """
+        path, _, rest = text.rpartition("@") if "@" in text else (text, "", "")
+        engine, _, precision = rest.partition(":")
+        if "@" in text and engine not in ENGINES:
+            raise BenchError(f"--model {text}: {engine!r} is no engine; known: {', '.join(ENGINES)}")
+        if precision:
+            raise BenchError(f"--model {text}: {engine} runs a bundle in the bundle's own precision")
+        return cls(Path(path) if path else demo_bundle(), engine or None, precision or None)
+
+    @classmethod
+    def from_order(cls, order: Order) -> Model:
+        """The inverse of `to_order`, in the worker."""
+        return cls(Path(order["bundle"]), order["engine"], order["precision"])
+
+    def to_order(self) -> Order:
+        """JSON-ready form."""
+        return {"bundle": str(self.bundle), "engine": self.engine, "precision": self.precision}
+
+
+def open_pipeline(model: Model, threads: int) -> Pipeline:
+    """Load a model on its engine.
+
+    Raises:
+        BundleError: missing, damaged, or not loadable.
+    """
+    from solo_server.pipeline import Pipeline
+
+    return Pipeline.open(model.bundle, threads=threads)
+
+
+def serve_arguments(model: Model, threads: int) -> list[str]:
+    """The arguments of `solo serve` for a model."""
+    return [str(model.bundle), *(["--threads", str(threads)] if threads else [])]
