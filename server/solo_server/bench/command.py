@@ -11,7 +11,7 @@ from solo_models.bundle import BundleError
 from solo_server.bench.arguments import OneLineParser, say
 from solo_server.bench.errors import BenchError
 
-VERBS = ("pipeline",)
+VERBS = ("pipeline", "engine")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -116,8 +116,11 @@ def stage_medians(samples: Sequence[Sample]) -> dict[str, float]:
 
 def after_towers_ms(stages_ms: Mapping[str, float]) -> float | None:
     """Everything after the mask towers: last mask convolution, sigmoid, upsampling, thresholds, NMS, resize, RLE."""
-    known = [stages_ms[name] for name in AFTER_TOWERS if name in stages_ms]
-    return sum(known) if known else None
+    if "after_towers" in stages_ms:
+        return stages_ms["after_towers"]
+    if "masks" not in stages_ms:
+        return None
+    return sum(stages_ms.get(name, 0.0) for name in AFTER_TOWERS)
 
 
 def foreign_share(samples: Sequence[Sample], cores: int) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +12,9 @@ from solo_models.demo import demo_bundle
 from solo_server.bench.errors import BenchError
 from solo_server.bench.protocol import Order
 
-if TYPE_CHECKING:
-    from solo_server.pipeline import Pipeline  # loads a runtime, which the parent process has no use for
+if TYPE_CHECKING:  # these load a runtime, which the parent process has no use for
+    from solo_server.engine.base import PictureOutput
+    from solo_server.pipeline import Pipeline
 
 ENGINES = ("onnxruntime",)
 
@@ -59,6 +61,12 @@ def open_pipeline(model: Model, threads: int) -> Pipeline:
     from solo_server.pipeline import Pipeline
 
     return Pipeline.open(model.bundle, threads=threads)
+
+
+def run_towers(output: PictureOutput, levels: Sequence[int]) -> None:
+    """Run the mask towers of some levels of one picture."""
+    for level in levels:
+        output.mask_features(level)
 
 
 def serve_arguments(model: Model, threads: int) -> list[str]:

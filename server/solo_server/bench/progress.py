@@ -17,6 +17,7 @@ class Progress:
         self._total, self._stream = total, stream
         self._visible = stream.isatty()
         self._start = monotonic()
+        self._done = 0.0
 
     def __enter__(self) -> Progress:
         return self
@@ -28,7 +29,12 @@ class Progress:
 
     def show(self, done: float, what: str) -> None:
         """Redraw after `done` steps; `what` is done now."""
+        self._done = done
         self._write(bar_line(done, self._total, monotonic() - self._start, what))
+
+    def advance(self, what: str) -> None:
+        """One step further."""
+        self.show(self._done + 1, what)
 
     def _write(self, line: str) -> None:
         if self._visible:

@@ -28,7 +28,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """A contender that is loaded. description: runtime and device; gflop: arithmetic of each task, where it is known."""
+    """A contender that is loaded. description: runtime and device; gflop: arithmetic of a picture by part, where that is known."""
 
     name: str
     description: str
@@ -41,12 +41,25 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One picture, or one batch, done. cpu_s: processor time of the whole process meanwhile."""
+    """One picture, or one batch, done. cpu_s: processor time of the whole process meanwhile; aside_cpu_s: and what went into
+    work that is not part of the total.
+    """
 
     stages_ms: dict[str, float]
     total_ms: float
     instances: int
     cpu_s: float
+    aside_cpu_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a task came to. total_ms and aside_cpu_s: only where more was done than is to be counted."""
+
+    stages_ms: dict[str, float]
+    instances: int
+    total_ms: float | None = None
+    aside_cpu_s: float = 0.0
 
 
 class Worker(Protocol):
@@ -56,8 +69,8 @@ class Worker(Protocol):
         """Who this is."""
         ...
 
-    def take(self, index: int) -> tuple[dict[str, float], int]:
-        """Do one task; time of each stage in milliseconds, and how many instances were found."""
+    def take(self, index: int) -> Done:
+        """Do one task."""
         ...
 
 
@@ -100,10 +113,15 @@ def rss_mib(field_name: str, process: str = "self") -> float | None:
 
 def _timed(worker: Worker, index: int) -> Answer:
     start, cpu = perf_counter(), process_time()
-    stages_ms, instances = worker.take(index)
-    total_ms = (perf_counter() - start) * 1e3
-    rounded = {name: round(ms, 3) for name, ms in stages_ms.items()}
-    return Answer(rounded, round(total_ms, 3), instances, round(process_time() - cpu, 4))
+    done = worker.take(index)
+    total_ms, cpu_s = (perf_counter() - start) * 1e3, process_time() - cpu
+    return Answer(
+        stages_ms={name: round(ms, 3) for name, ms in done.stages_ms.items()},
+        total_ms=round(total_ms if done.total_ms is None else done.total_ms, 3),
+        instances=done.instances,
+        cpu_s=round(cpu_s - done.aside_cpu_s, 4),
+        aside_cpu_s=round(done.aside_cpu_s, 4),
+    )
 
 
 def _own_stdout() -> TextIO:

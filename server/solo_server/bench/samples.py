@@ -1,8 +1,10 @@
-"""One sample, and how rounds are interleaved: A B C A B C, so that a slow minute of the machine slows all contenders."""
+"""One sample: a task that a contender did, and what the rest of the machine did meanwhile.
+
+Rounds are interleaved, A B C A B C, so that a slow minute of the machine slows all contenders.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter, process_time
 
@@ -32,7 +34,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`runs` of `repeats` rounds over `tasks` tasks; `start_round` continues a count."""
+    """`runs` of `repeats` rounds over `tasks` tasks."""
 
     runs: int
     repeats: int
@@ -44,28 +46,13 @@ class Plan:
         return self.runs * self.repeats
 
 
-Taken = Callable[[int, Sample], None]  # contender's place, its sample
-
-
-def take_rounds(children: Sequence[Child], plan: Plan, taken: Taken) -> None:
-    """Every round: each contender in turn takes all tasks. `taken` is called at once, so that nothing is lost.
-
-    Raises:
-        EndedEarly: a contender died.
-    """
-    for number in range(plan.rounds):
-        for place, child in enumerate(children):
-            for task in range(plan.tasks):
-                taken(place, take_one(child, number // plan.repeats, number, task))
-
-
 def take_one(child: Child, run: int, number: int, task: int) -> Sample:
     """Have one task done, with an eye on the rest of the machine."""
     busy, own, start = machine.busy_s(), process_time(), perf_counter()
     answer = child.ask(task)
     wall_s, own = perf_counter() - start, process_time() - own
     now = machine.busy_s()
-    foreign = None if busy is None or now is None else round(now - busy - own - answer.cpu_s, 4)
+    foreign = None if busy is None or now is None else round(now - busy - own - answer.cpu_s - answer.aside_cpu_s, 4)
     return Sample(
         run=run,
         round=number,

@@ -10,24 +10,15 @@ from solo_server.bench.measure import Contender, Measurement
 
 PAPER_FPS = 22.5  # SOLO-512 on one V100, mean of 5 runs (table 8 of the paper); other hardware, for orientation only
 
+HEADINGS = (
+    *("contender", "median", "p90", "p99 ms", "pictures/s", "instances", "CPU s", "peak MiB"),
+    *("time", "rounds", "memory"),
+)
+
 
 def contender_table(measurement: Measurement) -> str:
     """One row a contender: times, pictures per second, memory, and how it compares with the first."""
-    rows: list[tuple[str, ...]] = [
-        (
-            "contender",
-            "median",
-            "p90",
-            "p99 ms",
-            "pictures/s",
-            "instances",
-            "CPU s",
-            "peak MiB",
-            "time",
-            "rounds",
-            "memory",
-        )
-    ]
+    rows: list[tuple[str, ...]] = [HEADINGS]
     rows += [_row(contender, measurement.contenders[0]) for contender in measurement.contenders]
     return aligned(rows)
 

@@ -32,7 +32,10 @@ def run(arguments: argparse.Namespace) -> int:
     plan = Plan(arguments.runs, arguments.repeats, len(pictures))
     measured = measure(chosen.starts(Task(WORKER, {"pictures": pictures})), plan)
     settings = {"pictures": [path.name for path in arguments.pictures], "threads": arguments.threads}
-    content = document("pipeline", settings, measured.to_dict())
+    measurement = measured.to_dict()
+    for entry, contender in zip(measurement["contenders"], measured.contenders, strict=True):
+        entry |= measured.figures_dict(contender)
+    content = document("pipeline", settings, measurement)
     return finish(Outcome(content, _text(measured), measured.ended_early), arguments)
 
 

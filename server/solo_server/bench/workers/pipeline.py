@@ -10,7 +10,7 @@ import onnxruntime
 from solo_models.bundle import BundleError
 
 from solo_server.bench.open_model import Model, open_pipeline
-from solo_server.bench.protocol import Hello, Order, Refused, work
+from solo_server.bench.protocol import Done, Hello, Order, Refused, work
 from solo_server.errors import ServerError
 from solo_server.pipeline import Pipeline
 
@@ -25,10 +25,10 @@ class PipelineWorker:
         """See `Worker.hello`."""
         return hello_of(self._pipeline)
 
-    def take(self, index: int) -> tuple[dict[str, float], int]:
+    def take(self, index: int) -> Done:
         """See `Worker.take`."""
         result = self._pipeline.segment(self._bodies[index])
-        return {k: v for k, v in result.timings_ms.items() if k != "total"}, len(result.instances)
+        return Done({k: v for k, v in result.timings_ms.items() if k != "total"}, len(result.instances))
 
 
 def hello_of(pipeline: Pipeline) -> Hello:
