@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 from types import ModuleType
 
 from solo_models.bundle import BundleError
@@ -11,7 +12,7 @@ from solo_models.bundle import BundleError
 from solo_server.bench.arguments import OneLineParser, say
 from solo_server.bench.errors import BenchError
 
-VERBS = ("pipeline", "engine")
+VERBS = ("engine", "pipeline", "server")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,12 +26,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit status 0; 2 when a measurement cannot begin; 3 when it ended early; 130 after Ctrl-C."""
+    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: what was measured is kept, and no child is left behind
     try:
         status: int = _verb(arguments.verb).run(arguments)
     except (OSError, BundleError, BenchError) as problem:
         say(problem)
         return 2
     return status
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _verb(name: str) -> ModuleType:

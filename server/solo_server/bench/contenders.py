@@ -77,7 +77,7 @@ class Chosen:
     def _peer_command(self, peer: str) -> tuple[str, ...]:
         if peer == "plain-onnx":
             return (sys.executable, "-m", "solo_export.peers.plain_onnx")
-        return (self.peer_python or sys.executable, str(_package_folder("solo_export") / "peers" / "reference.py"))
+        return (self.peer_python or sys.executable, str(package_folder("solo_export") / "peers" / "reference.py"))
 
 
 def with_blas_threads(threads: int) -> dict[str, str]:
@@ -101,7 +101,7 @@ def existing(paths: list[Path]) -> list[str]:
     return [str(path.resolve()) for path in paths]
 
 
-def _package_folder(name: str) -> Path:
+def package_folder(name: str) -> Path:
     """Where a package lies, without importing it."""
     found = importlib.util.find_spec(name)
     if found is None or not found.submodule_search_locations:
