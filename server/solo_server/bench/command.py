@@ -12,7 +12,7 @@ from solo_models.bundle import BundleError
 from solo_server.bench.arguments import OneLineParser, say
 from solo_server.bench.errors import BenchError
 
-VERBS = ("engine", "pipeline", "server")
+VERBS = ("engine", "pipeline", "server", "report")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from solo_server.bench.arguments import say
 from solo_server.bench.measure import INTERRUPTED
-from solo_server.bench.result import Document, write_document
+from solo_server.bench.report.page import page
+from solo_server.bench.result import Document, write_document, write_whole
 
 ENDED_EARLY_STATUS = 3
 INTERRUPTED_STATUS = 130
@@ -27,6 +28,8 @@ def finish(outcome: Outcome, arguments: argparse.Namespace) -> int:
     print(outcome.text)
     if arguments.output:
         write_document(arguments.output, outcome.content)
+    if arguments.html:
+        write_whole(arguments.html, page([outcome.content]))
     if outcome.ended_early is None:
         return 0
     say(f"ended early: {outcome.ended_early}")
