@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import warnings
+from importlib import metadata
 from time import perf_counter, process_time
 from typing import Any, TextIO
 
@@ -190,7 +191,7 @@ def check_environment() -> dict[str, str]:
     """Import everything once; versions. Raises Refused where something is missing."""
     versions = {"python": sys.version.split()[0]}
     for name in ("torch", "cv2", "pycocotools", "mmengine", "mmcv"):
-        versions[name] = str(getattr(load(name), "__version__", "?"))
+        versions[name] = version_of(load(name))
     lite = not has_compiled_operators()
     if lite:
         put_stand_ins()
@@ -209,6 +210,16 @@ def load(name: str) -> Any:
         raise Refused(f"{sys.executable} has no usable {name} ({problem})") from problem
     except AssertionError as problem:  # how mmdet says that versions do not go together
         raise Refused(f"{name}: {problem}") from problem
+
+
+def version_of(module: Any) -> str:
+    """A module's own word, or what its package was installed as."""
+    if hasattr(module, "__version__"):
+        return str(module.__version__)
+    try:
+        return metadata.version(module.__name__)
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def has_compiled_operators() -> bool:

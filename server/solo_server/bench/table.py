@@ -34,16 +34,17 @@ def stage_table(measurement: Measurement) -> str:
 
 def notes(measurement: Measurement) -> list[str]:
     """What a reader must know besides the numbers."""
-    lines = []
     shares = [(c.label, f.foreign_share) for c in measurement.contenders if (f := c.figures()) and f.foreign_share]
-    if any(share > NOISY_SHARE for _, share in shares):
-        told = ", ".join(f"{label} {share:.0%}" for label, share in shares)
-        lines.append(
-            f"the machine was not idle: other processes used so much of it: {told}; trust ratios more than times"
-        )
-    if measurement.ended_early:
-        lines.append(f"ended early: {measurement.ended_early}")
-    return lines
+    ended = [f"ended early: {measurement.ended_early}"] if measurement.ended_early else []
+    return [*noise(shares), *ended]
+
+
+def noise(shares: Sequence[tuple[str, float]]) -> list[str]:
+    """A warning where other processes used much of the machine; shares: 0..1, by what was measured."""
+    if all(share <= NOISY_SHARE for _, share in shares):
+        return []
+    told = ", ".join(f"{name} {share:.0%}" for name, share in shares)
+    return [f"the machine was not idle: other processes used so much of it: {told}; trust ratios more than times"]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -67,9 +67,15 @@ class Point:
             "requests": len(self.shots),
             "throughput": round(len(good) / elapsed_s, 3) if elapsed_s else 0.0,
             **{f"p{p}_ms": round(percentile(good, p), 3) if good else None for p in (50, 90, 99)},
+            "foreign_share": self._foreign_share(elapsed_s),
             "max_ms": max(good, default=None),
             "errors": dict(Counter(shot.code for shot in self.shots if shot.code)),
         }
+
+    def _foreign_share(self, elapsed_s: float) -> float | None:
+        if self.foreign_cpu_s is None or elapsed_s == 0:
+            return None
+        return round(max(0.0, self.foreign_cpu_s / (elapsed_s * machine.cores())), 4)
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from solo_server.bench.report.markup import Markup, tag
 from solo_server.bench.report.numbers import short
 
 MUTED = "muted"
-COLOURS = 10
+COLOURS = 12
 
 
 @dataclass(frozen=True, slots=True)

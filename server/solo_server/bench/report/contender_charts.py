@@ -12,8 +12,8 @@ from solo_server.bench.table import PAPER_FPS
 PAPER = "paper: SOLO-512, V100"
 
 
-def ratio_card(entries: list[dict[str, Any]]) -> Markup | None:
-    """Time of every contender against the first, with the range over interleaved rounds."""
+def ratio_card(entries: list[dict[str, Any]], what: str = "") -> Markup | None:
+    """Time of every contender against the first, with the range over interleaved rounds; what: ends the title."""
     bars = []
     for place, entry in enumerate(entries):
         ratio = entry["against_first"]
@@ -25,7 +25,7 @@ def ratio_card(entries: list[dict[str, Any]]) -> Markup | None:
     if len(bars) < 2:
         return None
     told = f"How many times as long as {entries[0]['name']}: ratio of medians; in brackets the range over rounds run side by side."
-    return card("Time against the first", told, bar_chart(bars, mark=1.0))
+    return card(f"Time against the first{what}", told, bar_chart(bars, mark=1.0))
 
 
 def part_ratio_card(entries: list[dict[str, Any]], key: str, title: str, told: str) -> Markup | None:
@@ -38,7 +38,7 @@ def part_ratio_card(entries: list[dict[str, Any]], key: str, title: str, told: s
     return card(title, told, bar_chart([first, *bars], mark=1.0))
 
 
-def fps_card(entries: list[dict[str, Any]]) -> Markup:
+def fps_card(entries: list[dict[str, Any]], what: str = "") -> Markup:
     """Pictures a second, and the paper's figure for orientation."""
     bars = [
         Bar(e["name"], e["figures"]["fps"], short(e["figures"]["fps"]), colour(i))
@@ -49,7 +49,7 @@ def fps_card(entries: list[dict[str, Any]]) -> Markup:
         f"Mean over the runs, as in the paper. The grey bar is the paper's {PAPER_FPS} pictures/s for SOLO-512 on one V100: "
         "other hardware, for orientation only."
     )
-    return card("Pictures per second", told, bar_chart([*bars, Bar(PAPER, PAPER_FPS, str(PAPER_FPS), MUTED)]))
+    return card(f"Pictures per second{what}", told, bar_chart([*bars, Bar(PAPER, PAPER_FPS, str(PAPER_FPS), MUTED)]))
 
 
 def memory_card(entries: list[dict[str, Any]]) -> Markup | None:

@@ -33,8 +33,11 @@ def engine_section(content: Document) -> list[Markup]:
         entries = [_of_batch(contender, number, batch) for contender in content["contenders"]]
         measured = [entry for entry in entries if entry["figures"]]
         if measured:
-            cards += [_rate_card(measured, content["best_matmul_gflop_per_s"], batch), ratio_card(measured)]
-            cards += [fps_card(measured), _parts_card(measured, batch)]
+            cards += [
+                _rate_card(measured, content["best_matmul_gflop_per_s"], batch),
+                ratio_card(measured, f", batch {batch}"),
+            ]
+            cards += [fps_card(measured, f", batch {batch}"), _parts_card(measured, batch)]
     if not cards:
         return [tag("p", "No round was completed.", class_="warn")]
     cards.append(card("Arithmetic by part", _told(content), table(RATE_HEADINGS, _rate_rows(content)), wide=True))

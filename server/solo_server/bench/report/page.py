@@ -10,7 +10,7 @@ from solo_server.bench.report.engine_section import engine_section
 from solo_server.bench.report.markup import Markup, card, facts, tag
 from solo_server.bench.report.numbers import percent
 from solo_server.bench.report.pipeline_section import pipeline_section
-from solo_server.bench.report.server_section import server_section
+from solo_server.bench.report.server_section import point_name, server_section
 from solo_server.bench.report.style import STYLE
 from solo_server.bench.result import Document
 
@@ -19,6 +19,11 @@ TITLES = {
     "pipeline": "Pipeline: bytes to RLE",
     "engine": "Engine: the network alone",
     "server": "Server under load",
+}
+LEADS = {
+    "pipeline": "One picture at a time, from the bytes of its file to COCO RLE masks at original size.",
+    "engine": "Category scores and the mask towers of all levels, without decoding and post-processing; the dearest case.",
+    "server": "Requests over loopback HTTP to one server; the load generator shares the machine with it.",
 }
 
 
@@ -55,7 +60,7 @@ def _section(document: Document) -> Markup:
     return tag(
         "section",
         tag("h2", TITLES[document["kind"]]),
-        tag("p", document["command"], class_="lead"),
+        tag("p", LEADS[document["kind"]], class_="lead"),
         warnings,
         SECTIONS[document["kind"]](document),
         tag("div", surroundings, class_="cards"),
@@ -73,8 +78,10 @@ def _warnings(document: Document) -> list[str]:
 
 
 def _foreign_shares(document: Document) -> list[tuple[str, float]]:
-    """Of each contender, the highest of its batch sizes where there are several."""
-    shares = []
+    """Of each load; of each contender, the highest of its batch sizes where there are several."""
+    shares = [
+        (point_name(point), point["foreign_share"]) for point in document.get("points", []) if point["foreign_share"]
+    ]
     for entry in document.get("contenders", []):
         figures = [entry.get("figures"), *(batch["figures"] for batch in entry.get("batches", []))]
         known = [f["foreign_share"] for f in figures if f and f["foreign_share"] is not None]

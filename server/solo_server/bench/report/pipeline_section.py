@@ -12,23 +12,8 @@ from solo_server.bench.report.plots import histogram
 from solo_server.bench.result import Document
 
 SEVERAL_SCALES = 4.0  # highest total over lowest; beyond it a second chart shows each contender over the whole width
-HEADINGS = [
-    *(
-        "contender",
-        "median",
-        "mean",
-        "p90",
-        "p99",
-        "pictures/s",
-        "of runs",
-        "instances",
-        "CPU s",
-        "load",
-        "loaded",
-        "peak",
-    ),
-    *("time", "rounds", "memory", "after towers", "others' CPU"),
-]
+TIMES = ["contender", "median", "mean", "p90", "p99", "pictures/s", "of runs", "instances", "after towers"]
+COSTS = ["contender", "time", "rounds", "memory", "after towers", "CPU s", "load", "loaded", "peak", "others' CPU"]
 
 
 def pipeline_section(content: Document) -> list[Markup]:
@@ -49,7 +34,7 @@ def pipeline_section(content: Document) -> list[Markup]:
             "After the mask towers, against the first",
             "Last mask convolution, sigmoid, upsampling, thresholds, NMS, resizing and RLE: ratio of medians.",
         ),
-        card("All figures", "", table(HEADINGS, [_row(entry) for entry in entries]), wide=True),
+        card("All figures", "", _tables(entries), wide=True),
     ]
     return [_tiles(entries[0]), tag("div", cards, class_="cards")]
 
@@ -86,22 +71,34 @@ def _latency_card(entry: dict[str, Any], place: int) -> Markup:
     return card(title, f"{len(values)} samples, bytes to RLE; dashed: p50, p90, p99.", histogram(values, colour(place)))
 
 
-def _row(entry: dict[str, Any]) -> list[str]:
-    figures, ratio = entry["figures"], entry["against_first"] or {}
-    rounds = interval(ratio.get("time_min"), ratio.get("time_max"))
+def _tables(entries: list[dict[str, Any]]) -> list[Markup]:
+    """Every figure: times, then what is compared with the first contender, and costs."""
+    return [table(TIMES, [_times(entry) for entry in entries]), table(COSTS, [_costs(entry) for entry in entries])]
+
+
+def _times(entry: dict[str, Any]) -> list[str]:
+    figures = entry["figures"]
     return [
         entry["name"],
         *(ms(figures[name]) for name in ("median_ms", "mean_ms", "p90_ms", "p99_ms")),
         short(figures["fps"]),
         ", ".join(short(value) for value in figures["fps_of_runs"]),
         short(figures["instances"]),
+        ms(figures["after_towers_ms"]),
+    ]
+
+
+def _costs(entry: dict[str, Any]) -> list[str]:
+    figures, ratio = entry["figures"], entry["against_first"] or {}
+    return [
+        entry["name"],
+        times(ratio.get("time")),
+        interval(ratio.get("time_min"), ratio.get("time_max")),
+        times(ratio.get("memory")),
+        times(ratio.get("after_towers")),
         short(figures["cpu_s"]),
         ms(entry["load_ms"]),
         mib(entry["loaded_rss_mib"]),
         mib(figures["peak_rss_mib"]),
-        times(ratio.get("time")),
-        rounds,
-        times(ratio.get("memory")),
-        times(ratio.get("after_towers")),
         percent(figures["foreign_share"]),
     ]

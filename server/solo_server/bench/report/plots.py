@@ -10,20 +10,20 @@ from solo_server.bench.report.bars import colour
 from solo_server.bench.report.markup import Markup, tag
 from solo_server.bench.report.numbers import Scale, ms, short
 
-BINS = 36
 PERCENTILES = (50, 90, 99)
 
 
 def histogram(values: Sequence[float], fill: str) -> Markup:
     """How often which latency occurred, in milliseconds; lines at the percentiles."""
     low, high = min(values), max(values)
-    width = (high - low) / BINS or 1.0
-    counts = [0] * BINS
+    bins = max(8, min(40, round(2 * len(values) ** 0.5)))
+    width = (high - low) / bins or 1.0
+    counts = [0] * bins
     for value in values:
-        counts[min(BINS - 1, int((value - low) / width))] += 1
-    shapes = [_column(place, count / max(counts), fill) for place, count in enumerate(counts) if count]
+        counts[min(bins - 1, int((value - low) / width))] += 1
+    shapes = [_column(place / bins, 1 / bins, count / max(counts), fill) for place, count in enumerate(counts) if count]
     places = {p: percentile(values, p) for p in PERCENTILES}
-    shapes += [_at(100 * (value - low) / (BINS * width), f"p{p}") for p, value in places.items()]
+    shapes += [_at(100 * (value - low) / (bins * width), f"p{p}") for p, value in places.items()]
     told = " · ".join(f"p{p} {ms(value)}" for p, value in places.items())
     axis = tag("div", tag("span", ms(low)), tag("span", ms(high)), class_="axis ends")
     plot = tag("svg", *shapes, class_="plot low", role="img", aria_label=f"latencies: {told}")
@@ -61,8 +61,8 @@ def lines(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], u
     return tag("div", plot, _levels(labels), tag("ul", keys, class_="legend"), class_="chart")
 
 
-def _column(place: int, share: float, fill: str) -> Markup:
-    box = {"x": f"{100 * place / BINS:.2f}%", "width": f"{92 / BINS:.2f}%"}
+def _column(x: float, width: float, share: float, fill: str) -> Markup:
+    box = {"x": f"{100 * x:.2f}%", "width": f"{94 * width:.2f}%", "rx": "1.5"}
     return tag("rect", class_=f"fill {fill}", y=f"{100 - 92 * share:.2f}%", height=f"{92 * share:.2f}%", **box)
 
 

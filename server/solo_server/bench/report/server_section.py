@@ -41,8 +41,8 @@ def server_section(content: Document) -> list[Markup]:
 def _loop_card(loop: str, points: list[dict[str, Any]]) -> Markup | None:
     if not points:
         return None
-    title, told, unit = LOOPS[loop]
-    labels = [f"{p['level']:g} {unit}" for p in points]
+    title, told, _ = LOOPS[loop]
+    labels = [point_name(p) for p in points]
     latencies = {name: [p[key] for p in points] for name, key in LATENCIES.items()}
     throughput = columns(labels, [p["throughput"] for p in points], "good answers/s")
     return card(f"{title}: throughput and latency", told, throughput, lines(labels, latencies, "ms"))
@@ -52,16 +52,19 @@ def _latency_card(point: dict[str, Any], place: int) -> Markup | None:
     good = [latency_ms for _, latency_ms, code in point["shots"] if not code]
     if not good:
         return None
-    return card(f"Latency, {_name(point)}", f"{len(good)} good answers.", histogram(good, colour(place)))
+    return card(f"Latency, {point_name(point)}", f"{len(good)} good answers.", histogram(good, colour(place)))
 
 
-def _name(point: dict[str, Any]) -> str:
+def point_name(point: dict[str, Any]) -> str:
+    """Like `4 callers` or `10 requests/s`."""
+    if point["loop"] == "closed" and point["level"] == 1:
+        return "1 caller"
     return f"{point['level']:g} {LOOPS[point['loop']][2]}"
 
 
 def _row(point: dict[str, Any]) -> list[str]:
     return [
-        _name(point),
+        point_name(point),
         short(point["throughput"]),
         *(ms(point[key]) for key in (*LATENCIES.values(), "max_ms")),
         str(point["requests"]),

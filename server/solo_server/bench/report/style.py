@@ -1,15 +1,17 @@
 """The style sheet of the report."""
 
+from solo_server.bench.report.bars import COLOURS
+
 STYLE = (
     """
 :root { color-scheme: light dark; --ink: #16202c; --soft: #5b6b7d; --paper: #f4f6f9; --card: #ffffff; --line: #dde3ea;
   --track: #edf1f5; --mark: #16202c; --muted: #a9b4c0; --warn: #8a4b00; --warn-paper: #fff4e0;
   --c0: #2f6fed; --c1: #ef8a17; --c2: #16a085; --c3: #8e5bd0; --c4: #d9466f; --c5: #7a9a01; --c6: #0c93c4; --c7: #a8713a;
-  --c8: #5d6d7e; --c9: #c0a000; }
+  --c8: #5d6d7e; --c9: #c0a000; --c10: #3b4cca; --c11: #b03a2e; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6ecf2; --soft: #97a6b6; --paper: #10161d; --card: #18212b; --line: #2a3642;
   --track: #222d38; --mark: #e6ecf2; --muted: #55636f; --warn: #ffcf8a; --warn-paper: #3a2a10;
   --c0: #5b93ff; --c1: #f7a440; --c2: #2cc3a4; --c3: #ae85ea; --c4: #f06b92; --c5: #a3c62b; --c6: #38b6e8; --c7: #cf9760;
-  --c8: #8fa1b3; --c9: #e0c33c; } }
+  --c8: #8fa1b3; --c9: #e0c33c; --c10: #8291ff; --c11: #f0857a; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; font-variant-numeric: tabular-nums; }
@@ -30,14 +32,13 @@ p { margin: 0; }
   min-width: 0; }
 .wide { grid-column: 1 / -1; }
 figcaption { margin-bottom: .8rem; }
-.bars { display: grid; gap: .55rem; }
-.bar-row { display: grid; grid-template-columns: minmax(5rem, 10.5rem) 1fr minmax(4.5rem, max-content); gap: .7rem;
-  align-items: center; }
+.bars { display: grid; gap: .55rem .8rem; grid-template-columns: fit-content(11rem) 1fr max-content; align-items: center; }
+.bars + .bars, .note { margin-top: .9rem; } .bar-row { display: contents; } .bars .legend { grid-column: 1 / -1; }
 .bar-label { overflow-wrap: anywhere; font-size: .88rem; line-height: 1.25; }
 .bar-value { text-align: right; font-size: .88rem; font-weight: 600; }
 svg { display: block; width: 100%; overflow: visible; }
 .bar { height: 18px; } .tall { height: 26px; }
-.plot { height: 200px; } .low { height: 96px; border-bottom: 1px solid var(--line); }
+.plot { height: 200px; margin-top: 1.2rem; } .low { height: 96px; border-bottom: 1px solid var(--line); }
 .chart + .chart { margin-top: 1.2rem; }
 .track { fill: var(--track); }
 .whisker { stroke: var(--ink); stroke-width: 1.5; } .mark { stroke: var(--mark); stroke-width: 1.5; stroke-dasharray: 3 3; }
@@ -51,6 +52,7 @@ svg { display: block; width: 100%; overflow: visible; }
   color: var(--soft); }
 .key { display: inline-block; width: .75rem; height: .75rem; border-radius: .2rem; margin-right: .4rem; vertical-align: -1px; }
 .scroll { overflow-x: auto; }
+.scroll + .scroll { margin-top: 1.2rem; }
 table { border-collapse: collapse; width: 100%; font-size: .86rem; }
 th, td { padding: .4rem .65rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 thead th { color: var(--soft); font-weight: 500; } tbody th { font-weight: 600; }
@@ -63,11 +65,12 @@ tbody tr:last-child > * { border-bottom: 0; }
     + "\n".join(
         f".c{i} {{ fill: var(--c{i}); background: var(--c{i}); stroke: none; }} .stroke.c{i} {{ stroke: var(--c{i}); }}"
         f" .part.c{i} {{ stroke: var(--card); }}"
-        for i in range(10)
+        for i in range(COLOURS)
     )
     + """
 @media (max-width: 560px) { main { padding: 1.25rem .9rem 3rem; }
-  .bar-row { grid-template-columns: 1fr max-content; } .bar-row svg { grid-row: 2; grid-column: 1 / -1; }
+  .bars { display: block; } .bar-row svg { order: 3; grid-column: 1 / -1; }
+  .bar-row { display: grid; grid-template-columns: 1fr max-content; gap: .1rem .8rem; margin-bottom: .6rem; }
   .facts th { width: 6.5rem; } }
 """
 )

@@ -16,7 +16,7 @@ from solo_server.bench.load.points import LoadPlan, Point, ServerMeasurement, me
 from solo_server.bench.load.server_process import Address, ServerProcess
 from solo_server.bench.open_model import Model, serve_arguments
 from solo_server.bench.result import document
-from solo_server.bench.table import aligned
+from solo_server.bench.table import aligned, noise
 
 SUMMARY = "measure a server under load: latency, throughput, errors, memory"
 CONCURRENCY, RATES = (1, 2, 4, 8), (5.0, 10.0, 20.0)
@@ -123,16 +123,22 @@ def _text(model: dict[str, Any], measured: ServerMeasurement) -> str:
     peak = "" if measured.peak_rss_mib is None else f", at most {measured.peak_rss_mib:.0f} MiB resident"
     served = f"{model['name']} {model['version']} ({model['precision']}) on {model['engine']}{peak}"
     note = "latency of open loops counts from the scheduled moment, so that stalls are not hidden"
-    return "\n".join([aligned(rows), "", served, note])
+    shares = [(_name(p), share) for p in measured.points if (share := p.figures()["foreign_share"])]
+    return "\n".join([aligned(rows), "", served, note, *noise(shares)])
 
 
 def _row(point: Point) -> tuple[str, ...]:
     figures = point.figures()
-    what = f"{point.level:g} callers" if point.loop == "closed" else f"{point.level:g} requests/s"
     errors = ", ".join(f"{count} {code}" for code, count in figures["errors"].items())
     times = [_number(figures[name], 1) for name in ("p50_ms", "p90_ms", "p99_ms", "max_ms")]
     costs = (_number(point.cpu_s, 1), _number(point.rss_mib, 0), f"{point.client_cpu_s:.2f}")
-    return (what, f"{figures['throughput']:.2f}", *times, str(figures["requests"]), errors or "0", *costs)
+    return (_name(point), f"{figures['throughput']:.2f}", *times, str(figures["requests"]), errors or "0", *costs)
+
+
+def _name(point: Point) -> str:
+    if point.loop == "open":
+        return f"{point.level:g} requests/s"
+    return f"{point.level:g} caller{'' if point.level == 1 else 's'}"
 
 
 def _number(value: float | None, digits: int) -> str:
