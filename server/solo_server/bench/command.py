@@ -26,12 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit status 0; 2 when a measurement cannot begin; 3 when it ended early; 130 after Ctrl-C."""
-    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: what was measured is kept, and no child is left behind
+    before = signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: what was measured is kept, no child is left behind
     try:
         status: int = _verb(arguments.verb).run(arguments)
     except (OSError, BundleError, BenchError) as problem:
         say(problem)
         return 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return status
 
 

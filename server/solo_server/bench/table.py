@@ -34,9 +34,7 @@ def stage_table(measurement: Measurement) -> str:
 
 def notes(measurement: Measurement) -> list[str]:
     """What a reader must know besides the numbers."""
-    shares = [(c.label, f.foreign_share) for c in measurement.contenders if (f := c.figures()) and f.foreign_share]
-    ended = [f"ended early: {measurement.ended_early}"] if measurement.ended_early else []
-    return [*noise(shares), *ended]
+    return noise([(c.label, f.foreign_share) for c in measurement.contenders if (f := c.figures()) and f.foreign_share])
 
 
 def noise(shares: Sequence[tuple[str, float]]) -> list[str]:
