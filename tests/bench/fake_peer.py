@@ -6,13 +6,14 @@ FAKE_PEER=refuse | garbage | die:N (after N answers) | anything else: behaves we
 import json
 import os
 import sys
+from pathlib import Path
 
 mode, _, count = os.environ.get("FAKE_PEER", "").partition(":")
-answers = 0
 
 
 def say(message: dict) -> None:
-    print(json.dumps(message), flush=True)
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
 
 
 order = json.loads(sys.stdin.readline())["order"]
@@ -20,10 +21,10 @@ if mode == "refuse":
     say({"refused": "no such weights"})
     sys.exit(2)
 if mode == "garbage":
-    print("Hello, I am a library that prints", flush=True)
+    sys.stdout.write("Hello, I am a library that prints\n")
     sys.exit(0)
 say({"hello": {"name": "fake", "description": "nothing", "versions": {"fake": "1"}, "details": {"order": order}}})
-for line in sys.stdin:
+for answers, line in enumerate(sys.stdin):
     task = json.loads(line).get("picture")
     if task is None:
         say({"peak_rss_mib": 12.5})
@@ -31,5 +32,6 @@ for line in sys.stdin:
     if mode == "die" and answers == int(count):
         sys.stderr.write("Traceback:\n  deep inside\nMemoryError: no more\n")
         sys.exit(7)
-    answers += 1
+    if mode == "touch" and answers == 2:
+        Path(count).touch()
     say({"stages_ms": {"decode": 1.0, "after_towers": 2.0}, "total_ms": 3.0 + task, "instances": 4, "cpu_s": 0.001})

@@ -3,7 +3,6 @@
 import os
 import sys
 from pathlib import Path
-from time import process_time
 
 import pytest
 from conftest import encoded, picture, tiny_spec
@@ -94,14 +93,14 @@ def test_our_pipeline_as_a_contender(solo_bundle: Path, tmp_path: Path) -> None:
         assert sample.instances > 0
         assert {"decode", "preprocess"} <= set(sample.stages_ms)
         assert sum(sample.stages_ms.values()) <= sample.total_ms * 1.01
-        assert 0 < sample.cpu_s
+        assert sample.cpu_s > 0
         peak = child.stop()
         assert peak is None or peak > 20
 
 
 def test_a_picture_that_is_none_is_named_before_anything_is_measured(solo_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "b.jpg").write_text("no picture")
-    with pytest.raises(BenchError, match="b.jpg: the body is no picture"):
+    with pytest.raises(BenchError, match=r"b\.jpg: the body is no picture"):
         Child(_ours(PIPELINE, solo_bundle, pictures=[str(tmp_path / "b.jpg")]))
 
 
@@ -112,10 +111,3 @@ def test_our_network_alone_as_a_contender(solo_bundle: Path) -> None:
         answer = child.ask(1)
         assert set(answer.stages_ms) == {"categories", "towers", *(f"tower {i}" for i in range(5))}
         assert answer.total_ms == pytest.approx(answer.stages_ms["categories"] + answer.stages_ms["towers"], abs=0.01)
-
-
-def test_waiting_contenders_use_no_processor_time() -> None:
-    with Child(_fake()) as child:
-        before = process_time()
-        take_one(child, 0, 0, 0)
-        assert process_time() - before < 0.5

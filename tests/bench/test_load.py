@@ -115,9 +115,8 @@ def test_a_stall_is_not_hidden_latency_counts_from_the_schedule() -> None:
 
     load, _, _ = _run(stall_once, lambda load: load.open(50, 0.1))
     latencies = [shot.latency_ms for shot in sorted(load.shots, key=lambda s: s.due_s)]
-    assert latencies[0] >= 200
-    for number in range(1, 5):  # due 20 ms apart, all answered when the stall ends
-        assert latencies[number] == pytest.approx(200 - 20 * number, abs=40)
+    for number, latency_ms in enumerate(latencies):  # due 20 ms apart, none answered before the stall ends
+        assert latency_ms >= 199 - 20 * number
 
 
 def test_refusals_are_counted_by_their_code() -> None:

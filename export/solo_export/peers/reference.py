@@ -190,7 +190,7 @@ def timed(clock: StageClock, task: PictureTask | BatchTask, index: int) -> dict[
 def check_environment() -> dict[str, str]:
     """Import everything once; versions. Raises Refused where something is missing."""
     versions = {"python": sys.version.split()[0]}
-    for name in ("torch", "cv2", "pycocotools", "mmengine", "mmcv"):
+    for name in ("mmengine", "mmcv", "torch", "cv2", "pycocotools"):
         versions[name] = version_of(load(name))
     lite = not has_compiled_operators()
     if lite:

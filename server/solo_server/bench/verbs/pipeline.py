@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from solo_server.bench import arguments as shared
 from solo_server.bench.contenders import Chosen, Task, existing
 from solo_server.bench.finish import Outcome, finish
 from solo_server.bench.measure import Measurement, measure
-from solo_server.bench.result import document
+from solo_server.bench.result import Document, document
 from solo_server.bench.samples import Plan
 from solo_server.bench.table import PAPER_FPS, contender_table, notes, stage_table
 
@@ -32,11 +33,16 @@ def run(arguments: argparse.Namespace) -> int:
     plan = Plan(arguments.runs, arguments.repeats, len(pictures))
     measured = measure(chosen.starts(Task(WORKER, {"pictures": pictures})), plan)
     settings = {"pictures": [path.name for path in arguments.pictures], "threads": arguments.threads}
+    content = pipeline_document(measured, settings)
+    return finish(Outcome(content, _text(measured), measured.ended_early), arguments)
+
+
+def pipeline_document(measured: Measurement, settings: dict[str, Any]) -> Document:
+    """The measurement as JSON, figures beside the samples of each contender."""
     measurement = measured.to_dict()
     for entry, contender in zip(measurement["contenders"], measured.contenders, strict=True):
         entry |= measured.figures_dict(contender)
-    content = document("pipeline", settings, measurement)
-    return finish(Outcome(content, _text(measured), measured.ended_early), arguments)
+    return document("pipeline", settings, measurement)
 
 
 def _text(measured: Measurement) -> str:
