@@ -23,7 +23,16 @@ if mode == "refuse":
 if mode == "garbage":
     sys.stdout.write("Hello, I am a library that prints\n")
     sys.exit(0)
-say({"hello": {"name": "fake", "description": "nothing", "versions": {"fake": "1"}, "details": {"order": order}}})
+say(
+    {
+        "hello": {
+            "name": os.environ.get("FAKE_NAME", "fake"),
+            "description": "nothing",
+            "versions": {"fake": "1"},
+            "details": {"order": order},
+        }
+    }
+)
 for answers, line in enumerate(sys.stdin):
     task = json.loads(line).get("picture")
     if task is None:

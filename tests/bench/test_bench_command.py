@@ -93,7 +93,9 @@ def test_a_peer_needs_an_environment_that_has_it(
 ) -> None:
     command = ("pipeline", photo, "--model", solo_bundle, "--peer", "reference", "--checkpoint", checkpoint)
     _refused(capsys, "needs --peer-python", *command)
-    _refused(capsys, "/no/such/python: cannot be started", *command, "--peer-python", "/no/such/python")
+    _refused(
+        capsys, "--peer reference: /no/such/python cannot be started", *command, "--peer-python", "/no/such/python"
+    )
     _refused(capsys, "has no usable mmengine", *command, "--peer-python", sys.executable)
 
 

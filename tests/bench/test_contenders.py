@@ -18,13 +18,14 @@ from solo_server.bench.verbs.pipeline import WORKER as PIPELINE
 FAKE = Path(__file__).parent / "fake_peer.py"
 
 
-def _fake(mode: str = "", label: str | None = None) -> Start:
-    return Start((sys.executable, str(FAKE)), {"weights": "none"}, {**os.environ, "FAKE_PEER": mode}, label)
+def _fake(mode: str = "", name: str = "fake") -> Start:
+    environment = {**os.environ, "FAKE_PEER": mode, "FAKE_NAME": name}
+    return Start((sys.executable, str(FAKE)), {"weights": "none"}, environment, role="--peer fake")
 
 
 def _ours(worker: str, bundle: Path, **order: object) -> Start:
     model = {"bundle": str(bundle), "engine": None, "precision": None, "threads": 1}
-    return Start((sys.executable, "-m", worker), {**model, **order}, os.environ)
+    return Start((sys.executable, "-m", worker), {**model, **order}, os.environ, role="tiny")
 
 
 def test_a_contender_says_who_it_is_answers_and_tells_its_memory() -> None:
@@ -36,15 +37,17 @@ def test_a_contender_says_who_it_is_answers_and_tells_its_memory() -> None:
         assert child.stop() == 12.5
 
 
-@pytest.mark.parametrize(("mode", "message"), [("refuse", "no such weights"), ("garbage", "not of the protocol")])
+@pytest.mark.parametrize(
+    ("mode", "message"), [("refuse", "--peer fake: no such weights"), ("garbage", "not of the protocol")]
+)
 def test_a_contender_that_cannot_begin_is_refused_in_its_own_words(mode: str, message: str) -> None:
     with pytest.raises(BenchError, match=message):
         Child(_fake(mode))
 
 
 def test_a_program_that_is_not_there_is_named() -> None:
-    with pytest.raises(BenchError, match="/no/such/python: cannot be started"):
-        Child(Start(("/no/such/python",), {}, os.environ))
+    with pytest.raises(BenchError, match="--peer x: /no/such/python cannot be started"):
+        Child(Start(("/no/such/python",), {}, os.environ, role="--peer x"))
 
 
 def test_a_death_is_told_with_its_status_and_last_words() -> None:
@@ -55,7 +58,7 @@ def test_a_death_is_told_with_its_status_and_last_words() -> None:
 
 
 def test_rounds_are_interleaved_and_a_death_keeps_what_was_measured() -> None:
-    result = measure([_fake(label="A"), _fake("die:4", label="B")], Plan(runs=2, repeats=2, tasks=2))
+    result = measure([_fake(name="A"), _fake("die:4", name="B")], Plan(runs=2, repeats=2, tasks=2))
     assert [(s.run, s.round, s.task) for s in result.contenders[0].samples] == [
         (0, 0, 0),
         (0, 0, 1),

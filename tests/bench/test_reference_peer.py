@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import VARIANTS, deformable_spec, tiny_spec
-from solo_export.peers import reference
+from solo_export.peers import mmdet_model, reference
 from solo_models.bundle import read_bundle
 from solo_models.demo import demo_bundle
 from solo_models.spec import PostprocessSpec
@@ -16,8 +16,8 @@ from solo_models.spec import PostprocessSpec
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_configuration_follows_the_specification(variant: str) -> None:
     spec = tiny_spec(variant).to_dict()  # type: ignore[arg-type]
-    reference.check_spec(spec)
-    config = reference.model_config(spec)
+    mmdet_model.check_spec(spec)
+    config = mmdet_model.model_config(spec)
     head = config["mask_head"]
     assert head["type"] == {"solo": "SOLOHead", "decoupled": "DecoupledSOLOHead"}.get(variant, "DecoupledSOLOLightHead")
     assert (head["num_grids"], head["num_classes"], head["stacked_convs"]) == ([9, 8, 7, 6, 5], 3, 2)
@@ -41,12 +41,12 @@ def test_what_mmdet_cannot_be_is_refused_by_name() -> None:
         (deformable_spec("solo"), "deformable network"),
         (greedy, "matrix NMS only"),
     ):
-        with pytest.raises(reference.Refused, match=said):
-            reference.check_spec(spec.to_dict())
+        with pytest.raises(mmdet_model.Refused, match=said):
+            mmdet_model.check_spec(spec.to_dict())
 
 
 def test_operators_that_are_not_compiled_say_so_when_called() -> None:
-    operators = reference.NotCompiled(["nms", "deform_conv"])
+    operators = mmdet_model.NotCompiled(["nms", "deform_conv"])
     with pytest.raises(NotImplementedError, match="no compiled operator deform_conv"):
         operators.deform_conv()  # type: ignore[attr-defined]
 

@@ -28,19 +28,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """How to start a contender. label: how tables name it; `None` takes what it says of itself."""
+    """How to start a contender. role: how messages name it before it has said who it is; afterwards its own name is used."""
 
     command: tuple[str, ...]
     order: Order
     environment: Mapping[str, str]
-    label: str | None = None
+    role: str
 
 
 class Child:
     """One running contender; use it in a `with`, which ends the process whatever happens."""
 
     def __init__(self, start: Start) -> None:
-        self.label = start.label or start.command[-1]
+        self.label = start.role
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `kill`; a pipe that nobody reads would fill up and block
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own workers and the peer that the user names
@@ -53,14 +53,14 @@ class Child:
             )
         except OSError as problem:
             self._stderr.close()
-            raise BenchError(f"{start.command[0]}: cannot be started ({problem.strerror})") from problem
+            raise BenchError(f"{start.role}: {start.command[0]} cannot be started ({problem.strerror})") from problem
         self._unread = b""
         try:
             self.hello = self._greet(start.order)
         except BaseException:
             self.kill()
             raise
-        self.label = start.label or self.hello.name
+        self.label = self.hello.name
 
     def __enter__(self) -> Child:
         return self

@@ -17,6 +17,8 @@ from solo_server.bench.errors import BenchError
 from solo_server.bench.open_model import Model
 from solo_server.bench.protocol import Order
 
+EXPORTER_NEEDS = ("torch", "onnx", "pycocotools")
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -52,6 +54,8 @@ class Chosen:
             raise BenchError(f"--peer {peers[0]} needs --checkpoint: the weights of the first model in mmdet's layout")
         if checkpoint is not None and not checkpoint.is_file():
             raise BenchError(f"{checkpoint}: no such file")
+        if "plain-onnx" in peers and not all(importlib.util.find_spec(name) for name in EXPORTER_NEEDS):
+            raise BenchError("--peer plain-onnx needs the exporter: pip install 'solo-inference[export]'")
         if "reference" in peers and arguments.peer_python is None:
             raise BenchError("--peer reference needs --peer-python: the interpreter of an environment that holds mmdet")
         return cls(read_bundle(models[0].bundle), models, peers, arguments.peer_python, checkpoint, arguments.threads)
@@ -63,7 +67,8 @@ class Chosen:
 
     def _model(self, model: Model, task: Task) -> Start:
         command = (sys.executable, "-m", task.worker)
-        return Start(command, {**model.to_order(), "threads": self.threads, **task.order}, os.environ)
+        order = {**model.to_order(), "threads": self.threads, **task.order}
+        return Start(command, order, os.environ, role=model.bundle.name)
 
     def _peer(self, peer: str, task: Task) -> Start:
         order = {
@@ -72,7 +77,7 @@ class Chosen:
             "threads": self.threads or machine.cores(),
             **task.order,
         }
-        return Start(self._peer_command(peer), order, with_blas_threads(order["threads"]))
+        return Start(self._peer_command(peer), order, with_blas_threads(order["threads"]), role=f"--peer {peer}")
 
     def _peer_command(self, peer: str) -> tuple[str, ...]:
         if peer == "plain-onnx":

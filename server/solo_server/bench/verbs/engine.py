@@ -127,4 +127,6 @@ class EngineResult:
 
 
 def _probe(threads: int) -> Start:
-    return Start((sys.executable, "-m", PROBE), {}, with_blas_threads(threads or machine.cores()))
+    return Start(
+        (sys.executable, "-m", PROBE), {}, with_blas_threads(threads or machine.cores()), role="matrix product"
+    )
