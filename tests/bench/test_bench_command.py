@@ -72,6 +72,8 @@ def _refused(capsys: pytest.CaptureFixture[str], said: str, *arguments: object) 
         ("must be of the form http://HOST:PORT", ["server", "--url", "https://x"]),
         ("Connection refused", ["server", "--url", "http://127.0.0.1:9"]),
         ("no such file", ["server", "nothing.jpg"]),
+        ("/dev/null/x.json: cannot be written", ["engine", "-o", "/dev/null/x.json"]),
+        ("/tmp: is a folder", ["engine", "--html", "/tmp"]),  # noqa: S108 - nothing is written there
         ("No such file", ["report", "nothing.json", "-o", "x.html"]),
         ("--peer reference needs --checkpoint", ["engine", "--peer", "reference"]),
         ("no such file", ["engine", "--peer", "plain-onnx", "--checkpoint", "nothing.pth"]),
@@ -186,6 +188,14 @@ def test_a_server_of_our_own_is_started_measured_and_stopped(
     assert result["model"]["name"] == "tiny-solo"
     assert result["points"][0]["errors"] == {}
     assert result["points"][0]["cpu_s"] is None or result["points"][0]["rss_mib"] > 20
+
+
+def test_a_picture_that_the_server_refuses_is_named(
+    solo_bundle: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.jpg").write_text("hello")
+    command = ("server", photo, tmp_path / "text.jpg", "--model", solo_bundle)
+    _refused(capsys, "text.jpg: the server answers unsupported_media_type", *command)
 
 
 def test_results_become_a_report(photo: Path, solo_bundle: Path, tmp_path: Path) -> None:

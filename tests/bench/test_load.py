@@ -61,9 +61,8 @@ def _run(answer: Answer, drive: Drive, timeout_s: float = 5.0) -> tuple[Load, Sm
     async def run() -> tuple[Load, SmallServer, EndedEarly | None]:
         server = SmallServer(answer)
         port = await server.start()
-        load = Load(
-            Target("127.0.0.1", port, tuple(post("x", port, "/segment", b) for b in (b"one", b"two"))), timeout_s
-        )
+        requests = tuple(post("x", port, "/segment", body) for body in (b"one", b"two"))
+        load = Load(Target("127.0.0.1", port, requests, ("one", "two")), timeout_s)
         ended = None
         try:
             await drive(load)
@@ -196,7 +195,7 @@ def test_a_server_that_dies_ends_the_run_and_what_came_before_is_kept() -> None:
 
     async def run() -> tuple[Load, str]:
         servers.append(SmallServer(die_after_two))
-        load = Load(Target("127.0.0.1", await servers[0].start(), (post("x", 1, "/", b"one"),)), 5)
+        load = Load(Target("127.0.0.1", await servers[0].start(), (post("x", 1, "/", b"one"),), ("one",)), 5)
         with pytest.raises(EndedEarly) as ended:
             await drive(load)
         load.close()

@@ -11,6 +11,7 @@ from solo_models.bundle import BundleError
 
 from solo_server.bench.arguments import OneLineParser, say
 from solo_server.bench.errors import BenchError
+from solo_server.bench.result import check_writable
 
 VERBS = ("engine", "pipeline", "server", "report")
 
@@ -28,6 +29,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Exit status 0; 2 when a measurement cannot begin; 3 when it ended early; 130 after Ctrl-C."""
     before = signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: what was measured is kept, no child is left behind
     try:
+        for target in (arguments.output, getattr(arguments, "html", None)):
+            if target is not None:
+                check_writable(target)
         status: int = _verb(arguments.verb).run(arguments)
     except (OSError, BundleError, BenchError) as problem:
         say(problem)

@@ -53,6 +53,19 @@ def read_document(path: Path) -> Document:
     return content
 
 
+def check_writable(path: Path) -> None:
+    """Before the long work: whether a file can be written there.
+
+    Raises:
+        BenchError: a folder, or below something that is none or may not be written.
+    """
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir():
+        raise BenchError(f"{path}: is a folder")
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise BenchError(f"{path}: cannot be written")
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a text file so that nobody ever sees half of it; folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,11 +17,12 @@ class ConnectionLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where requests go. host, port: of the server; requests: complete ones, head and body, taken in turn."""
+    """Where requests go. requests: complete ones, head and body, taken in turn; names: of their pictures."""
 
     host: str
     port: int
     requests: tuple[bytes, ...]
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

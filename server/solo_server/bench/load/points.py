@@ -124,9 +124,9 @@ async def _warm_up(target: Target, timeout_s: float) -> None:
         await load.several(WARM_UPS * len(target.requests))
     finally:
         load.close()
-    refused = [shot.code for shot in load.shots if shot.code]
-    if refused:
-        raise BenchError(f"the server answers {refused[0]} to a picture")
+    for number, shot in enumerate(load.shots):
+        if shot.code:
+            raise BenchError(f"{target.names[number % len(target.names)]}: the server answers {shot.code}")
 
 
 class _Told:

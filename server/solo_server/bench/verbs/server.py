@@ -65,11 +65,12 @@ def run(arguments: argparse.Namespace) -> int:
         model = _described(address)
         bodies = [Path(name).read_bytes() for name in pictures]
         requests = tuple(post(address.host, address.port, address.path + "/segment", body) for body in bodies)
-        measured = measure_server(Target(address.host, address.port, requests), plan, server)
+        names = tuple(Path(name).name for name in pictures)
+        measured = measure_server(Target(address.host, address.port, requests, names), plan, server)
     settings = {
         "url": arguments.url,
         "threads": arguments.threads,
-        "pictures": [Path(name).name for name in pictures],
+        "pictures": list(names),
         "seconds": plan.seconds,
         "timeout_s": plan.timeout_s,
     }
