@@ -1,6 +1,6 @@
 """Mask AP of a bundle on a COCO folder, by pycocotools, through the pipeline that the server runs.
 
-    python benchmarks/evaluate.py BUNDLE --data FOLDER [-o RESULT.json]
+    python benchmarks/evaluate.py BUNDLE --data FOLDER [--engine ENGINE] [--precision PRECISION] [-o RESULT.json]
 
 FOLDER holds `annotations.json` (COCO instances) and `images/`. Category ids are matched by class name.
 """
@@ -14,6 +14,9 @@ from time import perf_counter
 
 from record import write_record
 from solo_export.accuracy import mask_ap, read_annotations, segment_all
+from solo_models.bundle import BundleError
+from solo_server.engine.base import ENGINES, PRECISIONS
+from solo_server.errors import SettingsError
 from solo_server.pipeline import Pipeline
 
 
@@ -22,9 +25,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--engine", default="auto", help=", ".join(ENGINES))
+    parser.add_argument("--precision", help=", ".join(PRECISIONS))
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
-    pipeline = Pipeline.open(arguments.bundle)
+    try:
+        pipeline = Pipeline.open(arguments.bundle, engine=arguments.engine, precision=arguments.precision)
+    except (BundleError, SettingsError) as problem:
+        print(f"evaluate: {problem}", file=sys.stderr)
+        return 2
     truth = read_annotations(arguments.data / "annotations.json")
     start = perf_counter()
     results = segment_all(pipeline, truth, arguments.data / "images")
@@ -35,6 +44,7 @@ def main() -> int:
     if arguments.output:
         bundle = pipeline.bundle
         figures = {"model": bundle.name, "model_version": bundle.version, "precision": bundle.precision}
+        figures |= {"engine": pipeline.engine.description}
         counts = {"pictures": len(truth.imgs), "instances_found": len(results), "seconds": round(seconds, 1)}
         write_record(arguments.output, {**figures, **counts, "mask": {k: round(v, 4) for k, v in stats.items()}})
     return 0

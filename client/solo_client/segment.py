@@ -58,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--model", metavar="BUNDLE", help="run this bundle here (default: the demo model)")
     where.add_argument("--url", help="ask the server at this URL")
+    parser.add_argument(
+        "--engine", help="what runs the model here: auto (default), onnxruntime or openvino; a server has its own"
+    )
     parser.add_argument("--format", choices=("json", "coco"), default="json", help=_FORMAT_HELP)
     parser.add_argument("-o", "--output", metavar="FILE", help="write to this file instead of stdout")
     parser.add_argument(
@@ -83,9 +86,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     options = _options(arguments)
     output = Path(arguments.output) if arguments.output else None
+    if arguments.engine is not None and arguments.url is not None:
+        raise Unusable("--engine goes with a model that runs here, not with --url")
     jobs = _jobs(arguments)
     check_writable(output, Path(arguments.overlay) if arguments.overlay else None)
-    with open_source(Path(arguments.model) if arguments.model else None, arguments.url) as source:
+    bundle = Path(arguments.model) if arguments.model else None
+    with open_source(bundle, arguments.url, arguments.engine or "auto") as source:
         outcome = _do_all(jobs, source, options)
     several = len(jobs) > 1
     if outcome.segmented or (several and outcome.stopped is None):

@@ -19,7 +19,8 @@ import onnxruntime as ort
 from onnx import helper
 from pycocotools.coco import COCO
 from solo_models.bundle import MANIFEST, BundleContent, as_bundle, write_bundle
-from solo_server.engine.ort import OrtEngine
+from solo_server.engine.network import GraphEngine
+from solo_server.engine.ort import OrtRuntime
 from solo_server.pipeline import Pipeline
 from tqdm import tqdm
 
@@ -133,7 +134,7 @@ def prepare_content(source: Source, order: Order) -> BundleContent:
 
 def _pipeline(content: BundleContent) -> Pipeline:
     bundle = as_bundle(content)
-    return Pipeline(bundle, OrtEngine(bundle))
+    return Pipeline(bundle, GraphEngine(bundle, OrtRuntime()))
 
 
 def _single_file(content: BundleContent) -> onnx.ModelProto:

@@ -21,7 +21,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A validated bundle, its files in memory.
+    """A validated bundle. files: read when they are asked for, checked against the manifest every time: graphs are large.
 
     kernels: `level{i}` `(S*S, C)` and `level{i}_bias` `(S*S,)` for SOLO; `level{i}_x`, `level{i}_y` `(S, C, 3, 3)` and
     `level{i}_x_bias`, `level{i}_y_bias` `(S,)` for the decoupled variants; float32.
@@ -131,8 +131,7 @@ def read_bundle(source: Path) -> Bundle:
     try:
         if source.is_dir():
             return _read(source.name, lambda name, limit: _read_file(source / name, limit))
-        with zipfile.ZipFile(source) as archive:
-            return _read(source.stem, lambda name, limit: _read_member(archive, name, limit))
+        return _read(source.stem, lambda name, limit: _read_zipped(source, name, limit))
     except DAMAGED_ZIP as problem:
         raise BundleError(f"{source} is neither a bundle folder nor a bundle zip") from problem
     except BundleError as problem:
@@ -177,6 +176,11 @@ def _read_file(path: Path, limit_bytes: int) -> bytes:
     return path.read_bytes()
 
 
+def _read_zipped(source: Path, name: str, limit_bytes: int) -> bytes:
+    with zipfile.ZipFile(source) as archive:
+        return _read_member(archive, name, limit_bytes)
+
+
 def _read_member(archive: zipfile.ZipFile, name: str, limit_bytes: int) -> bytes:
     try:
         member = archive.getinfo(name)
@@ -201,10 +205,13 @@ def _read(fallback_name: str, read: Any) -> Bundle:
     missing = [name for name in REQUIRED if name not in listed]
     if missing:
         raise BundleError(f"{MANIFEST}: files: {missing[0]} is not listed")
-    files = {name: _checked(name, entry, read) for name, entry in listed.items()}
+    files = _Files(listed, read)
+    for name in listed:
+        if name != KERNELS:  # which are read below
+            files[name]
     return Bundle(
         name=_field(manifest, "name", str) or fallback_name,
-        version=_version(spec, files),
+        version=_version(spec, listed),
         spec=spec,
         precision=_field(manifest, "precision", str),
         provenance=_field(manifest, "provenance", dict),
@@ -214,11 +221,31 @@ def _read(fallback_name: str, read: Any) -> Bundle:
     )
 
 
-def _version(spec: ModelSpec, files: Mapping[str, bytes]) -> str:
+class _Files(Mapping[str, bytes]):
+    """Contents by name, read anew and checked at every access.
+
+    Raises:
+        BundleError: a file is missing, damaged, or was changed since.
+    """
+
+    def __init__(self, listed: Mapping[str, Any], read: Any) -> None:
+        self._listed, self._read = listed, read
+
+    def __getitem__(self, name: str) -> bytes:
+        return _checked(name, self._listed[name], self._read)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._listed)
+
+    def __len__(self) -> int:
+        return len(self._listed)
+
+
+def _version(spec: ModelSpec, listed: Mapping[str, Any]) -> str:
     """Twelve hex digits that change with whatever changes results: weights and specification, not notes beside them."""
     digest = hashlib.sha256(json.dumps(spec.to_dict(), sort_keys=True).encode())
     for name in REQUIRED:
-        digest.update(hashlib.sha256(files[name]).digest())
+        digest.update(bytes.fromhex(listed[name]["sha256"]))
     return digest.hexdigest()[:12]
 
 

@@ -27,8 +27,8 @@ def graph_ends(content: bytes) -> dict[str, Ends]:
         DamagedGraph: it is none.
     """
     try:
-        graph = list(_fields(dict(_fields(memoryview(content)))[7]))
-        weights = {bytes(dict(_fields(v)).get(8, b"")) for n, v in graph if n == 5}  # old files list them as inputs too
+        graph = list(fields(dict(fields(memoryview(content)))[7]))
+        weights = {bytes(dict(fields(v)).get(8, b"")) for n, v in graph if n == 5}  # old files list them as inputs too
         ends = {"inputs": (_end(v) for n, v in graph if n == 11), "outputs": (_end(v) for n, v in graph if n == 12)}
         return {
             side: {name: end for name, end in found if name.encode() not in weights} for side, found in ends.items()
@@ -38,9 +38,9 @@ def graph_ends(content: bytes) -> dict[str, Ends]:
 
 
 def _end(value_info: memoryview) -> tuple[str, dict[str, Any]]:
-    named = dict(_fields(value_info))
-    tensor = dict(_fields(dict(_fields(named[2])).get(1, memoryview(b""))))  # empty: a sequence or a map
-    dims = [dict(_fields(dim)) for _, dim in _fields(tensor.get(2, memoryview(b"")))]
+    named = dict(fields(value_info))
+    tensor = dict(fields(dict(fields(named[2])).get(1, memoryview(b""))))  # empty: a sequence or a map
+    dims = [dict(fields(dim)) for _, dim in fields(tensor.get(2, memoryview(b"")))]
     shape = [dim[1] if 1 in dim else bytes(dim.get(2, b"?")).decode() for dim in dims]
     return bytes(named[1]).decode(), {"dtype": dtype_name(tensor.get(1, 0)), "shape": shape}
 
@@ -50,7 +50,7 @@ def dtype_name(number: int) -> str:
     return _DTYPES[number - 1] if 0 < number <= len(_DTYPES) else f"type {number}"
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
+def fields(message: memoryview) -> Iterator[tuple[int, Any]]:
     """Number and value of each field of a protobuf message: whole numbers as such, all else as its bytes."""
     at = 0
     while at < len(message):

@@ -111,7 +111,7 @@ def _add_routes(app: FastAPI, service: Service, settings: Settings) -> None:
 
     @app.get("/model", summary="What is served")
     async def model() -> Response:
-        return _json(model_json(bundle, service.pipeline.engine.description))
+        return _json(model_json(bundle, service.pipeline.engine.description, service.pipeline.engine_reason))
 
     @app.get("/", include_in_schema=False)
     async def root() -> Response:

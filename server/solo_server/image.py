@@ -1,5 +1,8 @@
 """Bytes to network input: decode (Pillow), turn upright, resize like the reference, pad.
 
+Where it is allowed, a JPEG much larger than the network's input is decoded at 1/2, 1/4 or 1/8 of its size (libjpeg scales while it
+transforms back); every size that counts, limits and geometry, stays that of the whole picture.
+
 Runs before batching, so that a bad picture fails alone. Limits are checked on the header, before pixels are decoded.
 """
 
@@ -30,14 +33,17 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = (5, 6, 7, 8)
+DRAFT_RATIO = 2  # sides of a draft over those of the network's input, at least: docs/engines.md says what it costs
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """The largest picture that is decoded."""
+    """The largest picture that is decoded. draft: large JPEGs may be decoded at a fraction of their size."""
 
     max_pixels: int = 64_000_000
     max_side: int = 16_384
+    draft: bool = False
 
 
 def decode(body: bytes, limits: ImageLimits) -> UInt8:
@@ -46,25 +52,43 @@ def decode(body: bytes, limits: ImageLimits) -> UInt8:
     Raises:
         EmptyBody, UnsupportedMediaType, ImageTooLarge, ImageDamaged: see `solo_server.errors`.
     """
+    return _decode(body, limits, None)[0]
+
+
+def decode_draft(body: bytes, limits: ImageLimits, spec: PreprocessSpec) -> tuple[UInt8, tuple[int, int]]:
+    """As `decode`, but a JPEG comes as small as `DRAFT_RATIO` allows; and the upright picture's whole size `(H, W)`."""
+    return _decode(body, limits, spec)
+
+
+def _decode(body: bytes, limits: ImageLimits, draft_for: PreprocessSpec | None) -> tuple[UInt8, tuple[int, int]]:
     if not body:
         raise EmptyBody("the request has no body; send the bytes of one picture")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns about sizes below our own limit and about odd metadata
         image = _open(body)
         _check_size(image, limits)
+        width, height = image.size
+        if draft_for is not None:
+            factor = draft_factor(height, width, draft_for)
+            image.draft(None, (max(1, width // factor), max(1, height // factor)))
         try:
             image.load()
-            upright = _upright(image)
-            return _to_rgb(upright)
+            turn = _orientation(image)
+            rgb = _to_rgb(image.transpose(_TURNS[turn]) if turn in _TURNS else image)
+            return rgb, (width, height) if turn in _SIDEWAYS else (height, width)
         except _DAMAGE as problem:
             raise ImageDamaged(f"the {image.format} data cannot be decoded: {_reason(problem)}") from problem
 
 
-def prepare(picture: UInt8, spec: PreprocessSpec) -> PreparedPicture:
-    """Scale to the network's size and pad; `picture` is `(H, W, 3) uint8` RGB."""
-    geometry = plan(picture.shape[0], picture.shape[1], spec)
+def prepare(picture: UInt8, spec: PreprocessSpec, original_hw: tuple[int, int] | None = None) -> PreparedPicture:
+    """Scale to the network's size and pad; `picture` is `(H, W, 3) uint8` RGB.
+
+    original_hw: the whole picture's size where `picture` is a draft of it; all sizes are planned from that.
+    """
+    height, width = original_hw or picture.shape[:2]
+    geometry = plan(height, width, spec)
     h, w = geometry.resized_hw
-    if (h, w) == geometry.original_hw:
+    if (h, w) == picture.shape[:2]:
         resized = picture
     else:
         resized = np.asarray(cv2.resize(picture, (w, h), interpolation=cv2.INTER_LINEAR), np.uint8)
@@ -81,6 +105,13 @@ def plan(height: int, width: int, spec: PreprocessSpec) -> Geometry:
     multiple = spec.pad_multiple
     padded = tuple(-(-side // multiple) * multiple for side in resized)
     return Geometry((height, width), resized, (padded[0], padded[1]))
+
+
+def draft_factor(height: int, width: int, spec: PreprocessSpec) -> int:
+    """By how much a JPEG of `height` x `width` may be decoded smaller: 1, 2, 4 or 8; the same for the picture turned."""
+    resized_h, resized_w = plan(height, width, spec).resized_hw
+    shrink = max(height / resized_h, width / resized_w)
+    return next((factor for factor in (8, 4, 2) if shrink >= factor * DRAFT_RATIO), 1)
 
 
 def _open(body: bytes) -> Image.Image:
@@ -103,12 +134,13 @@ def _check_size(image: Image.Image, limits: ImageLimits) -> None:
         raise ImageDamaged("the picture has no pixels")
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 where there is none."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except (OSError, SyntaxError, ValueError, TypeError, struct.error, EOFError, KeyError, IndexError):
-        return image  # broken metadata says nothing about the pixels: the picture is taken as it lies
-    return image.transpose(_TURNS[orientation]) if isinstance(orientation, int) and orientation in _TURNS else image
+        return 1  # broken metadata says nothing about the pixels: the picture is taken as it lies
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _to_rgb(image: Image.Image) -> UInt8:

@@ -27,7 +27,7 @@ class LocalService:
 
     def overlay(self, body: bytes, query: Mapping[str, str]) -> bytes:
         """One picture drawn with its instances, PNG."""
-        decoded = self._pipeline.decode(body)
+        decoded = self._pipeline.decode(body, whole=True)
         result = self._pipeline.segment_decoded(decoded, self._query({**query, "format": "overlay"}))
         return draw_png(decoded.rgb, result.instances, self._pipeline.bundle.spec.class_names)
 
@@ -38,10 +38,11 @@ class LocalService:
             raise invalid_query(problem.errors()) from problem
 
 
-def open_local(bundle: str | Path | None) -> LocalService:
+def open_local(bundle: str | Path | None, engine: str = "auto") -> LocalService:
     """Load a bundle, or the demo model.
 
     Raises:
         BundleError: missing or damaged.
+        SettingsError: there is no such engine, or it cannot run this bundle.
     """
-    return LocalService(Pipeline.open(demo_bundle() if bundle is None else Path(bundle)))
+    return LocalService(Pipeline.open(demo_bundle() if bundle is None else Path(bundle), engine=engine))

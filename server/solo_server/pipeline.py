@@ -10,16 +10,25 @@ from time import perf_counter
 import numpy as np
 from solo_models.bundle import Bundle, read_bundle
 
+from solo_server.compiled.pool import Pool
 from solo_server.engine.base import Engine, PictureOutput
-from solo_server.engine.ort import OrtEngine
-from solo_server.image import ImageLimits, decode, prepare
+from solo_server.engine.choose import choose
+from solo_server.image import ImageLimits, decode, decode_draft, prepare
+from solo_server.memory import return_unused
 from solo_server.postprocess.cpu import CpuPostprocessor
+from solo_server.stopwatch import Stopwatch
 from solo_server.types import PictureResult, PreparedPicture, Query, UInt8
+from solo_server.warm import warm_kernels
+
+LATER_STAGES = ("towers", "masks", "nms", "encode")
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A picture ready for a batch, with the time that its own stages took, in milliseconds."""
+    """A picture ready for a batch, with the time that its own stages took, in milliseconds.
+
+    rgb: what was decoded, smaller than the picture where it was drafted.
+    """
 
     picture: PreparedPicture
     rgb: UInt8
@@ -30,35 +39,62 @@ class Decoded:
 class Pipeline:
     """One bundle on one engine. Stages can be called one by one; `segment` runs them all."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, limits: ImageLimits | None = None) -> None:
-        self.bundle, self.engine = bundle, engine
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        limits: ImageLimits | None = None,
+        pool: Pool | None = None,
+        engine_reason: str = "",
+    ) -> None:
+        self.bundle, self.engine, self.engine_reason = bundle, engine, engine_reason
         self._limits = limits or ImageLimits()
-        self.postprocessor = CpuPostprocessor(bundle.spec, bundle.kernels)
+        self.postprocessor = CpuPostprocessor(bundle.spec, bundle.kernels, pool or Pool())
 
     @classmethod
-    def open(cls, bundle: Path, *, threads: int = 0, limits: ImageLimits | None = None) -> Pipeline:
-        """Read a bundle and load it into ONNX Runtime.
+    def open(
+        cls,
+        bundle: Path,
+        *,
+        threads: int = 0,
+        limits: ImageLimits | None = None,
+        engine: str = "auto",
+        precision: str | None = None,
+    ) -> Pipeline:
+        """Read a bundle and load it into the engine that `solo_server.engine.choose` picks.
 
         Raises:
             BundleError: missing, damaged, or not loadable.
+            SettingsError: this bundle cannot run on that engine, or in that precision.
         """
         content = read_bundle(bundle)
-        return cls(content, OrtEngine(content, threads), limits)
+        choice, pool = choose(content, engine, precision), Pool(threads)
+        opened = choice.open(content, pool)
+        return_unused()
+        return cls(content, opened, limits, pool, choice.reason)
 
     def warm_up(self) -> None:
-        """Run every graph once on an empty picture of the largest size: runtimes allocate and plan at their first run."""
+        """Compile every kernel, then run every graph once on an empty picture of the largest size: runtimes plan at first."""
+        warm_kernels()
         spec = self.bundle.spec
         blank = np.zeros((spec.preprocess.short_side, spec.preprocess.long_side, 3), np.uint8)
         output = self.infer([prepare(blank, spec.preprocess)])[0]
-        for level in range(len(spec.grids)):
-            output.mask_features(level)
+        output.mask_features(range(len(spec.grids)))
 
-    def decode(self, body: bytes) -> Decoded:
-        """Decode, resize and pad one picture; raises what `solo_server.image.decode` raises."""
+    def decode(self, body: bytes, *, whole: bool = False) -> Decoded:
+        """Decode, resize and pad one picture; raises what `solo_server.image.decode` raises.
+
+        whole: every pixel is decoded even where drafts are allowed, so that the picture can be drawn on.
+        """
         start = perf_counter()
-        rgb = decode(body, self._limits)
+        rules = self.bundle.spec.preprocess
+        if self._limits.draft and not whole:
+            rgb, original_hw = decode_draft(body, self._limits, rules)
+        else:
+            rgb = decode(body, self._limits)
+            original_hw = rgb.shape[:2]
         decoded = perf_counter()
-        picture = prepare(rgb, self.bundle.spec.preprocess)
+        picture = prepare(rgb, rules, original_hw)
         return Decoded(picture, rgb, (decoded - start) * 1e3, (perf_counter() - decoded) * 1e3)
 
     def infer(self, pictures: Sequence[PreparedPicture]) -> Sequence[PictureOutput]:
@@ -67,16 +103,16 @@ class Pipeline:
         image_hw = np.array([p.geometry.resized_hw for p in pictures], np.int64)
         return self.engine.run(images, image_hw)
 
-    def finish(self, output: PictureOutput, decoded: Decoded, query: Query, infer_ms: float) -> PictureResult:
-        """Post-processing of one picture, mask towers included."""
-        start = perf_counter()
+    def finish(self, output: PictureOutput, decoded: Decoded, query: Query, categories_ms: float) -> PictureResult:
+        """Everything after the category scores of one picture: mask towers, masks, NMS, encoding."""
+        watch = Stopwatch()
         geometry = decoded.picture.geometry
-        instances = self.postprocessor.run(output, geometry, query)
+        instances = self.postprocessor.run(output, geometry, query, watch)
         timings = {
             "decode": decoded.decode_ms,
             "preprocess": decoded.preprocess_ms,
-            "infer": infer_ms,
-            "postprocess": (perf_counter() - start) * 1e3,
+            "categories": categories_ms,
+            **{stage: watch.laps_ms.get(stage, 0.0) for stage in LATER_STAGES},
         }
         return PictureResult(geometry.original_hw, instances, {**timings, "total": sum(timings.values())})
 

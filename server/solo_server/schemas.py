@@ -74,13 +74,14 @@ def result_json(result: PictureResult, bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def model_json(bundle: Bundle, engine: str) -> dict[str, Any]:
-    """The answer of `GET /model`."""
+def model_json(bundle: Bundle, engine: str, engine_reason: str) -> dict[str, Any]:
+    """The answer of `GET /model`; engine_reason: why it runs on this engine."""
     return {
         "name": bundle.name,
         "version": bundle.version,
         "precision": bundle.precision,
         "engine": engine,
+        "engine_reason": engine_reason,
         "classes": list(bundle.spec.class_names),
         "spec": bundle.spec.to_dict(),
         "provenance": bundle.provenance,

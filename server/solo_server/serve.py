@@ -14,6 +14,7 @@ from solo_models.bundle import BundleError
 from solo_models.demo import demo_bundle
 
 from solo_server.app import create_app
+from solo_server.engine.base import ENGINES, PRECISIONS
 from solo_server.errors import SettingsError
 from solo_server.pipeline import Pipeline
 from solo_server.settings import Settings
@@ -29,6 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", help="address to listen on (SOLO_HOST; default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (SOLO_PORT; default 8000)")
     parser.add_argument("--threads", type=int, help="cores for one inference (SOLO_THREADS; default: all)")
+    parser.add_argument(
+        "--engine", help=f"{', '.join(ENGINES)} (SOLO_ENGINE; default auto: docs/engines.md tells the rule)"
+    )
+    parser.add_argument(
+        "--precision", help=f"of the arithmetic: {', '.join(PRECISIONS)} (SOLO_PRECISION; default: the bundle's own)"
+    )
+    parser.add_argument(
+        "--draft-decode",
+        action=argparse.BooleanOptionalAction,
+        help="decode large JPEGs at a fraction of their size: faster, not exact (SOLO_DRAFT_DECODE; default off)",
+    )
     parser.add_argument("--max-body-bytes", type=int, help="largest request body (SOLO_MAX_BODY_BYTES; default 20 MiB)")
     parser.add_argument("--max-waiting", type=int, help="pictures waiting before 503 (SOLO_MAX_WAITING; default 64)")
 
@@ -40,15 +52,20 @@ def run(arguments: argparse.Namespace) -> int:
         settings = Settings.read(**vars(arguments))
         listener = _listen(settings)
         path = settings.bundle or demo_bundle()
-        pipeline = Pipeline.open(path, threads=settings.threads, limits=settings.image_limits)
+        pipeline = Pipeline.open(
+            path,
+            threads=settings.threads,
+            limits=settings.image_limits,
+            engine=settings.engine,
+            precision=settings.precision,
+        )
     except (SettingsError, BundleError) as problem:
         print(f"solo serve: {problem}", file=sys.stderr)
         return 2
     bundle = pipeline.bundle
     host, port = listener.getsockname()[:2]
-    LOG.info(
-        "%s %s, %d classes, on %s", bundle.name, bundle.version, bundle.spec.num_classes, pipeline.engine.description
-    )
+    LOG.info("%s %s, %s, %d classes", bundle.name, bundle.version, bundle.precision, bundle.spec.num_classes)
+    LOG.info("engine: %s (%s)", pipeline.engine.description, pipeline.engine_reason)
     LOG.info("http://%s:%d  try: curl --data-binary @photo.jpg http://%s:%d/segment", host, port, host, port)
     config = uvicorn.Config(
         create_app(pipeline, settings),

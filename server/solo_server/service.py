@@ -1,7 +1,7 @@
 """From an HTTP request's bytes to a result without blocking the event loop: admission, decoding, one inference at a time.
 
-Decoding and post-processing run in threads (they release the interpreter lock); the engine takes one picture at a time and
-uses all its cores for it. What is over `max_waiting` is refused at once instead of waiting for ever.
+Decoding and post-processing share one thread a core (they release the interpreter lock). The engine has a thread of its own, takes
+one picture at a time and uses all its cores for it. What is over `max_waiting` is refused at once instead of waiting for ever.
 """
 
 from __future__ import annotations
@@ -31,19 +31,21 @@ class Service:
         self.pipeline = pipeline
         self._max_waiting = max_waiting
         self._waiting = 0
-        self._threads = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="solo")
+        self._workers = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="solo")
+        self._engine_thread = ThreadPoolExecutor(1, thread_name_prefix="solo-engine")
         self._engine = asyncio.Lock()
         self.is_ready = False
 
     async def start(self) -> None:
         """Warm up, so that the first caller does not wait for lazy initialisation."""
-        await self._in_thread(self.pipeline.warm_up)
+        await self._in_engine(self.pipeline.warm_up)
         self.is_ready = True
 
     def stop(self) -> None:
         """Refuse further work; threads end when their work has."""
         self.is_ready = False
-        self._threads.shutdown(wait=True)
+        self._engine_thread.shutdown(wait=True)
+        self._workers.shutdown(wait=True)
 
     async def segment(self, body: bytes, query: Query) -> PictureResult:
         """One picture. Raises `RequestError`, `Overloaded`, `NotReady` or `EngineFailure`."""
@@ -51,33 +53,39 @@ class Service:
 
     async def overlay(self, body: bytes, query: Query) -> bytes:
         """One picture drawn with its instances, PNG."""
-        result, decoded = await self._run(body, query)
+        result, decoded = await self._run(body, query, whole=True)
         names = self.pipeline.bundle.spec.class_names
-        return await self._in_thread(lambda: draw_png(decoded.rgb, result.instances, names))
+        return await self._in_worker(lambda: draw_png(decoded.rgb, result.instances, names))
 
-    async def _run(self, body: bytes, query: Query) -> tuple[PictureResult, Decoded]:
+    async def _run(self, body: bytes, query: Query, *, whole: bool = False) -> tuple[PictureResult, Decoded]:
         if not self.is_ready:
             raise NotReady("the model is not ready yet, or the server is going down")
         if self._waiting >= self._max_waiting:
             raise Overloaded(f"{self._waiting} pictures are waiting already")
         self._waiting += 1
         try:
-            decoded = await self._in_thread(lambda: self.pipeline.decode(body))
+            decoded = await self._in_worker(lambda: self.pipeline.decode(body, whole=whole))
             queued = perf_counter()
             async with self._engine:
                 start = perf_counter()
-                output = (await self._in_thread(lambda: self.pipeline.infer([decoded.picture])))[0]
+                output = (await self._in_engine(lambda: self.pipeline.infer([decoded.picture])))[0]
                 infer_ms = (perf_counter() - start) * 1e3
-            result = await self._in_thread(lambda: self.pipeline.finish(output, decoded, query, infer_ms))
+            result = await self._in_worker(lambda: self.pipeline.finish(output, decoded, query, infer_ms))
         finally:
             self._waiting -= 1
         queue_ms = (start - queued) * 1e3
         timings = {"queue": queue_ms, **result.timings_ms, "total": result.timings_ms["total"] + queue_ms}
         return replace(result, timings_ms=timings), decoded
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    async def _in_worker(self, work: Callable[[], T]) -> T:
+        return await self._in_thread(self._workers, work)
+
+    async def _in_engine(self, work: Callable[[], T]) -> T:
+        return await self._in_thread(self._engine_thread, work)
+
+    async def _in_thread(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            return await asyncio.get_running_loop().run_in_executor(pool, work)
         except RequestError:
             raise
         except Exception as problem:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from solo_server.engine.base import ENGINES, PRECISIONS
 from solo_server.errors import SettingsError
 from solo_server.image import ImageLimits
 
@@ -24,6 +25,11 @@ class Settings:
     port: int = 8000
     threads: int = 0
     """Cores for one inference; 0 takes all."""
+    engine: str = "auto"
+    precision: str | None = None
+    """Of the network's arithmetic; without one the bundle's own."""
+    draft_decode: bool = False
+    """Decode JPEGs much larger than the network's input at a fraction of their size: faster, not exact."""
     max_body_bytes: int = 20 << 20
     max_pixels: int = 64_000_000
     max_side: int = 16_384
@@ -39,11 +45,15 @@ class Settings:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise SettingsError(f"{PREFIX}{name.upper()}: {value} is not within {low}..{high}")
+        for name, known in _NAMES:
+            value = getattr(self, name)
+            if value is not None and value not in known:
+                raise SettingsError(f"{PREFIX}{name.upper()}: {value!r} is none of {', '.join(known)}")
 
     @property
     def image_limits(self) -> ImageLimits:
         """The limits that decoding applies."""
-        return ImageLimits(self.max_pixels, self.max_side)
+        return ImageLimits(self.max_pixels, self.max_side, self.draft_decode)
 
     @classmethod
     def read(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
@@ -72,12 +82,18 @@ _RANGES = (
     ("max_waiting", 1, 100_000),
     ("drain_seconds", 0, 3600),
 )
-_TEXTS = {"bundle": Path, "host": str}
+_NAMES = (("engine", ENGINES), ("precision", PRECISIONS))
+_TEXTS = {"bundle": Path, "host": str, "engine": str, "precision": str}
+_SWITCHES = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
 
 
 def _parse(variable: str, name: str, text: str) -> Any:
     if name in _TEXTS:
         return _TEXTS[name](text)
+    if name == "draft_decode":
+        if text.lower() not in _SWITCHES:
+            raise SettingsError(f"{variable}: {text!r} is neither on nor off")
+        return _SWITCHES[text.lower()]
     try:
         return int(text)
     except ValueError:

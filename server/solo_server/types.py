@@ -42,11 +42,24 @@ class Candidates:
 
 
 @dataclass(frozen=True, slots=True)
+class SoftMask:
+    """One soft mask: exact inside `box` (first row, last, first column, last; ends exclusive), below the threshold elsewhere.
+
+    values: flat, rows `step` apart, of the calling thread: valid until its next mask.
+    """
+
+    values: Float32
+    step: int
+    box: Int64
+
+
+@dataclass(frozen=True, slots=True)
 class MaskedCandidates:
     """Candidates that passed the stride filter, best first, at most `max_before_nms`.
 
     cells, labels: `(N,) int64`; scores: `(N,) float32`, category score times maskness; areas: `(N,) int64`, pixels at the
-    mask stride; bits: `(N, words) uint64`, the binary masks as bits.
+    mask stride; bits: `(N, H, words) uint64`, the binary masks as bits; boxes: `(N, 4) int64`, around the bits: first row, last,
+    first column, last column, ends exclusive.
     """
 
     cells: Int64
@@ -54,6 +67,7 @@ class MaskedCandidates:
     scores: Float32
     areas: Int64
     bits: NDArray[np.uint64]
+    boxes: Int64
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,12 +35,13 @@ class FakeModel:
 
     def __init__(self, answer: Json, png: bytes) -> None:
         self.bundle: object = "not opened"
+        self.engine = "not opened"
         self.queries: list[dict[str, str]] = []
         self._answer = answer
         self._png = png
 
-    def open_local(self, bundle: Path | None) -> FakeModel:
-        self.bundle = bundle
+    def open_local(self, bundle: Path | None, engine: str) -> FakeModel:
+        self.bundle, self.engine = bundle, engine
         return self
 
     def segment(self, body: bytes, query: dict[str, str]) -> Json:
@@ -125,7 +126,13 @@ def test_bundle_reaches_the_model(model: FakeModel, pictures: Callable[..., None
     pictures(a=b"a")
     Path("my.solo").touch()
     assert _solo("a.jpg", "--model", "my.solo") == 0
-    assert model.bundle == Path("my.solo")
+    assert (model.bundle, model.engine) == (Path("my.solo"), "auto")
+
+
+def test_the_engine_of_a_model_here_can_be_chosen(model: FakeModel, pictures: Callable[..., None]) -> None:
+    pictures(a=b"a")
+    assert _solo("a.jpg", "--engine", "openvino") == 0
+    assert (model.bundle, model.engine) == (None, "openvino")
 
 
 def test_output_file_is_replaced_whole(
@@ -265,6 +272,7 @@ def test_a_bug_in_the_model_is_not_hidden(model: FakeModel, pictures: Callable[.
         (["a.jpg", "--classes", "a,,b"], "--classes must be names"),
         (["a.jpg", "--model", "none.solo"], "--model: none.solo: no such bundle"),
         (["a.jpg", "--url", "solo.test"], "--url must be like http://"),
+        (["a.jpg", "--url", "http://solo.test", "--engine", "openvino"], "--engine goes with a model that runs here"),
         (["a.jpg", "-o", "none/out.json"], "-o: none: no such folder"),
         (["a.jpg", "-o", "empty"], "-o: empty is a folder"),
         (["a.jpg", "--overlay", "a.jpg"], "--overlay: a.jpg: File exists"),
@@ -329,7 +337,7 @@ def test_a_bundle_that_does_not_load_is_one_line(
     error: Exception,
     message: str,
 ) -> None:
-    def refuse(bundle: Path | None) -> None:
+    def refuse(bundle: Path | None, engine: str) -> None:
         raise error
 
     pictures(a=b"a")

@@ -163,6 +163,41 @@ def test_a_bad_setting_stops_the_start(solo_bundle: Path) -> None:
     _check_refused(_solo("serve", solo_bundle, SOLO_PROT="1"), "SOLO_PROT")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--engine", "tensorflow"], "SOLO_ENGINE: 'tensorflow' is none of auto, onnxruntime, openvino"),
+        (["--precision", "int8"], "solo export tiny-solo -o NEW --precision int8 --calibration DIR"),
+        (["--engine", "onnxruntime", "--precision", "bf16"], "take engine openvino"),
+    ],
+)
+def test_an_engine_or_precision_that_cannot_be_had_stops_the_start(
+    solo_bundle: Path, words: list[str], said: str
+) -> None:
+    _check_refused(_solo("serve", solo_bundle, "--port", 0, *words), said)
+
+
+def test_a_local_model_on_an_unknown_engine_is_refused(solo_bundle: Path) -> None:
+    done = _solo("segment", PICTURES / "astronaut.jpg", "--model", solo_bundle, "--engine", "tensorflow")
+    _check_refused(done, "engine 'tensorflow': must be one of auto, onnxruntime, openvino")
+
+
+def test_openvino_answers_as_onnx_runtime_does(solo_bundle: Path) -> None:
+    image = PICTURES / "astronaut.jpg"
+    wanted = _segment(image, "--model", solo_bundle, "--engine", "onnxruntime")["instances"]
+    here = _segment(image, "--model", solo_bundle, "--engine", "openvino")["instances"]
+    with _server(solo_bundle, SOLO_ENGINE="openvino") as (_, url):
+        model = httpx.get(f"{url}/model").json()
+        there = httpx.post(f"{url}/segment", content=image.read_bytes(), timeout=60).json()["instances"]
+    assert model["engine"].startswith("openvino ")
+    assert model["engine"].endswith(" cpu, fp32")
+    assert model["engine_reason"] == "asked for"
+    assert len(wanted) > 0
+    for found in (here, there):
+        assert [i["label"] for i in found] == [i["label"] for i in wanted]
+        np.testing.assert_allclose([i["score"] for i in found], [i["score"] for i in wanted], atol=1e-4)
+
+
 def _segment(*arguments: object) -> Any:
     done = _solo("segment", *arguments)
     assert done.returncode == 0, done.stderr

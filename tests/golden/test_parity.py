@@ -96,8 +96,8 @@ def test_candidates_areas_and_scores_are_those_of_the_reference(case: Case) -> N
     np.testing.assert_allclose(candidates.scores, case.record["category_scores"], atol=CATEGORY_TOLERANCE)
 
     postprocessor = case.pipeline.postprocessor
-    soft = postprocessor.soft_masks(output, case.decoded.picture.geometry)
-    found = postprocessor.mask_candidates(candidates, soft, settings)
+    masks = postprocessor.masks(candidates, output, case.decoded.picture.geometry, settings)
+    found = postprocessor.measure(candidates, masks, settings)
     pairs = list(zip(candidates.cells, candidates.labels, strict=True))
     survivors = dict(
         zip(

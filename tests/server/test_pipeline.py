@@ -127,10 +127,17 @@ def test_a_result_does_not_depend_on_batch_mates(pipeline: Pipeline) -> None:
         np.testing.assert_allclose([i.score for i in alone.instances], [i.score for i in mate.instances], atol=1e-5)
 
 
-def test_warming_up_runs_every_graph(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def _record_towers(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Sizes of all maps that the mask towers run on from now on."""
     ran: list[tuple[int, ...]] = []
-    run = pipeline.engine.mask_features  # type: ignore[attr-defined]  # ONNX Runtime's
-    monkeypatch.setattr(pipeline.engine, "mask_features", lambda level: ran.append(level.shape[1:]) or run(level))
+    head = pipeline.engine._head  # type: ignore[attr-defined]  # the compiled engine's
+    run = head.mask_features
+    monkeypatch.setattr(head, "mask_features", lambda levels: ran.extend(x.shape[1:] for x in levels) or run(levels))
+    return ran
+
+
+def test_warming_up_runs_every_graph(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = _record_towers(pipeline, monkeypatch)
     pipeline.warm_up()
     assert ran == [(16, 24), (16, 24), (8, 12), (4, 6), (4, 6)]
 
@@ -138,12 +145,10 @@ def test_warming_up_runs_every_graph(pipeline: Pipeline, monkeypatch: pytest.Mon
 def test_the_mask_tower_of_a_level_without_candidates_is_never_run(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    ran = _record_towers(pipeline, monkeypatch)
     prepared = prepare(picture(96, 150), pipeline.bundle.spec.preprocess)
     output = pipeline.infer([prepared])[0]
     first = pipeline.bundle.spec.grids[0] ** 2
     output.scores[first:] = 0
-    ran: list[tuple[int, ...]] = []
-    run = pipeline.engine.mask_features  # type: ignore[attr-defined]  # ONNX Runtime's
-    monkeypatch.setattr(pipeline.engine, "mask_features", lambda level: ran.append(level.shape) or run(level))
     assert pipeline.finish(output, Decoded(prepared, prepared.pixels, 0, 0), Query(), 0).instances
     assert len(ran) == 1

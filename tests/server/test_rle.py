@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
-from solo_server.rle import bilinear_matrix, decode_rle, outline_of_binary, outline_of_soft
-from solo_server.types import Geometry
+from solo_server.compiled.soft import SPARE, padded_width
+from solo_server.compiled.taps import bilinear_taps, original_taps
+from solo_server.rle import Outline, decode_rle, outline
+from solo_server.types import Geometry, SoftMask
 from torch.nn import functional as F
 
 
@@ -34,14 +36,24 @@ def _special(name: str) -> NDArray[np.bool_]:
 SPECIAL = ("empty", "full", "first pixel", "last pixel", "last column", "two whole columns", "last row", "chessboard")
 
 
+def _outline(soft: NDArray[np.float32], geometry: Geometry, stride: int) -> Outline:
+    """Of a soft mask `(h, w)` that is known everywhere."""
+    height, width = soft.shape
+    framed = np.zeros((height + SPARE, padded_width(width)), np.float32)
+    framed[:height, :width] = soft
+    mask = SoftMask(framed.ravel(), framed.shape[1], np.array([0, height, 0, width]))
+    return outline(mask, geometry, stride, 0.5)
+
+
 def _check(mask: NDArray[np.bool_]) -> None:
     expected = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    outline = outline_of_binary(mask)
-    assert outline.rle().counts.encode() == expected["counts"]
-    assert outline.rle().size == tuple(expected["size"])
-    assert outline.area == coco_mask.area(expected)
-    assert outline.box_xywh() == tuple(coco_mask.toBbox(expected))
-    assert np.array_equal(decode_rle(outline.rle()), mask)
+    hw = (mask.shape[0], mask.shape[1])
+    found = _outline(mask.astype(np.float32), Geometry(hw, hw, hw), 1)
+    assert found.rle.counts.encode() == expected["counts"]
+    assert found.rle.size == tuple(expected["size"])
+    assert found.area == coco_mask.area(expected)
+    assert found.box_xywh == tuple(coco_mask.toBbox(expected))
+    assert np.array_equal(decode_rle(found.rle), mask)
 
 
 @pytest.mark.parametrize("name", SPECIAL)
@@ -62,11 +74,33 @@ def test_long_runs_and_large_differences_encode_as_pycocotools_does() -> None:
     _check(mask)
 
 
+def test_more_runs_than_the_first_buffer_holds_are_all_encoded() -> None:
+    mask = np.zeros((300, 301), bool)
+    mask[::2, ::2] = True
+    _check(mask)
+
+
 @pytest.mark.parametrize(("length", "target"), [(5, 10), (7, 28), (13, 9), (4, 4), (1, 6), (100, 33)])
-def test_bilinear_matrix_is_torchs_interpolation(length: int, target: int) -> None:
+def test_bilinear_taps_are_torchs_interpolation(length: int, target: int) -> None:
     signal = torch.rand(1, 1, length, dtype=torch.float64)
     expected = F.interpolate(signal, size=target, mode="linear", align_corners=False)[0, 0].numpy()
-    np.testing.assert_allclose(bilinear_matrix(length, target) @ signal[0, 0].numpy(), expected, atol=1e-6)
+    (low, high, weight), values = bilinear_taps(length, target), signal[0, 0].numpy()
+    np.testing.assert_allclose(values[low] * (1 - weight) + values[high] * weight, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("length", "stride", "resized", "original"), [(8, 4, 29, 70), (8, 4, 32, 9), (2, 4, 7, 1), (9, 2, 18, 18)]
+)
+def test_taps_to_the_original_size_are_two_interpolations(
+    length: int, stride: int, resized: int, original: int
+) -> None:
+    signal = torch.rand(1, 1, length, dtype=torch.float64)
+    padded = F.interpolate(signal, size=length * stride, mode="linear")[:, :, :resized]
+    expected = F.interpolate(padded, size=original, mode="linear")[0, 0].numpy()
+    first, last, weights = original_taps(length, stride, resized, original)
+    values = np.concatenate([signal[0, 0].numpy(), np.zeros(SPARE)])
+    np.testing.assert_allclose(sum(weights[i] * values[first + i] for i in range(3)), expected, atol=1e-6)
+    assert (last < length).all()
 
 
 def _torch_mask(soft: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
@@ -91,21 +125,20 @@ def test_soft_masks_become_the_masks_of_two_torch_resizes(geometry: Geometry, se
     coarse = torch.from_numpy(np.random.default_rng(seed).random((1, 1, 4, 4)))
     soft = F.interpolate(coarse, size=(h, w), mode="bicubic")[0, 0].float().numpy()
     expected = _torch_mask(soft, geometry)
-    outline = outline_of_soft(soft, geometry, 4, 0.5)
-    found = decode_rle(outline.rle())
+    found = decode_rle(_outline(soft, geometry, 4).rle)
     sure = np.abs(expected - 0.5) > 1e-5  # both round differently in the last bits
     assert np.array_equal(found[sure], (expected > 0.5)[sure])
     assert sure.mean() > 0.99
 
 
 def test_a_soft_mask_that_never_exceeds_the_threshold_is_empty() -> None:
-    outline = outline_of_soft(np.full((8, 8), 0.5, np.float32), Geometry((20, 20), (32, 32), (32, 32)), 4, 0.5)
-    assert outline.area == 0
-    assert outline.box_xywh() == (0, 0, 0, 0)
-    assert outline.rle().counts == coco_mask.encode(np.zeros((20, 20), np.uint8, order="F"))["counts"].decode()
+    geometry = Geometry((20, 20), (32, 32), (32, 32))
+    counts = coco_mask.encode(np.zeros((20, 20), np.uint8, order="F"))["counts"].decode()
+    for found in (_outline(np.full((8, 8), 0.5, np.float32), geometry, 4), outline(None, geometry, 4, 0.5)):
+        assert (found.area, found.box_xywh, found.rle.counts) == (0, (0, 0, 0, 0), counts)
 
 
 def test_what_lies_in_the_padding_only_is_not_in_the_mask() -> None:
     soft = np.zeros((8, 8), np.float32)
     soft[6:, 6:] = 1
-    assert outline_of_soft(soft, Geometry((16, 16), (16, 16), (32, 32)), 4, 0.5).area == 0
+    assert _outline(soft, Geometry((16, 16), (16, 16), (32, 32)), 4).area == 0

@@ -46,14 +46,14 @@ class LocalModel(Protocol):
 
 
 @contextmanager
-def open_source(bundle: Path | None, url: str | None) -> Iterator[Source]:
-    """The server at `url`, else the model in `bundle`, else the demo model.
+def open_source(bundle: Path | None, url: str | None, engine: str = "auto") -> Iterator[Source]:
+    """The server at `url`, else the model in `bundle`, else the demo model; `engine` runs it here.
 
     Raises:
         Unusable: the extra for it is not installed, the URL is none, there is no such bundle or it does not load.
     """
     if url is None:
-        yield _LocalSource(_open_local(bundle))
+        yield _LocalSource(_open_local(bundle, engine))
         return
     with _open_client(url) as client:
         yield _RemoteSource(client)
@@ -97,11 +97,11 @@ def _open_client(url: str) -> SoloClient:
         raise Unusable(f"--url {error.reason}") from error
 
 
-def _open_local(bundle: Path | None) -> LocalModel:
+def _open_local(bundle: Path | None, engine: str) -> LocalModel:
     if bundle is not None and not bundle.exists():
         raise Unusable(f"--model: {bundle}: no such bundle")
     try:
-        model: LocalModel = importlib.import_module("solo_server.local").open_local(bundle)
+        model: LocalModel = importlib.import_module("solo_server.local").open_local(bundle, engine)
     except ImportError as error:
         raise Unusable(f"running a model here needs pip install 'solo-inference[server]' ({error})") from error
     except Exception as error:  # whatever stops a bundle from loading; this package may not import the types

@@ -29,7 +29,7 @@ def surroundings() -> dict[str, Any]:
             "memory_gib": _memory_gib(),
             "gpu": None,
         },
-        "versions": {"python": platform.python_version(), "system": platform.platform()} | _versions(),
+        "versions": {"python": platform.python_version(), "system": platform.platform()} | installed_versions(),
     }
 
 
@@ -70,6 +70,17 @@ def load_average() -> list[float]:
     return [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else []
 
 
+def installed_versions() -> dict[str, str]:
+    """Of the packages that take part in inference, those that are installed."""
+    found = {}
+    for name in (*PACKAGES, *OPTIONAL_PACKAGES):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue  # optional, or a server without it
+    return found
+
+
 def _commit() -> str | None:
     """Of the checkout that this file lies in, with `+` where it has changes; `None` for an installed package."""
     here = Path(__file__).parent
@@ -89,16 +100,6 @@ def _git(folder: Path, *words: str) -> str | None:
     except OSError:
         return None  # no git here
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in (*PACKAGES, *OPTIONAL_PACKAGES):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue  # optional, or a server without it
-    return found
 
 
 def _instructions() -> list[str]:

@@ -13,49 +13,70 @@ import numpy as np
 from solo_models.bundle import Kernels
 from solo_models.spec import ModelSpec, PostprocessSpec
 
+from solo_server.compiled.measure import greedy_keep, matrix_decay, pairwise_ious
+from solo_server.compiled.pool import Pool
 from solo_server.engine.base import PictureOutput
-from solo_server.postprocess.masks import SoftMasks
-from solo_server.postprocess.nms import pack, suppress
-from solo_server.rle import outline_of_soft
+from solo_server.postprocess.masks import CellMasks
+from solo_server.rle import outline
+from solo_server.stopwatch import Stopwatch
 from solo_server.types import Candidates, Float32, Geometry, Instance, Int64, MaskedCandidates, Query
 
 
 class CpuPostprocessor:
     """Post-processing with the kernels of one bundle; holds no state of a picture, safe to use from several threads."""
 
-    def __init__(self, spec: ModelSpec, kernels: Kernels) -> None:
-        self._spec, self._kernels = spec, kernels
+    def __init__(self, spec: ModelSpec, kernels: Kernels, pool: Pool) -> None:
+        self._spec, self._kernels, self._pool = spec, kernels, pool
+        self._first_cells = np.cumsum([0, *(grid * grid for grid in spec.grids)])
 
-    def run(self, output: PictureOutput, geometry: Geometry, query: Query) -> tuple[Instance, ...]:
-        """Instances best first; none found gives an empty tuple."""
+    def run(self, output: PictureOutput, geometry: Geometry, query: Query, watch: Stopwatch) -> tuple[Instance, ...]:
+        """Instances best first; none found gives an empty tuple. Stages: towers, masks (candidates included), nms, encode."""
         settings = self._settings(query)
         candidates = find_candidates(output.scores, settings, query.class_ids)
+        watch.lap("masks")
         if len(candidates.cells) == 0:
             return ()
-        soft = self.soft_masks(output, geometry)
-        found = self.mask_candidates(candidates, soft, settings)
+        masks = self.masks(candidates, output, geometry, settings)
+        watch.lap("towers")
+        found = self.measure(candidates, masks, settings)
+        watch.lap("masks")
         kept = select(found, settings)
-        return self._encode(kept, soft, geometry, settings)
+        watch.lap("nms")
+        instances = self._encode(kept, masks, geometry, settings)
+        watch.lap("encode")
+        return instances
 
-    def soft_masks(self, output: PictureOutput, geometry: Geometry) -> SoftMasks:
-        """The picture's masks, made on demand."""
+    def masks(
+        self, candidates: Candidates, output: PictureOutput, geometry: Geometry, settings: PostprocessSpec
+    ) -> CellMasks:
+        """The picture's masks, made on demand, from the mask features of the levels where there are candidates."""
+        levels = np.unique(self._level_of(candidates.cells)).tolist()
+        features = dict(zip(levels, output.mask_features(levels), strict=True))
         stride = self._spec.mask_stride
         mask_hw = (geometry.padded_hw[0] // stride, geometry.padded_hw[1] // stride)
-        return SoftMasks(self._spec, self._kernels, output.mask_features, mask_hw)
+        return CellMasks((self._spec, self._kernels), features, mask_hw, settings.mask_threshold, self._pool)
 
-    def mask_candidates(self, candidates: Candidates, soft: SoftMasks, settings: PostprocessSpec) -> MaskedCandidates:
+    def measure(self, candidates: Candidates, masks: CellMasks, settings: PostprocessSpec) -> MaskedCandidates:
         """Binarise, filter by stride, weight by maskness, take the best. A cell named by several classes is done once."""
         cells, back = np.unique(candidates.cells, return_inverse=True)
-        areas, maskness, bits = _measure(cells, soft, settings.mask_threshold)
-        strides = np.array(self._spec.strides)[soft.levels(cells)]
-        passed = np.flatnonzero((areas > strides)[back])
-        scores = candidates.scores[passed] * maskness[back[passed]]
+        measures = masks.measure(cells)
+        strides = np.array(self._spec.strides)[self._level_of(cells)]
+        passed = np.flatnonzero((measures.areas > strides)[back])
+        scores = candidates.scores[passed] * measures.maskness[back[passed]]
         order = np.argsort(-scores, kind="stable")[: settings.max_before_nms]
         chosen = passed[order]
         rows = back[chosen]
         return MaskedCandidates(
-            candidates.cells[chosen], candidates.labels[chosen], scores[order], areas[rows], bits[rows]
+            candidates.cells[chosen],
+            candidates.labels[chosen],
+            scores[order],
+            measures.areas[rows],
+            measures.bits[rows],
+            measures.boxes[rows],
         )
+
+    def _level_of(self, cells: Int64) -> Int64:
+        return np.searchsorted(self._first_cells, cells, side="right") - 1
 
     def _settings(self, query: Query) -> PostprocessSpec:
         changes = {
@@ -66,16 +87,13 @@ class CpuPostprocessor:
         return replace(self._spec.postprocess, **{k: v for k, v in changes.items() if v is not None})  # type: ignore[arg-type]  # mixed value types
 
     def _encode(
-        self, kept: MaskedCandidates, soft: SoftMasks, geometry: Geometry, settings: PostprocessSpec
+        self, kept: MaskedCandidates, masks: CellMasks, geometry: Geometry, settings: PostprocessSpec
     ) -> tuple[Instance, ...]:
         cells, back = np.unique(kept.cells, return_inverse=True)
-        outlines = []
-        for first in range(0, len(cells), soft.chunk):
-            masks = soft.of(cells[first : first + soft.chunk])
-            outlines += [outline_of_soft(m, geometry, self._spec.mask_stride, settings.mask_threshold) for m in masks]
-        shapes = [(outline.box_xywh(), outline.area, outline.rle()) for outline in outlines]
+        stride, threshold = self._spec.mask_stride, settings.mask_threshold
+        outlines = masks.each(cells, lambda mask: outline(mask, geometry, stride, threshold))
         return tuple(
-            Instance(int(label), float(score), *shapes[row])
+            Instance(int(label), float(score), outlines[row].box_xywh, outlines[row].area, outlines[row].rle)
             for label, score, row in zip(kept.labels, kept.scores, back, strict=True)
         )
 
@@ -102,19 +120,25 @@ def select(found: MaskedCandidates, settings: PostprocessSpec) -> MaskedCandidat
     order = np.argsort(-scores, kind="stable")
     order = order[(scores[order] >= settings.score_threshold) & (scores[order] > 0)][: settings.max_instances]
     return MaskedCandidates(
-        found.cells[order], found.labels[order], scores[order], found.areas[order], found.bits[order]
+        found.cells[order],
+        found.labels[order],
+        scores[order],
+        found.areas[order],
+        found.bits[order],
+        found.boxes[order],
     )
 
 
-def _measure(cells: Int64, soft: SoftMasks, threshold: float) -> tuple[Int64, Float32, np.ndarray]:
-    """Area, maskness and bits of each cell's mask, in chunks of bounded memory."""
-    areas, maskness, bits = [], [], []
-    for first in range(0, len(cells), soft.chunk):
-        masks = soft.of(cells[first : first + soft.chunk])
-        inside = masks > threshold
-        area = inside.sum((1, 2), dtype=np.int64)
-        total = np.einsum("nhw,nhw->n", masks, inside, dtype=np.float32)
-        areas.append(area)
-        maskness.append((total / np.maximum(area, 1)).astype(np.float32))
-        bits.append(pack(inside))
-    return np.concatenate(areas), np.concatenate(maskness), np.concatenate(bits)
+def suppress(found: MaskedCandidates, settings: PostprocessSpec) -> Float32:
+    """Scores `(n,) float32` after NMS of `found`, which come best first; suppressed ones are 0 (greedy) or decayed (matrix).
+
+    Matrix NMS is the reference's, greedy mask NMS the paper's word "NMS". Only a better mask of the same label suppresses.
+    """
+    if settings.nms == "none":
+        return found.scores.copy()
+    ious = pairwise_ious(found.bits, found.boxes, found.areas, found.labels)
+    if settings.nms == "mask":
+        factors: Float32 = greedy_keep(ious, np.float32(settings.nms_iou_threshold))
+    else:
+        factors = matrix_decay(ious, settings.decay_kernel == "gaussian", settings.sigma)
+    return found.scores * factors

@@ -17,6 +17,7 @@ from solo_models.bundle import BundleError
 from solo_server.bench.open_model import Model, open_pipeline, run_towers
 from solo_server.bench.protocol import Done, Hello, Order, Refused, work
 from solo_server.bench.workers.pipeline import hello_of
+from solo_server.errors import SettingsError
 from solo_server.pipeline import Pipeline
 from solo_server.types import UInt8
 
@@ -24,9 +25,9 @@ from solo_server.types import UInt8
 class EngineWorker:
     """A network and the batches it is asked for, noise of one size."""
 
-    def __init__(self, pipeline: Pipeline, batches: list[int], padded_hw: tuple[int, int]) -> None:
+    def __init__(self, model: Model, pipeline: Pipeline, batches: list[int], padded_hw: tuple[int, int]) -> None:
         noise = np.random.default_rng(0)
-        self._pipeline, self._padded_hw = pipeline, padded_hw
+        self._model, self._pipeline, self._padded_hw = model, pipeline, padded_hw
         self._levels = range(len(pipeline.bundle.spec.grids))
         self._batches: list[UInt8] = [noise.integers(0, 256, (n, *padded_hw, 3), np.uint8) for n in batches]
 
@@ -36,7 +37,9 @@ class EngineWorker:
         towers = {f"tower {level}": gflop for level, gflop in enumerate(needed.towers)}
         shared = needed.backbone + needed.neck + needed.categories
         gflop = {"categories": shared, "towers": sum(needed.towers), **towers, "total": needed.total}
-        return replace(hello_of(self._pipeline), gflop={name: round(value, 4) for name, value in gflop.items()})
+        return replace(
+            hello_of(self._model, self._pipeline), gflop={name: round(value, 4) for name, value in gflop.items()}
+        )
 
     def take(self, index: int) -> Done:
         """One batch through the whole network, then each level's towers alone."""
@@ -59,10 +62,11 @@ class EngineWorker:
 
 def _open(order: Order) -> EngineWorker:
     try:
-        pipeline = open_pipeline(Model.from_order(order), order["threads"])
-    except BundleError as problem:
+        model = Model.from_order(order)
+        pipeline = open_pipeline(model, order["threads"])
+    except (BundleError, SettingsError) as problem:
         raise Refused(str(problem)) from problem
-    return EngineWorker(pipeline, order["batches"], tuple(order["padded_hw"]))
+    return EngineWorker(model, pipeline, order["batches"], tuple(order["padded_hw"]))
 
 
 if __name__ == "__main__":

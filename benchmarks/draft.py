@@ -1,0 +1,129 @@
+"""What draft decoding saves and what it moves: large JPEGs, decoded whole and as drafts, through the server's pipeline.
+
+    python benchmarks/draft.py PICTURE.jpg|FOLDER... [--input LONGxSHORT] [--rows] [-o RESULT.json]
+
+Each picture is decoded whole and, for every ratio, as small as leaves that many times the sides of the network's input. The whole
+picture's clear instances (score of at least 0.3) are looked for among the draft's. --input makes the network's input smaller, so
+that ordinary photographs are large ones; --rows writes every picture, with times, and not only the totals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import solo_server.image
+from record import write_record
+from solo_models.demo import demo_bundle
+from solo_server.image import ImageLimits
+from solo_server.pipeline import Pipeline
+from solo_server.rle import decode_rle
+from solo_server.types import Instance, Query
+
+RATIOS = (1, 2, 4)
+CLEAR_SCORE = 0.3
+REPEATS = 5
+
+
+def main() -> int:
+    """Measure every picture at every ratio and print a row each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", type=Path, nargs="+")
+    parser.add_argument("--input", metavar="LONGxSHORT")
+    parser.add_argument("--rows", action="store_true")
+    parser.add_argument("-o", "--output", type=Path)
+    arguments = parser.parse_args()
+    whole = open_demo(arguments.input)
+    draft = Pipeline(whole.bundle, whole.engine, ImageLimits(draft=True))
+    pictures = [p for path in arguments.pictures for p in (sorted(path.glob("*.jpg")) if path.is_dir() else [path])]
+    rows = [row for path in pictures for row in measure(path, whole, draft, timed=arguments.rows)]
+    if arguments.rows:
+        print(*(" ".join(map(str, row.values())) for row in rows), sep="\n")
+    found = {ratio: totals([row for row in rows if row["ratio"] == ratio]) for ratio in RATIOS}
+    print(*found.items(), sep="\n")
+    if arguments.output:
+        rules = whole.bundle.spec.preprocess
+        about = {"model": whole.bundle.name, "input": [rules.long_side, rules.short_side], "clear_score": CLEAR_SCORE}
+        write_record(arguments.output, {**about, "ratios": found, **({"rows": rows} if arguments.rows else {})})
+    return 0
+
+
+def open_demo(size: str | None) -> Pipeline:
+    """The demo model, its input at most `LONGxSHORT` where that is given."""
+    pipeline = Pipeline.open(demo_bundle())
+    if size is None:
+        return pipeline
+    long_side, short_side = map(int, size.split("x"))
+    spec = pipeline.bundle.spec
+    smaller = replace(spec, preprocess=replace(spec.preprocess, long_side=long_side, short_side=short_side))
+    return Pipeline(replace(pipeline.bundle, spec=smaller), pipeline.engine)
+
+
+def measure(path: Path, whole: Pipeline, draft: Pipeline, *, timed: bool) -> list[dict[str, Any]]:
+    """One row for each ratio at which the picture is drafted; none where it is too small for all of them."""
+    body, rows = path.read_bytes(), []
+    exact = whole.segment_decoded(whole.decode(body), Query()).instances
+    clear = [i for i in exact if i.score >= CLEAR_SCORE]
+    for ratio in RATIOS:
+        solo_server.image.DRAFT_RATIO = ratio
+        decoded = draft.decode(body)
+        height, width = decoded.picture.geometry.original_hw
+        factor = round(height / decoded.rgb.shape[0])
+        if factor == 1:
+            continue
+        found = draft.segment_decoded(decoded, Query()).instances
+        partners = [partner(instance, found) for instance in clear]
+        rows.append(
+            {
+                "picture": path.name,
+                "size": f"{width}x{height}",
+                "ratio": ratio,
+                "factor": factor,
+                **({"whole_ms": milliseconds(whole, body), "draft_ms": milliseconds(draft, body)} if timed else {}),
+                "clear_instances": len(clear),
+                "mask_ious": [round(iou, 4) for iou, _ in partners],
+                "score_differences": [round(difference, 4) for _, difference in partners],
+            }
+        )
+    return rows
+
+
+def totals(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Over all pictures that were drafted."""
+    ious = [iou for row in rows for iou in row["mask_ious"]]
+    moved = [difference for row in rows for difference in row["score_differences"]]
+    return {
+        "pictures": len(rows),
+        "clear_instances": len(ious),
+        "found_again": sum(iou >= 0.5 for iou in ious),
+        "mean_mask_iou": round(statistics.fmean(ious), 4) if ious else None,
+        "lowest_mask_iou": min(ious, default=None),
+        "mean_score_difference": round(statistics.fmean(moved), 4) if moved else None,
+    }
+
+
+def partner(wanted: Instance, found: tuple[Instance, ...]) -> tuple[float, float]:
+    """Mask IoU and score difference of the instance of the same class that overlaps most; `(0, score)` without one."""
+    mask = decode_rle(wanted.mask)
+    best = (0.0, wanted.score)
+    for other in found:
+        if other.class_id == wanted.class_id:
+            shared = int(np.count_nonzero(mask & decode_rle(other.mask)))
+            iou = shared / max(wanted.area + other.area - shared, 1)
+            best = max(best, (iou, abs(other.score - wanted.score)))
+    return best
+
+
+def milliseconds(pipeline: Pipeline, body: bytes) -> float:
+    """Decoding and resizing, median."""
+    runs = (pipeline.decode(body) for _ in range(REPEATS))
+    return round(statistics.median(run.decode_ms + run.preprocess_ms for run in runs), 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

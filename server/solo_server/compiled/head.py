@@ -1,0 +1,134 @@
+"""The head of a SOLO network on compiled kernels: category scores of all cells, mask features of the levels asked for.
+
+Takes the weights out of the bundle's graphs, whatever their precision: float16 and INT8 weights are read back to float32, and
+nothing is rounded on the way. Semantics: mmdet `SOLOHead.forward` and points-NMS; the towers are `solo_server.compiled.towers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from solo_models.bundle import CATEGORIES, MASKS, Bundle, BundleError
+from solo_models.onnx_ends import DamagedGraph
+from solo_models.onnx_weights import read_weights
+from solo_models.spec import ModelSpec
+
+from solo_server.compiled.layout import interleave, points_nms, resample
+from solo_server.compiled.pool import Pool
+from solo_server.compiled.taps import bilinear_taps
+from solo_server.compiled.towers import LOWEST, Affine, Convolution, Layer, Maps, Tower
+from solo_server.types import Float32
+
+Weights = Mapping[str, NDArray[np.generic]]
+
+
+def is_compilable(spec: ModelSpec) -> bool:
+    """Whether the kernels can run this head: no deformable towers, channels in eights."""
+    return not spec.deformable_towers and spec.head_channels % 8 == 0
+
+
+class CompiledHead:
+    """Towers of one bundle. Safe to use from several threads."""
+
+    def __init__(self, bundle: Bundle, pool: Pool) -> None:
+        self._spec, self._pool = bundle.spec, pool
+        categories, masks = (_weights(bundle, name) for name in (CATEGORIES, MASKS))
+        groups = bundle.spec.norm_groups
+        self._category_tower = Tower(_layers(categories, "category_tower", bundle.spec), groups, pool)
+        self._last = Convolution(_read(categories, "categories.weight"), pool)
+        self._bias = _read(categories, "categories.bias").astype(np.float32)
+        count = 2 if bundle.spec.variant == "decoupled" else 1
+        self._mask_towers = [
+            Tower(_mask_layers(masks, f"mask_tower_{i}", bundle.spec, i if count == 2 else None), groups, pool)
+            for i in range(count)
+        ]
+        self._channels = -(-(bundle.spec.fpn_channels + 2) // 8) * 8
+
+    def scores(self, levels: Sequence[Float32]) -> Float32:
+        """Level features `(channels, h, w)` of one picture to category scores after points-NMS, `(cells, C)`."""
+        sizes = tuple((grid, grid) for grid in self._spec.grids)
+        maps = self._framed(levels, sizes, self._spec.fpn_channels)
+        towers = self._category_tower.run(maps)
+        ones = np.ones((len(sizes), towers.channels), np.float32)
+        logits, _, _ = self._last.run(towers, Affine(ones, np.zeros_like(ones), LOWEST))
+        scores = np.empty((self._spec.num_cells, self._spec.num_classes), np.float32)
+        first = np.cumsum([0, *(grid * grid for grid in self._spec.grids)])
+        self._pool.map(
+            lambda i: points_nms(logits.level(i), self._bias, scores[first[i] : first[i + 1]]), range(len(sizes))
+        )
+        return scores
+
+    def mask_features(self, levels: Sequence[Float32]) -> list[list[Float32]]:
+        """Features `(channels, h, w)` of some levels to the mask towers' outputs, `[(channels, h, w)]` for each level."""
+        if not levels:
+            return []
+        sizes = tuple((int(level.shape[1]), int(level.shape[2])) for level in levels)
+        maps = self._framed(levels, sizes, self._channels)
+        _add_coordinates(maps, self._spec.fpn_channels)
+        outputs = [tower.run(maps) for tower in self._mask_towers]
+        return [[output.level(i).transpose(2, 0, 1) for output in outputs] for i in range(len(levels))]
+
+    def _framed(self, levels: Sequence[Float32], sizes: tuple[tuple[int, int], ...], channels: int) -> Maps:
+        """Channels last, resized bilinearly to `sizes`, with room for `channels` a pixel (rounded up to eight), zeros there."""
+        channels = -(-channels // 8) * 8
+        maps = Maps(np.zeros(sum(h * w for h, w in sizes) * channels, np.float32), sizes, channels)
+        pieces = [(i, part) for i in range(len(levels)) for part in range(self._pool.threads)]
+        self._pool.map(lambda piece: self._fill(levels[piece[0]], maps.level(piece[0]), piece[1]), pieces)
+        return maps
+
+    def _fill(self, source: Float32, out: Float32, part: int) -> None:
+        channels, height, width = source.shape
+        count = self._pool.threads
+        if (height, width) == out.shape[:2]:
+            interleave(source, part * height // count, (part + 1) * height // count, out)
+            return
+        rows, columns = bilinear_taps(height, out.shape[0]), bilinear_taps(width, out.shape[1])
+        resample(source, *rows, *columns, part * channels // count, (part + 1) * channels // count, out)
+
+
+def _add_coordinates(maps: Maps, first: int) -> None:
+    """CoordConv maps x and y as channels `first` and `first + 1`: -1 to 1 with both ends over the padded map."""
+    for i, (h, w) in enumerate(maps.sizes):
+        level = maps.level(i)
+        level[:, :, first] = 2 * np.arange(w, dtype=np.float32) / np.float32(max(w - 1, 1)) - 1
+        level[:, :, first + 1] = (2 * np.arange(h, dtype=np.float32) / np.float32(max(h - 1, 1)) - 1)[:, None]
+
+
+def _mask_layers(weights: Weights, name: str, spec: ModelSpec, axis: int | None) -> list[Layer]:
+    """Layers of a mask tower; the first takes features, x and y, of which decoupled towers know only theirs (`axis`)."""
+    features, extra = _read(weights, f"{name}.0.features.weight"), _read(weights, f"{name}.0.coordinates.weight")
+    joined = np.zeros((features.shape[0], features.shape[1] + 2, 3, 3), np.float32)
+    joined[:, : features.shape[1]] = features
+    places = slice(-2, None) if axis is None else slice(features.shape[1] + axis, features.shape[1] + axis + 1)
+    joined[:, places] = extra
+    first = Layer(joined, _read(weights, f"{name}.0.norm.weight"), _read(weights, f"{name}.0.norm.bias"))
+    return [first, *_layers(weights, name, spec, 1)]
+
+
+def _layers(weights: Weights, name: str, spec: ModelSpec, start: int = 0) -> list[Layer]:
+    return [
+        Layer(*(_read(weights, f"{name}.{n}.{part}") for part in ("conv.weight", "norm.weight", "norm.bias")))
+        for n in range(start, spec.head_depth)
+    ]
+
+
+def _weights(bundle: Bundle, name: str) -> Weights:
+    try:
+        return read_weights(bundle.files[name])
+    except DamagedGraph as problem:
+        raise BundleError(f"{name}: {problem}") from problem
+
+
+def _read(weights: Weights, name: str) -> Float32:
+    """One tensor as float32, from any precision that the exporter writes."""
+    if name in weights:
+        return weights[name].astype(np.float32)
+    if f"{name}.half" in weights:
+        return weights[f"{name}.half"].astype(np.float32)
+    if f"{name}.quantised" in weights and f"{name}.scale" in weights:
+        steps = weights[f"{name}.scale"].astype(np.float32)
+        whole = weights[f"{name}.quantised"].astype(np.float32)
+        return whole * steps.reshape(-1, *[1] * (whole.ndim - 1))
+    raise BundleError(f"the head cannot be compiled: its graphs hold no {name}")

@@ -1,0 +1,90 @@
+"""How kernels are compiled: once for a kind of processor, without the interpreter lock, kept on disk where that is possible.
+
+On x86 the target is x86-64-v3 (AVX2, FMA; 2013 and later) rather than the very processor, so that kernels compiled while an image
+is built serve on other machines, with the same results. numba keeps compiled code beside the sources, in the user's cache folder
+or in `NUMBA_CACHE_DIR`, and refuses to work where none of them can be written; a precompiled `NUMBA_CACHE_DIR` that is read-only
+is therefore copied to a private temporary folder: numba's cache files are pickles, a folder that others may write to will not do.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+from numba import config as numba_config
+from numba import njit
+
+config: Any = numba_config  # fills itself with attributes when it is imported
+NEEDED = ("avx2", "fma", "bmi2", "f16c")
+
+
+def _portable_target() -> None:
+    """Compile for x86-64-v3 where the processor is one; a choice of the user's (`NUMBA_CPU_NAME`) stands."""
+    features = llvm.get_host_cpu_features()
+    if config.CPU_NAME is None and all(features.get(name) for name in NEEDED):
+        config.CPU_NAME, config.CPU_FEATURES = "x86-64-v3", ""
+
+
+def has_int8_products() -> bool:
+    """Whether the processor multiplies and adds INT8 in one instruction (VNNI, or Arm's dot products)."""
+    features = llvm.get_host_cpu_features()
+    return any(features.get(name) for name in ("avx512vnni", "avxvnni", "dotprod"))
+
+
+def _can_write(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _settle_cache() -> bool:
+    """Choose numba's cache folder; whether compiled kernels can be kept at all.
+
+    The folder is named for all sources here: numba itself would not see that a kernel has changed which another one calls.
+    """
+    name = f"solo-{_digest()}"
+    given = [Path(config.CACHE_DIR)] if config.CACHE_DIR else [Path(__file__).parent / "__pycache__", _user_cache()]
+    for folder in given:
+        if _can_write(folder / name):
+            config.CACHE_DIR = str(folder / name)
+            return True
+    try:
+        private = Path(tempfile.mkdtemp(prefix="solo-kernels-"))
+    except OSError:
+        return False
+    atexit.register(shutil.rmtree, private, ignore_errors=True)
+    if (given[0] / name).is_dir():
+        shutil.copytree(given[0] / name, private, dirs_exist_ok=True)
+    config.CACHE_DIR = str(private)
+    return True
+
+
+def _digest() -> str:
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
+
+
+def _user_cache() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "numba"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "numba"
+
+
+_portable_target()
+CAN_BE_KEPT = _settle_cache()
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile `function` at its first call with given types; it must not touch Python objects."""
+    return njit(nogil=True, cache=CAN_BE_KEPT)(function)

@@ -1,0 +1,205 @@
+"""Explicit SIMD for numba: eight float32 lanes as one value, with `+`, `-`, `*`, loads and stores on flat arrays.
+
+LLVM turns the lanes into whatever the processor has (one AVX register, two of NEON). Used where a plain loop would not be
+vectorised: many input and output streams whose independence the compiler cannot prove. Indices are not checked.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from llvmlite import ir
+from numba import njit
+from numba.core import types
+from numba.extending import intrinsic, models, overload, register_model
+
+WIDTH = 8
+_FLOATS = ir.VectorType(ir.FloatType(), WIDTH)
+_DOUBLES = ir.VectorType(ir.DoubleType(), WIDTH)
+_INDEX = ir.IntType(32)
+
+
+class _Lanes(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name="lanes")
+
+
+LANES = _Lanes()
+
+
+@register_model(_Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _FLOATS)
+
+
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any, lanes: Any) -> Any:
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), lanes.as_pointer())
+
+
+@intrinsic
+def load(typing_context, array, index):
+    """`array[index : index + 8]` of a flat float32 array."""
+
+    def generate(context, builder, signature, arguments):
+        pointer = _pointer(context, builder, signature.args[0], *arguments, _FLOATS)
+        return builder.load(pointer, align=4, typ=_FLOATS)
+
+    return LANES(array, types.intp), generate
+
+
+@intrinsic
+def store(typing_context, array, index, value):
+    """`array[index : index + 8] = value` of a flat float32 array."""
+
+    def generate(context, builder, signature, arguments):
+        array, index, value = arguments
+        builder.store(value, _pointer(context, builder, signature.args[0], array, index, _FLOATS), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, LANES), generate
+
+
+@intrinsic
+def accumulate(typing_context, array, index, value):
+    """`array[index : index + 8] += value` of a flat float64 array."""
+
+    def generate(context, builder, signature, arguments):
+        array, index, value = arguments
+        pointer = _pointer(context, builder, signature.args[0], array, index, _DOUBLES)
+        before = builder.load(pointer, align=8, typ=_DOUBLES)
+        builder.store(builder.fadd(before, builder.fpext(value, _DOUBLES)), pointer, align=8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, LANES), generate
+
+
+@intrinsic
+def splat(typing_context, value):
+    """The same float32 in every lane."""
+
+    def generate(context, builder, signature, arguments):
+        value = context.cast(builder, arguments[0], signature.args[0], types.float32)
+        one = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, _INDEX(0))
+        zeros = ir.Constant(ir.VectorType(_INDEX, WIDTH), [0] * WIDTH)
+        return builder.shuffle_vector(one, ir.Constant(_FLOATS, ir.Undefined), zeros)
+
+    return LANES(value), generate
+
+
+@intrinsic
+def larger(typing_context, a, b):
+    """The larger of each pair of lanes."""
+
+    def generate(context, builder, signature, arguments):
+        a, b = arguments
+        return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+    return LANES(LANES, LANES), generate
+
+
+@intrinsic
+def above(typing_context, a, b):
+    """`a` where it is larger than `b`, else zero."""
+
+    def generate(context, builder, signature, arguments):
+        a, b = arguments
+        return builder.select(builder.fcmp_ordered(">", a, b), a, ir.Constant(_FLOATS, [0.0] * WIDTH))
+
+    return LANES(LANES, LANES), generate
+
+
+@intrinsic
+def bits_above(typing_context, a, b):
+    """Eight bits, the first lane the lowest: where `a` is larger than `b`."""
+
+    def generate(context, builder, signature, arguments):
+        a, b = arguments
+        return builder.bitcast(builder.fcmp_ordered(">", a, b), ir.IntType(8))
+
+    return types.uint8(LANES, LANES), generate
+
+
+@intrinsic
+def power_of_two(typing_context, n):
+    """2^n of whole numbers from -126 to 127."""
+
+    def generate(context, builder, signature, arguments):
+        whole = ir.VectorType(_INDEX, WIDTH)
+        exponent = builder.add(builder.fptosi(arguments[0], whole), ir.Constant(whole, [127] * WIDTH))
+        return builder.bitcast(builder.shl(exponent, ir.Constant(whole, [23] * WIDTH)), _FLOATS)
+
+    return LANES(LANES), generate
+
+
+@intrinsic
+def total(typing_context, a):
+    """The sum of all lanes, a float32."""
+
+    def generate(context, builder, signature, arguments):
+        lanes = [builder.extract_element(arguments[0], _INDEX(i)) for i in range(WIDTH)]
+        while len(lanes) > 1:
+            lanes = [builder.fadd(a, b) for a, b in zip(lanes[::2], lanes[1::2], strict=True)]
+        return lanes[0]
+
+    return types.float32(LANES), generate
+
+
+@intrinsic
+def bit_count(typing_context, bits):
+    """How many bits of an unsigned number are set."""
+
+    def generate(context, builder, signature, arguments):
+        found = builder.ctpop(arguments[0])
+        return builder.zext(found, ir.IntType(64)) if found.type.width < 64 else found
+
+    return types.int64(bits), generate
+
+
+@intrinsic
+def divide(typing_context, a, b):
+    """Lane by lane."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.fdiv(*arguments)
+
+    return LANES(LANES, LANES), generate
+
+
+def _operation(name: str) -> Any:
+    @intrinsic
+    def operation(typing_context, a, b):
+        def generate(context, builder, signature, arguments):
+            return getattr(builder, name)(
+                *arguments, flags=["contract"]
+            )  # a product and a sum may become one instruction
+
+        return LANES(LANES, LANES), generate
+
+    return operation
+
+
+def _overload(python_operator: Any, operation: Any) -> None:
+    @overload(python_operator)
+    def implementation(a, b):
+        return (lambda a, b: operation(a, b)) if a is LANES and b is LANES else None
+
+
+for _python_operator, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
+    _overload(_python_operator, _operation(_name))
+
+
+@njit(nogil=True, inline="always")
+def sigmoid(x):
+    """`1 / (1 + exp(-x))`, within two units in the last place; the exponential is Cephes' `expf`."""
+    y = larger(splat(-87.0), splat(0.0) - larger(x, splat(-87.0)))
+    n = (y * splat(1.44269504088896341) + splat(12582912.0)) - splat(12582912.0)  # rounds to a whole number
+    r = y - n * splat(0.693359375) + n * splat(2.12194440e-4)
+    p = splat(1.9875691500e-4) * r + splat(1.3981999507e-3)
+    p = p * r + splat(8.3334519073e-3)
+    p = p * r + splat(4.1665795894e-2)
+    p = p * r + splat(1.6666665459e-1)
+    p = p * r + splat(5.0000001201e-1)
+    return divide(splat(1.0), splat(1.0) + (p * r * r + r + splat(1.0)) * power_of_two(n))

@@ -1,0 +1,119 @@
+"""Which engine runs a bundle, in which precision, and why: the one place that knows the rule.
+
+`auto` measures nothing and never gives up exactness:
+
+    bf16 asked for                        openvino, the only one that has it on a CPU
+    int8 bundle, openvino installed       openvino: less time a picture (benchmarks/results/engines_*.json)
+    everything else                       onnxruntime
+
+The head runs on compiled kernels, whichever the engine; as a graph in bf16, in int8 on a processor that multiplies and adds INT8
+in one instruction (VNNI), and where it cannot be compiled (deformable towers).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from solo_models.bundle import Bundle
+
+from solo_server.compiled.kernel import has_int8_products
+from solo_server.compiled.pool import Pool
+from solo_server.engine.base import ENGINES, PRECISIONS, Engine, Runtime
+from solo_server.engine.network import HeadChoice, open_network
+from solo_server.engine.ort import OrtRuntime
+from solo_server.errors import SettingsError
+
+if TYPE_CHECKING:
+    from solo_server.engine.openvino import OpenVinoRuntime
+
+ONNXRUNTIME, OPENVINO = "onnxruntime", "openvino"
+INSTALL = "pip install 'solo-inference[openvino]'"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An engine, a precision that it can run the bundle in and what runs the head, with the reason in a few words."""
+
+    engine: str
+    precision: str
+    head: HeadChoice
+    reason: str
+
+    def open(self, bundle: Bundle, pool: Pool) -> Engine:
+        """Load the bundle; runtime and head use as many cores as the pool.
+
+        Raises:
+            BundleError: the runtime cannot load it.
+            SettingsError: the processor lacks what the precision needs, or the package cannot be imported.
+        """
+        return open_network(bundle, self._runtime(pool.threads), pool, self.head)
+
+    def _runtime(self, threads: int) -> Runtime:
+        if self.engine == OPENVINO:
+            return _openvino_runtime()(self.precision, threads)
+        return OrtRuntime(threads)
+
+
+def choose(bundle: Bundle, engine: str = "auto", precision: str | None = None) -> Choice:
+    """Apply the rule above. precision: `None` is the bundle's own.
+
+    Raises:
+        SettingsError: a name is unknown, the package is missing, or the two do not go together.
+    """
+    check_names(engine, precision)
+    wanted = precision or bundle.precision
+    if wanted != bundle.precision and (wanted, bundle.precision) != ("bf16", "fp32"):
+        raise SettingsError(f"precision {wanted}: {bundle.name} is {bundle.precision}; {_way_to(wanted, bundle)}")
+    chosen, reason = (engine, "asked for") if engine != "auto" else _automatic(wanted)
+    if chosen == ONNXRUNTIME and wanted == "bf16":
+        raise SettingsError(
+            "precision bf16: onnxruntime has none on a CPU; take engine openvino, or leave the precision out"
+        )
+    if chosen == OPENVINO and not is_installed():
+        raise SettingsError(f"engine openvino: is not installed; {INSTALL}")
+    return Choice(chosen, wanted, _head(wanted), reason)
+
+
+def _head(precision: str) -> HeadChoice:
+    """Whole graphs where they are quicker than float32 towers with a third of the products: bf16, and INT8 in one instruction."""
+    return "graph" if precision == "bf16" or (precision == "int8" and has_int8_products()) else "auto"
+
+
+def check_names(engine: str, precision: str | None) -> None:
+    """Raises SettingsError for a name that no engine or precision has."""
+    if engine not in ENGINES:
+        raise SettingsError(f"engine {engine!r}: must be one of {', '.join(ENGINES)}")
+    if precision is not None and precision not in PRECISIONS:
+        raise SettingsError(f"precision {precision!r}: must be one of {', '.join(PRECISIONS)}")
+
+
+def is_installed() -> bool:
+    """Whether the openvino package is there; it is not imported."""
+    return find_spec(OPENVINO) is not None
+
+
+def _automatic(precision: str) -> tuple[str, str]:
+    if precision == "bf16":
+        return OPENVINO, "auto: only openvino has bf16 on a CPU"
+    if precision != "int8":
+        return ONNXRUNTIME, f"auto: {precision} runs on onnxruntime"
+    if is_installed():
+        return OPENVINO, "auto: int8 runs on openvino, which is installed"
+    return ONNXRUNTIME, "auto: int8 runs on onnxruntime where openvino, the faster one, is not installed"
+
+
+def _openvino_runtime() -> type[OpenVinoRuntime]:
+    try:
+        from solo_server.engine.openvino import OpenVinoRuntime
+    except ImportError as problem:
+        raise SettingsError(f"engine openvino: cannot be imported ({problem}); {INSTALL}") from problem
+    return OpenVinoRuntime
+
+
+def _way_to(wanted: str, bundle: Bundle) -> str:
+    if bundle.precision != "fp32":
+        return "leave the precision out, or serve the fp32 bundle that it was made from"
+    calibration = " --calibration DIR" if wanted == "int8" else ""
+    return f"make one of it: solo export {bundle.name} -o NEW --precision {wanted}{calibration}"

@@ -1,0 +1,112 @@
+"""Warming compiles everything that a picture needs, tells of it, and copes with folders that cannot be written."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from conftest import VARIANTS, bundle_content, picture, tiny_network
+from numba.core.registry import CPUDispatcher
+from solo_models.bundle import as_bundle
+from solo_server.compiled.pool import Pool
+from solo_server.engine.network import open_network
+from solo_server.engine.ort import OrtRuntime
+from solo_server.image import prepare
+from solo_server.pipeline import Decoded, Pipeline
+from solo_server.types import Query
+from solo_server.warm import warm_kernels
+
+MODULES = ("winograd", "layout", "soft", "cells", "encode", "measure")
+
+
+def _compiled() -> dict[str, int]:
+    """How many versions of each kernel there are in this process."""
+    modules = [importlib.import_module(f"solo_server.compiled.{name}") for name in MODULES]
+    kernels = {f"{m.__name__}.{k}": v for m in modules for k, v in vars(m).items() if isinstance(v, CPUDispatcher)}
+    return {name: len(kernel.signatures) for name, kernel in kernels.items()}
+
+
+def test_nothing_is_compiled_for_a_picture_once_the_kernels_are_warm() -> None:
+    warm_kernels()
+    before = _compiled()
+    assert sum(before.values()) >= 15
+    for variant in VARIANTS:
+        bundle = as_bundle(bundle_content(tiny_network(variant)))
+        pool = Pool(2)
+        for head in ("compiled", "graph"):
+            pipeline = Pipeline(bundle, open_network(bundle, OrtRuntime(1), pool, head), pool=pool)  # type: ignore[arg-type]  # literals
+            for nms in ("matrix", "mask", "none"):
+                pixels = picture(101, 133)
+                decoded = Decoded(prepare(pixels, bundle.spec.preprocess), pixels, 0, 0)
+                assert pipeline.segment_decoded(decoded, Query(nms=nms)).instances
+    assert _compiled() == before
+
+
+def test_warming_twice_says_nothing() -> None:
+    warm_kernels()
+    said: list[str] = []
+    warm_kernels(said.append)
+    assert said == []
+
+
+def _warm(**environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "solo_models.cli", "warm"]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=True, env={**os.environ, **environment}
+    )
+
+
+def test_compiled_kernels_are_kept_and_read_back_from_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    cache = tmp_path / "kernels"
+    first = _warm(NUMBA_CACHE_DIR=str(cache))
+    assert "compiling kernels" in first.stderr
+    assert first.stderr.splitlines()[-1].endswith("(compiled)")
+    assert _warm(NUMBA_CACHE_DIR=str(cache)).stderr.splitlines()[-1].endswith("(from the cache)")
+    script = f"""
+import tempfile
+create = tempfile.TemporaryFile
+def refuse(*arguments, dir=None, **options):
+    if str(dir).startswith({str(cache)!r}): raise OSError("read-only file system")
+    return create(*arguments, dir=dir, **options)
+tempfile.TemporaryFile = refuse
+from solo_server.warm import warm_kernels
+warm_kernels(print)
+"""
+    private = tmp_path / "private"
+    private.mkdir()
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "TMPDIR": str(private)}
+    command = [sys.executable, "-c", script]
+    denied = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True, env=environment)
+    assert denied.stdout.strip().endswith("(from the cache)")
+    assert not list(private.iterdir())
+
+
+def test_where_nothing_at_all_can_be_written_the_kernels_work_all_the_same(tmp_path: Path) -> None:
+    script = """
+import tempfile
+def refuse(*arguments, **options): raise OSError("read-only file system")
+tempfile.TemporaryFile = tempfile.mkdtemp = refuse
+from solo_server.compiled.kernel import CAN_BE_KEPT, kernel
+import numpy as np
+assert not CAN_BE_KEPT
+@kernel
+def twice(x): return x + x
+print(twice(21))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "42"
+
+
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    bundle = as_bundle(bundle_content(tiny_network("solo")))
+    pixels = picture(96, 150)
+    found = []
+    for threads in (1, 3):
+        pool = Pool(threads)
+        pipeline = Pipeline(bundle, open_network(bundle, OrtRuntime(1), pool), pool=pool)
+        decoded = Decoded(prepare(pixels, bundle.spec.preprocess), pixels, 0, 0)
+        found.append(pipeline.segment_decoded(decoded, Query()).instances)
+    assert [i.class_id for i in found[0]] == [i.class_id for i in found[1]]
+    np.testing.assert_allclose([i.score for i in found[0]], [i.score for i in found[1]], atol=1e-6)

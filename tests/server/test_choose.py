@@ -1,0 +1,117 @@
+"""Which engine is picked, and what is said where none can be."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from solo_models.bundle import Bundle, read_bundle
+from solo_server.compiled.pool import Pool
+from solo_server.engine import choose as choosing
+from solo_server.engine.choose import choose
+from solo_server.errors import SettingsError
+from solo_server.pipeline import Pipeline
+
+
+@pytest.fixture(scope="module")
+def bundle(solo_bundle: Path) -> Bundle:
+    return replace(read_bundle(solo_bundle), name="tiny")
+
+
+def _choose(bundle: Bundle, held: str, engine: str, precision: str | None) -> choosing.Choice:
+    return choose(replace(bundle, precision=held), engine, precision)
+
+
+@pytest.mark.parametrize(
+    ("held", "installed", "engine", "precision", "picked"),
+    [
+        ("fp32", True, "auto", None, ("onnxruntime", "fp32")),
+        ("fp32", True, "auto", "fp32", ("onnxruntime", "fp32")),
+        ("fp32", False, "auto", None, ("onnxruntime", "fp32")),
+        ("fp32", True, "openvino", None, ("openvino", "fp32")),
+        ("fp32", True, "auto", "bf16", ("openvino", "bf16")),
+        ("fp32", True, "openvino", "bf16", ("openvino", "bf16")),
+        ("fp16", True, "auto", None, ("onnxruntime", "fp16")),
+        ("fp16", True, "openvino", "fp16", ("openvino", "fp16")),
+        ("int8", True, "auto", None, ("openvino", "int8")),
+        ("int8", False, "auto", None, ("onnxruntime", "int8")),
+        ("int8", True, "onnxruntime", "int8", ("onnxruntime", "int8")),
+    ],
+)
+def test_the_rule(
+    bundle: Bundle,
+    held: str,
+    installed: bool,
+    engine: str,
+    precision: str | None,
+    picked: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(choosing, "is_installed", lambda: installed)
+    choice = _choose(bundle, held, engine, precision)
+    assert (choice.engine, choice.precision) == picked
+    assert choice.reason.startswith("auto: " if engine == "auto" else "asked for")
+
+
+@pytest.mark.parametrize(
+    ("held", "engine", "precision", "message"),
+    [
+        ("fp32", "tensorflow", None, "engine 'tensorflow': must be one of auto, onnxruntime, openvino"),
+        ("fp32", "auto", "fp8", "precision 'fp8': must be one of fp32, fp16, bf16, int8"),
+        ("fp32", "auto", "int8",
+         "precision int8: tiny is fp32; make one of it: solo export tiny -o NEW --precision int8 --calibration DIR"),
+        ("fp32", "auto", "fp16", "precision fp16: tiny is fp32; make one of it: solo export tiny -o NEW --precision fp16"),
+        ("int8", "openvino", "bf16",
+         "precision bf16: tiny is int8; leave the precision out, or serve the fp32 bundle that it was made from"),
+        ("fp16", "auto", "fp32",
+         "precision fp32: tiny is fp16; leave the precision out, or serve the fp32 bundle that it was made from"),
+        ("fp32", "onnxruntime", "bf16",
+         "precision bf16: onnxruntime has none on a CPU; take engine openvino, or leave the precision out"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together_is_said_with_a_way_out(
+    bundle: Bundle, held: str, engine: str, precision: str | None, message: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        _choose(bundle, held, engine, precision)
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(("engine", "precision"), [("openvino", None), ("auto", "bf16")])
+def test_a_missing_package_is_said_with_the_command_that_installs_it(
+    bundle: Bundle, engine: str, precision: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "is_installed", lambda: False)
+    with pytest.raises(SettingsError, match=r"^engine openvino: .*; pip install 'solo-inference\[openvino\]'$"):
+        choose(bundle, engine, precision)
+
+
+def test_a_package_that_cannot_be_imported_is_said_too(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "solo_server.engine.openvino", None)
+    with pytest.raises(SettingsError, match=r"^engine openvino: cannot be imported \(.+\); pip install"):
+        choose(bundle, "openvino").open(bundle, Pool(1))
+
+
+@pytest.mark.parametrize(
+    ("held", "precision", "vnni", "head"),
+    [
+        ("fp32", None, True, "auto"),
+        ("int8", None, False, "auto"),
+        ("int8", None, True, "graph"),
+        ("fp32", "bf16", False, "graph"),
+    ],
+)
+def test_the_head_is_a_graph_where_that_is_quicker(
+    bundle: Bundle, held: str, precision: str | None, vnni: bool, head: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "has_int8_products", lambda: vnni)
+    assert _choose(bundle, held, "auto", precision).head == head
+
+
+def test_the_pipeline_knows_why_its_engine_was_picked(solo_bundle: Path) -> None:
+    pipeline = Pipeline.open(solo_bundle, threads=1)
+    assert pipeline.engine.description.startswith("onnxruntime")
+    assert pipeline.engine_reason == "auto: fp32 runs on onnxruntime"
+    asked = Pipeline.open(solo_bundle, threads=1, engine="openvino")
+    assert asked.engine.description.startswith("openvino")
+    assert asked.engine_reason == "asked for"

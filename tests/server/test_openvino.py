@@ -1,0 +1,193 @@
+"""The OpenVINO engine answers as ONNX Runtime does, for all variants, batches and several callers at once."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+from conftest import picture
+from numpy.typing import NDArray
+from solo_export.calibrate import Calibrator
+from solo_export.onnx import categories_model, masks_model
+from solo_export.quantize import quantise
+from solo_models.bundle import CATEGORIES, MASKS, Bundle, BundleError, read_bundle
+from solo_models.network import SoloNetwork
+from solo_server.compiled.pool import Pool
+from solo_server.engine.base import Engine
+from solo_server.engine.network import GraphEngine, open_network
+from solo_server.engine.openvino import OpenVinoRuntime
+from solo_server.engine.ort import OrtRuntime
+from solo_server.errors import EngineFailure, SettingsError
+from solo_server.image import prepare
+from solo_server.pipeline import Decoded, Pipeline
+from solo_server.postprocess.cpu import find_candidates
+from solo_server.types import PreparedPicture, Query
+
+SIZES = [(96, 150), (150, 96), (101, 133)]
+
+
+@pytest.fixture(scope="module")
+def bundle(bundle_path: Path) -> Bundle:
+    return read_bundle(bundle_path)
+
+
+@pytest.fixture(scope="module")
+def here(bundle: Bundle) -> Pipeline:
+    return Pipeline(bundle, GraphEngine(bundle, OpenVinoRuntime(threads=1)))
+
+
+@pytest.fixture(scope="module")
+def reference(bundle: Bundle) -> Pipeline:
+    return Pipeline(bundle, GraphEngine(bundle, OrtRuntime(1)))
+
+
+def _prepared(pipeline: Pipeline, size: tuple[int, int], seed: int = 0) -> PreparedPicture:
+    return prepare(picture(*size, seed), pipeline.bundle.spec.preprocess)
+
+
+def _relative(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
+    assert found.shape == wanted.shape
+    assert found.dtype == wanted.dtype == np.float32
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_candidates_scores_and_features_are_onnx_runtimes(
+    here: Pipeline, reference: Pipeline, size: tuple[int, int]
+) -> None:
+    prepared = _prepared(here, size)
+    found, wanted = here.infer([prepared])[0], reference.infer([prepared])[0]
+    settings = here.bundle.spec.postprocess
+    ours, theirs = find_candidates(found.scores, settings), find_candidates(wanted.scores, settings)
+    assert len(ours.cells) > 20
+    assert np.array_equal(ours.cells, theirs.cells)
+    assert np.array_equal(ours.labels, theirs.labels)
+    np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-4)
+    for level in range(len(here.bundle.spec.grids)):
+        parts = list(zip(found.mask_features([level])[0], wanted.mask_features([level])[0], strict=True))
+        assert len(parts) == (2 if here.bundle.spec.variant == "decoupled" else 1)
+        assert max(_relative(a, b) for a, b in parts) < 1e-4
+
+
+def test_instances_are_onnx_runtimes(here: Pipeline, reference: Pipeline) -> None:
+    decoded = Decoded(_prepared(here, (96, 150)), picture(96, 150), 0, 0)
+    found, wanted = (p.segment_decoded(decoded, Query()).instances for p in (here, reference))
+    assert [i.class_id for i in found] == [i.class_id for i in wanted]
+    np.testing.assert_allclose([i.score for i in found], [i.score for i in wanted], atol=1e-4)
+    np.testing.assert_allclose([i.area for i in found], [i.area for i in wanted], rtol=0.01, atol=3)
+
+
+def test_each_of_a_batch_of_three_gets_its_own_answer(here: Pipeline) -> None:
+    pictures = [_prepared(here, (96, 150), seed) for seed in range(3)]
+    together = here.infer(pictures)
+    alone = [here.infer([each])[0] for each in pictures]
+    for mate, single in zip(together, alone, strict=True):
+        np.testing.assert_allclose(mate.scores, single.scores, atol=1e-5)
+        assert _relative(mate.mask_features([0])[0][0], single.mask_features([0])[0][0]) < 1e-4
+    assert np.abs(together[0].scores - together[1].scores).max() > 0.01
+
+
+def test_answers_of_several_callers_at_once_are_not_mixed_up(here: Pipeline) -> None:
+    pictures = [_prepared(here, SIZES[seed % 3], seed) for seed in range(6)]
+    wanted = [here.infer([each])[0] for each in pictures]
+    features = [output.mask_features([1])[0][0] for output in wanted]
+
+    def ask(turn: int) -> None:
+        index = turn % len(pictures)
+        output = here.infer([pictures[index]])[0]
+        np.testing.assert_allclose(output.scores, wanted[index].scores, atol=1e-5)
+        assert _relative(output.mask_features([1])[0][0], features[index]) < 1e-4
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(ask, range(24)))
+
+
+def test_an_answer_does_not_change_when_the_next_picture_comes(here: Pipeline) -> None:
+    first = here.infer([_prepared(here, (96, 150), 1)])[0]
+    features = first.mask_features([0])[0][0]
+    kept, kept_features = first.scores.copy(), features.copy()
+    here.infer([_prepared(here, (96, 150), 2)])[0].mask_features([0])
+    assert np.array_equal(first.scores, kept)
+    assert np.array_equal(features, kept_features)
+
+
+def test_nothing_found_is_an_empty_tuple(here: Pipeline) -> None:
+    decoded = Decoded(_prepared(here, (96, 150)), picture(96, 150), 0, 0)
+    assert here.segment_decoded(decoded, Query(score_threshold=1.0)).instances == ()
+
+
+def test_the_description_says_version_device_and_precision(here: Pipeline) -> None:
+    version = openvino.__version__.split("-")[0]
+    assert here.engine.description == f"openvino {version} cpu, fp32"
+
+
+def test_quantised_convolutions_run_in_int8(bundle: Bundle, network: SoloNetwork) -> None:
+    prepared = prepare(picture(96, 150), bundle.spec.preprocess)
+    categories, masks = categories_model(network), masks_model(network)
+    calibrators = Calibrator(categories), Calibrator(masks)
+    image_hw = np.array([prepared.geometry.resized_hw], np.int64)
+    _, *levels = calibrators[0].run({"images": prepared.pixels[None], "image_hw": image_hw})
+    calibrators[1].run({"level": levels[0]})
+    files = {
+        CATEGORIES: quantise(categories, calibrators[0].ranges()).SerializeToString(),
+        MASKS: quantise(masks, calibrators[1].ranges()).SerializeToString(),
+    }
+    int8 = replace(bundle, precision="int8", files={**bundle.files, **files})
+    engine = GraphEngine(int8, OpenVinoRuntime("int8", 1))
+    assert ", int8 in " in engine.description
+    assert "else fp32" in engine.description
+    exact = GraphEngine(bundle, OrtRuntime(1)).run(prepared.pixels[None], image_hw)[0].scores
+
+    def lost(engine: Engine) -> float:
+        return float(np.abs(engine.run(prepared.pixels[None], image_hw)[0].scores - exact).mean())
+
+    assert lost(engine) < 1.5 * lost(
+        GraphEngine(int8, OrtRuntime(1))
+    )  # both round the same numbers, not in the same order
+
+
+def test_a_graph_that_does_not_load_is_named(bundle: Bundle) -> None:
+    broken = replace(bundle, files={**bundle.files, MASKS: b"no graph"})
+    with pytest.raises(BundleError, match=r"^masks\.onnx: OpenVINO cannot load it \(.+\)$"):
+        GraphEngine(broken, OpenVinoRuntime(threads=1))
+
+
+def test_a_failing_run_is_an_engine_failure_and_the_next_one_works(here: Pipeline) -> None:
+    prepared = _prepared(here, (96, 150))
+    wanted = here.infer([prepared])[0].scores
+    with pytest.raises(EngineFailure, match="OpenVINO"):
+        here.engine.run(np.zeros((1, 96, 160, 4), np.uint8), np.array([[96, 150]], np.int64))
+    assert np.array_equal(here.infer([prepared])[0].scores, wanted)
+
+
+def test_bf16_is_refused_on_a_processor_without_it(bundle: Bundle) -> None:
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        assert "bf16 in " in GraphEngine(bundle, OpenVinoRuntime("bf16", 1)).description
+        return
+    with pytest.raises(SettingsError, match=r"precision bf16: this processor .* has no bf16 arithmetic") as refused:
+        OpenVinoRuntime("bf16", 1)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_loading_the_engine_reports_to_nobody(tmp_path: Path) -> None:
+    code = "import sys, solo_server.engine.openvino; print([m for m in sys.modules if m.startswith('openvino_telemetry.')])"
+    environment = {"HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == "[]"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_compiled_head_goes_with_it(here: Pipeline, bundle: Bundle) -> None:
+    compiled = open_network(bundle, OpenVinoRuntime(threads=1), Pool(1), "compiled")
+    assert compiled.description == f"{here.engine.description}, compiled head"
+    prepared = _prepared(here, (96, 150))
+    found, wanted = (
+        compiled.run(prepared.pixels[None], np.array([prepared.geometry.resized_hw]))[0],
+        here.infer([prepared])[0],
+    )
+    np.testing.assert_allclose(found.scores, wanted.scores, atol=5e-5)
+    assert _relative(found.mask_features([2])[0][0], wanted.mask_features([2])[0][0]) < 1e-3
