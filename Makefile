@@ -32,7 +32,7 @@ format: $(DEV)/.ready ## rewrite the sources in the house style
 	$(DEV)/bin/ruff check --fix .
 
 bench: $(SERVE)/.ready ## measure the demo model on this machine
-	$(SERVE)/bin/solo bench tests/pictures/*.jpg
+	$(SERVE)/bin/solo bench pipeline tests/pictures/*.jpg
 
 image: ## build the CPU image (needs docker)
 	docker build -t solo-inference .

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from solo_server.bench import surroundings
+from solo_server.bench.machine import surroundings
 
 
 def write_record(path: Path, results: dict[str, Any]) -> None:

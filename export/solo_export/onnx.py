@@ -58,9 +58,9 @@ def categories_model(network: SoloNetwork) -> onnx.ModelProto:
     spec, g = network.spec, GraphBuilder("categories")
     images = g.input("images", TensorProto.UINT8, ("batch", "height", "width", 3))
     image_hw = g.input("image_hw", TensorProto.INT64, ("batch", 2))
-    features = _backbone(g, network.backbone, _normalise(g, images, image_hw, spec))
+    features = backbone_features(g, network.backbone, _normalise(g, images, image_hw, spec))
     levels = _levels(g, network, features)
-    scores = [_scores(g, network, x, grid) for x, grid in zip(levels, spec.grids, strict=True)]
+    scores = [category_scores(g, network, x, grid) for x, grid in zip(levels, spec.grids, strict=True)]
     merged = scores[0] if len(scores) == 1 else g.op("Concat", *scores, axis=1)
     g.output(merged, "scores", ("batch", spec.num_cells, spec.num_classes))
     for i, level in enumerate(levels):
@@ -72,7 +72,7 @@ def masks_model(network: SoloNetwork) -> onnx.ModelProto:
     """Input `level (batch, fpn_channels, h, w)`; outputs `mask_features_0` (and `_1` where x and y have own towers)."""
     spec, g = network.spec, GraphBuilder("masks")
     level = g.input("level", TensorProto.FLOAT, ("batch", spec.fpn_channels, "height", "width"))
-    x, y = _coordinates(g, level)
+    x, y = coordinates(g, level)
     both = [x, y] if spec.variant == "decoupled" else [g.op("Concat", x, y, axis=1)]
     for i, (tower, extra) in enumerate(zip(network.head.mask_towers, both, strict=True)):
         out = _mask_tower(g, cast(nn.Sequential, tower), level, extra, spec, f"mask_tower_{i}")
@@ -87,12 +87,12 @@ def mask_kernels(network: SoloNetwork) -> Kernels:
         if network.spec.is_decoupled:
             for axis, convs in (("x", network.head.kernels_x), ("y", network.head.kernels_y)):
                 conv = cast(nn.Conv2d, convs[level])
-                kernels[f"level{level}_{axis}"] = _f64(conv.weight).astype(np.float32)
-                kernels[f"level{level}_{axis}_bias"] = _f64(conv.bias).astype(np.float32)
+                kernels[f"level{level}_{axis}"] = float64(conv.weight).astype(np.float32)
+                kernels[f"level{level}_{axis}_bias"] = float64(conv.bias).astype(np.float32)
         else:
             conv = cast(nn.Conv2d, network.head.kernels[level])
-            kernels[f"level{level}"] = _f64(conv.weight)[:, :, 0, 0].astype(np.float32)
-            kernels[f"level{level}_bias"] = _f64(conv.bias).astype(np.float32)
+            kernels[f"level{level}"] = float64(conv.weight)[:, :, 0, 0].astype(np.float32)
+            kernels[f"level{level}_bias"] = float64(conv.bias).astype(np.float32)
     return kernels
 
 
@@ -123,7 +123,8 @@ def _normalise(g: GraphBuilder, images: str, image_hw: str, spec: ModelSpec) -> 
     return g.op("Where", g.op("And", *inside), normed, g.constant(np.zeros(()), "zero"))
 
 
-def _backbone(g: GraphBuilder, backbone: nn.Module, x: str) -> list[str]:
+def backbone_features(g: GraphBuilder, backbone: nn.Module, x: str) -> list[str]:
+    """C2 to C5 of network input `(batch, 3, h, w) float32`."""
     if isinstance(backbone, EfficientNetLite0):
         return _lite0(g, backbone, x)
     if isinstance(backbone, ResNet):
@@ -179,9 +180,9 @@ def _relu6(g: GraphBuilder, x: str) -> str:
 
 def _conv_bn(g: GraphBuilder, x: str, conv: nn.Conv2d, norm: nn.BatchNorm2d, name: str) -> str:
     """Convolution with its BatchNorm folded in, in float64."""
-    scale = _f64(norm.weight) / np.sqrt(_f64(norm.running_var) + norm.eps)
-    bias = _f64(norm.bias) - _f64(norm.running_mean) * scale
-    weight = _f64(conv.weight) * scale[:, None, None, None]
+    scale = float64(norm.weight) / np.sqrt(float64(norm.running_var) + norm.eps)
+    bias = float64(norm.bias) - float64(norm.running_mean) * scale
+    weight = float64(conv.weight) * scale[:, None, None, None]
     if isinstance(conv, DeformableConv):
         return deformable_conv(g, x, conv, weight, bias, name)
     return g.conv(x, weight, bias, name, **_geometry(conv))
@@ -201,7 +202,7 @@ def _levels(g: GraphBuilder, network: SoloNetwork, features: list[str]) -> list[
     spec, neck = network.spec, network.neck
     laterals = [cast(nn.Conv2d, m) for m in neck.lateral]
     merged = [
-        g.conv(c, _f64(m.weight), _f64(m.bias), f"neck.lateral.{i}")
+        g.conv(c, float64(m.weight), float64(m.bias), f"neck.lateral.{i}")
         for i, (m, c) in enumerate(zip(laterals, features[neck.start :], strict=False))
     ]
     for i in range(len(merged) - 1, 0, -1):
@@ -211,9 +212,11 @@ def _levels(g: GraphBuilder, network: SoloNetwork, features: list[str]) -> list[
     for i, source in enumerate(merged):
         conv = cast(nn.Conv2d, neck.output[i])
         halve = spec.strides[i] == 2 * spec.fpn_strides[i]
-        weight = fold_halving(_f64(conv.weight)) if halve else _f64(conv.weight)
+        weight = fold_halving(float64(conv.weight)) if halve else float64(conv.weight)
         stride = 2 if halve else 1
-        levels.append(g.conv(source, weight, _f64(conv.bias), f"neck.output.{i}", strides=[stride] * 2, pads=[1] * 4))
+        levels.append(
+            g.conv(source, weight, float64(conv.bias), f"neck.output.{i}", strides=[stride] * 2, pads=[1] * 4)
+        )
     return _resized_levels(g, spec, levels)
 
 
@@ -230,14 +233,14 @@ def _resized_levels(g: GraphBuilder, spec: ModelSpec, levels: list[str]) -> list
     ]
 
 
-def _scores(g: GraphBuilder, network: SoloNetwork, feature: str, grid: int) -> str:
+def category_scores(g: GraphBuilder, network: SoloNetwork, feature: str, grid: int) -> str:
     """Category branch of one level, sigmoid, points-NMS: `(batch, S*S, C)`."""
     head, spec = network.head, network.spec
     side = g.constant([grid])
     x = g.resize(feature, side, side)
     for n, block in enumerate(head.category_tower):
-        x = _conv_norm_relu(g, x, block, spec, f"category_tower.{n}")
-    logits = g.conv(x, _f64(head.categories.weight), _f64(head.categories.bias), "categories", pads=[1] * 4)
+        x = conv_norm_relu(g, x, block, spec, f"category_tower.{n}")
+    logits = g.conv(x, float64(head.categories.weight), float64(head.categories.bias), "categories", pads=[1] * 4)
     scores = g.op("Sigmoid", logits)
     best = g.op("MaxPool", scores, kernel_shape=[2, 2], strides=[1, 1], pads=[1, 1, 0, 0])
     kept = g.op("Where", g.op("Equal", best, scores), scores, g.constant(np.zeros(()), "zero"))
@@ -245,30 +248,35 @@ def _scores(g: GraphBuilder, network: SoloNetwork, feature: str, grid: int) -> s
     return g.op("Transpose", flat, perm=[0, 2, 1])
 
 
-def _conv_norm_relu(g: GraphBuilder, x: str, block: Any, spec: ModelSpec, name: str) -> str:
+def conv_norm_relu(g: GraphBuilder, x: str, block: Any, spec: ModelSpec, name: str) -> str:
+    """One step of a tower."""
     if isinstance(block.conv, DeformableConv):
-        y = deformable_conv(g, x, block.conv, _f64(block.conv.weight), None, f"{name}.conv")
+        y = deformable_conv(g, x, block.conv, float64(block.conv.weight), None, f"{name}.conv")
     else:
-        y = g.conv(x, _f64(block.conv.weight), None, f"{name}.conv", pads=[1] * 4)
+        y = g.conv(x, float64(block.conv.weight), None, f"{name}.conv", pads=[1] * 4)
     norm = block.norm
-    return g.op("Relu", g.group_norm(y, _f64(norm.weight), _f64(norm.bias), spec.norm_groups, norm.eps, f"{name}.norm"))
+    return g.op(
+        "Relu", g.group_norm(y, float64(norm.weight), float64(norm.bias), spec.norm_groups, norm.eps, f"{name}.norm")
+    )
 
 
 def _mask_tower(g: GraphBuilder, tower: nn.Sequential, level: str, extra: str, spec: ModelSpec, name: str) -> str:
     """The first convolution is split: picture channels, plus coordinate channels that depend on the shape only."""
     first: Any = tower[0]
-    weight = _f64(first.conv.weight)
+    weight = float64(first.conv.weight)
     own = g.conv(level, weight[:, : spec.fpn_channels], None, f"{name}.0.features", pads=[1] * 4)
     place = g.conv(extra, weight[:, spec.fpn_channels :], None, f"{name}.0.coordinates", pads=[1] * 4)
     norm = first.norm
     x = g.op("Add", own, place)
-    x = g.op("Relu", g.group_norm(x, _f64(norm.weight), _f64(norm.bias), spec.norm_groups, norm.eps, f"{name}.0.norm"))
+    x = g.op(
+        "Relu", g.group_norm(x, float64(norm.weight), float64(norm.bias), spec.norm_groups, norm.eps, f"{name}.0.norm")
+    )
     for n in range(1, len(tower)):
-        x = _conv_norm_relu(g, x, tower[n], spec, f"{name}.{n}")
+        x = conv_norm_relu(g, x, tower[n], spec, f"{name}.{n}")
     return x
 
 
-def _coordinates(g: GraphBuilder, level: str) -> tuple[str, str]:
+def coordinates(g: GraphBuilder, level: str) -> tuple[str, str]:
     """CoordConv maps x and y, `(1, 1, h, w)` each: -1 to 1 with both ends, over the padded map."""
     height, width = g.side(level, 2), g.side(level, 3)
     shape = g.op("Concat", g.constant([1, 1]), height, width, axis=0)
@@ -285,5 +293,6 @@ def _coordinates(g: GraphBuilder, level: str) -> tuple[str, str]:
     return maps[0], maps[1]
 
 
-def _f64(tensor: Any) -> Array:
+def float64(tensor: Any) -> Array:
+    """A weight for arithmetic at export time."""
     return cast(Array, tensor.detach().double().numpy())

@@ -10,7 +10,7 @@ COMMANDS = {
     "segment": ("solo_client.segment", "client", "segment pictures, with a local bundle or over HTTP"),
     "serve": ("solo_server.serve", "server", "serve a bundle over HTTP (without one: the demo model)"),
     "warm": ("solo_server.warm", "server", "compile all kernels ahead, as images do while they are built"),
-    "bench": ("solo_server.bench", "server", "measure pictures per second and latency"),
+    "bench": ("solo_server.bench.command", "server", "measure network, pipeline or server, beside their peers"),
     "export": ("solo_export.command", "export", "turn a trained checkpoint into a verified bundle"),
     "inspect": ("solo_models.inspect", "export", "tell what a checkpoint, bundle, ONNX file or engine is"),
 }

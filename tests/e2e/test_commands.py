@@ -107,7 +107,8 @@ def test_unknown_commands_are_refused() -> None:
 
 
 def test_the_server_never_loads_torch() -> None:
-    assert _loaded_after("import solo_server.serve, solo_server.local, solo_server.bench", "torch", "onnx") == []
+    assert _loaded_after("import solo_server.serve, solo_server.local", "torch", "onnx") == []
+    assert _loaded_after("import solo_server.bench.workers.pipeline, solo_server.bench.command", "torch", "onnx") == []
 
 
 def test_the_demo_model_is_served_and_finds_the_astronaut() -> None:
@@ -233,18 +234,20 @@ def test_overlays_are_written_and_a_bad_picture_fails_alone(tmp_path: Path) -> N
 
 
 def test_the_bench_writes_its_surroundings(tmp_path: Path) -> None:
-    done = _solo("bench", PICTURES / "astronaut.jpg", "--runs", 2, "--repeats", 1, "-o", tmp_path / "bench.json")
+    astronaut = PICTURES / "astronaut.jpg"
+    done = _solo("bench", "pipeline", astronaut, "--runs", 2, "--repeats", 1, "-o", tmp_path / "bench.json")
     assert done.returncode == 0, done.stderr
     assert "pictures/s" in done.stdout
     result = json.loads((tmp_path / "bench.json").read_text())
-    assert len(result["fps_of_runs"]) == result["runs"] == 2
-    assert result["fps"] == pytest.approx(np.mean(result["fps_of_runs"]))
-    assert {"command", "hardware", "versions", "model", "p50_ms", "p99_ms", "stages_p50_ms"} <= set(result)
+    figures = result["contenders"][0]["figures"]
+    assert len(figures["fps_of_runs"]) == result["runs"] == 2
+    assert figures["fps"] == pytest.approx(np.mean(figures["fps_of_runs"]), abs=1e-3)
+    assert {"command", "commit", "hardware", "versions", "settings", "load_average"} <= set(result)
 
 
 def test_the_bench_refuses_what_is_no_picture(tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_text("hello")
-    _check_refused(_solo("bench", tmp_path / "x.jpg"), "no picture")
+    _check_refused(_solo("bench", "pipeline", tmp_path / "x.jpg"), "no picture")
 
 
 def test_the_demo_bundle_is_small_and_tells_where_it_comes_from() -> None:

@@ -1,0 +1,113 @@
+"""Arguments that several verbs of `solo bench` share, and how their values are read."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+PEERS = ("reference", "plain-onnx")
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the usage is a `--help` away."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit status 2."""
+        self.exit(2, f"{self.prog}: {message} (--help tells more)\n")
+
+
+def add_contenders(parser: argparse.ArgumentParser) -> None:
+    """What is measured: our models, and peers."""
+    group = parser.add_argument_group("contenders, measured side by side; all others are compared with the first")
+    group.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="BUNDLE[@ENGINE[:PRECISION]]",
+        help="bundle folder or zip (default: the demo model); may be given several times",
+    )
+    group.add_argument(
+        "--peer", action="append", default=[], choices=PEERS, help="another implementation with the same weights"
+    )
+    group.add_argument(
+        "--peer-python", metavar="PYTHON", help="interpreter of an environment that holds mmdet (--peer reference)"
+    )
+    group.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE.pth",
+        help="the peers' weights: those of the first model, in mmdet's layout",
+    )
+    group.add_argument("--threads", type=threads, default=0, help="cores for one inference (default: all)")
+
+
+def add_rounds(parser: argparse.ArgumentParser, repeats: int) -> None:
+    """How much is measured."""
+    parser.add_argument(
+        "--runs", type=positive, default=5, help="runs, of which the mean is taken (default 5, as the paper)"
+    )
+    parser.add_argument(
+        "--repeats", type=positive, default=repeats, help=f"interleaved rounds a run (default {repeats})"
+    )
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Where the result goes besides the terminal."""
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="write every sample as JSON too")
+    parser.add_argument("--html", type=Path, metavar="FILE.html", help="write a report to look at too")
+
+
+def positive(text: str) -> int:
+    """A whole number above zero."""
+    return _whole(text, 1)
+
+
+def threads(text: str) -> int:
+    """A number of cores; 0 means all."""
+    return _whole(text, 0)
+
+
+def positive_list(text: str) -> tuple[int, ...]:
+    """Like `1,2,4`."""
+    return tuple(positive(part) for part in text.split(","))
+
+
+def rates(text: str) -> tuple[float, ...]:
+    """Like `5,10,0.5`."""
+    return tuple(seconds(part) for part in text.split(","))
+
+
+def seconds(text: str) -> float:
+    """A number above zero."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value
+
+
+def size(text: str) -> tuple[int, int]:
+    """`HxW` in pixels, like `512x704`."""
+    parts = text.lower().split("x")
+    if len(parts) != 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form HxW")
+    return positive(parts[0]), positive(parts[1])
+
+
+def say(problem: object) -> None:
+    """One line on standard error."""
+    print(f"solo bench: {' '.join(str(problem).split())}", file=sys.stderr)
+
+
+def _whole(text: str, low: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if value < low:
+        raise argparse.ArgumentTypeError(f"{value} is below {low}")
+    return value

@@ -1,0 +1,114 @@
+"""From `--model` and `--peer` to the processes that will be measured, and what each is told to load."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from solo_models.bundle import Bundle, read_bundle
+
+from solo_server.bench import machine
+from solo_server.bench.child import Start
+from solo_server.bench.errors import BenchError
+from solo_server.bench.open_model import Model
+from solo_server.bench.protocol import Order
+
+EXPORTER_NEEDS = ("torch", "onnx", "pycocotools")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What every contender is asked for. worker: the module that runs our models; order: pictures, or batches."""
+
+    worker: str
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The contenders of one measurement. bundle: the first model's, whose specification the peers share."""
+
+    bundle: Bundle
+    models: tuple[Model, ...]
+    peers: tuple[str, ...]
+    peer_python: str | None
+    checkpoint: Path | None
+    threads: int
+
+    @classmethod
+    def read(cls, arguments: argparse.Namespace) -> Chosen:
+        """Check what goes together before anything is loaded.
+
+        Raises:
+            BenchError: an unknown engine, a peer without what it needs.
+            BundleError: the first bundle cannot be read.
+        """
+        models = tuple(Model.parse(text) for text in arguments.model or [""])
+        peers = tuple(dict.fromkeys(arguments.peer))
+        checkpoint = arguments.checkpoint
+        if peers and checkpoint is None:
+            raise BenchError(f"--peer {peers[0]} needs --checkpoint: the weights of the first model in mmdet's layout")
+        if checkpoint is not None and not checkpoint.is_file():
+            raise BenchError(f"{checkpoint}: no such file")
+        if "plain-onnx" in peers and not all(importlib.util.find_spec(name) for name in EXPORTER_NEEDS):
+            raise BenchError("--peer plain-onnx needs the exporter: pip install 'solo-inference[export]'")
+        if "reference" in peers and arguments.peer_python is None:
+            raise BenchError("--peer reference needs --peer-python: the interpreter of an environment that holds mmdet")
+        return cls(read_bundle(models[0].bundle), models, peers, arguments.peer_python, checkpoint, arguments.threads)
+
+    def starts(self, task: Task) -> list[Start]:
+        """How to start each contender, our models first, in the order in which they were given."""
+        ours = [self._model(model, task) for model in self.models]
+        return [*ours, *(self._peer(peer, task) for peer in self.peers)]
+
+    def _model(self, model: Model, task: Task) -> Start:
+        command = (sys.executable, "-m", task.worker)
+        order = {**model.to_order(), "threads": self.threads, **task.order}
+        return Start(command, order, os.environ, role=model.bundle.name)
+
+    def _peer(self, peer: str, task: Task) -> Start:
+        order = {
+            "spec": self.bundle.spec.to_dict(),
+            "checkpoint": str(self.checkpoint),
+            "threads": self.threads or machine.cores(),
+            **task.order,
+        }
+        return Start(self._peer_command(peer), order, with_blas_threads(order["threads"]), role=f"--peer {peer}")
+
+    def _peer_command(self, peer: str) -> tuple[str, ...]:
+        if peer == "plain-onnx":
+            return (sys.executable, "-m", "solo_export.peers.plain_onnx")
+        return (self.peer_python or sys.executable, str(package_folder("solo_export") / "peers" / "reference.py"))
+
+
+def with_blas_threads(threads: int) -> dict[str, str]:
+    """The environment of a process whose OpenBLAS uses `threads` cores, and none at all while it is idle.
+
+    solo_server sets one thread for its own post-processing; OpenBLAS otherwise spins for a tenth of a second after each product,
+    which the next contender would feel.
+    """
+    return {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), "OPENBLAS_THREAD_TIMEOUT": "4"}
+
+
+def existing(paths: list[Path]) -> list[str]:
+    """Pictures as the workers will open them.
+
+    Raises:
+        BenchError: one is not there.
+    """
+    for path in paths:
+        if not path.is_file():
+            raise BenchError(f"{path}: no such file")
+    return [str(path.resolve()) for path in paths]
+
+
+def package_folder(name: str) -> Path:
+    """Where a package lies, without importing it."""
+    found = importlib.util.find_spec(name)
+    if found is None or not found.submodule_search_locations:
+        raise BenchError(f"{name} is not installed; the peers come with it")
+    return Path(next(iter(found.submodule_search_locations)))

@@ -1,0 +1,36 @@
+"""The end of every measurement: print it, write what was asked for, and tell by the exit status how it went."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+from solo_server.bench.arguments import say
+from solo_server.bench.measure import INTERRUPTED
+from solo_server.bench.report.page import page
+from solo_server.bench.result import Document, write_document, write_whole
+
+ENDED_EARLY_STATUS = 3
+INTERRUPTED_STATUS = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A measurement as JSON and for the terminal; ended_early: why it is not complete."""
+
+    content: Document
+    text: str
+    ended_early: str | None
+
+
+def finish(outcome: Outcome, arguments: argparse.Namespace) -> int:
+    """Exit status 0, 3 where something broke on the way, 130 after Ctrl-C."""
+    print(outcome.text)
+    if arguments.output:
+        write_document(arguments.output, outcome.content)
+    if arguments.html:
+        write_whole(arguments.html, page([outcome.content]))
+    if outcome.ended_early is None:
+        return 0
+    say(f"ended early: {outcome.ended_early}")
+    return INTERRUPTED_STATUS if outcome.ended_early == INTERRUPTED else ENDED_EARLY_STATUS

@@ -1,0 +1,148 @@
+"""Closed loop: so many callers, each sends again when it has its answer. Open loop: requests come at a rate, whatever happens.
+
+In the open loop latency counts from the moment at which a request was due, so that a server that stalls does not hide it by holding
+back the next request ("coordinated omission").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import perf_counter
+
+from solo_server.bench.errors import EndedEarly
+from solo_server.bench.load.connection import Connection, ConnectionLost, Target
+
+MAX_CONNECTIONS = 512
+LOST_IN_A_ROW = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One request. due_s: when it was to be sent, from the start; latency_ms: from then on; code: "" where all is well."""
+
+    due_s: float
+    latency_ms: float
+    code: str
+
+
+class Load:
+    """Requests to one server; `shots` is filled as answers come, so that nothing is lost whatever ends the run."""
+
+    def __init__(self, target: Target, timeout_s: float, seen: Callable[[Shot], None] = lambda _: None) -> None:
+        self.shots: list[Shot] = []
+        self._target, self._timeout_s, self._seen = target, timeout_s, seen
+        self._free: list[Connection] = []
+        self._connections: list[Connection] = []
+        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._sent = 0
+        self._start = self._last_answer = perf_counter()
+        self._lost_in_a_row = 0
+
+    async def closed(self, concurrency: int, seconds: float) -> None:
+        """`concurrency` callers for `seconds`; what is under way then is still waited for.
+
+        Raises:
+            EndedEarly: the server is gone, or answers nobody any more.
+        """
+        self._start = self._last_answer = perf_counter()
+
+        async def caller() -> None:
+            while perf_counter() - self._start < seconds:
+                await self._shoot(perf_counter())
+
+        async with _together() as callers:
+            for _ in range(concurrency):
+                callers.create_task(caller())
+
+    async def open(self, rate: float, seconds: float) -> None:
+        """`rate` requests a second, evenly spaced, for `seconds`; raises what `closed` raises."""
+        self._start = self._last_answer = perf_counter()
+        async with _together() as requests:
+            for number in range(max(1, round(rate * seconds))):
+                due = self._start + number / rate
+                await asyncio.sleep(max(0.0, due - perf_counter()))
+                requests.create_task(self._shoot(due))
+
+    async def several(self, count: int) -> None:
+        """`count` requests one after the other; raises what `closed` raises."""
+        self._start = self._last_answer = perf_counter()
+        for _ in range(count):
+            await self._shoot(perf_counter())
+
+    def close(self) -> None:
+        """Give all connections up."""
+        for connection in self._connections:
+            connection.close()
+
+    async def _shoot(self, due: float) -> None:
+        """One request that was due at `due` on the clock."""
+        request = self._target.requests[self._sent % len(self._target.requests)]
+        self._sent += 1
+        async with self._slots:
+            code = await self._outcome(request)
+        shot = Shot(round(due - self._start, 4), round((perf_counter() - due) * 1e3, 3), code)
+        self.shots.append(shot)
+        self._seen(shot)
+
+    async def _outcome(self, request: bytes) -> str:
+        connection = await self._connection()
+        try:
+            reply = await asyncio.wait_for(connection.exchange(request), self._timeout_s)
+        except TimeoutError:
+            connection.close()
+            return self._timed_out()
+        except ConnectionLost:
+            return self._lost()
+        self._last_answer, self._lost_in_a_row = perf_counter(), 0
+        if connection.is_open:
+            self._free.append(connection)
+        return reply.code
+
+    def _timed_out(self) -> str:
+        if perf_counter() - self._last_answer >= self._timeout_s:
+            raise EndedEarly(f"the server has answered nobody for {self._timeout_s:g} s")
+        return "timeout"
+
+    def _lost(self) -> str:
+        self._lost_in_a_row += 1
+        if self._lost_in_a_row >= LOST_IN_A_ROW:
+            raise EndedEarly(f"the server closed {LOST_IN_A_ROW} connections in a row without an answer")
+        return "connection_lost"
+
+    async def _connection(self) -> Connection:
+        """One that is free, or a new one."""
+        while self._free:
+            free = self._free.pop()
+            if free.is_open:
+                return free
+        self._connections = [c for c in self._connections if c.is_open]
+        opening = asyncio.get_running_loop().create_connection(Connection, self._target.host, self._target.port)
+        try:
+            _, connection = await asyncio.wait_for(opening, self._timeout_s)
+        except (OSError, TimeoutError) as problem:
+            raise EndedEarly(f"the server takes no connections any more ({_reason(problem)})") from problem
+        self._connections.append(connection)
+        return connection
+
+
+@asynccontextmanager
+async def _together() -> AsyncIterator[asyncio.TaskGroup]:
+    """Tasks that end together: the first that finds the server gone ends all."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except ExceptionGroup as problems:
+        ended, others = problems.split(EndedEarly)
+        if others is not None or ended is None:
+            raise
+        raise EndedEarly(str(ended.exceptions[0])) from problems
+
+
+def _reason(problem: Exception) -> str:
+    """What the system calls it, without asyncio's list of addresses."""
+    number = problem.errno if isinstance(problem, OSError) else None
+    return os.strerror(number) if number else type(problem).__name__

@@ -1,0 +1,172 @@
+"""The server that is measured: `solo serve` started here on a free port of the loopback, or one that runs already.
+
+Of our own one, processor time and resident memory are read from /proc, its children's included.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+from solo_server.bench.errors import BenchError
+from solo_server.bench.protocol import rss_mib
+
+READY_SECONDS = 300.0
+STOP_SECONDS = 25.0
+ANSWER_SECONDS = 10.0
+SHOWN_LINES = 2
+_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Of a server. path: what comes before `/segment`."""
+
+    host: str
+    port: int
+    path: str = ""
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """Read `http://host:port/prefix`.
+
+        Raises:
+            BenchError: not of that form; TLS is not spoken.
+        """
+        parts = urlsplit(url)
+        try:
+            port = parts.port or 80
+        except ValueError as problem:
+            raise BenchError(f"--url {url}: {problem}") from problem
+        if parts.scheme != "http" or not parts.hostname:
+            raise BenchError(f"--url {url}: must be of the form http://HOST:PORT")
+        return cls(parts.hostname, port, parts.path.rstrip("/"))
+
+    def get(self, path: str) -> tuple[int, Any]:
+        """Status and JSON of a GET; raises `OSError` where nobody answers."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=ANSWER_SECONDS)
+        try:
+            connection.request("GET", self.path + path)
+            answer = connection.getresponse()
+            return answer.status, _json(answer.read())
+        except http.client.HTTPException as problem:
+            raise OSError(f"answers with something that is not HTTP ({type(problem).__name__})") from problem
+        finally:
+            connection.close()
+
+
+class ServerProcess:
+    """`solo serve` as a child, in a session of its own; use it in a `with`, which stops it."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.address = Address("127.0.0.1", _free_port())
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed at the end; nobody would read a pipe
+        place = ["--host", self.address.host, "--port", str(self.address.port)]
+        self._process = subprocess.Popen(  # noqa: S603 - our own server
+            [sys.executable, "-m", "solo_models.cli", "serve", *place, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=self._stderr,
+            stderr=self._stderr,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> ServerProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._stderr.close()
+
+    def wait_ready(self) -> None:
+        """Until `/readyz` says so.
+
+        Raises:
+            BenchError: it ended, or is not ready in time.
+        """
+        deadline = monotonic() + READY_SECONDS
+        while monotonic() < deadline:
+            if (said := self.obituary(0)) is not None:
+                raise BenchError(said)
+            try:
+                if self.address.get("/readyz")[0] == http.client.OK:
+                    return
+            except OSError:
+                pass  # does not listen yet
+            sleep(0.05)
+        raise BenchError(f"solo serve is not ready after {READY_SECONDS:.0f} s")
+
+    def obituary(self, wait_s: float) -> str | None:
+        """How it ended and what it said last; `None` if it still runs after `wait_s`."""
+        try:
+            status = self._process.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            return None
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        self._stderr.seek(0)
+        lines = [line.strip() for line in self._stderr.read().decode(errors="replace").splitlines() if line.strip()]
+        return f"solo serve {how}: " + (" | ".join(lines[-SHOWN_LINES:]) or "it said nothing")
+
+    def cpu_s(self) -> float | None:
+        """Processor time so far of the process and its descendants."""
+        times = [_stat(pid) for pid in _family(self._process.pid)]
+        known = [(int(words[11]) + int(words[12])) / _TICKS for words in times if words]
+        return sum(known) if known else None
+
+    def rss_mib(self, field_name: str) -> float | None:
+        """`VmRSS` (now) or `VmHWM` (highest ever) of the process and its descendants."""
+        known = [mib for pid in _family(self._process.pid) if (mib := rss_mib(field_name, str(pid))) is not None]
+        return round(sum(known), 1) if known else None
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return None
+
+
+def _family(pid: int) -> list[int]:
+    """A process and its descendants."""
+    children = defaultdict(list)
+    for folder in Path("/proc").glob("[0-9]*"):
+        if words := _stat(int(folder.name)):
+            children[int(words[1])].append(int(folder.name))
+    family = [pid]
+    for member in family:
+        family += children[member]
+    return family
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Words of /proc/PID/stat after the name: state, parent, ..., user and system ticks at 11 and 12."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None  # it has ended, or there is no /proc

@@ -1,0 +1,131 @@
+"""Contenders side by side: started, warmed up, measured in interleaved rounds, asked for their memory, stopped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from solo_server.bench import machine
+from solo_server.bench.child import Child, Start
+from solo_server.bench.errors import EndedEarly
+from solo_server.bench.figures import Figures, Ratio, figures_of, ratio_to
+from solo_server.bench.progress import Progress
+from solo_server.bench.protocol import Hello
+from solo_server.bench.samples import Plan, Sample, take_one
+
+INTERRUPTED = "interrupted"
+
+
+@dataclass(slots=True)
+class Contender:
+    """One contender as it is being measured."""
+
+    label: str
+    hello: Hello
+    warm_up_ms: list[float] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    peak_rss_mib: float | None = None
+
+    def figures(self, task: int | None = None) -> Figures | None:
+        """Of all tasks, or of one; `None` before the first sample."""
+        samples = self.samples_of(task)
+        return figures_of(samples, machine.cores(), self.peak_rss_mib) if samples else None
+
+    def ratio_to(self, first: Contender, task: int | None = None) -> Ratio | None:
+        """`None` before both have samples."""
+        theirs, ours = first.samples_of(task), self.samples_of(task)
+        return ratio_to(theirs, ours, (first.peak_rss_mib, self.peak_rss_mib)) if theirs and ours else None
+
+    def samples_of(self, task: int | None) -> list[Sample]:
+        """Those of one task, or all."""
+        return [s for s in self.samples if task is None or s.task == task]
+
+
+@dataclass(slots=True)
+class Measurement:
+    """All contenders. probe_samples: what the probe answered in each round; ended_early: why not all rounds are there."""
+
+    plan: Plan
+    contenders: list[Contender] = field(default_factory=list)
+    probe_samples: list[Sample] = field(default_factory=list)
+    load_before: list[float] = field(default_factory=machine.load_average)
+    load_after: list[float] = field(default_factory=list)
+    ended_early: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form: figures, ratios to the first contender, every sample."""
+        return {
+            **asdict(self.plan),
+            "load_average": {"before": self.load_before, "after": self.load_after},
+            "ended_early": self.ended_early,
+            "contenders": [self._contender(c) for c in self.contenders],
+        }
+
+    def figures_dict(self, contender: Contender, task: int | None = None) -> dict[str, Any]:
+        """JSON-ready figures of a contender, and how it compares with the first."""
+        figures, ratio = contender.figures(task), contender.ratio_to(self.contenders[0], task)
+        return {
+            "figures": asdict(figures) if figures else None,
+            "against_first": asdict(ratio) if ratio and contender is not self.contenders[0] else None,
+        }
+
+    def _contender(self, contender: Contender) -> dict[str, Any]:
+        return {
+            "name": contender.label,
+            **{k: v for k, v in asdict(contender.hello).items() if k != "name"},
+            "peak_rss_mib": contender.peak_rss_mib,
+            "warm_up_ms": contender.warm_up_ms,
+            "samples": [asdict(sample) for sample in contender.samples],
+        }
+
+
+def measure(starts: Sequence[Start], plan: Plan, probe: Start | None = None) -> Measurement:
+    """Run the plan. A contender that dies, or Ctrl-C, ends it; what was measured is kept.
+
+    probe: a process that measures the machine itself, once a round.
+
+    Raises:
+        BenchError: a contender cannot be started or refuses the order.
+    """
+    result = Measurement(plan)
+    with ExitStack() as running:
+        children = [running.enter_context(Child(start)) for start in starts]
+        prober = running.enter_context(Child(probe)) if probe else None
+        labels = _distinct([child.label for child in children])
+        result.contenders = [Contender(label, child.hello) for label, child in zip(labels, children, strict=True)]
+        try:
+            _take_all(children, prober, result)
+        except EndedEarly as problem:
+            result.ended_early = str(problem)
+        except KeyboardInterrupt:
+            result.ended_early = INTERRUPTED
+        result.load_after = machine.load_average()
+    return result
+
+
+def _take_all(children: Sequence[Child], prober: Child | None, result: Measurement) -> None:
+    plan = result.plan
+    with Progress(len(children) * plan.tasks * (plan.rounds + 1), sys.stderr) as progress:
+        for contender, child in zip(result.contenders, children, strict=True):
+            for task in range(plan.tasks):
+                contender.warm_up_ms.append(child.ask(task).total_ms)
+                progress.advance(f"warm-up  {contender.label}")
+        for number in range(plan.rounds):
+            for contender, child in zip(result.contenders, children, strict=True):
+                for task in range(plan.tasks):
+                    contender.samples.append(take_one(child, number // plan.repeats, number, task))
+                    progress.advance(f"round {number + 1}/{plan.rounds}  {contender.label}")
+            if prober is not None:
+                result.probe_samples.append(take_one(prober, number // plan.repeats, number, 0))
+    for contender, child in zip(result.contenders, children, strict=True):
+        contender.peak_rss_mib = child.stop()
+
+
+def _distinct(labels: Sequence[str]) -> list[str]:
+    """The same names, numbered where one occurs twice."""
+    return [
+        f"{name} #{labels[: i + 1].count(name)}" if labels.count(name) > 1 else name for i, name in enumerate(labels)
+    ]

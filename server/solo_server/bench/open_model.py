@@ -1,0 +1,79 @@
+"""`BUNDLE[@ENGINE[:PRECISION]]`: which model on which engine; the one place that knows which engines there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from solo_models.demo import demo_bundle
+
+from solo_server.bench.errors import BenchError
+from solo_server.bench.protocol import Order
+from solo_server.engine.base import ENGINES, PRECISIONS
+
+if TYPE_CHECKING:  # these load a runtime, which the parent process has no use for
+    from solo_server.engine.base import PictureOutput
+    from solo_server.pipeline import Pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A bundle, and the engine and precision asked for; `None` leaves the choice to the pipeline."""
+
+    bundle: Path
+    engine: str | None = None
+    precision: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Model:
+        """Read the command line's form; an empty BUNDLE is the demo model.
+
+        Raises:
+            BenchError: an engine or a precision that there is not; whether they go together is seen on loading.
+        """
+        path, _, rest = text.rpartition("@") if "@" in text else (text, "", "")
+        engine, _, precision = rest.partition(":")
+        if "@" in text and engine not in ENGINES:
+            raise BenchError(f"--model {text}: {engine!r} is no engine; known: {', '.join(ENGINES)}")
+        if precision and precision not in PRECISIONS:
+            raise BenchError(f"--model {text}: {precision!r} is no precision; known: {', '.join(PRECISIONS)}")
+        return cls(Path(path) if path else demo_bundle(), engine or None, precision or None)
+
+    @classmethod
+    def from_order(cls, order: Order) -> Model:
+        """The inverse of `to_order`, in the worker."""
+        return cls(Path(order["bundle"]), order["engine"], order["precision"])
+
+    @property
+    def asked(self) -> str:
+        """Engine and precision where they were asked for, for the contender's name."""
+        return " ".join(word for word in (self.engine, self.precision) if word)
+
+    def to_order(self) -> Order:
+        """JSON-ready form."""
+        return {"bundle": str(self.bundle), "engine": self.engine, "precision": self.precision}
+
+
+def open_pipeline(model: Model, threads: int) -> Pipeline:
+    """Load a model on its engine.
+
+    Raises:
+        BundleError: missing, damaged, or not loadable.
+        SettingsError: this bundle cannot run on that engine, or in that precision.
+    """
+    from solo_server.pipeline import Pipeline
+
+    return Pipeline.open(model.bundle, threads=threads, engine=model.engine or "auto", precision=model.precision)
+
+
+def run_towers(output: PictureOutput, levels: Sequence[int]) -> None:
+    """Run the mask towers of some levels of one picture."""
+    output.mask_features(levels)
+
+
+def serve_arguments(model: Model, threads: int) -> list[str]:
+    """The arguments of `solo serve` for a model."""
+    asked = {"--threads": str(threads) if threads else None, "--engine": model.engine, "--precision": model.precision}
+    return [str(model.bundle), *(word for name, value in asked.items() if value for word in (name, value))]

@@ -1,0 +1,136 @@
+"""JSON lines between the parent and a contender's process; the contender's side of it.
+
+parent ─► {"order": {...}}       once: what to load
+       ◄─ {"hello": {...}}       or {"refused": "one line"}, and the end
+       ─► {"picture": 0}         any number of times
+       ◄─ {"stages_ms": {...}, "total_ms": 71.2, "instances": 8, "cpu_s": 0.13}
+       ─► {"stop": true}
+       ◄─ {"peak_rss_mib": 201.4}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any, Protocol, TextIO
+
+Order = dict[str, Any]
+
+
+class Refused(Exception):
+    """A contender that cannot take the order; the message is one line for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A contender that is loaded. description: runtime and device; gflop: arithmetic of a picture by part, where that is known."""
+
+    name: str
+    description: str
+    versions: dict[str, str]
+    details: dict[str, Any] = field(default_factory=dict)
+    gflop: dict[str, float] = field(default_factory=dict)
+    load_ms: float = 0.0
+    loaded_rss_mib: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One picture, or one batch, done. cpu_s: processor time of the whole process meanwhile; aside_cpu_s: and what went into
+    work that is not part of the total.
+    """
+
+    stages_ms: dict[str, float]
+    total_ms: float
+    instances: int
+    cpu_s: float
+    aside_cpu_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a task came to. total_ms and aside_cpu_s: only where more was done than is to be counted."""
+
+    stages_ms: dict[str, float]
+    instances: int
+    total_ms: float | None = None
+    aside_cpu_s: float = 0.0
+
+
+class Worker(Protocol):
+    """What a contender's process does between `hello` and `stop`."""
+
+    def hello(self) -> Hello:
+        """Who this is."""
+        ...
+
+    def take(self, index: int) -> Done:
+        """Do one task."""
+        ...
+
+
+def work(open_worker: Callable[[Order], Worker]) -> int:
+    """Serve the parent until it says stop or goes away; exit status of the process.
+
+    Whatever libraries print goes to standard error: standard output belongs to the protocol.
+    """
+    answers = _own_stdout()
+    start = perf_counter()
+    try:
+        worker = open_worker(json.loads(sys.stdin.readline())["order"])
+    except Refused as problem:
+        _say(answers, {"refused": " ".join(str(problem).split())})
+        return 2
+    hello = asdict(worker.hello())
+    hello |= {"load_ms": round((perf_counter() - start) * 1e3, 3), "loaded_rss_mib": rss_mib("VmRSS")}
+    _say(answers, {"hello": hello})
+    for line in sys.stdin:
+        message = json.loads(line)
+        if "picture" not in message:
+            break
+        _say(answers, asdict(_timed(worker, message["picture"])))
+    _say(answers, {"peak_rss_mib": rss_mib("VmHWM")})
+    return 0
+
+
+def rss_mib(field_name: str, process: str = "self") -> float | None:
+    """`VmRSS` (now) or `VmHWM` (highest ever) of a process in MiB; `None` where there is no /proc.
+
+    Not `ru_maxrss`: that one starts with what the parent had when it forked.
+    """
+    status = Path(f"/proc/{process}/status")
+    try:
+        lines = status.read_text().splitlines()
+    except OSError:
+        return None  # no /proc, or the process has ended
+    return next((round(int(line.split()[1]) / 1024, 1) for line in lines if line.startswith(field_name)), None)
+
+
+def _timed(worker: Worker, index: int) -> Answer:
+    start, cpu = perf_counter(), process_time()
+    done = worker.take(index)
+    total_ms, cpu_s = (perf_counter() - start) * 1e3, process_time() - cpu
+    return Answer(
+        stages_ms={name: round(ms, 3) for name, ms in done.stages_ms.items()},
+        total_ms=round(total_ms if done.total_ms is None else done.total_ms, 3),
+        instances=done.instances,
+        cpu_s=round(cpu_s - done.aside_cpu_s, 4),
+        aside_cpu_s=round(done.aside_cpu_s, 4),
+    )
+
+
+def _own_stdout() -> TextIO:
+    """The real standard output; from here on descriptor 1 is standard error."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return answers
+
+
+def _say(stream: TextIO, message: dict[str, Any]) -> None:
+    stream.write(json.dumps(message) + "\n")
+    stream.flush()

@@ -1,0 +1,50 @@
+"""Elements as text: everything is escaped unless it is markup already, and every element is closed, so that XML parsers agree."""
+
+from __future__ import annotations
+
+from html import escape
+
+VOID = ("meta", "rect", "line", "circle", "br")
+
+
+class Markup(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+def tag(name: str, /, *children: object, **attributes: object) -> Markup:
+    """An element. `class_` is `class`, other underscores are hyphens; attributes that are None are left out."""
+    given = {k.rstrip("_").replace("_", "-"): v for k, v in attributes.items() if v is not None}
+    head = "".join([name, *(f' {k}="{escape(str(v))}"' for k, v in given.items())])
+    if name in VOID and not children:
+        return Markup(f"<{head}/>")
+    return Markup(f"<{head}>{join(children)}</{name}>")
+
+
+def join(parts: object, between: str = "") -> Markup:
+    """Several elements or texts, one after the other; nested sequences too."""
+    if isinstance(parts, Markup):
+        return parts
+    if isinstance(parts, list | tuple):
+        return Markup(between.join(join(part) for part in parts if part is not None))
+    return Markup(escape(str(parts)))
+
+
+def card(title: str, text: str, *content: object, wide: bool = False) -> Markup:
+    """A figure with its heading and what it says."""
+    heading = tag("figcaption", tag("h3", title), tag("p", text) if text else None)
+    return tag("figure", heading, *content, class_="card wide" if wide else "card")
+
+
+def table(headings: list[str], rows: list[list[str]]) -> Markup:
+    """Text in columns, which scrolls sideways where it is too broad; the first column names the row."""
+    head = tag("tr", [tag("th", heading, scope="col") for heading in headings])
+    body = [tag("tr", tag("th", row[0], scope="row"), [tag("td", cell) for cell in row[1:]]) for row in rows]
+    return tag("div", tag("table", tag("thead", head), tag("tbody", body)), class_="scroll")
+
+
+def facts(entries: dict[str, str]) -> Markup:
+    """Names and values, one a line."""
+    rows = [tag("tr", tag("th", name, scope="row"), tag("td", value)) for name, value in entries.items() if value]
+    return tag("div", tag("table", tag("tbody", rows), class_="facts"), class_="scroll")

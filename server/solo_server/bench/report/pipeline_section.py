@@ -1,0 +1,104 @@
+"""A pipeline result: from bytes to RLE, stage by stage, contender beside contender."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from solo_server.bench.report.bars import Stack, colour, stack_chart
+from solo_server.bench.report.contender_charts import fps_card, memory_card, part_ratio_card, ratio_card
+from solo_server.bench.report.markup import Markup, card, table, tag
+from solo_server.bench.report.numbers import interval, mib, ms, percent, short, times
+from solo_server.bench.report.plots import histogram
+from solo_server.bench.result import Document
+
+SEVERAL_SCALES = 4.0  # highest total over lowest; beyond it a second chart shows each contender over the whole width
+TIMES = ["contender", "median", "mean", "p90", "p99", "pictures/s", "of runs", "instances", "after towers"]
+COSTS = ["contender", "time", "rounds", "memory", "after towers", "CPU s", "load", "loaded", "peak", "others' CPU"]
+
+
+def pipeline_section(content: Document) -> list[Markup]:
+    """Tiles, charts and tables."""
+    entries = [entry for entry in content["contenders"] if entry["figures"]]
+    if not entries:
+        return [tag("p", "No round was completed.", class_="warn")]
+    cards = [
+        ratio_card(entries),
+        fps_card(entries),
+        *_stage_cards(entries),
+        *(_latency_card(entry, place) for place, entry in enumerate(entries)),
+        memory_card(entries),
+        part_ratio_card(entries, "memory", "Memory against the first", "Ratio of peaks."),
+        part_ratio_card(
+            entries,
+            "after_towers",
+            "After the mask towers, against the first",
+            "Last mask convolution, sigmoid, upsampling, thresholds, NMS, resizing and RLE: ratio of medians.",
+        ),
+        card("All figures", "", _tables(entries), wide=True),
+    ]
+    return [_tiles(entries[0]), tag("div", cards, class_="cards")]
+
+
+def _tiles(entry: dict[str, Any]) -> Markup:
+    figures = entry["figures"]
+    told = {
+        f"median, {entry['name']}": ms(figures["median_ms"]),
+        "p99": ms(figures["p99_ms"]),
+        "pictures a second": short(figures["fps"]),
+        "instances a picture": short(figures["instances"]),
+        "peak memory": mib(figures["peak_rss_mib"]),
+    }
+    tiles = [tag("div", tag("b", value), tag("span", name), class_="tile") for name, value in told.items()]
+    return tag("div", tiles, class_="tiles")
+
+
+def _stage_cards(entries: list[dict[str, Any]]) -> list[Markup]:
+    stacks = [Stack(e["name"], e["figures"]["stages_ms"], ms(sum(e["figures"]["stages_ms"].values()))) for e in entries]
+    names = list(dict.fromkeys(name for stack in stacks for name in stack.parts))
+    totals = [sum(stack.parts.values()) for stack in stacks]
+    charts = [stack_chart(stacks, same_scale=True)]
+    if max(totals) > SEVERAL_SCALES * min(totals):
+        charts.append(tag("p", "The same, each over the whole width:", class_="note"))
+        charts.append(stack_chart(stacks, same_scale=False))
+    rows = [[s.label, *(short(s.parts[n]) if n in s.parts else "" for n in names)] for s in stacks]
+    told = "Medians in milliseconds. Contenders divide their work differently; after_towers is all that follows the mask towers."
+    return [card("Stages", told, *charts, table(["ms", *names], rows), wide=True)]
+
+
+def _latency_card(entry: dict[str, Any], place: int) -> Markup:
+    values = [sample["total_ms"] for sample in entry["samples"]]
+    title = f"Latency of {entry['name']}"
+    return card(title, f"{len(values)} samples, bytes to RLE; dashed: p50, p90, p99.", histogram(values, colour(place)))
+
+
+def _tables(entries: list[dict[str, Any]]) -> list[Markup]:
+    """Every figure: times, then what is compared with the first contender, and costs."""
+    return [table(TIMES, [_times(entry) for entry in entries]), table(COSTS, [_costs(entry) for entry in entries])]
+
+
+def _times(entry: dict[str, Any]) -> list[str]:
+    figures = entry["figures"]
+    return [
+        entry["name"],
+        *(ms(figures[name]) for name in ("median_ms", "mean_ms", "p90_ms", "p99_ms")),
+        short(figures["fps"]),
+        ", ".join(short(value) for value in figures["fps_of_runs"]),
+        short(figures["instances"]),
+        ms(figures["after_towers_ms"]),
+    ]
+
+
+def _costs(entry: dict[str, Any]) -> list[str]:
+    figures, ratio = entry["figures"], entry["against_first"] or {}
+    return [
+        entry["name"],
+        times(ratio.get("time")),
+        interval(ratio.get("time_min"), ratio.get("time_max")),
+        times(ratio.get("memory")),
+        times(ratio.get("after_towers")),
+        short(figures["cpu_s"]),
+        ms(entry["load_ms"]),
+        mib(entry["loaded_rss_mib"]),
+        mib(figures["peak_rss_mib"]),
+        percent(figures["foreign_share"]),
+    ]

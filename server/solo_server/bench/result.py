@@ -1,0 +1,77 @@
+"""The JSON document of a measurement: written complete or not at all, and read back for reports."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from solo_server.bench.errors import BenchError
+from solo_server.bench.machine import provenance
+
+FORMAT = "solo-bench"
+FORMAT_VERSION = 1
+KINDS = ("pipeline", "engine", "server")
+
+Document = dict[str, Any]
+
+
+def document(kind: str, settings: dict[str, Any], measured: dict[str, Any]) -> Document:
+    """A measurement with everything that is needed to repeat it."""
+    head = {"format": FORMAT, "format_version": FORMAT_VERSION, "kind": kind}
+    return {**head, **provenance(), "settings": settings, **measured}
+
+
+def write_document(path: Path, content: Document) -> None:
+    """Write as JSON.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def read_document(path: Path) -> Document:
+    """Read what `write_document` wrote.
+
+    Raises:
+        BenchError: no such file, not JSON, not a result of `solo bench`, or of a newer one.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as problem:
+        raise BenchError(f"{path}: {problem.strerror}") from problem
+    except ValueError as problem:
+        raise BenchError(f"{path}: is not JSON ({problem})") from problem
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise BenchError(f"{path}: is no result of solo bench")
+    if content.get("format_version") != FORMAT_VERSION:
+        raise BenchError(f"{path}: format_version {content.get('format_version')} is not {FORMAT_VERSION}")
+    if content.get("kind") not in KINDS:
+        raise BenchError(f"{path}: kind: must be one of {', '.join(KINDS)}")
+    return content
+
+
+def check_writable(path: Path) -> None:
+    """Before the long work: whether a file can be written there.
+
+    Raises:
+        BenchError: a folder, or below something that is none or may not be written.
+    """
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir():
+        raise BenchError(f"{path}: is a folder")
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise BenchError(f"{path}: cannot be written")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that nobody ever sees half of it; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        scratch.write_text(text)
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)

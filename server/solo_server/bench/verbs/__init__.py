@@ -1,0 +1,1 @@
+"""The verbs of `solo bench`: each has `add_arguments` and `run`."""

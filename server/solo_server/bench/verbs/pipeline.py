@@ -1,0 +1,50 @@
+"""`solo bench pipeline`: from the bytes of a picture to RLE masks, stage by stage."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from solo_server.bench import arguments as shared
+from solo_server.bench.contenders import Chosen, Task, existing
+from solo_server.bench.finish import Outcome, finish
+from solo_server.bench.measure import Measurement, measure
+from solo_server.bench.result import Document, document
+from solo_server.bench.samples import Plan
+from solo_server.bench.table import PAPER_FPS, contender_table, notes, stage_table
+
+SUMMARY = "measure pictures from bytes to RLE, stage by stage"
+WORKER = "solo_server.bench.workers.pipeline"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `solo bench pipeline`."""
+    parser.add_argument("pictures", type=Path, nargs="+", metavar="PHOTO", help="pictures to segment")
+    shared.add_contenders(parser)
+    shared.add_rounds(parser, repeats=4)
+    shared.add_outputs(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print, write; exit status."""
+    pictures = existing(arguments.pictures)
+    chosen = Chosen.read(arguments)
+    plan = Plan(arguments.runs, arguments.repeats, len(pictures))
+    measured = measure(chosen.starts(Task(WORKER, {"pictures": pictures})), plan)
+    settings = {"pictures": [path.name for path in arguments.pictures], "threads": arguments.threads}
+    content = pipeline_document(measured, settings)
+    return finish(Outcome(content, _text(measured), measured.ended_early), arguments)
+
+
+def pipeline_document(measured: Measurement, settings: dict[str, Any]) -> Document:
+    """The measurement as JSON, figures beside the samples of each contender."""
+    measurement = measured.to_dict()
+    for entry, contender in zip(measurement["contenders"], measured.contenders, strict=True):
+        entry |= measured.figures_dict(contender)
+    return document("pipeline", settings, measurement)
+
+
+def _text(measured: Measurement) -> str:
+    paper = f"the paper's SOLO-512 on one V100: {PAPER_FPS} pictures/s; other hardware, for orientation"
+    return "\n".join([contender_table(measured), "", stage_table(measured), "", *notes(measured), paper])

@@ -1,0 +1,26 @@
+"""`solo bench report`: results as one HTML page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from solo_server.bench.report.page import page
+from solo_server.bench.result import read_document, write_whole
+
+SUMMARY = "draw results as one HTML page"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `solo bench report`."""
+    parser.add_argument(
+        "results", type=Path, nargs="+", metavar="RESULT.json", help="what the other verbs wrote with -o"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.html", help="the page")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read all, then write; exit status."""
+    documents = [read_document(path) for path in arguments.results]
+    write_whole(arguments.output, page(documents))
+    return 0

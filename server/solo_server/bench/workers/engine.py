@@ -1,0 +1,73 @@
+"""`python -m solo_server.bench.workers.engine`: a bundle's network alone, at one padded size and several batch sizes.
+
+The total is categories and mask towers of all levels, the dearest case. Each level's towers are then timed once more on their own;
+that time is not part of the total.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from time import perf_counter, process_time
+
+import numpy as np
+from solo_models import arithmetic
+from solo_models.bundle import BundleError
+
+from solo_server.bench.open_model import Model, open_pipeline, run_towers
+from solo_server.bench.protocol import Done, Hello, Order, Refused, work
+from solo_server.bench.workers.pipeline import hello_of
+from solo_server.errors import SettingsError
+from solo_server.pipeline import Pipeline
+from solo_server.types import UInt8
+
+
+class EngineWorker:
+    """A network and the batches it is asked for, noise of one size."""
+
+    def __init__(self, model: Model, pipeline: Pipeline, batches: list[int], padded_hw: tuple[int, int]) -> None:
+        noise = np.random.default_rng(0)
+        self._model, self._pipeline, self._padded_hw = model, pipeline, padded_hw
+        self._levels = range(len(pipeline.bundle.spec.grids))
+        self._batches: list[UInt8] = [noise.integers(0, 256, (n, *padded_hw, 3), np.uint8) for n in batches]
+
+    def hello(self) -> Hello:
+        """See `Worker.hello`."""
+        needed = arithmetic.needed(self._pipeline.bundle.spec, self._padded_hw)
+        towers = {f"tower {level}": gflop for level, gflop in enumerate(needed.towers)}
+        shared = needed.backbone + needed.neck + needed.categories
+        gflop = {"categories": shared, "towers": sum(needed.towers), **towers, "total": needed.total}
+        return replace(
+            hello_of(self._model, self._pipeline), gflop={name: round(value, 4) for name, value in gflop.items()}
+        )
+
+    def take(self, index: int) -> Done:
+        """One batch through the whole network, then each level's towers alone."""
+        images = self._batches[index]
+        image_hw = np.array([self._padded_hw] * len(images), np.int64)
+        start = perf_counter()
+        outputs = self._pipeline.engine.run(images, image_hw)
+        categories = perf_counter()
+        for output in outputs:
+            run_towers(output, self._levels)
+        end, cpu = perf_counter(), process_time()
+        stages = {"categories": categories - start, "towers": end - categories}
+        for level in self._levels:
+            before = perf_counter()
+            for output in outputs:
+                run_towers(output, [level])
+            stages[f"tower {level}"] = perf_counter() - before
+        return Done({name: s * 1e3 for name, s in stages.items()}, 0, (end - start) * 1e3, process_time() - cpu)
+
+
+def _open(order: Order) -> EngineWorker:
+    try:
+        model = Model.from_order(order)
+        pipeline = open_pipeline(model, order["threads"])
+    except (BundleError, SettingsError) as problem:
+        raise Refused(str(problem)) from problem
+    return EngineWorker(model, pipeline, order["batches"], tuple(order["padded_hw"]))
+
+
+if __name__ == "__main__":
+    sys.exit(work(_open))

@@ -1,0 +1,68 @@
+"""`python -m solo_server.bench.workers.pipeline`: a bundle from bytes to RLE, by the path that the server takes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from solo_models.bundle import BundleError
+
+from solo_server.bench.machine import installed_versions
+from solo_server.bench.open_model import Model, open_pipeline
+from solo_server.bench.protocol import Done, Hello, Order, Refused, work
+from solo_server.errors import ServerError, SettingsError
+from solo_server.pipeline import Pipeline
+
+
+class PipelineWorker:
+    """A pipeline and the pictures it is asked for."""
+
+    def __init__(self, model: Model, pipeline: Pipeline, bodies: list[bytes]) -> None:
+        self._model, self._pipeline, self._bodies = model, pipeline, bodies
+
+    def hello(self) -> Hello:
+        """See `Worker.hello`."""
+        return hello_of(self._model, self._pipeline)
+
+    def take(self, index: int) -> Done:
+        """See `Worker.take`."""
+        result = self._pipeline.segment(self._bodies[index])
+        return Done({k: v for k, v in result.timings_ms.items() if k != "total"}, len(result.instances))
+
+
+def hello_of(model: Model, pipeline: Pipeline) -> Hello:
+    """What a pipeline says of itself; its engine is part of the name where it was asked for."""
+    bundle = pipeline.bundle
+    details = {
+        "version": bundle.version,
+        "precision": bundle.precision,
+        "engine": pipeline.engine_reason,
+        "variant": bundle.spec.variant,
+        "backbone": bundle.spec.backbone,
+        "size": [bundle.spec.preprocess.long_side, bundle.spec.preprocess.short_side],
+    }
+    name = f"{bundle.name} {model.asked or bundle.precision}"
+    return Hello(name, pipeline.engine.description, installed_versions(), details)
+
+
+def _open(order: Order) -> PipelineWorker:
+    try:
+        model = Model.from_order(order)
+        pipeline = open_pipeline(model, order["threads"])
+        bodies = [Path(name).read_bytes() for name in order["pictures"]]
+        for body, name in zip(bodies, order["pictures"], strict=True):
+            _check(pipeline, body, name)
+    except (BundleError, OSError, SettingsError) as problem:
+        raise Refused(str(problem)) from problem
+    return PipelineWorker(model, pipeline, bodies)
+
+
+def _check(pipeline: Pipeline, body: bytes, name: str) -> None:
+    try:
+        pipeline.decode(body)
+    except ServerError as problem:
+        raise Refused(f"{name}: {problem}") from problem
+
+
+if __name__ == "__main__":
+    sys.exit(work(_open))

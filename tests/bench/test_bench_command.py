@@ -1,0 +1,208 @@
+"""`solo bench` as a user types it: what is refused and how, exit statuses, files."""
+
+import json
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import encoded, picture, tiny_network
+from solo_models import cli
+from solo_models.checkpoint import _published_name
+
+FAKE = Path(__file__).parent / "fake_peer.py"
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    path.write_bytes(encoded(picture(60, 90)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of `solo_bundle` in mmdet's layout."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
+    state = {_published_name(k, "mmdet", "solo"): v for k, v in tiny_network("solo").state_dict().items()}
+    torch.save({"meta": {}, "state_dict": state}, path)
+    return path
+
+
+@pytest.fixture
+def fake_python(tmp_path: Path) -> Path:
+    """An interpreter of a peer that is none: whatever it is told to run, it is the fake peer."""
+    path = tmp_path / "python"
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{FAKE}"\n')
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def _bench(*arguments: object) -> int:
+    try:
+        return cli.main(["bench", *map(str, arguments)])
+    except SystemExit as ended:
+        return int(str(ended.code))
+
+
+def _refused(capsys: pytest.CaptureFixture[str], said: str, *arguments: object) -> None:
+    status = _bench(*arguments)
+    out, err = capsys.readouterr()
+    assert (status, out) == (2, ""), err
+    assert len(err.strip().splitlines()) == 1, err
+    assert said in err
+
+
+@pytest.mark.parametrize(
+    ("said", "arguments"),
+    [
+        ("no such file", ["pipeline", "nothing.jpg"]),
+        ("the following arguments are required: PHOTO", ["pipeline"]),
+        ("--runs: 0 is below 1", ["engine", "--runs", "0"]),
+        ("--batch: 'two' is not a whole number", ["engine", "--batch", "1,two"]),
+        ("both sides must be multiples of 32", ["engine", "--size", "500x700"]),
+        ("'1000' is not of the form HxW", ["engine", "--size", "1000"]),
+        ("does not exist", ["engine", "--model", "/no/such/bundle"]),
+        ("'warp' is no engine; known: auto, onnxruntime", ["engine", "--model", "@warp"]),
+        ("'fp7' is no precision; known: fp32", ["engine", "--model", "@auto:fp7"]),
+        ("precision bf16: onnxruntime has none", ["engine", "--model", "@onnxruntime:bf16"]),
+        ("--rate: 0 is not above zero", ["server", "--rate", "0"]),
+        ("must be of the form http://HOST:PORT", ["server", "--url", "https://x"]),
+        ("Connection refused", ["server", "--url", "http://127.0.0.1:9"]),
+        ("no such file", ["server", "nothing.jpg"]),
+        ("/dev/null/x.json: cannot be written", ["engine", "-o", "/dev/null/x.json"]),
+        ("/tmp: is a folder", ["engine", "--html", "/tmp"]),  # noqa: S108 - nothing is written there
+        ("No such file", ["report", "nothing.json", "-o", "x.html"]),
+        ("--peer reference needs --checkpoint", ["engine", "--peer", "reference"]),
+        ("no such file", ["engine", "--peer", "plain-onnx", "--checkpoint", "nothing.pth"]),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_one_line(
+    said: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _refused(capsys, said, *arguments)
+
+
+def test_a_picture_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.jpg").write_text("hello")
+    _refused(capsys, "x.jpg: the body is no picture", "pipeline", tmp_path / "x.jpg")
+
+
+def test_a_peer_needs_an_environment_that_has_it(
+    photo: Path, checkpoint: Path, solo_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("pipeline", photo, "--model", solo_bundle, "--peer", "reference", "--checkpoint", checkpoint)
+    _refused(capsys, "needs --peer-python", *command)
+    _refused(
+        capsys, "--peer reference: /no/such/python cannot be started", *command, "--peer-python", "/no/such/python"
+    )
+    _refused(capsys, "has no usable mmengine", *command, "--peer-python", sys.executable)
+
+
+def test_a_checkpoint_of_another_network_is_refused(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("engine", "--size", "32x32", "--peer", "plain-onnx", "--checkpoint", checkpoint)
+    _refused(capsys, "does not fit the bundle: variant is solo, not decoupled_light", *command)
+
+
+def test_a_contender_that_dies_ends_the_run_with_3_and_keeps_samples(
+    photo: Path,
+    checkpoint: Path,
+    solo_bundle: Path,
+    fake_python: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("FAKE_PEER", "die:2")
+    peer = ("--peer", "reference", "--peer-python", fake_python, "--checkpoint", checkpoint)
+    files = ("-o", tmp_path / "out.json", "--html", tmp_path / "out.html")
+    status = _bench("pipeline", photo, "--model", solo_bundle, *peer, "--runs", 3, "--repeats", 1, *files)
+    out, err = capsys.readouterr()
+    assert status == 3
+    assert "MemoryError: no more" in err
+    assert len(err.strip().splitlines()) == 1
+    assert "tiny-solo fp32" in out
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert [len(c["samples"]) for c in result["contenders"]] == [2, 1]
+    assert "MemoryError" in result["ended_early"]
+    assert "Ended early" in (tmp_path / "out.html").read_text()
+
+
+@pytest.fixture
+def dying_url() -> Iterator[str]:
+    """A server that answers seven pictures, two of them to warm up."""
+    command = [sys.executable, str(Path(__file__).parent / "dying_server.py"), "7"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        if process.stdout is None:
+            raise RuntimeError("standard output is not a pipe")
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        process.kill()
+
+
+def test_a_server_that_dies_ends_the_run_with_3_and_keeps_samples(
+    photo: Path, dying_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loops = ("--concurrency", 1, "--rate", 5, "--seconds", 30)
+    status = _bench("server", photo, "--url", dying_url, *loops, "-o", tmp_path / "out.json")
+    err = capsys.readouterr().err
+    assert status == 3, err
+    assert "takes no connections any more" in err
+    result = json.loads((tmp_path / "out.json").read_text())
+    codes = [code for _, _, code in result["points"][0]["shots"]]
+    assert codes[:5] == [""] * 5
+    assert set(codes[5:]) == {"connection_lost"}  # one, or a second that was accepted while the process ended
+    assert "takes no connections any more" in result["ended_early"]
+    assert len(result["points"]) == 1
+
+
+def test_ctrl_c_keeps_what_was_measured_and_exits_with_130(
+    photo: Path, checkpoint: Path, solo_bundle: Path, fake_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_PEER", f"touch:{tmp_path / 'measuring'}")
+    peer = ("--peer", "reference", "--peer-python", fake_python, "--checkpoint", checkpoint)
+    command = ("pipeline", photo, "--model", solo_bundle, *peer, "--runs", 100000, "-o", tmp_path / "out.json")
+    words = [sys.executable, "-m", "solo_models.cli", "bench", *map(str, command)]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "measuring").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()  # taken as Ctrl-C, which a test's process may be deaf to when it runs in the background
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["ended_early"] == "interrupted"
+    assert len(result["contenders"][0]["samples"]) > 0
+
+
+def test_a_server_of_our_own_is_started_measured_and_stopped(
+    photo: Path, solo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ("-o", tmp_path / "out.json", "--html", tmp_path / "out.html")
+    status = _bench("server", photo, "--model", solo_bundle, "--concurrency", 2, "--seconds", 0.5, *files)
+    out, err = capsys.readouterr()
+    assert status == 0, err
+    assert "2 callers" in out
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["model"]["name"] == "tiny-solo"
+    assert result["points"][0]["errors"] == {}
+    assert result["points"][0]["cpu_s"] is None or result["points"][0]["rss_mib"] > 20
+
+
+def test_a_picture_that_the_server_refuses_is_named(
+    solo_bundle: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.jpg").write_text("hello")
+    command = ("server", photo, tmp_path / "text.jpg", "--model", solo_bundle)
+    _refused(capsys, "text.jpg: the server answers unsupported_media_type", *command)
+
+
+def test_results_become_a_report(photo: Path, solo_bundle: Path, tmp_path: Path) -> None:
+    result = tmp_path / "engine.json"
+    rounds = ("--runs", 1, "--repeats", 1, "--size", "64x96", "--batch", "1,2")
+    assert _bench("engine", "--model", solo_bundle, *rounds, "-o", result) == 0
+    assert _bench("report", result, "-o", tmp_path / "page.html") == 0
+    assert "GFLOP per second, batch 2" in (tmp_path / "page.html").read_text()
