@@ -7,8 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from solo_server.bench.machine import NOISY_SHARE
 from solo_server.bench.samples import Sample
 
+ENOUGH = 3  # quiet samples for a median
+TICK_S = 0.01  # of /proc/stat
 AFTER_TOWERS = (
     "masks",
     "nms",
@@ -21,7 +24,8 @@ AFTER_TOWERS = (
 class Figures:
     """One contender. Times in milliseconds a picture; `fps` is the mean over runs of pictures per second.
 
-    after_towers_ms: median of everything after the mask towers; `None` where the stages do not tell.
+    after_towers_ms: median of everything after the mask towers; `None` where the stages do not tell. quiet_samples,
+    quiet_median_ms: those that other processes hardly disturbed, and their median where there are enough.
     """
 
     samples: int
@@ -36,6 +40,8 @@ class Figures:
     instances: float
     cpu_s: float
     foreign_share: float | None
+    quiet_samples: int
+    quiet_median_ms: float | None
     peak_rss_mib: float | None
 
 
@@ -43,10 +49,12 @@ class Figures:
 class Ratio:
     """How much more a contender takes than the first one; 2.0 is twice the time or memory.
 
-    time: of medians; time_min, time_max: lowest and highest of the rounds, which ran side by side.
+    time: of medians; quiet_time: of the medians of quiet samples; time_min, time_max: lowest and highest of the rounds, which ran
+    side by side.
     """
 
     time: float
+    quiet_time: float | None
     time_min: float
     time_max: float
     memory: float | None
@@ -72,11 +80,15 @@ def figures_of(samples: Sequence[Sample], cores: int, peak_rss_mib: float | None
         instances=round(statistics.fmean(s.instances for s in samples), 2),
         cpu_s=round(statistics.fmean(s.cpu_s for s in samples), 4),
         foreign_share=foreign_share(samples, cores),
+        quiet_samples=len(quiet(samples, cores)),
+        quiet_median_ms=quiet_median_ms(samples, cores),
         peak_rss_mib=peak_rss_mib,
     )
 
 
-def ratio_to(first: Sequence[Sample], other: Sequence[Sample], memory: tuple[float | None, float | None]) -> Ratio:
+def ratio_to(
+    first: Sequence[Sample], other: Sequence[Sample], cores: int, memory: tuple[float | None, float | None]
+) -> Ratio:
     """`other` against `first`; memory: peaks of both, in that order."""
     base, mine = _by_round(first), _by_round(other)
     rounds = [sum(mine[r]) / sum(base[r]) for r in base if r in mine and len(mine[r]) == len(base[r])]
@@ -84,6 +96,7 @@ def ratio_to(first: Sequence[Sample], other: Sequence[Sample], memory: tuple[flo
     after = [_median_or_none(after_towers_ms(s.stages_ms) for s in samples) for samples in (first, other)]
     return Ratio(
         time=round(time, 3),
+        quiet_time=_quotient(quiet_median_ms(other, cores), quiet_median_ms(first, cores)),
         time_min=round(min(rounds, default=time), 3),
         time_max=round(max(rounds, default=time), 3),
         memory=_quotient(memory[1], memory[0]),
@@ -130,6 +143,17 @@ def foreign_share(samples: Sequence[Sample], cores: int) -> float | None:
     if wall_s == 0:
         return None
     return round(max(0.0, sum(s.foreign_cpu_s or 0.0 for s in known) / (wall_s * cores)), 4)
+
+
+def quiet(samples: Sequence[Sample], cores: int) -> list[Sample]:
+    """Samples during which others used at most 5 % of the machine and one tick of the clock; all where that is not known."""
+    return [s for s in samples if (s.foreign_cpu_s or 0.0) <= NOISY_SHARE * s.wall_s * cores + TICK_S]
+
+
+def quiet_median_ms(samples: Sequence[Sample], cores: int) -> float | None:
+    """Median of the quiet samples; `None` where they are too few to tell."""
+    times = [s.total_ms for s in quiet(samples, cores)]
+    return round(statistics.median(times), 3) if len(times) >= ENOUGH else None
 
 
 def _by_round(samples: Sequence[Sample]) -> dict[int, list[float]]:

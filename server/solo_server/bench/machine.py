@@ -15,7 +15,7 @@ from typing import Any
 PACKAGES = ("solo-inference", "onnxruntime", "numpy", "opencv-python-headless", "pillow")
 OPTIONAL_PACKAGES = ("openvino", "numba")
 TELLING_FLAGS = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
-NOISY_SHARE = 0.05  # of the whole machine; below it medians moved by less than their spread in reference/bench.py
+NOISY_SHARE = 0.05  # of the whole machine
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 

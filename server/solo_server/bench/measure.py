@@ -37,7 +37,11 @@ class Contender:
     def ratio_to(self, first: Contender, task: int | None = None) -> Ratio | None:
         """`None` before both have samples."""
         theirs, ours = first.samples_of(task), self.samples_of(task)
-        return ratio_to(theirs, ours, (first.peak_rss_mib, self.peak_rss_mib)) if theirs and ours else None
+        return (
+            ratio_to(theirs, ours, machine.cores(), (first.peak_rss_mib, self.peak_rss_mib))
+            if theirs and ours
+            else None
+        )
 
     def samples_of(self, task: int | None) -> list[Sample]:
         """Those of one task, or all."""

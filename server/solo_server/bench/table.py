@@ -10,6 +10,7 @@ from solo_server.bench.measure import Contender, Measurement
 
 PAPER_FPS = 22.5  # SOLO-512 on one V100, mean of 5 runs (table 8 of the paper); other hardware, for orientation only
 
+CAUTION = "thread pools that spin suffer out of proportion, so that neither times nor ratios hold: measure again"
 HEADINGS = (
     *("contender", "median", "p90", "p99 ms", "pictures/s", "instances", "CPU s", "peak MiB"),
     *("time", "rounds", "memory"),
@@ -33,8 +34,15 @@ def stage_table(measurement: Measurement) -> str:
 
 
 def notes(measurement: Measurement) -> list[str]:
-    """What a reader must know besides the numbers."""
-    return noise([(c.label, f.foreign_share) for c in measurement.contenders if (f := c.figures()) and f.foreign_share])
+    """What a reader must know besides the numbers of one task."""
+    lines = noise(foreign_shares(measurement))
+    return [*lines, f"quiet samples only: {_quiet(measurement.contenders)}"] if lines else []
+
+
+def foreign_shares(measurement: Measurement) -> list[tuple[str, float]]:
+    """Which part of the machine others used while each contender was measured, where that is known."""
+    figures = [(c.label, f) for c in measurement.contenders if (f := c.figures())]
+    return [(label, f.foreign_share) for label, f in figures if f.foreign_share]
 
 
 def noise(shares: Sequence[tuple[str, float]]) -> list[str]:
@@ -42,7 +50,21 @@ def noise(shares: Sequence[tuple[str, float]]) -> list[str]:
     if all(share <= NOISY_SHARE for _, share in shares):
         return []
     told = ", ".join(f"{name} {share:.0%}" for name, share in shares)
-    return [f"the machine was not idle: other processes used so much of it: {told}; trust ratios more than times"]
+    return [f"the machine was not idle: other processes used so much of it: {told}; {CAUTION}"]
+
+
+def _quiet(contenders: Sequence[Contender]) -> str:
+    """What is left where only undisturbed samples count."""
+    told = []
+    for contender in contenders:
+        figures, ratio = contender.figures(), contender.ratio_to(contenders[0])
+        if figures is None or ratio is None:
+            continue
+        count = f"({figures.quiet_samples} of {figures.samples})"
+        times = "" if contender is contenders[0] or ratio.quiet_time is None else f", {ratio.quiet_time:.2f}x"
+        median = "too few" if figures.quiet_median_ms is None else f"{_ms(figures.quiet_median_ms)} ms"
+        told.append(f"{contender.label} {median} {count}{times}")
+    return "; ".join(told)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -72,7 +72,8 @@ def _warnings(document: Document) -> list[str]:
     noisy = [f"{name} {percent(share)}" for name, share in _foreign_shares(document) if share > NOISY_SHARE]
     if noisy:
         found.append(
-            f"The machine was not idle: other processes used so much of it: {', '.join(noisy)}. Trust ratios more than times."
+            f"The machine was not idle: other processes used so much of it: {', '.join(noisy)}. Thread pools that spin suffer out "
+            "of proportion, so that neither times nor ratios hold; look at quiet samples, or measure again."
         )
     return found
 

@@ -12,8 +12,31 @@ from solo_server.bench.report.plots import histogram
 from solo_server.bench.result import Document
 
 SEVERAL_SCALES = 4.0  # highest total over lowest; beyond it a second chart shows each contender over the whole width
-TIMES = ["contender", "median", "mean", "p90", "p99", "pictures/s", "of runs", "instances", "after towers"]
-COSTS = ["contender", "time", "rounds", "memory", "after towers", "CPU s", "load", "loaded", "peak", "others' CPU"]
+TIMES = [
+    "contender",
+    "median",
+    "mean",
+    "p90",
+    "p99",
+    "pictures/s",
+    "of runs",
+    "instances",
+    "after towers",
+    "quiet median",
+]
+COSTS = [
+    "contender",
+    "time",
+    "rounds",
+    "quiet time",
+    "memory",
+    "after towers",
+    "CPU s",
+    "load",
+    "loaded",
+    "peak",
+    "others' CPU",
+]
 
 
 def pipeline_section(content: Document) -> list[Markup]:
@@ -85,6 +108,7 @@ def _times(entry: dict[str, Any]) -> list[str]:
         ", ".join(short(value) for value in figures["fps_of_runs"]),
         short(figures["instances"]),
         ms(figures["after_towers_ms"]),
+        f"{ms(figures['quiet_median_ms'])} ({figures['quiet_samples']} of {figures['samples']})",
     ]
 
 
@@ -94,6 +118,7 @@ def _costs(entry: dict[str, Any]) -> list[str]:
         entry["name"],
         times(ratio.get("time")),
         interval(ratio.get("time_min"), ratio.get("time_max")),
+        times(ratio.get("quiet_time")),
         times(ratio.get("memory")),
         times(ratio.get("after_towers")),
         short(figures["cpu_s"]),

@@ -20,7 +20,7 @@ from solo_server.bench.finish import Outcome, finish
 from solo_server.bench.measure import Contender, Measurement, measure
 from solo_server.bench.result import document
 from solo_server.bench.samples import Plan
-from solo_server.bench.table import aligned, notes
+from solo_server.bench.table import aligned, foreign_shares, noise
 
 SUMMARY = "measure the network alone: categories, and the mask towers of all levels"
 WORKER = "solo_server.bench.workers.engine"
@@ -100,7 +100,7 @@ class EngineResult:
                 rows += [self._row(contender, task, batch, rate) for rate in self._rates(contender, task)]
         best = "not measured" if self._best is None else f"{self._best:.0f} GFLOP/s"
         lines = [aligned(rows), "", f"best float32 matrix product: {best} on {machine.cores()} cores"]
-        return "\n".join([*lines, *notes(self._measured)])
+        return "\n".join([*lines, *noise(foreign_shares(self._measured))])
 
     def _rates(self, contender: Contender, task: int) -> list[Rate]:
         figures = contender.figures(task)
