@@ -120,12 +120,12 @@ def roofline(results: Results) -> Lines:
 
 def growth(results: Results) -> Lines:
     """One table for each thing that was changed."""
-    for title, table in results.read("growth_solo_r50")["tables"].items():
+    for i, (title, table) in enumerate(results.read("growth_solo_r50")["tables"].items()):
+        yield from [""] * min(i, 1)
         columns = list(dict.fromkeys(column for figures in table.values() for column in figures))
         yield from head(title, *columns)
         for name, figures in table.items():
             yield row(name, *(number(figures[column]) if column in figures else "" for column in columns))
-        yield ""
 
 
 def engines(results: Results) -> Lines:

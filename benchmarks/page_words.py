@@ -17,7 +17,7 @@ def row(*cells: str) -> str:
 
 
 def number(value: float) -> str:
-    """As many digits as mean something: 0.12, 1.2, 12.3, 123."""
-    if value == 0:
-        return "0"
+    """As many digits as mean something: 0.12, 1.2, 12.3, 123; whole numbers as they are."""
+    if float(value).is_integer():
+        return f"{value:.0f}"
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"

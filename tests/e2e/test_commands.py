@@ -216,7 +216,7 @@ def test_openvino_answers_as_onnx_runtime_does(solo_bundle: Path) -> None:
         model = httpx.get(f"{url}/model").json()
         there = httpx.post(f"{url}/segment", content=image.read_bytes(), timeout=60).json()["instances"]
     assert model["engine"].startswith("openvino ")
-    assert model["engine"].endswith(" cpu, fp32")
+    assert model["engine"].endswith(" cpu, fp32, compiled head")
     assert model["engine_reason"] == "asked for"
     assert len(wanted) > 0
     for found in (here, there):
