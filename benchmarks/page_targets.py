@@ -80,8 +80,8 @@ def _memory_target(name: str, file: str, why: str) -> Target:
 
 
 SMALL_REFERENCE = (
-    "the reference needs only little more than 1 GiB here, and interpreter, libraries, weights and the activations of one "
-    "picture are a floor for us"
+    "the reference needs only about 1 GiB here, and interpreter, libraries, weights and the activations of one picture are a "
+    "floor for us"
 )
 TARGETS = (
     _speed_target("SOLO R50", "fp32", 2.0, "bench_solo_r50"),
