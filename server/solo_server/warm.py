@@ -24,7 +24,7 @@ from solo_server.compiled.layout import interleave, points_nms, resample
 from solo_server.compiled.measure import greedy_keep, matrix_decay, pairwise_ious
 from solo_server.compiled.pool import Pool
 from solo_server.compiled.taps import bilinear_taps
-from solo_server.compiled.towers import Layer, Maps, Tower
+from solo_server.compiled.towers import Layer, Maps, ShortConvolution, Tower
 from solo_server.postprocess.masks import CellMasks
 from solo_server.rle import outline
 from solo_server.types import Geometry
@@ -83,6 +83,8 @@ def _head() -> None:
     layer = Layer(rng.standard_normal((CHANNELS, CHANNELS, 3, 3)), np.ones(CHANNELS), np.zeros(CHANNELS))
     maps = Maps(rng.standard_normal(16 * CHANNELS).astype(np.float32), ((4, 4),), CHANNELS)
     tower = Tower([layer], 2, pool).run(maps)
+    wide = Layer(rng.standard_normal((16, CHANNELS, 3, 3)), np.ones(16), np.zeros(16))
+    Tower([wide], 2, pool, ShortConvolution).run(maps)
     source = rng.standard_normal((CHANNELS, 3, 5)).astype(np.float32)
     interleave(source, 0, 3, np.zeros((3, 5, CHANNELS), np.float32))
     resample(source, *bilinear_taps(3, 4), *bilinear_taps(5, 4), 0, CHANNELS, tower.level(0))

@@ -1,7 +1,8 @@
 """The head of a SOLO network on compiled kernels: category scores of all cells, mask features of the levels asked for.
 
-Takes the weights out of the bundle's graphs, whatever their precision: float16 and INT8 weights are read back to float32, and
-nothing is rounded on the way. Semantics: mmdet `SOLOHead.forward` and points-NMS; the towers are `solo_server.compiled.towers`.
+Takes the weights out of the bundle's graphs, whatever their precision: float16 and INT8 weights are read back to float32.
+Activations are not rounded, but for INT8 bundles to 13 bits. Semantics: mmdet `SOLOHead.forward` and points-NMS; the towers are
+`solo_server.compiled.towers`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from solo_models.spec import ModelSpec
 from solo_server.compiled.layout import interleave, points_nms, resample
 from solo_server.compiled.pool import Pool
 from solo_server.compiled.taps import bilinear_taps
-from solo_server.compiled.towers import LOWEST, Affine, Convolution, Layer, Maps, Tower
+from solo_server.compiled.towers import LOWEST, Affine, Convolution, Layer, Maps, ShortConvolution, Tower
 from solo_server.types import Float32
 
 Weights = Mapping[str, NDArray[np.generic]]
@@ -29,19 +30,29 @@ def is_compilable(spec: ModelSpec) -> bool:
     return not spec.deformable_towers and spec.head_channels % 8 == 0
 
 
+def convolution_of(bundle: Bundle) -> type[Convolution]:
+    """Which products the towers of a bundle are made of: INT8 bundles, which are lossy by choice, take those of 16 bits."""
+    is_short = bundle.precision == "int8" and bundle.spec.head_channels % ShortConvolution.outputs_multiple == 0
+    return ShortConvolution if is_short else Convolution
+
+
 class CompiledHead:
     """Towers of one bundle. Safe to use from several threads."""
 
     def __init__(self, bundle: Bundle, pool: Pool) -> None:
         self._spec, self._pool = bundle.spec, pool
+        self.description = "compiled head"
         categories, masks = (_weights(bundle, name) for name in (CATEGORIES, MASKS))
         groups = bundle.spec.norm_groups
-        self._category_tower = Tower(_layers(categories, "category_tower", bundle.spec), groups, pool)
+        kind = convolution_of(bundle)
+        if kind is ShortConvolution:
+            self.description += " with products of 16 bits"
+        self._category_tower = Tower(_layers(categories, "category_tower", bundle.spec), groups, pool, kind)
         self._last = Convolution(_read(categories, "categories.weight"), pool)
         self._bias = _read(categories, "categories.bias").astype(np.float32)
         count = 2 if bundle.spec.variant == "decoupled" else 1
         self._mask_towers = [
-            Tower(_mask_layers(masks, f"mask_tower_{i}", bundle.spec, i if count == 2 else None), groups, pool)
+            Tower(_mask_layers(masks, f"mask_tower_{i}", bundle.spec, i if count == 2 else None), groups, pool, kind)
             for i in range(count)
         ]
         self._channels = -(-(bundle.spec.fpn_channels + 2) // 8) * 8
