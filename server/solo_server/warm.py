@@ -21,7 +21,7 @@ from solo_models.spec import ModelSpec, PreprocessSpec, Variant
 
 from solo_server.compiled.kernel import CAN_BE_KEPT
 from solo_server.compiled.layout import interleave, points_nms, resample
-from solo_server.compiled.measure import greedy_keep, matrix_decay, pairwise_ious
+from solo_server.compiled.measure import greedy_keep, matrix_decay, pairwise_ious, pick
 from solo_server.compiled.pool import Pool
 from solo_server.compiled.taps import bilinear_taps
 from solo_server.compiled.towers import Layer, Maps, ShortConvolution, Tower
@@ -108,6 +108,7 @@ def _masks() -> None:
 
 def _suppression() -> None:
     bits, boxes = np.ones((2, 3, 1), np.uint64), np.array([[0, 3, 0, 8]] * 2)
+    pick(np.zeros((3, 2), np.float32), np.float32(0.5), False, np.ones(2, bool))
     ious = pairwise_ious(bits, boxes, np.ones(2, np.int64), np.zeros(2, np.int64))
     greedy_keep(ious, np.float32(0.5))
     matrix_decay(ious, True, 2.0)
