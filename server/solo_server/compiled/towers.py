@@ -135,6 +135,10 @@ class Convolution:
 
     def run(self, maps: Maps, affine: Affine) -> tuple[Maps, NDArray[np.float64], NDArray[np.float64]]:
         """The convolved maps, and the sums and sums of squares of every channel, `(levels, outputs)` each."""
+        if maps.channels != self.inputs:
+            raise ValueError(
+                f"maps of {maps.channels} channels for a convolution of {self.inputs}"
+            )  # kernels do not check
         out = np.empty(len(maps.flat) // maps.channels * self.outputs, np.float32)
         tiles = tile_table(maps.sizes)
         parts = self._pool.threads * -(-len(tiles) // (self._pool.threads * TILES_AT_ONCE))
