@@ -94,10 +94,6 @@ class CompiledHead:
     def _framed(self, levels: Sequence[Float32], sizes: tuple[tuple[int, int], ...], channels: int) -> Maps:
         """Channels last, resized bilinearly to `sizes`, with room for `channels` a pixel (rounded up to eight), zeros there."""
         channels = -(-channels // 8) * 8
-        if any(level.ndim != 3 or level.shape[0] != self._spec.fpn_channels for level in levels):
-            raise EngineFailure(
-                f"level features of {[level.shape for level in levels]}; {self._spec.fpn_channels} channels expected"
-            )
         maps = Maps(np.zeros(sum(h * w for h, w in sizes) * channels, np.float32), sizes, channels)
         pieces = [(i, part) for i in range(len(levels)) for part in range(self._pool.threads)]
         self._pool.map(lambda piece: self._fill(levels[piece[0]], maps.level(piece[0]), piece[1]), pieces)
