@@ -48,6 +48,7 @@ $(SERVE)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'
 	@$(PYTHON) -m venv $(SERVE)
 	@$(SERVE)/bin/python $(PIP_INSTALL) -e '.[server,client]'
+	@$(SERVE)/bin/solo warm
 	@touch $@
 
 $(DEV)/.ready: pyproject.toml constraints.txt

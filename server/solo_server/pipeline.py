@@ -74,10 +74,11 @@ class Pipeline:
         return cls(content, opened, limits, pool, choice.reason)
 
     def warm_up(self) -> None:
-        """Compile every kernel, then run every graph once on an empty picture of the largest size: runtimes plan at first."""
+        """Compile every kernel, then run everything once on an empty picture of the usual 4:3: runtimes plan at first."""
         warm_kernels()
         spec = self.bundle.spec
-        blank = np.zeros((spec.preprocess.short_side, spec.preprocess.long_side, 3), np.uint8)
+        height = spec.preprocess.short_side
+        blank = np.zeros((height, min(spec.preprocess.long_side, height * 4 // 3), 3), np.uint8)
         output = self.infer([prepare(blank, spec.preprocess)])[0]
         output.mask_features(range(len(spec.grids)))
 

@@ -21,10 +21,10 @@ from solo_models.spec import ModelSpec, PreprocessSpec, Variant
 
 from solo_server.compiled.kernel import CAN_BE_KEPT
 from solo_server.compiled.layout import interleave, points_nms, resample
-from solo_server.compiled.measure import greedy_keep, matrix_decay, pairwise_ious
+from solo_server.compiled.measure import greedy_keep, matrix_decay, pairwise_ious, pick
 from solo_server.compiled.pool import Pool
 from solo_server.compiled.taps import bilinear_taps
-from solo_server.compiled.towers import Layer, Maps, Tower
+from solo_server.compiled.towers import Layer, Maps, ShortConvolution, Tower
 from solo_server.postprocess.masks import CellMasks
 from solo_server.rle import outline
 from solo_server.types import Geometry
@@ -87,6 +87,8 @@ def _head() -> None:
     layer = Layer(rng.standard_normal((CHANNELS, CHANNELS, 3, 3)), np.ones(CHANNELS), np.zeros(CHANNELS))
     maps = Maps(rng.standard_normal(16 * CHANNELS).astype(np.float32), ((4, 4),), CHANNELS)
     tower = Tower([layer], 2, pool).run(maps)
+    wide = Layer(rng.standard_normal((16, CHANNELS, 3, 3)), np.ones(16), np.zeros(16))
+    Tower([wide], 2, pool, ShortConvolution).run(maps)
     source = rng.standard_normal((CHANNELS, 3, 5)).astype(np.float32)
     interleave(source, 0, 3, np.zeros((3, 5, CHANNELS), np.float32))
     resample(source, *bilinear_taps(3, 4), *bilinear_taps(5, 4), 0, CHANNELS, tower.level(0))
@@ -110,6 +112,7 @@ def _masks() -> None:
 
 def _suppression() -> None:
     bits, boxes = np.ones((2, 3, 1), np.uint64), np.array([[0, 3, 0, 8]] * 2)
+    pick(np.zeros((3, 2), np.float32), np.float32(0.5), False, np.ones(2, bool))
     ious = pairwise_ious(bits, boxes, np.ones(2, np.int64), np.zeros(2, np.int64))
     greedy_keep(ious, np.float32(0.5))
     matrix_decay(ious, True, 2.0)

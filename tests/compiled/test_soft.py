@@ -9,6 +9,7 @@ from solo_models.bundle import kernel_shapes
 from solo_models.spec import Variant
 from solo_server.compiled.pool import Pool
 from solo_server.compiled.soft import bounds, covered, widen
+from solo_server.errors import EngineFailure
 from solo_server.postprocess.masks import CellMasks
 from solo_server.types import SoftMask
 from torch.nn import functional as F
@@ -131,3 +132,12 @@ def test_pixels_are_covered_when_all_their_taps_are() -> None:
     assert covered(low, high, 1, 3) == (2, 3)
     assert covered(low, high, 3, 4) == (4, 5)
     assert covered(low, high, 2, 3) == (3, 3)
+
+
+@pytest.mark.parametrize("shapes", [[(32, 20, 28), (32, 10, 28)], [(24, 20, 28)], [(32, 560)]])
+def test_mask_features_that_do_not_fit_are_refused(shapes: list[tuple[int, ...]]) -> None:
+    """Kernels do not check indices."""
+    spec, kernels, _ = _model("decoupled")
+    features = {0: [np.zeros(shape, np.float32) for shape in shapes]}
+    with pytest.raises(EngineFailure, match="mask features of level 0 are"):
+        CellMasks((spec, kernels), features, MASK_HW, 0.5, Pool(1))

@@ -17,6 +17,7 @@ from solo_server.compiled.towers import LOWEST, Affine, Convolution, Layer, Maps
 from solo_server.compiled.winograd import transform_weights
 from solo_server.engine.network import CompiledEngine, GraphEngine, open_network
 from solo_server.engine.ort import OrtRuntime
+from solo_server.errors import EngineFailure
 from solo_server.image import prepare
 from torch.nn import functional as F
 
@@ -198,3 +199,20 @@ def test_a_head_whose_weights_have_other_names_runs_as_graphs_or_is_refused_by_n
     with pytest.raises(BundleError, match=r"category_tower\.0\.norm\.weight"):
         open_network(bundle, OrtRuntime(1), Pool(1), "compiled")
     assert isinstance(open_network(bundle, OrtRuntime(1), Pool(1)), GraphEngine)
+
+
+def test_shapes_that_kernels_would_run_beyond_are_refused() -> None:
+    """Kernels do not check indices: what does not fit together must never reach them."""
+    bundle = as_bundle(bundle_content(tiny_network("solo")))
+    wide = replace(bundle, spec=replace(bundle.spec, class_names=("a", "b")))
+    with pytest.raises(
+        BundleError, match=r"categories\.weight is \(3, 32, 3, 3\), the specification says \(2, 32, 3, 3\)"
+    ):
+        CompiledEngine(wide, OrtRuntime(1), Pool(1))
+    head = CompiledEngine(bundle, OrtRuntime(1), Pool(1))._head
+    with pytest.raises(EngineFailure, match="16 channels expected"):
+        head.scores([np.zeros((24, 8, 8), np.float32)] * 5)
+    with pytest.raises(EngineFailure, match="16 channels expected"):
+        head.mask_features([np.zeros((16, 8), np.float32)])
+    with pytest.raises(ValueError, match="maps of 8 channels for a convolution of 16"):
+        Convolution(np.zeros((8, 16, 3, 3)), Pool(1)).run(_maps(8), Affine(*np.ones((2, 5, 8), np.float32), LOWEST))

@@ -4,6 +4,8 @@ import importlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from solo_server.types import Query
 from solo_server.warm import warm_kernels
 
 ASTRONAUT = str(Path(__file__).parents[1] / "pictures" / "astronaut.jpg")
-MODULES = ("winograd", "layout", "soft", "cells", "encode", "measure")
+MODULES = ("winograd", "short", "layout", "soft", "cells", "encode", "measure")
 
 
 def _compiled() -> dict[str, int]:
@@ -33,8 +35,10 @@ def test_nothing_is_compiled_for_a_picture_once_the_kernels_are_warm() -> None:
     warm_kernels()
     before = _compiled()
     assert sum(before.values()) >= 15
-    for variant in VARIANTS:
-        bundle = as_bundle(bundle_content(tiny_network(variant)))
+    for variant, precision in product(
+        VARIANTS, ("fp32", "int8")
+    ):  # of INT8 bundles, the head's products are of 16 bits
+        bundle = replace(as_bundle(bundle_content(tiny_network(variant))), precision=precision)
         pool = Pool(2)
         for head in ("compiled", "graph"):
             pipeline = Pipeline(bundle, open_network(bundle, OrtRuntime(1), pool, head), pool=pool)  # type: ignore[arg-type]  # literals

@@ -136,7 +136,9 @@ def _record_towers(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[
     return ran
 
 
-def test_warming_up_runs_every_graph(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warming_up_runs_every_tower_on_an_ordinary_picture(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ran = _record_towers(pipeline, monkeypatch)
     pipeline.warm_up()
     assert ran == [(16, 24), (16, 24), (8, 12), (4, 6), (4, 6)]

@@ -12,6 +12,25 @@ from solo_server.compiled.kernel import kernel
 from solo_server.compiled.lanes import WIDTH, above, bit_count, bits_above, load, splat, total
 
 
+@kernel
+def pick(scores, threshold, or_equal, wanted):
+    """Rows and columns of all `scores (cells, C)` above the threshold, or equal to it, in columns that are `wanted (C,) bool`."""
+    count = 0
+    for cell in range(scores.shape[0]):
+        for label in range(scores.shape[1]):
+            count += scores[cell, label] >= threshold
+    cells, labels, found = np.empty(count, np.int64), np.empty(count, np.int64), 0
+    if count == 0:
+        return cells, labels
+    for cell in range(scores.shape[0]):
+        for label in range(scores.shape[1]):
+            score = scores[cell, label]
+            if score >= threshold and (or_equal or score > threshold) and wanted[label]:
+                cells[found], labels[found] = cell, label
+                found += 1
+    return cells[:found], labels[:found]
+
+
 def words_of(width: int) -> int:
     """64-bit words for one row of a mask."""
     return -(-width // 64)

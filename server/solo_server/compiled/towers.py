@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from solo_server.compiled.layout import normalise
 from solo_server.compiled.pool import Pool
+from solo_server.compiled.short import round_weights, short_input, short_output, short_products
 from solo_server.compiled.winograd import POINTS, SIDE, transform_input, transform_output, transform_weights
 from solo_server.types import Float32
 
@@ -54,8 +55,11 @@ class Maps:
 class Tower:
     """Weights of one tower, transformed once. Safe to use from several threads."""
 
-    def __init__(self, layers: Sequence[Layer], groups: int, pool: Pool) -> None:
-        self._convolutions = [Convolution(layer.weight, pool) for layer in layers]
+    def __init__(
+        self, layers: Sequence[Layer], groups: int, pool: Pool, convolution: type[Convolution] | None = None
+    ) -> None:
+        kind = convolution or Convolution
+        self._convolutions = [kind(layer.weight, pool) for layer in layers]
         self._norms = [
             (layer.gamma.ravel().astype(np.float64), layer.beta.ravel().astype(np.float64)) for layer in layers
         ]
@@ -109,18 +113,32 @@ class Affine:
 
 
 class Convolution:
-    """A 3x3 convolution with zero padding; input channels are filled up with zeros to a multiple of eight, outputs too."""
+    """A 3x3 convolution with zero padding; input channels are filled up with zeros to a multiple of eight, outputs too.
+
+    Products are float32, by BLAS.
+    """
+
+    outputs_multiple = 8
 
     def __init__(self, weight: NDArray[np.generic], pool: Pool) -> None:
         outputs, inputs = weight.shape[:2]
-        framed = np.zeros((-(-outputs // 8) * 8, -(-inputs // 8) * 8, 3, 3))
+        multiple = self.outputs_multiple
+        framed = np.zeros((-(-outputs // multiple) * multiple, -(-inputs // 8) * 8, 3, 3))
         framed[:outputs, :inputs] = weight
-        self._weights = transform_weights(framed)
         self.inputs, self.outputs = framed.shape[1], framed.shape[0]
         self._pool = pool
+        self._take(transform_weights(framed))
+
+    def _take(self, weights: Float32) -> None:
+        """Keep the transformed weights `(36, K, N)`."""
+        self._weights = weights
 
     def run(self, maps: Maps, affine: Affine) -> tuple[Maps, NDArray[np.float64], NDArray[np.float64]]:
         """The convolved maps, and the sums and sums of squares of every channel, `(levels, outputs)` each."""
+        if maps.channels != self.inputs:
+            raise ValueError(
+                f"maps of {maps.channels} channels for a convolution of {self.inputs}"
+            )  # kernels do not check
         out = np.empty(len(maps.flat) // maps.channels * self.outputs, np.float32)
         tiles = tile_table(maps.sizes)
         parts = self._pool.threads * -(-len(tiles) // (self._pool.threads * TILES_AT_ONCE))
@@ -144,6 +162,29 @@ class Convolution:
         transform_input(maps.flat, scale, shift, affine.floor, tiles, self.inputs, v, v_step)
         np.matmul(_planes(v, count, self.inputs), self._weights, out=_planes(m, count, self.outputs))
         transform_output(m, m_step, tiles, self.outputs, out, sums[0].ravel(), sums[1].ravel())
+
+
+class ShortConvolution(Convolution):
+    """The same with products of 16 bits, twice as fast on processors without INT8 products; see `solo_server.compiled.short`."""
+
+    outputs_multiple = 16
+
+    def _take(self, weights: Float32) -> None:
+        self._words, units = round_weights(weights)
+        self._units = units.ravel()
+
+    def _convolve(
+        self, maps: Maps, affine: Affine, tiles: NDArray[np.int64], out: Float32, sums: NDArray[np.float64]
+    ) -> None:
+        count = len(tiles)
+        v = _buffer("v", count * self.inputs).view(np.int16)
+        m = _buffer("m", count * self.outputs).view(np.int32)
+        v_step, m_step = count * self.inputs + 2 * STEP_PADDING, count * self.outputs + STEP_PADDING
+        scale, shift, units = affine.scale.ravel(), affine.shift.ravel(), np.empty(count, np.float32)
+        short_input(maps.flat, scale, shift, affine.floor, tiles, self.inputs, v, v_step, units)
+        short_products(v, v_step, self._words, count, self.inputs, self.outputs, m, m_step)
+        totals = (sums[0].ravel(), sums[1].ravel())
+        short_output(m, m_step, units, self._units, tiles, self.outputs, out, *totals)
 
 
 def tile_table(sizes: Sequence[tuple[int, int]]) -> NDArray[np.int64]:

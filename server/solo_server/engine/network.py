@@ -71,7 +71,7 @@ class CompiledEngine:
         del features
         return_unused()
         self._head = CompiledHead(bundle, pool)
-        self.description = f"{runtime.description}, compiled head"
+        self.description = f"{runtime.description}, {self._head.description}"
 
     def run(self, images: UInt8, image_hw: Int64) -> Sequence[NetworkOutput]:
         """See `Engine.run`."""

@@ -13,7 +13,7 @@ import numpy as np
 from solo_models.bundle import Kernels
 from solo_models.spec import ModelSpec, PostprocessSpec
 
-from solo_server.compiled.measure import greedy_keep, matrix_decay, pairwise_ious
+from solo_server.compiled.measure import greedy_keep, matrix_decay, pairwise_ious, pick
 from solo_server.compiled.pool import Pool
 from solo_server.engine.base import PictureOutput
 from solo_server.postprocess.masks import CellMasks
@@ -105,12 +105,10 @@ def find_candidates(scores: Float32, settings: PostprocessSpec, class_ids: tuple
     for more than the candidate threshold, what lies below cannot matter. Other classes cannot either.
     """
     threshold = max(settings.candidate_threshold, settings.score_threshold)
-    above = scores >= threshold if settings.score_threshold > settings.candidate_threshold else scores > threshold
-    if class_ids is not None:
-        wanted = np.zeros(scores.shape[1], bool)
-        wanted[list(class_ids)] = True
-        above &= wanted
-    cells, labels = np.nonzero(above)
+    wanted = np.full(scores.shape[1], class_ids is None)
+    wanted[list(class_ids or ())] = True
+    or_equal = settings.score_threshold > settings.candidate_threshold
+    cells, labels = pick(scores, np.float32(threshold), or_equal, wanted)
     return Candidates(cells, labels, scores[cells, labels])
 
 

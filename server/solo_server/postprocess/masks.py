@@ -26,6 +26,7 @@ from solo_server.compiled.measure import words_of
 from solo_server.compiled.pool import Pool
 from solo_server.compiled.soft import SPARE, padded_width, product
 from solo_server.compiled.taps import bilinear_taps
+from solo_server.errors import EngineFailure
 from solo_server.types import Float32, Int64, SoftMask
 
 CELLS_AT_ONCE, MAPS_AT_ONCE = 32, 8
@@ -80,6 +81,7 @@ class CellMasks:
         pool: Pool,
     ) -> None:
         self._spec, self._kernels = model
+        _check(self._spec, features)
         self._features, self._hw, self._pool = features, mask_hw, pool
         self._threshold, self._level = np.float32(threshold), _logit(threshold)
         self._step = padded_width(mask_hw[1])
@@ -204,6 +206,14 @@ class CellMasks:
         taps = (weight @ feature.reshape(channels, -1)).reshape(len(places), 9, -1)
         bias = self._kernels[f"level{level}_{axis}_bias"][places]
         axis_maps(taps, bias, plan.shape, plan.rows, plan.columns, self._threshold, maps.maps[part], maps.boxes[part])
+
+
+def _check(spec: ModelSpec, features: Features) -> None:
+    """Kernels trust shapes: what a graph gives is looked at before."""
+    for level, maps in features.items():
+        shapes = {feature.shape for feature in maps}
+        if len(shapes) != 1 or len(shape := shapes.pop()) != 3 or shape[0] != spec.head_channels:
+            raise EngineFailure(f"mask features of level {level} are {[feature.shape for feature in maps]}")
 
 
 @dataclass(frozen=True, slots=True)

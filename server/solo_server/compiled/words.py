@@ -1,0 +1,152 @@
+"""Sixteen-bit lanes for numba: products of pairs of int16, summed into int32, the one instruction that AVX2 has for small numbers.
+
+A value of `PAIRS` is sixteen int16, seen as eight pairs; of `WHOLES`, eight int32. Indices are not checked.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic, models, register_model
+
+from solo_server.compiled.lanes import LANES, WIDTH
+
+_INT16, _INT32 = ir.IntType(16), ir.IntType(32)
+_WORDS, _WHOLES = ir.VectorType(_INT16, 2 * WIDTH), ir.VectorType(_INT32, WIDTH)
+_FLOATS, _HALVES = ir.VectorType(ir.FloatType(), WIDTH), ir.VectorType(_INT16, WIDTH)
+
+
+class _Pairs(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name="pairs")
+
+
+class _Wholes(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name="wholes")
+
+
+PAIRS, WHOLES = _Pairs(), _Wholes()
+
+
+@register_model(_Pairs)
+class _PairsModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _WORDS)
+
+
+@register_model(_Wholes)
+class _WholesModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _WHOLES)
+
+
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any, lanes: Any) -> Any:
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), lanes.as_pointer())
+
+
+@intrinsic
+def load_pairs(typing_context, array, index):
+    """`array[index : index + 16]` of a flat int16 array."""
+
+    def generate(context, builder, signature, arguments):
+        pointer = _pointer(context, builder, signature.args[0], *arguments, _WORDS)
+        return builder.load(pointer, align=2, typ=_WORDS)
+
+    return PAIRS(array, types.intp), generate
+
+
+@intrinsic
+def broadcast_pair(typing_context, array, index):
+    """`array[index : index + 2]` of a flat int16 array, in all eight pairs."""
+
+    def generate(context, builder, signature, arguments):
+        pointer = _pointer(context, builder, signature.args[0], *arguments, _INT32)
+        pair = builder.load(pointer, align=2, typ=_INT32)
+        one = builder.insert_element(ir.Constant(_WHOLES, ir.Undefined), pair, _INT32(0))
+        zeros = ir.Constant(ir.VectorType(_INT32, WIDTH), [0] * WIDTH)
+        return builder.bitcast(builder.shuffle_vector(one, ir.Constant(_WHOLES, ir.Undefined), zeros), _WORDS)
+
+    return PAIRS(array, types.intp), generate
+
+
+@intrinsic
+def no_wholes(typing_context):
+    """Eight zeros."""
+
+    def generate(context, builder, signature, arguments):
+        return ir.Constant(_WHOLES, [0] * WIDTH)
+
+    return WHOLES(), generate
+
+
+@intrinsic
+def add_products(typing_context, sums, a, b):
+    """`sums + a0 * b0 + a1 * b1` for each of the eight pairs; wraps around beyond int32."""
+
+    def generate(context, builder, signature, arguments):
+        sums, a, b = arguments
+        return builder.add(sums, _multiply_pairs(builder, a, b))
+
+    return WHOLES(WHOLES, PAIRS, PAIRS), generate
+
+
+def _multiply_pairs(builder: Any, a: Any, b: Any) -> Any:
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        kind = ir.FunctionType(_WHOLES, [_WORDS, _WORDS])
+        name = "llvm.x86.avx2.pmadd.wd"
+        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        return builder.call(function, [a, b])
+    wide = ir.VectorType(_INT32, 2 * WIDTH)
+    product = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
+    even, odd = (
+        builder.shuffle_vector(
+            product,
+            ir.Constant(wide, ir.Undefined),
+            ir.Constant(ir.VectorType(_INT32, WIDTH), list(range(first, 2 * WIDTH, 2))),
+        )
+        for first in (0, 1)
+    )
+    return builder.add(even, odd)
+
+
+@intrinsic
+def store_wholes(typing_context, array, index, value):
+    """`array[index : index + 8] = value` of a flat int32 array."""
+
+    def generate(context, builder, signature, arguments):
+        array, index, value = arguments
+        builder.store(value, _pointer(context, builder, signature.args[0], array, index, _WHOLES), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, WHOLES), generate
+
+
+@intrinsic
+def load_as_floats(typing_context, array, index):
+    """`array[index : index + 8]` of a flat int32 array as float32."""
+
+    def generate(context, builder, signature, arguments):
+        pointer = _pointer(context, builder, signature.args[0], *arguments, _WHOLES)
+        return builder.sitofp(builder.load(pointer, align=4, typ=_WHOLES), _FLOATS)
+
+    return LANES(array, types.intp), generate
+
+
+@intrinsic
+def store_rounded(typing_context, array, index, value):
+    """`array[index : index + 8] = round(value)` of a flat int16 array; values beyond int16 are undefined."""
+
+    def generate(context, builder, signature, arguments):
+        array, index, value = arguments
+        magic = ir.Constant(_FLOATS, [12582912.0] * WIDTH)  # rounds to a whole number
+        whole = builder.fptosi(builder.fsub(builder.fadd(value, magic), magic), _WHOLES)
+        pointer = _pointer(context, builder, signature.args[0], array, index, _HALVES)
+        builder.store(builder.trunc(whole, _HALVES), pointer, align=2)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, LANES), generate
