@@ -9,7 +9,7 @@ SERVE := .venv
 DEV := .venv-dev
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help serve test check format bench image clean
+.PHONY: help serve test check format bench pages image clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ format: $(DEV)/.ready ## rewrite the sources in the house style
 
 bench: $(SERVE)/.ready ## measure the demo model on this machine
 	$(SERVE)/bin/solo bench pipeline tests/pictures/*.jpg
+
+pages: $(DEV)/.ready ## write the figures of benchmarks/results into the pages
+	$(DEV)/bin/python benchmarks/pages.py
 
 image: ## build the CPU image (needs docker)
 	docker build -t solo-inference .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 
 COMMANDS = {
@@ -14,11 +15,24 @@ COMMANDS = {
     "export": ("solo_export.command", "export", "turn a trained checkpoint into a verified bundle"),
     "inspect": ("solo_models.inspect", "export", "tell what a checkpoint, bundle, ONNX file or engine is"),
 }
+READER_GONE_STATUS = 141  # what a shell tells of a process that SIGPIPE has ended
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; its exit status, 2 for wrong usage."""
-    argv = sys.argv[1:] if argv is None else argv
+    """Run one verb; its exit status, 2 for wrong usage. Ends quietly where nobody reads its output any more (`| head`)."""
+    try:
+        try:
+            return _dispatch(sys.argv[1:] if argv is None else argv)
+        finally:  # also behind `--help`, which leaves by SystemExit
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        if sys.stdout is not None:  # Python flushes it once more at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE_STATUS
+
+
+def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview())
         return 0 if argv else 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from solo_server.overlay import draw_png
 from solo_server.pipeline import Pipeline
 from solo_server.schemas import SegmentQuery, invalid_query, result_json
 from solo_server.types import Query
+from solo_server.warm import warm_kernels
 
 
 class LocalService:
@@ -39,10 +41,16 @@ class LocalService:
 
 
 def open_local(bundle: str | Path | None, engine: str = "auto") -> LocalService:
-    """Load a bundle, or the demo model.
+    """Load a bundle, or the demo model; kernels that are not compiled yet are compiled now, which standard error tells.
 
     Raises:
         BundleError: missing or damaged.
         SettingsError: there is no such engine, or it cannot run this bundle.
     """
-    return LocalService(Pipeline.open(demo_bundle() if bundle is None else Path(bundle), engine=engine))
+    pipeline = Pipeline.open(demo_bundle() if bundle is None else Path(bundle), engine=engine)
+    warm_kernels(_say, tell_cached=False)
+    return LocalService(pipeline)
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"solo segment: {message}\n")

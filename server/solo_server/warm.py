@@ -47,8 +47,11 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def warm_kernels(say: Say = LOG.info) -> None:
-    """Compile or load every kernel; the second call in a process does nothing."""
+def warm_kernels(say: Say = LOG.info, *, tell_cached: bool = True) -> None:
+    """Compile or load every kernel; the second call in a process does nothing.
+
+    tell_cached: whether `say` also hears of kernels that were kept, which takes no time worth a line.
+    """
     with _LOCK:
         if _DONE:
             return
@@ -58,7 +61,8 @@ def warm_kernels(say: Say = LOG.info) -> None:
                 step()
         kept = "" if CAN_BE_KEPT else "; nothing can be written here, so the next start compiles them again"
         origin = f"compiled{kept}" if listener.count else "from the cache"
-        say(f"kernels ready after {perf_counter() - start:.1f} s ({origin})")
+        if listener.count or tell_cached:
+            say(f"kernels ready after {perf_counter() - start:.1f} s ({origin})")
         _DONE.append("all")
 
 

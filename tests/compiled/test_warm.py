@@ -20,6 +20,7 @@ from solo_server.pipeline import Decoded, Pipeline
 from solo_server.types import Query
 from solo_server.warm import warm_kernels
 
+ASTRONAUT = str(Path(__file__).parents[1] / "pictures" / "astronaut.jpg")
 MODULES = ("winograd", "short", "layout", "soft", "cells", "encode", "measure")
 
 
@@ -56,7 +57,15 @@ def test_warming_twice_says_nothing() -> None:
 
 
 def _warm(**environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "solo_models.cli", "warm"]
+    return _solo("warm", **environment)
+
+
+def _segment(**environment: str) -> subprocess.CompletedProcess[str]:
+    return _solo("segment", ASTRONAUT, **environment)
+
+
+def _solo(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "solo_models.cli", *words]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=300, check=True, env={**os.environ, **environment}
     )
@@ -64,9 +73,10 @@ def _warm(**environment: str) -> subprocess.CompletedProcess[str]:
 
 def test_compiled_kernels_are_kept_and_read_back_from_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     cache = tmp_path / "kernels"
-    first = _warm(NUMBA_CACHE_DIR=str(cache))
-    assert "compiling kernels" in first.stderr
-    assert first.stderr.splitlines()[-1].endswith("(compiled)")
+    said = _segment(NUMBA_CACHE_DIR=str(cache)).stderr.splitlines()
+    assert said[0].startswith("solo segment: compiling kernels")
+    assert said[1].endswith("(compiled)")
+    assert _segment(NUMBA_CACHE_DIR=str(cache)).stderr == ""
     assert _warm(NUMBA_CACHE_DIR=str(cache)).stderr.splitlines()[-1].endswith("(from the cache)")
     script = f"""
 import tempfile

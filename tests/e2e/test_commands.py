@@ -32,6 +32,15 @@ def _solo(*arguments: object, **environment: str) -> subprocess.CompletedProcess
     )
 
 
+def _unread(*arguments: object) -> subprocess.CompletedProcess[bytes]:
+    """As `solo ... | head` once head has seen enough; here it has gone before the first line."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as output:
+        command = [*SOLO, *map(str, arguments)]
+        return subprocess.run(command, stdout=output, stderr=subprocess.PIPE, env=_environment({}), check=False)
+
+
 def _environment(extra: dict[str, str]) -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith("SOLO_")} | extra
 
@@ -104,6 +113,23 @@ def test_help_names_every_command_without_heavy_imports() -> None:
 
 def test_unknown_commands_are_refused() -> None:
     _check_refused(_solo("fly"), "unknown command 'fly'")
+
+
+@pytest.mark.parametrize(
+    "words", [["inspect", demo_bundle()], ["--help"], ["export", "--help"], ["bench", "pipeline", "--help"]]
+)
+def test_a_reader_that_goes_away_ends_a_command_quietly(words: list[object]) -> None:
+    done = _unread(*words)
+    assert done.stderr == b""
+    assert done.returncode in (0, 141)  # argparse passes over what it cannot print
+
+
+def test_a_measurement_is_kept_when_nobody_reads_its_table(tmp_path: Path) -> None:
+    words = ["bench", "pipeline", PICTURES / "astronaut.jpg", "--runs", 1, "--repeats", 1, "-o", tmp_path / "kept.json"]
+    done = _unread(*words)
+    assert done.returncode == 141
+    assert b"Traceback" not in done.stderr
+    assert json.loads((tmp_path / "kept.json").read_text())["contenders"][0]["figures"]["samples"] == 1
 
 
 def test_the_server_never_loads_torch() -> None:
@@ -190,7 +216,7 @@ def test_openvino_answers_as_onnx_runtime_does(solo_bundle: Path) -> None:
         model = httpx.get(f"{url}/model").json()
         there = httpx.post(f"{url}/segment", content=image.read_bytes(), timeout=60).json()["instances"]
     assert model["engine"].startswith("openvino ")
-    assert model["engine"].endswith(" cpu, fp32")
+    assert model["engine"].endswith(" cpu, fp32, compiled head")
     assert model["engine_reason"] == "asked for"
     assert len(wanted) > 0
     for found in (here, there):

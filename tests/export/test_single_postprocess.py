@@ -14,7 +14,9 @@ from solo_export.graph import GraphBuilder
 from solo_export.single import single_file_model
 from solo_models.bundle import Kernels, kernel_shapes
 from solo_models.spec import ModelSpec, PreprocessSpec
+from solo_server.compiled.pool import Pool
 from solo_server.postprocess.cpu import CpuPostprocessor
+from solo_server.stopwatch import Stopwatch
 from solo_server.types import Geometry, Instance, Query
 
 PADDED_HW = (64, 96)
@@ -42,11 +44,11 @@ class Made:
     kernels: Kernels
     tower_hw: tuple[int, int] | None = None
 
-    def mask_features(self, level: int) -> Sequence[NDArray[np.float32]]:
-        return [self.features[level]] * (2 if self.spec.variant == "decoupled" else 1)
+    def mask_features(self, levels: Sequence[int]) -> Sequence[Sequence[NDArray[np.float32]]]:
+        return [[self.features[level]] * (2 if self.spec.variant == "decoupled" else 1) for level in levels]
 
     def on_server(self, geometry: Geometry) -> tuple[Instance, ...]:
-        return CpuPostprocessor(self.spec, self.kernels).run(self, geometry, Query())
+        return CpuPostprocessor(self.spec, self.kernels, Pool(1)).run(self, geometry, Query(), Stopwatch())
 
     def in_one_file(self, geometry: Geometry) -> Answer:
         model = single_file_model(self.spec, self._categories(), self._masks(), self.kernels, {})
@@ -68,7 +70,7 @@ class Made:
         tower = g.input("level", TensorProto.FLOAT, ("batch", self.spec.fpn_channels, "height", "width"))
         if self.tower_hw:
             tower = g.op("Reshape", tower, g.constant([1, self.spec.fpn_channels, *self.tower_hw]))
-        for i in range(len(self.mask_features(0))):
+        for i in range(2 if self.spec.variant == "decoupled" else 1):
             g.output(tower, f"mask_features_{i}", ("batch", self.spec.head_channels, "height", "width"))
         return g.model()
 

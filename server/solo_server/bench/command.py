@@ -33,6 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
             if target is not None:
                 check_writable(target)
         status: int = _verb(arguments.verb).run(arguments)
+    except BrokenPipeError:
+        raise  # whoever read the table has gone: no failure of the measurement
     except (OSError, BundleError, BenchError) as problem:
         say(problem)
         return 2

@@ -25,11 +25,13 @@ class Outcome:
 
 def finish(outcome: Outcome, arguments: argparse.Namespace) -> int:
     """Exit status 0, 3 where something broke on the way, 130 after Ctrl-C."""
-    print(outcome.text)
-    if arguments.output:
-        write_document(arguments.output, outcome.content)
-    if arguments.html:
-        write_whole(arguments.html, page([outcome.content]))
+    try:
+        print(outcome.text, flush=True)
+    finally:  # kept even where nobody reads the table any more
+        if arguments.output:
+            write_document(arguments.output, outcome.content)
+        if arguments.html:
+            write_whole(arguments.html, page([outcome.content]))
     if outcome.ended_early is None:
         return 0
     say(f"ended early: {outcome.ended_early}")

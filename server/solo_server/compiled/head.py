@@ -26,6 +26,10 @@ from solo_server.types import Float32
 Weights = Mapping[str, NDArray[np.generic]]
 
 
+class HeadNotCompilable(BundleError):
+    """The graphs hold the head's weights under other names, or in another form, than our exporter writes."""
+
+
 def is_compilable(spec: ModelSpec) -> bool:
     """Whether the kernels can run this head: no deformable towers, channels in eights."""
     return not spec.deformable_towers and spec.head_channels % 8 == 0
@@ -167,4 +171,4 @@ def _float32(weights: Weights, name: str) -> Float32:
         steps = weights[f"{name}.scale"].astype(np.float32)
         whole = weights[f"{name}.quantised"].astype(np.float32)
         return whole * steps.reshape(-1, *[1] * (whole.ndim - 1))
-    raise BundleError(f"the head cannot be compiled: its graphs hold no {name}")
+    raise HeadNotCompilable(f"the head cannot be compiled: its graphs hold no {name}")

@@ -3,11 +3,11 @@
 `auto` measures nothing and never gives up exactness:
 
     bf16 asked for                        openvino, the only one that has it on a CPU
-    int8 bundle, openvino installed       openvino: less time a picture (benchmarks/results/engines_*.json)
+    int8 bundle, openvino installed       openvino: less time a picture (docs/engines.md)
     everything else                       onnxruntime
 
 The head runs on compiled kernels, whichever the engine; as a graph in bf16, in int8 on a processor that multiplies and adds INT8
-in one instruction (VNNI), and where it cannot be compiled (deformable towers).
+in one instruction (VNNI), and where it cannot be compiled (deformable towers, weights under other names).
 """
 
 from __future__ import annotations

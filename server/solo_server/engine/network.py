@@ -1,12 +1,14 @@
 """A bundle's network on a runtime, in one of two ways.
 
 `CompiledEngine` runs the backbone and the neck in the runtime and all towers of the head on our own kernels, which need about a
-third of the products. `GraphEngine` runs the bundle's graphs as they are: for networks with deformable towers, where a processor
-is quicker in INT8, and wherever the graphs themselves are to be judged.
+third of the products. `GraphEngine` runs the bundle's graphs as they are: for networks with deformable towers, graphs whose
+weights another exporter or quantiser has renamed, where a processor is quicker in INT8, and wherever the graphs themselves are to
+be judged.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,12 +17,13 @@ from solo_models.bundle import CATEGORIES, MASKS, Bundle, BundleError
 from solo_models.onnx_ends import DamagedGraph
 from solo_models.onnx_weights import keep_outputs
 
-from solo_server.compiled.head import CompiledHead, is_compilable
+from solo_server.compiled.head import CompiledHead, HeadNotCompilable, is_compilable
 from solo_server.compiled.pool import Pool
 from solo_server.engine.base import Engine, Runtime
 from solo_server.memory import return_unused
 from solo_server.types import Float32, Int64, UInt8
 
+LOG = logging.getLogger("solo_server")
 HeadChoice = Literal["auto", "compiled", "graph"]
 Features = Sequence[Sequence[Float32]]
 
@@ -87,4 +90,10 @@ def open_network(bundle: Bundle, runtime: Runtime, pool: Pool, head: HeadChoice 
         raise BundleError(f"{bundle.name}: the head of this network cannot be compiled; its graphs can be run")
     if head == "graph" or not is_compilable(bundle.spec):
         return GraphEngine(bundle, runtime)
-    return CompiledEngine(bundle, runtime, pool)
+    try:
+        return CompiledEngine(bundle, runtime, pool)
+    except HeadNotCompilable as problem:
+        if head == "compiled":
+            raise
+        LOG.warning("%s: %s; the graphs are run as they are", bundle.name, problem)
+        return GraphEngine(bundle, runtime)
