@@ -200,7 +200,12 @@ def demo(results: Results) -> Lines:
 def parity(results: Results) -> Lines:
     """For the README: agreement with stock mmdet."""
     yield from head("", "instances matched one to one", "lowest mask IoU", "largest score difference")
-    for name, file in (("SOLO R50", "parity_solo_r50"), ("Decoupled SOLO R50", "parity_decoupled_solo_r50")):
+    files = {
+        "SOLO R50": "parity_solo_r50",
+        "Decoupled SOLO R50": "parity_decoupled_solo_r50",
+        "Decoupled SOLO Light R50": "parity_decoupled_solo_light_r50",
+    }
+    for name, file in files.items():
         found = results.read(file)
         yield row(
             name,
