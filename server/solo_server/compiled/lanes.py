@@ -34,7 +34,8 @@ class _LanesModel(models.PrimitiveModel):
         super().__init__(manager, kind, _FLOATS)
 
 
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any, lanes: Any) -> Any:
+def pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any, lanes: Any) -> Any:
+    """While code is generated: where `array[index]` lies, as a pointer to `lanes`."""
     data = context.make_array(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), lanes.as_pointer())
 
@@ -44,8 +45,8 @@ def load(typing_context, array, index):
     """`array[index : index + 8]` of a flat float32 array."""
 
     def generate(context, builder, signature, arguments):
-        pointer = _pointer(context, builder, signature.args[0], *arguments, _FLOATS)
-        return builder.load(pointer, align=4, typ=_FLOATS)
+        place = pointer(context, builder, signature.args[0], *arguments, _FLOATS)
+        return builder.load(place, align=4, typ=_FLOATS)
 
     return LANES(array, types.intp), generate
 
@@ -56,7 +57,7 @@ def store(typing_context, array, index, value):
 
     def generate(context, builder, signature, arguments):
         array, index, value = arguments
-        builder.store(value, _pointer(context, builder, signature.args[0], array, index, _FLOATS), align=4)
+        builder.store(value, pointer(context, builder, signature.args[0], array, index, _FLOATS), align=4)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, LANES), generate
@@ -68,9 +69,9 @@ def accumulate(typing_context, array, index, value):
 
     def generate(context, builder, signature, arguments):
         array, index, value = arguments
-        pointer = _pointer(context, builder, signature.args[0], array, index, _DOUBLES)
-        before = builder.load(pointer, align=8, typ=_DOUBLES)
-        builder.store(builder.fadd(before, builder.fpext(value, _DOUBLES)), pointer, align=8)
+        place = pointer(context, builder, signature.args[0], array, index, _DOUBLES)
+        before = builder.load(place, align=8, typ=_DOUBLES)
+        builder.store(builder.fadd(before, builder.fpext(value, _DOUBLES)), place, align=8)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, LANES), generate

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic, models, register_model
 
-from solo_server.compiled.lanes import LANES, WIDTH
+from solo_server.compiled.lanes import LANES, WIDTH, pointer
 
 _INT16, _INT32 = ir.IntType(16), ir.IntType(32)
 _WORDS, _WHOLES = ir.VectorType(_INT16, 2 * WIDTH), ir.VectorType(_INT32, WIDTH)
@@ -44,18 +44,13 @@ class _WholesModel(models.PrimitiveModel):
         super().__init__(manager, kind, _WHOLES)
 
 
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any, lanes: Any) -> Any:
-    data = context.make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index]), lanes.as_pointer())
-
-
 @intrinsic
 def load_pairs(typing_context, array, index):
     """`array[index : index + 16]` of a flat int16 array."""
 
     def generate(context, builder, signature, arguments):
-        pointer = _pointer(context, builder, signature.args[0], *arguments, _WORDS)
-        return builder.load(pointer, align=2, typ=_WORDS)
+        place = pointer(context, builder, signature.args[0], *arguments, _WORDS)
+        return builder.load(place, align=2, typ=_WORDS)
 
     return PAIRS(array, types.intp), generate
 
@@ -65,8 +60,8 @@ def broadcast_pair(typing_context, array, index):
     """`array[index : index + 2]` of a flat int16 array, in all eight pairs."""
 
     def generate(context, builder, signature, arguments):
-        pointer = _pointer(context, builder, signature.args[0], *arguments, _INT32)
-        pair = builder.load(pointer, align=2, typ=_INT32)
+        place = pointer(context, builder, signature.args[0], *arguments, _INT32)
+        pair = builder.load(place, align=2, typ=_INT32)
         one = builder.insert_element(ir.Constant(_WHOLES, ir.Undefined), pair, _INT32(0))
         zeros = ir.Constant(ir.VectorType(_INT32, WIDTH), [0] * WIDTH)
         return builder.bitcast(builder.shuffle_vector(one, ir.Constant(_WHOLES, ir.Undefined), zeros), _WORDS)
@@ -120,7 +115,7 @@ def store_wholes(typing_context, array, index, value):
 
     def generate(context, builder, signature, arguments):
         array, index, value = arguments
-        builder.store(value, _pointer(context, builder, signature.args[0], array, index, _WHOLES), align=4)
+        builder.store(value, pointer(context, builder, signature.args[0], array, index, _WHOLES), align=4)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, WHOLES), generate
@@ -131,8 +126,8 @@ def load_as_floats(typing_context, array, index):
     """`array[index : index + 8]` of a flat int32 array as float32."""
 
     def generate(context, builder, signature, arguments):
-        pointer = _pointer(context, builder, signature.args[0], *arguments, _WHOLES)
-        return builder.sitofp(builder.load(pointer, align=4, typ=_WHOLES), _FLOATS)
+        place = pointer(context, builder, signature.args[0], *arguments, _WHOLES)
+        return builder.sitofp(builder.load(place, align=4, typ=_WHOLES), _FLOATS)
 
     return LANES(array, types.intp), generate
 
@@ -145,8 +140,8 @@ def store_rounded(typing_context, array, index, value):
         array, index, value = arguments
         magic = ir.Constant(_FLOATS, [12582912.0] * WIDTH)  # rounds to a whole number
         whole = builder.fptosi(builder.fsub(builder.fadd(value, magic), magic), _WHOLES)
-        pointer = _pointer(context, builder, signature.args[0], array, index, _HALVES)
-        builder.store(builder.trunc(whole, _HALVES), pointer, align=2)
+        place = pointer(context, builder, signature.args[0], array, index, _HALVES)
+        builder.store(builder.trunc(whole, _HALVES), place, align=2)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, LANES), generate
