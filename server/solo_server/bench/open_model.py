@@ -46,11 +46,6 @@ class Model:
         """The inverse of `to_order`, in the worker."""
         return cls(Path(order["bundle"]), order["engine"], order["precision"])
 
-    @property
-    def asked(self) -> str:
-        """Engine and precision where they were asked for, for the contender's name."""
-        return " ".join(word for word in (self.engine, self.precision) if word)
-
     def to_order(self) -> Order:
         """JSON-ready form."""
         return {"bundle": str(self.bundle), "engine": self.engine, "precision": self.precision}

@@ -41,7 +41,7 @@ def hello_of(model: Model, pipeline: Pipeline) -> Hello:
         "backbone": bundle.spec.backbone,
         "size": [bundle.spec.preprocess.long_side, bundle.spec.preprocess.short_side],
     }
-    name = f"{bundle.name} {model.asked or bundle.precision}"
+    name = " ".join([bundle.name, model.precision or bundle.precision, *([model.engine] if model.engine else [])])
     return Hello(name, pipeline.engine.description, installed_versions(), details)
 
 
