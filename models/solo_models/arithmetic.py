@@ -10,23 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from solo_models.spec import ModelSpec
+from solo_models.spec import LITE0_STAGES, RESNET_BLOCKS, ModelSpec
 
-RESNET_BLOCKS = {
-    "resnet18": (2, 2, 2, 2),
-    "resnet34": (3, 4, 6, 3),
-    "resnet50": (3, 4, 6, 3),
-    "resnet101": (3, 4, 23, 3),
-}
-LITE0_STAGES = (  # blocks, kernel, stride, expansion, output channels; as `solo_models.backbone`, which needs torch
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
-)
 OFFSET_CHANNELS = 18  # of a deformable 3x3 convolution
 TOWER_INPUTS = {"solo": (2,), "decoupled": (1, 1), "decoupled_light": (2,)}  # coordinate channels of each mask tower
 

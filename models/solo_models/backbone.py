@@ -15,23 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from solo_models.deformable import DeformableConv
-from solo_models.spec import Backbone
+from solo_models.spec import LITE0_STAGES, RESNET_BLOCKS, Backbone
 
-RESNET_BLOCKS = {
-    "resnet18": (2, 2, 2, 2),
-    "resnet34": (3, 4, 6, 3),
-    "resnet50": (3, 4, 6, 3),
-    "resnet101": (3, 4, 23, 3),
-}
-LITE0_STAGES = (  # blocks, kernel, stride, expansion, output channels
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
-)
 LITE0_FEATURE_STAGES = (1, 2, 4, 6)  # the last stage at each stride 4, 8, 16, 32
 
 

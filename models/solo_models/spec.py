@@ -7,6 +7,7 @@ Defaults are those of the paper and of both published implementations (SOLO: arX
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
+from itertools import accumulate
 from typing import Any, Literal, get_args, get_type_hints
 
 Variant = Literal["solo", "decoupled", "decoupled_light"]
@@ -18,6 +19,21 @@ STANDARD_GRIDS = (40, 36, 24, 16, 12)
 STANDARD_FPN_STRIDES = (4, 8, 16, 32, 64)
 STANDARD_STRIDES = (8, 8, 16, 32, 32)
 BACKBONE_STRIDES = (4, 8, 16, 32)
+RESNET_BLOCKS = {
+    "resnet18": (2, 2, 2, 2),
+    "resnet34": (3, 4, 6, 3),
+    "resnet50": (3, 4, 6, 3),
+    "resnet101": (3, 4, 23, 3),
+}
+LITE0_STAGES = (  # blocks, kernel, stride, expansion, output channels
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
 DEFORMABLE_FIELDS = ("deformable_stages", "deformable_towers")  # may be absent: older bundles do not have them
 
 
@@ -158,6 +174,11 @@ class ModelSpec:
     def num_cells(self) -> int:
         """Grid cells of all levels, 3872 for the published networks."""
         return sum(grid * grid for grid in self.grids)
+
+    @property
+    def first_cells(self) -> tuple[int, ...]:
+        """Where each level's cells begin among all cells, and at last their number."""
+        return tuple(accumulate((grid * grid for grid in self.grids), initial=0))
 
     @property
     def is_decoupled(self) -> bool:

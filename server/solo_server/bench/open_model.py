@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,6 @@ from solo_server.bench.protocol import Order
 from solo_server.engine.base import ENGINES, PRECISIONS
 
 if TYPE_CHECKING:  # these load a runtime, which the parent process has no use for
-    from solo_server.engine.base import PictureOutput
     from solo_server.pipeline import Pipeline
 
 
@@ -61,11 +59,6 @@ def open_pipeline(model: Model, threads: int) -> Pipeline:
     from solo_server.pipeline import Pipeline
 
     return Pipeline.open(model.bundle, threads=threads, engine=model.engine or "auto", precision=model.precision)
-
-
-def run_towers(output: PictureOutput, levels: Sequence[int]) -> None:
-    """Run the mask towers of some levels of one picture."""
-    output.mask_features(levels)
 
 
 def serve_arguments(model: Model, threads: int) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 from solo_server.compiled.kernel import kernel
 from solo_server.compiled.lanes import WIDTH, load, sigmoid, store
 from solo_server.compiled.measure import binarise
-from solo_server.compiled.soft import KEEP, TAKE, bounds, double_line, doubled_sigmoid, product, resized
+from solo_server.compiled.soft import KEEP, SPARE, TAKE, bounds, double_line, doubled_sigmoid, product, resized
 
 
 @kernel
@@ -33,8 +33,8 @@ def measure_logits(logits, shape, level, rows, columns, threshold, bits, areas, 
     bits: `(n, H, row bytes) uint8`, zeros; areas: `(n,) int64`; totals: `(n,) float32`; boxes: `(n, 4) int64`; all are filled.
     """
     height, width, doubled_step, soft_step = shape
-    doubled = np.zeros((2 * height + 2) * doubled_step, np.float32)
-    soft = np.zeros((len(rows[0]) + 2) * soft_step, np.float32)
+    doubled = np.zeros((2 * height + SPARE) * doubled_step, np.float32)
+    soft = np.zeros((len(rows[0]) + SPARE) * soft_step, np.float32)
     scratch, box = np.zeros(5 * width + 64, np.float32), np.zeros((2, 4), np.int64)
     flat = logits.ravel()
     for i in range(len(logits)):
@@ -66,7 +66,7 @@ def axis_maps(taps, bias, shape, rows, columns, threshold, maps, boxes):
     where they exceed the threshold.
     """
     height, width, doubled_step, soft_step = shape
-    doubled = np.zeros((2 * height + 2) * doubled_step, np.float32)
+    doubled = np.zeros((2 * height + SPARE) * doubled_step, np.float32)
     across = np.zeros((3, height, 2 * width + WIDTH), np.float32)
     scratch, box, whole = np.zeros(5 * width + 64, np.float32), np.zeros(4, np.int64), np.zeros(4, np.int64)
     same = len(rows[0]) == 2 * height and len(columns[0]) == 2 * width

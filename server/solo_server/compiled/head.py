@@ -61,7 +61,6 @@ class CompiledHead:
             Tower(_mask_layers(masks, f"mask_tower_{i}", bundle.spec, i if count == 2 else None), groups, pool, kind)
             for i in range(count)
         ]
-        self._channels = -(-(bundle.spec.fpn_channels + 2) // 8) * 8
 
     def scores(self, levels: Sequence[Float32]) -> Float32:
         """Level features `(channels, h, w)` of one picture to category scores after points-NMS, `(cells, C)`."""
@@ -72,7 +71,7 @@ class CompiledHead:
         ones = np.ones((len(sizes), towers.channels), np.float32)
         logits, _, _ = self._last.run(towers, Affine(ones, np.zeros_like(ones), LOWEST))
         scores = np.empty((self._spec.num_cells, self._spec.num_classes), np.float32)
-        first = np.cumsum([0, *(grid * grid for grid in self._spec.grids)])
+        first = self._spec.first_cells
         self._pool.map(
             lambda i: points_nms(logits.level(i), self._bias, scores[first[i] : first[i + 1]]), range(len(sizes))
         )
@@ -84,7 +83,7 @@ class CompiledHead:
         if not levels:
             return []
         sizes = tuple((int(level.shape[1]), int(level.shape[2])) for level in levels)
-        maps = self._framed(levels, sizes, self._channels)
+        maps = self._framed(levels, sizes, self._spec.fpn_channels + 2)
         _add_coordinates(maps, self._spec.fpn_channels)
         outputs = [tower.run(maps) for tower in self._mask_towers]
         return [[output.level(i).transpose(2, 0, 1) for output in outputs] for i in range(len(levels))]

@@ -27,7 +27,6 @@ class CpuPostprocessor:
 
     def __init__(self, spec: ModelSpec, kernels: Kernels, pool: Pool) -> None:
         self._spec, self._kernels, self._pool = spec, kernels, pool
-        self._first_cells = np.cumsum([0, *(grid * grid for grid in spec.grids)])
 
     def run(self, output: PictureOutput, geometry: Geometry, query: Query, watch: Stopwatch) -> tuple[Instance, ...]:
         """Instances best first; none found gives an empty tuple. Stages: towers, masks (candidates included), nms, encode."""
@@ -76,7 +75,7 @@ class CpuPostprocessor:
         )
 
     def _level_of(self, cells: Int64) -> Int64:
-        return np.searchsorted(self._first_cells, cells, side="right") - 1
+        return np.searchsorted(self._spec.first_cells, cells, side="right") - 1
 
     def _settings(self, query: Query) -> PostprocessSpec:
         changes = {

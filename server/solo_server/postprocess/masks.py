@@ -86,7 +86,6 @@ class CellMasks:
         self._threshold, self._level = np.float32(threshold), _logit(threshold)
         self._step = padded_width(mask_hw[1])
         self._axes: dict[tuple[int, str], _AxisMaps] = {}
-        self._first_cells = np.cumsum([0, *(grid * grid for grid in self._spec.grids)])
 
     def measure(self, cells: Int64) -> Measures:
         """Bits, areas and maskness of `(n,)` cells in rising order; n = 0 gives empty arrays."""
@@ -122,12 +121,12 @@ class CellMasks:
 
     def _pieces(self, cells: Int64) -> list[_Piece]:
         """Cells by level, in pieces that keep all cores busy and memory bounded."""
-        pieces, edges = [], np.searchsorted(cells, self._first_cells)
+        pieces, edges = [], np.searchsorted(cells, self._spec.first_cells)
         size = min(CELLS_AT_ONCE, max(4, -(-len(cells) // (2 * self._pool.threads))))
         for level, (start, end) in enumerate(pairwise(edges.tolist())):
             for first in range(start, end, size):
                 last = min(end, first + size)
-                pieces.append(_Piece(level, first, last, cells[first:last] - self._first_cells[level]))
+                pieces.append(_Piece(level, first, last, cells[first:last] - self._spec.first_cells[level]))
         return pieces
 
     def _plan(self, level: int) -> _LevelPlan:

@@ -14,7 +14,7 @@ import numpy as np
 from solo_models import arithmetic
 from solo_models.bundle import BundleError
 
-from solo_server.bench.open_model import Model, open_pipeline, run_towers
+from solo_server.bench.open_model import Model, open_pipeline
 from solo_server.bench.protocol import Done, Hello, Order, Refused, work
 from solo_server.bench.workers.pipeline import hello_of
 from solo_server.errors import SettingsError
@@ -49,13 +49,13 @@ class EngineWorker:
         outputs = self._pipeline.engine.run(images, image_hw)
         categories = perf_counter()
         for output in outputs:
-            run_towers(output, self._levels)
+            output.mask_features(self._levels)
         end, cpu = perf_counter(), process_time()
         stages = {"categories": categories - start, "towers": end - categories}
         for level in self._levels:
             before = perf_counter()
             for output in outputs:
-                run_towers(output, [level])
+                output.mask_features([level])
             stages[f"tower {level}"] = perf_counter() - before
         return Done({name: s * 1e3 for name, s in stages.items()}, 0, (end - start) * 1e3, process_time() - cpu)
 
