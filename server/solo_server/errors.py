@@ -11,6 +11,9 @@ ServerError
   Overloaded              overloaded              503   queue full; comes with Retry-After
   NotReady                not_ready               503   before the model is warm, and while draining
   EngineFailure           internal                500   the runtime failed; details go to the log
+    DeviceFailure         internal                500   a call to the GPU failed; the next batch may succeed
+      DeviceOutOfMemory   internal                500   no memory left on the GPU
+      DeviceLost          internal                500   the GPU's context is dead: nothing will succeed in this process again
 
 SettingsError             a bad setting stops the start; names the variable
 """
@@ -92,6 +95,18 @@ class EngineFailure(ServerError):
     def __init__(self, reason: str) -> None:
         super().__init__("the model failed on this picture; the log knows more")
         self.args = (reason,)
+
+
+class DeviceFailure(EngineFailure):
+    """A call to the GPU failed. `str()` names the call and the code that it gave."""
+
+
+class DeviceOutOfMemory(DeviceFailure):
+    """There is no memory left on the GPU, or no page-locked memory."""
+
+
+class DeviceLost(DeviceFailure):
+    """The GPU's context is dead (illegal address, ECC error, fallen off the bus): only a new process can go on."""
 
 
 class SettingsError(Exception):
