@@ -107,11 +107,25 @@ class Stream(Protocol):
         """The `cudaStream_t`, for TensorRT and ONNX Runtime."""
         ...
 
-    def upload(self, target: DeviceBuffer, source: PinnedBuffer, size_bytes: int, target_offset: int = 0, source_offset: int = 0) -> None:  # fmt: skip
+    def upload(
+        self,
+        target: DeviceBuffer,
+        source: PinnedBuffer,
+        size_bytes: int,
+        target_offset: int = 0,
+        source_offset: int = 0,
+    ) -> None:
         """Queue a copy from host to device."""
         ...
 
-    def download(self, target: PinnedBuffer, source: DeviceBuffer, size_bytes: int, target_offset: int = 0, source_offset: int = 0) -> None:  # fmt: skip
+    def download(
+        self,
+        target: PinnedBuffer,
+        source: DeviceBuffer,
+        size_bytes: int,
+        target_offset: int = 0,
+        source_offset: int = 0,
+    ) -> None:
         """Queue a copy from device to host."""
         ...
 
@@ -119,7 +133,14 @@ class Stream(Protocol):
         """Queue setting bytes to zero."""
         ...
 
-    def launch(self, kernel: Kernel, grid: Size3, block: Size3, arguments: tuple[ctypes.Structure | ctypes.c_int32, ...], shared_bytes: int = 0) -> None:  # fmt: skip
+    def launch(
+        self,
+        kernel: Kernel,
+        grid: Size3,
+        block: Size3,
+        arguments: tuple[ctypes.Structure | ctypes.c_int32, ...],
+        shared_bytes: int = 0,
+    ) -> None:
         """Queue a kernel; arguments are copied now. A grid with a zero queues nothing."""
         ...
 
