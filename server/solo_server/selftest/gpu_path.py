@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from ctypes import sizeof
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +84,7 @@ class _Reader:
             candidates,
             self._measured(p, counts),
             best,
-            Ranked(best.cells[kept], best.labels[kept], scores),
+            Ranked(_pick(best.cells, kept), _pick(best.labels, kept), scores),
             instances,
         )
 
@@ -151,14 +152,22 @@ class _Reader:
         numbers = self._list("best_candidates", np.int32, p, count, most).astype(np.int64)
         scores = self._list("best_scores", np.float32, p, count, most)
         labels = self._list("best_labels", np.int32, p, count, most).astype(np.int64)
-        return Ranked(candidates.cells[numbers], labels, scores)
+        return Ranked(_pick(candidates.cells, numbers), labels, scores)
 
     def _count(self, name: str, p: int) -> int:
         return int(self.watched.read(name, np.int32, 1, p * 4)[0])
 
-    def _list(self, name: str, kind: type[np.generic], p: int, count: int, room: int) -> NDArray[np.generic]:
+    def _list(self, name: str, kind: type[Any], p: int, count: int, room: int) -> NDArray[Any]:
         """`count` values of the picture's list, each of which has room for `room`."""
         return self.watched.read(name, kind, count, p * room * np.dtype(kind).itemsize)
+
+
+def _pick(values: Int64, numbers: NDArray[Any]) -> Int64:
+    """-1 for numbers that there are not, as `_cut`."""
+    there = (numbers >= 0) & (numbers < len(values))
+    picked = np.full(len(numbers), -1, np.int64)
+    picked[there] = values[numbers[there]]
+    return picked
 
 
 def _cut(values: Int64, length: int) -> Int64:
