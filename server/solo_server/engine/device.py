@@ -90,6 +90,10 @@ class NetworkSlot(Protocol):
         """Queue: `levels` of one group to their `features`. Raises `DeviceFailure`."""
         ...
 
+    def close(self) -> None:
+        """Give back what it has; nothing may be queued any more."""
+        ...
+
 
 class DeviceNetwork(Protocol):
     """A network loaded on a device."""
@@ -110,7 +114,11 @@ class DeviceNetwork(Protocol):
         ...
 
     def open_slot(self, stream: Stream, memory: NetworkMemory) -> NetworkSlot:
-        """One of `slots`."""
+        """One of `slots`. Raises `DeviceFailure`, having given back what it took."""
+        ...
+
+    def close(self) -> None:
+        """Give the network back, after its slots."""
         ...
 
 
