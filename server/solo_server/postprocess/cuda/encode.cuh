@@ -8,13 +8,13 @@
 // A block has SEGMENT columns of one instance, a warp COLUMNS_A_WARP neighbours of these, a lane one of 32 rows at a time.
 // The grid of count_runs and write_runs is (S, E, N), with ENCODE_WARPS * mask_h floats of dynamic shared memory.
 #pragma once
+#include "batch.cuh"
 #include "common.cuh"
 
-#define SEGMENT 32
 #define ENCODE_WARPS 8
 #define COLUMNS_A_WARP (SEGMENT / ENCODE_WARPS)
-#define ENCODE_REACH 2       // a pixel is made of this many neighbours beyond the first, in each direction
-#define ENCODE_MARGIN 2      // the box of pixels above the threshold is widened by it, see compiled/soft.py
+#define ENCODE_REACH 2   // a pixel is made of this many neighbours beyond the first, in each direction
+#define ENCODE_MARGIN 2  // the box of pixels above the threshold is widened by it, see compiled/soft.py
 
 struct Original {  // one instance at original size; outside of rows top..bottom and of columns that touch the box all is 0
     const float* soft;
@@ -27,7 +27,7 @@ struct Original {  // one instance at original size; outside of rows top..bottom
     float threshold;
     int box_left;
     int box_right;
-    int top;
+    int top;     // of the mask, until settle_rows makes them rows of the original
     int bottom;
 };
 
@@ -38,18 +38,15 @@ struct Walked {  // what one warp has found in a column
     int bottom;  // inclusive; below top where there is nothing
 };
 
-static __device__ int instances_of_pass(const Batch& b, int p)
-{
+__device__ __forceinline__ int instances_of_pass(const Batch& b, int p) {
     return max(0, min(b.kept_count[p] - b.first_kept, b.at_once));
 }
 
-static __device__ int segments_of(const Picture& asked)
-{
+__device__ __forceinline__ int segments_of(const Picture& asked) {
     return (asked.original_w + SEGMENT - 1) / SEGMENT;
 }
 
-static __device__ Original original_of(const Batch& b, int p, int e)
-{
+__device__ __forceinline__ Original original_of(const Batch& b, int p, int e) {
     const Picture& asked = b.asked[p];
     size_t best = (size_t)p * b.max_best + b.kept[(size_t)p * b.max_best + b.first_kept + e];
     const int* box = b.boxes + ((size_t)p * b.rows + b.best_rows[best]) * 4;
@@ -70,8 +67,7 @@ static __device__ Original original_of(const Batch& b, int p, int e)
 }
 
 // Rows of the mask become rows of the original: taps rise, so those before and those within are counted, by the whole block.
-static __device__ void settle_rows(Original& o, int* edges)
-{
+__device__ __forceinline__ void settle_rows(Original& o, int* edges) {
     if (threadIdx.x < 2) edges[threadIdx.x] = 0;
     __syncthreads();
     int before = 0, begun = 0;
@@ -87,39 +83,33 @@ static __device__ void settle_rows(Original& o, int* edges)
     o.bottom = edges[1];
 }
 
-static __device__ bool column_touches(const Original& o, int x)
-{
+__device__ __forceinline__ bool column_touches(const Original& o, int x) {
     int first = o.columns[x].first;
     return first + ENCODE_REACH >= o.box_left && first < o.box_right;
 }
 
 // A segment without such a column has no change either, but for the first row after a mask that touches the bottom.
-static __device__ bool segment_touches(const Original& o, int first_column)
-{
+__device__ __forceinline__ bool segment_touches(const Original& o, int first_column) {
     int last = min(first_column + SEGMENT, o.width) - 1, before = max(first_column - 1, 0);
     return o.columns[last].first + ENCODE_REACH >= o.box_left && o.columns[before].first < o.box_right;
 }
 
-static __device__ float blended(const Tap& tap, float a, float b, float c)
-{
+__device__ __forceinline__ float blended(const Tap& tap, float a, float b, float c) {
     return tap.weights[0] * a + tap.weights[1] * b + tap.weights[2] * c;
 }
 
-static __device__ float column_value(const Original& o, const Tap& tap, int y)
-{
+__device__ __forceinline__ float column_value(const Original& o, const Tap& tap, int y) {
     const float* row = o.soft + (size_t)y * o.mask_w;
     int last = o.mask_w - 1;  // taps beyond weigh nothing
     return blended(tap, row[tap.first], row[min(tap.first + 1, last)], row[min(tap.first + 2, last)]);
 }
 
-static __device__ float line_value(const Original& o, const Tap& tap, const float* line)
-{
+__device__ __forceinline__ float line_value(const Original& o, const Tap& tap, const float* line) {
     int last = o.mask_h - 1;
     return blended(tap, line[tap.first], line[min(tap.first + 1, last)], line[min(tap.first + 2, last)]);
 }
 
-static __device__ bool last_of_column(const Original& o, int x)
-{
+__device__ __forceinline__ bool last_of_column(const Original& o, int x) {
     if (o.bottom < o.height || o.bottom <= o.top || !column_touches(o, x)) return false;
     const Tap row = o.rows[o.height - 1], column = o.columns[x];
     int last = o.mask_h - 1;
@@ -130,8 +120,7 @@ static __device__ bool last_of_column(const Original& o, int x)
 }
 
 // One column by one warp, all of whose lanes call it. Changes are numbered from `number` on; those of the window are written.
-static __device__ Walked walk_column(const Original& o, int x, float* line, const Batch& b, unsigned number, bool write)
-{
+__device__ __forceinline__ Walked walk_column(const Original& o, int x, float* line, const Batch& b, unsigned number, bool write) {
     int lane = threadIdx.x & 31;
     Walked found = {0, 0, o.height, -1};
     bool touches = column_touches(o, x) && o.top < o.bottom;
@@ -147,7 +136,7 @@ static __device__ Walked walk_column(const Original& o, int x, float* line, cons
     for (int base = begin; base < end; base += 32) {
         int y = base + lane;
         bool above = touches && y >= o.top && y < o.bottom && line_value(o, o.rows[y], line) > o.threshold;
-        unsigned bits = __ballot_sync(0xffffffffu, above);
+        unsigned bits = __ballot_sync(ALL_LANES, above);
         unsigned changes = bits ^ (bits << 1 | previous);
         previous = bits >> 31;
         if (o.height - base < 32) changes &= (1u << (o.height - base)) - 1;
@@ -166,8 +155,7 @@ static __device__ Walked walk_column(const Original& o, int x, float* line, cons
     return found;
 }
 
-static __device__ void note_column(const Original& o, int x, const Walked& walked, unsigned* area, int* extent)
-{
+__device__ __forceinline__ void note_column(const Original& o, int x, const Walked& walked, unsigned* area, int* extent) {
     atomicAdd(area, walked.area);
     atomicMax(&extent[0], o.width - x);
     atomicMax(&extent[1], o.height - walked.top);
@@ -175,8 +163,7 @@ static __device__ void note_column(const Original& o, int x, const Walked& walke
     atomicMax(&extent[3], walked.bottom + 1);
 }
 
-static __device__ void add_to_found(Found* found, unsigned area, const int* extent)
-{
+__device__ __forceinline__ void add_to_found(Found* found, unsigned area, const int* extent) {
     atomicAdd(&found->area, area);
     atomicMax(&found->left, extent[0]);
     atomicMax(&found->top, extent[1]);
@@ -185,9 +172,8 @@ static __device__ void add_to_found(Found* found, unsigned area, const int* exte
 }
 
 // Adds to `found`, which the host has cleared: distances from the far ends, so that 0 stands for nothing; scan_runs turns them.
-extern "C" __global__ void count_runs(const Batch b)
-{
-    DYNAMIC_SHARED(float, lines);
+extern "C" __global__ void count_runs(const Batch b) {
+    SHARED_DYNAMIC(float, lines);
     __shared__ int edges[2], extent[4];
     __shared__ unsigned changes, area;
     int p = blockIdx.z, e = blockIdx.y, first_column = blockIdx.x * SEGMENT, warp = threadIdx.x / 32;
@@ -216,19 +202,7 @@ extern "C" __global__ void count_runs(const Batch b)
     if (area > 0) add_to_found(b.found + instance, area, extent);
 }
 
-// Sum of a lane's value over the lanes up to and with it.
-static __device__ unsigned warp_running_sum(unsigned value)
-{
-    int lane = threadIdx.x & 31;
-    for (int step = 1; step < 32; step *= 2) {
-        unsigned before = __shfl_up_sync(0xffffffffu, value, step);
-        if (lane >= step) value += before;
-    }
-    return value;
-}
-
-static __device__ void complete_found(const Batch& b, int p, int e, unsigned runs)
-{
+__device__ __forceinline__ void complete_found(const Batch& b, int p, int e, unsigned runs) {
     Found* found = b.found + (size_t)p * b.at_once + e;
     size_t place = (size_t)p * b.max_best + b.first_kept + e;
     found->label = b.best_labels[(size_t)p * b.max_best + b.kept[place]];
@@ -240,47 +214,41 @@ static __device__ void complete_found(const Batch& b, int p, int e, unsigned run
     found->runs = runs;
 }
 
+// Lengths of an instance's segments become the numbers of their first positions. By one warp.
+__device__ __forceinline__ void number_segments(unsigned* segments, int count, int begin) {
+    int lane = threadIdx.x & 31;
+    for (int base = 0; base < count; base += 32) {
+        bool there = base + lane < count;
+        int runs = there ? segments[base + lane] : 0, upto = warp_scan(runs);
+        if (there) segments[base + lane] = begin + upto - runs;
+        begin += __shfl_sync(ALL_LANES, upto, 31);
+    }
+}
+
 // Where each instance's positions begin: grid (1), block 1024. Three phases, the instances' sums pass through `found`.
-extern "C" __global__ void scan_runs(const Batch b)
-{
-    __shared__ unsigned sums[32];
+extern "C" __global__ void scan_runs(const Batch b) {
     int lane = threadIdx.x & 31, warp = threadIdx.x / 32, warps = blockDim.x / 32, all = b.pictures * b.at_once;
     for (int instance = warp; instance < all; instance += warps) {
         int p = instance / b.at_once, e = instance % b.at_once;
         if (e >= instances_of_pass(b, p)) continue;
-        unsigned runs = 0;
+        int runs = 0;
         for (int s = lane; s < segments_of(b.asked[p]); s += 32) runs += b.segment_runs[(size_t)instance * b.segments + s];
-        runs = __shfl_sync(0xffffffffu, warp_running_sum(runs), 31);
+        runs = warp_sum(runs);
         if (lane == 0) complete_found(b, p, e, runs);
     }
     __syncthreads();
-    unsigned before = 0;
-    for (int base = 0; base < all; base += blockDim.x) {
+    int begin = 0, runs_of_all = 0;
+    for (int base = 0; base < all; base += blockDim.x, begin += runs_of_all) {
         int instance = base + threadIdx.x;
         bool there = instance < all && instance % b.at_once < instances_of_pass(b, instance / b.at_once);
-        unsigned runs = there ? b.found[instance].runs : 0, sum = warp_running_sum(runs);
-        if (lane == 31) sums[warp] = sum;
-        __syncthreads();
-        if (warp == 0) {
-            unsigned running = warp_running_sum(lane < warps ? sums[lane] : 0);
-            __syncwarp();
-            sums[lane] = running;
-        }
-        __syncthreads();
-        if (there) b.found[instance].first_run = before + (warp > 0 ? sums[warp - 1] : 0) + sum - runs;
-        before += sums[warps - 1];
-        __syncthreads();
+        int before = block_scan(there ? b.found[instance].runs : 0, runs_of_all);
+        if (there) b.found[instance].first_run = begin + before;
     }
+    __syncthreads();
     for (int instance = warp; instance < all; instance += warps) {
         int p = instance / b.at_once;
-        if (instance % b.at_once >= instances_of_pass(b, p)) continue;
-        unsigned begin = b.found[instance].first_run, *places = b.segment_runs + (size_t)instance * b.segments;
-        for (int base = 0; base < segments_of(b.asked[p]); base += 32) {
-            bool there = base + lane < segments_of(b.asked[p]);
-            unsigned runs = there ? places[base + lane] : 0, sum = warp_running_sum(runs);
-            if (there) places[base + lane] = begin + sum - runs;
-            begin += __shfl_sync(0xffffffffu, sum, 31);
-        }
+        if (instance % b.at_once < instances_of_pass(b, p))
+            number_segments(b.segment_runs + (size_t)instance * b.segments, segments_of(b.asked[p]), b.found[instance].first_run);
     }
     for (int p = threadIdx.x; p < b.pictures; p += blockDim.x) {
         int instances = instances_of_pass(b, p);
@@ -292,9 +260,8 @@ extern "C" __global__ void scan_runs(const Batch b)
 }
 
 // Walks twice: how many changes each column has, then with the number of its first one.
-extern "C" __global__ void write_runs(const Batch b)
-{
-    DYNAMIC_SHARED(float, lines);
+extern "C" __global__ void write_runs(const Batch b) {
+    SHARED_DYNAMIC(float, lines);
     __shared__ int edges[2];
     __shared__ unsigned column_changes[SEGMENT];
     int p = blockIdx.z, e = blockIdx.y, s = blockIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x / 32;
