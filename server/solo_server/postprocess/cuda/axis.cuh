@@ -22,13 +22,15 @@ struct ProductRows {  // what the rows of a block's tile are; null where there i
     float bias[PRODUCT_TILE];
 };
 
-__device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 // The farther of the two pixels that pixel `at` of a doubled line is made of; the nearer is `at / 2`.
-__device__ inline int farther(int at, int length) { return at % 2 == 0 ? max(at / 2 - 1, 0) : min(at / 2 + 1, length - 1); }
+__device__ __forceinline__ int farther(int at, int length) {
+    return at % 2 == 0 ? max(at / 2 - 1, 0) : min(at / 2 + 1, length - 1);
+}
 
 // One step of channels: weights transposed, features as they are, zeros beyond every edge. Both are read along their rows.
-__device__ inline void load_step(const ProductRows& rows, const float* features, int channels, int pixels, int first,
+__device__ __forceinline__ void load_step(const ProductRows& rows, const float* features, int channels, int pixels, int first,
                                  float weights[][PRODUCT_PITCH], float values[][PRODUCT_TILE]) {
     const int k = threadIdx.x % PRODUCT_STEP, x = threadIdx.x % PRODUCT_TILE;
     const int pixel = blockIdx.x * PRODUCT_TILE + x;
@@ -43,9 +45,9 @@ __device__ inline void load_step(const ProductRows& rows, const float* features,
 }
 
 // The block's tile of weights times features plus bias; features: (channels, pixels); the block's pixels begin at 64 blockIdx.x.
-__device__ inline void multiply(const ProductRows& rows, const float* features, int channels, int pixels) {
-    __shared__ alignas(16) float weights[PRODUCT_STEP][PRODUCT_PITCH];
-    __shared__ alignas(16) float values[PRODUCT_STEP][PRODUCT_TILE];
+__device__ __forceinline__ void multiply(const ProductRows& rows, const float* features, int channels, int pixels) {
+    __shared__ __align__(16) float weights[PRODUCT_STEP][PRODUCT_PITCH];
+    __shared__ __align__(16) float values[PRODUCT_STEP][PRODUCT_TILE];
     const int row = threadIdx.x / 16 * 4, column = threadIdx.x % 16 * 4;
     float sums[4][4];
     for (int i = 0; i < 4; i++)
@@ -92,13 +94,13 @@ struct AxisMaps {  // of one level and axis, those in work: places `first .. las
     int last;
 };
 
-__device__ inline AxisMaps axis_maps_in_work(const Batch& b, int p, int level, int axis) {
+__device__ __forceinline__ AxisMaps axis_maps_in_work(const Batch& b, int p, int level, int axis) {
     const int* const begins = b.counts[p].axis_first + 2 * level + axis;
     return {max(begins[0], b.first_axis), min(begins[1], b.first_axis + b.tap_rows)};
 }
 
 // Which column (axis 0) or row (axis 1) of its level's grid the axis map at a place of the list belongs to.
-__device__ inline int axis_index(const Batch& b, int p, int place) {
+__device__ __forceinline__ int axis_index(const Batch& b, int p, int place) {
     int length = 0;
     for (int level = 0; level < b.levels; level++) length += 2 * b.grid[level];
     return b.axis_list[(long long)p * length + place];
@@ -128,7 +130,7 @@ extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS) project_taps(const
 }
 
 // Pixel x of a line that is the sum of the three taps of a kernel row, each doubled and shifted by -1, 0, 1 with zeros coming in.
-__device__ inline float across(const float* taps, int map_size, int width, int x) {
+__device__ __forceinline__ float across(const float* taps, int map_size, int width, int x) {
     float sum = 0.0f;
     for (int dx = 0; dx < 3; dx++) {
         const int at = x + dx - 1;

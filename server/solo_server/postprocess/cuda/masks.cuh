@@ -9,11 +9,12 @@
 
 #include "axis.cuh"
 #include "batch.cuh"
+#include "common.cuh"
 
 #define MASK_THREADS 256
 #define MASK_WARPS 8
-#define TILE_ROWS 32     // of the mask: one word of each column
-#define TILE_COLUMNS 64
+#define MASK_TILE_ROWS 32     // of the mask: one word of each column
+#define MASK_TILE_COLUMNS 64
 #define PLANE_ROWS 33    // of the doubled map that a tile is made of, at most
 #define PLANE_COLUMNS 65 // odd: lanes read down a column without bank conflicts
 
@@ -23,10 +24,20 @@ struct Blend {  // a pixel of the resized map, along one axis
     float weight;  // of high
 };
 
+struct Measure {  // of one warp's columns, then of all
+    int area;
+    int top;
+    int bottom;
+    int left;
+    int right;
+    float total;
+};
+
 struct Tile {  // in shared memory
-    Blend rows[TILE_ROWS];
-    Blend columns[TILE_COLUMNS];
+    Blend rows[MASK_TILE_ROWS];
+    Blend columns[MASK_TILE_COLUMNS];
     float planes[2][PLANE_ROWS * PLANE_COLUMNS];  // doubled maps: one, or that of the column's and of the row's axis map
+    Measure warps[MASK_WARPS];
 };
 
 struct Place {  // of a tile in the mask
@@ -41,13 +52,6 @@ struct LogitMask {  // of SOLO
     int height;  // of the doubled map
     int width;
     const float* logits;
-
-    __device__ float doubled(int, int y, int x) const {
-        const float* const near = logits + y / 2 * (width / 2);
-        const float* const far = logits + farther(y, height / 2) * (width / 2);
-        const int other = farther(x, width / 2);
-        return sigmoid(KEEP * (KEEP * near[x / 2] + TAKE * far[x / 2]) + TAKE * (KEEP * near[other] + TAKE * far[other]));
-    }
 };
 
 struct AxisMask {  // of decoupled heads
@@ -55,42 +59,42 @@ struct AxisMask {  // of decoupled heads
     int height;
     int width;
     const float* maps[2];
-
-    __device__ float doubled(int plane, int y, int x) const { return maps[plane][y * width + x]; }
 };
 
-struct Measure {  // of one warp's columns, then of all
-    int area;
-    int top;
-    int bottom;
-    int left;
-    int right;
-    float total;
-};
+__device__ __forceinline__ float doubled(const LogitMask& mask, int, int y, int x) {
+    const int height = mask.height / 2, width = mask.width / 2, other = farther(x, width);
+    const float* const near = mask.logits + y / 2 * width;
+    const float* const far = mask.logits + farther(y, height) * width;
+    return sigmoid(KEEP * (KEEP * near[x / 2] + TAKE * far[x / 2]) + TAKE * (KEEP * near[other] + TAKE * far[other]));
+}
+
+__device__ __forceinline__ float doubled(const AxisMask& mask, int plane, int y, int x) {
+    return mask.maps[plane][y * mask.width + x];
+}
 
 // As compiled/taps.py `bilinear_taps`, in whole numbers: position is 2 * target times that of the pixel's centre.
-__device__ inline Blend blend_of(int pixel, int length, int target) {
+__device__ __forceinline__ Blend blend_of(int pixel, int length, int target) {
     const int position = max((2 * pixel + 1) * length - target, 0);
     const int low = min(position / (2 * target), length - 1);
     const int rest = position - low * 2 * target;
     return {low, rest == 0 ? low : min(low + 1, length - 1), (float)rest / (float)(2 * target)};
 }
 
-__device__ inline int tiles_across(const Batch& b) { return (b.mask_w + TILE_COLUMNS - 1) / TILE_COLUMNS; }
+__device__ __forceinline__ int tiles_across(const Batch& b) { return (b.mask_w + MASK_TILE_COLUMNS - 1) / MASK_TILE_COLUMNS; }
 
-__device__ inline Place place_of(const Batch& b, int number) {
-    const int top = number / tiles_across(b) * TILE_ROWS, left = number % tiles_across(b) * TILE_COLUMNS;
-    return {top, left, min(TILE_ROWS, b.mask_h - top), min(TILE_COLUMNS, b.mask_w - left)};
+__device__ __forceinline__ Place place_of(const Batch& b, int number) {
+    const int top = number / tiles_across(b) * MASK_TILE_ROWS, left = number % tiles_across(b) * MASK_TILE_COLUMNS;
+    return {top, left, min(MASK_TILE_ROWS, b.mask_h - top), min(MASK_TILE_COLUMNS, b.mask_w - left)};
 }
 
 // All of the doubled map that the tile is made of. Synchronises the block before and after.
 template <typename Mask>
-__device__ inline void fill(const Batch& b, const Mask& mask, const Place& place, Tile& tile) {
+__device__ __forceinline__ void fill(const Batch& b, const Mask& mask, const Place& place, Tile& tile) {
     const int i = threadIdx.x;
     __syncthreads();
     if (i < place.columns) tile.columns[i] = blend_of(place.left + i, mask.width, b.mask_w);
-    if (i >= TILE_COLUMNS && i - TILE_COLUMNS < place.rows)
-        tile.rows[i - TILE_COLUMNS] = blend_of(place.top + i - TILE_COLUMNS, mask.height, b.mask_h);
+    if (i >= MASK_TILE_COLUMNS && i - MASK_TILE_COLUMNS < place.rows)
+        tile.rows[i - MASK_TILE_COLUMNS] = blend_of(place.top + i - MASK_TILE_COLUMNS, mask.height, b.mask_h);
     __syncthreads();
     const int top = tile.rows[0].low, rows = tile.rows[place.rows - 1].high + 1 - top;
     const int left = tile.columns[0].low, columns = tile.columns[place.columns - 1].high + 1 - left;
@@ -98,7 +102,7 @@ __device__ inline void fill(const Batch& b, const Mask& mask, const Place& place
     int row = i / columns, column = i % columns;
     while (row < rows) {
         for (int plane = 0; plane < Mask::PLANES; plane++)
-            tile.planes[plane][row * PLANE_COLUMNS + column] = mask.doubled(plane, top + row, left + column);
+            tile.planes[plane][row * PLANE_COLUMNS + column] = doubled(mask, plane, top + row, left + column);
         row += rows_on, column += columns_on;
         if (column >= columns) row++, column -= columns;
     }
@@ -107,7 +111,7 @@ __device__ inline void fill(const Batch& b, const Mask& mask, const Place& place
 
 // The soft value of a pixel of the tile: rows are blended first, as on the CPU.
 template <typename Mask>
-__device__ inline float soft_value(const Tile& tile, int row, int column) {
+__device__ __forceinline__ float soft_value(const Tile& tile, int row, int column) {
     const Blend down = tile.rows[row], right = tile.columns[column];
     const int low = (down.low - tile.rows[0].low) * PLANE_COLUMNS, high = (down.high - tile.rows[0].low) * PLANE_COLUMNS;
     const int first = right.low - tile.columns[0].low, second = right.high - tile.columns[0].low;
@@ -125,18 +129,18 @@ __device__ inline float soft_value(const Tile& tile, int row, int column) {
     return value;
 }
 
-__device__ inline int level_of(const Counts& counts, int place) {
+__device__ __forceinline__ int level_of(const Counts& counts, int place) {
     int level = 0;
     while (place >= counts.level_first[level + 1]) level++;
     return level;
 }
 
-__device__ inline LogitMask logit_mask(const Batch& b, int p, int level, int place) {
+__device__ __forceinline__ LogitMask logit_mask(const Batch& b, int p, int level, int place) {
     const float* const logits = b.logits + ((long long)p * b.rows + place - b.first_place) * b.map_size;
     return {2 * b.level_h[level], 2 * b.level_w[level], logits};
 }
 
-__device__ inline AxisMask axis_mask(const Batch& b, int p, int level, int place) {
+__device__ __forceinline__ AxisMask axis_mask(const Batch& b, int p, int level, int place) {
     const int height = 2 * b.level_h[level], width = 2 * b.level_w[level], grid = b.grid[level];
     const int within = b.cell_list[(long long)p * b.cells + place] - b.first_cell[level];
     const float* const maps = b.axis_maps + (long long)p * b.axis_floats + b.axis_offset[level];
@@ -146,15 +150,15 @@ __device__ inline AxisMask axis_mask(const Batch& b, int p, int level, int place
 
 // One tile's part of a warp's measure: lanes are rows, so that a ballot is a word. bits: of the cell, or null.
 template <typename Mask>
-__device__ inline void measure_tile(const Batch& b, const Place& place, const Tile& tile, unsigned* bits, Measure& sum) {
+__device__ __forceinline__ void measure_tile(const Batch& b, const Place& place, const Tile& tile, unsigned* bits, Measure& sum) {
     const int lane = threadIdx.x % 32;
     for (int column = threadIdx.x / 32; column < place.columns; column += MASK_WARPS) {
         const float value = lane < place.rows ? soft_value<Mask>(tile, lane, column) : 0.0f;
         const bool above = lane < place.rows && value > b.mask_threshold;
-        const unsigned word = __ballot_sync(0xffffffffu, above);
+        const unsigned word = __ballot_sync(ALL_LANES, above);
         if (above) sum.total += value;
         const int x = place.left + column;
-        if (bits != nullptr && lane == 0) bits[(long long)x * b.words + place.top / TILE_ROWS] = word;
+        if (bits != nullptr && lane == 0) bits[(long long)x * b.words + place.top / MASK_TILE_ROWS] = word;
         if (word == 0) continue;
         sum.area += __popc(word);
         sum.top = min(sum.top, place.top + __ffs((int)word) - 1);
@@ -166,8 +170,7 @@ __device__ inline void measure_tile(const Batch& b, const Place& place, const Ti
 
 // All of one mask, the same on every run: lanes are summed by a tree, then warps in their order. The result is thread 0's.
 template <typename Mask>
-__device__ inline Measure measure_mask(const Batch& b, const Mask& mask, unsigned* bits, Tile& tile) {
-    __shared__ Measure warps[MASK_WARPS];
+__device__ __forceinline__ Measure measure_mask(const Batch& b, const Mask& mask, unsigned* bits, Tile& tile) {
     Measure sum = {0, b.mask_h, 0, b.mask_w, 0, 0.0f};
     const int tiles = tiles_across(b) * b.words;
     for (int number = 0; number < tiles; number++) {
@@ -175,12 +178,12 @@ __device__ inline Measure measure_mask(const Batch& b, const Mask& mask, unsigne
         fill(b, mask, place, tile);
         measure_tile<Mask>(b, place, tile, bits, sum);
     }
-    for (int step = 16; step > 0; step /= 2) sum.total += __shfl_down_sync(0xffffffffu, sum.total, step);
-    if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = sum;
+    for (int step = 16; step > 0; step /= 2) sum.total += __shfl_down_sync(ALL_LANES, sum.total, step);
+    if (threadIdx.x % 32 == 0) tile.warps[threadIdx.x / 32] = sum;
     __syncthreads();
     if (threadIdx.x != 0) return sum;
     for (int i = 1; i < MASK_WARPS; i++) {
-        const Measure& other = warps[i];
+        const Measure& other = tile.warps[i];
         sum.area += other.area;
         sum.total += other.total;
         sum.top = min(sum.top, other.top), sum.bottom = max(sum.bottom, other.bottom);
@@ -209,10 +212,10 @@ extern "C" __global__ void __launch_bounds__(MASK_THREADS) measure_cells(const B
 }
 
 template <typename Mask>
-__device__ inline void write_tile(const Batch& b, const Mask& mask, const Place& place, Tile& tile, float* soft) {
+__device__ __forceinline__ void write_tile(const Batch& b, const Mask& mask, const Place& place, Tile& tile, float* soft) {
     fill(b, mask, place, tile);
-    const int column = threadIdx.x % TILE_COLUMNS;
-    for (int row = threadIdx.x / TILE_COLUMNS; row < place.rows; row += MASK_THREADS / TILE_COLUMNS)
+    const int column = threadIdx.x % MASK_TILE_COLUMNS;
+    for (int row = threadIdx.x / MASK_TILE_COLUMNS; row < place.rows; row += MASK_THREADS / MASK_TILE_COLUMNS)
         if (column < place.columns)
             soft[(long long)(place.top + row) * b.mask_w + place.left + column] = soft_value<Mask>(tile, row, column);
 }
