@@ -89,7 +89,7 @@ __device__ __forceinline__ Key least_key(const Batch& b, int p, int candidates, 
 
 // Grid (pictures), block 1024: masks larger than the stride, score times maskness, the best max_best of them, best first.
 // Synchronises the block.
-extern "C" __global__ void __launch_bounds__(1024) select_top(const Batch b) {
+extern "C" __global__ void __launch_bounds__(1024, 1) select_top(const Batch b) {
     __shared__ Key keys[MAX_BEST];
     __shared__ int found;
     int p = blockIdx.x, thread = thread_of_block(), passed = 0;
