@@ -28,7 +28,7 @@ from solo_server.engine.device import ALIGNMENT, FLOAT_BYTES, BatchShape, Networ
 from solo_server.engine.replays import Replays
 from solo_server.engine.tensorrt_engine import Context, EngineOrder, LoadedEngine, Loader, TensorRt
 from solo_server.engine.tensorrt_profiles import EngineProfiles
-from solo_server.errors import DeviceFailure, DeviceLost, SettingsError
+from solo_server.errors import DeviceFailure, DeviceLost, EngineFailure, SettingsError
 
 LOG = logging.getLogger("solo_server")
 GRAPHS = 16  # a batch needs up to four: categories and three groups of masks
@@ -63,7 +63,7 @@ class TensorRtNetwork:
             loader, EngineOrder("categories", engines.categories, categories_signature(spec), categories)
         )
         self._masks = LoadedEngine(loader, EngineOrder("masks", engines.masks, masks_signature(spec), masks))
-        self.shapes = self._profiles.shapes
+        self.shapes = tuple(BatchShape(self._profiles.max_batch, bucket.largest_hw) for bucket in self._profiles.buckets)
         self.description = f"tensorrt {trt.__version__} {device.info.name}, {engines.precision}"
 
     def open_slot(self, stream: Stream, memory: NetworkMemory) -> TensorRtSlot:
@@ -99,12 +99,12 @@ class TensorRtSlot:
 
     def categories(self, shape: BatchShape) -> None:
         """See `NetworkSlot.categories`."""
-        profile = self._profiles.categories_profile(shape)
-        self._run(self._categories, profile, categories_bindings(self._profiles.spec, shape))
+        bucket = bucket_of(self._profiles, shape)
+        self._run(self._categories, bucket, categories_bindings(self._profiles.spec, shape))
 
     def masks(self, shape: BatchShape, group: int) -> None:
         """See `NetworkSlot.masks`."""
-        profile = self._profiles.masks_profile(shape, group)
+        profile = bucket_of(self._profiles, shape) * len(level_groups(self._profiles.spec)) + group
         self._run(self._masks, profile, masks_bindings(self._profiles.spec, shape, group))
 
     def close(self) -> None:
@@ -148,6 +148,20 @@ class TensorRtSlot:
             self._replays.refuse(bindings)
         else:
             self._replays.keep(bindings, capture.graph, context)
+
+
+def bucket_of(profiles: EngineProfiles, shape: BatchShape) -> int:
+    """Which bucket a batch runs in: the first that holds it, exact sizes coming before ranges.
+
+    Raises:
+        EngineFailure: none holds it.
+    """
+    holding = (i for i, bucket in enumerate(profiles.buckets) if bucket.holds(shape.padded_hw))
+    found = next(holding, None)
+    if found is None or not 0 < shape.pictures <= profiles.max_batch:
+        height, width = shape.padded_hw
+        raise EngineFailure(f"no TensorRT profile holds {shape.pictures} pictures of {height}x{width} (padded)")
+    return found
 
 
 def check_alignment(spec: ModelSpec) -> None:
