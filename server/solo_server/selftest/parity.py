@@ -27,7 +27,7 @@ from solo_server.selftest.differences import (
     compare_sights,
 )
 from solo_server.selftest.gpu_path import GpuPath
-from solo_server.selftest.pictures import TestPicture
+from solo_server.selftest.pictures import NamedPicture
 from solo_server.selftest.sight import CpuPath, Network, Sight, levels_of, settings_of
 from solo_server.selftest.tolerance import NETWORK, SAME_INPUTS
 from solo_server.types import PreparedPicture, Query
@@ -60,7 +60,7 @@ class Parity:
         """What the oracle runs on."""
         return self._cpu_backend.description
 
-    def picture(self, picture: TestPicture) -> Iterator[Comparison]:
+    def picture(self, picture: NamedPicture) -> Iterator[Comparison]:
         """Network, post-processing and answers of one picture, with the bundle's own settings."""
         query, prepared = Query(), picture.prepared
         found = self._gpu.look([prepared], [query])[0]
@@ -73,7 +73,7 @@ class Parity:
         answers = compare_instances(expected.instances, found.instances, tolerance, self._cuts(query))
         yield Comparison("answers", picture.name, "", (answers,))
 
-    def batch(self, picture: TestPicture, most: int) -> Iterator[Comparison]:
+    def batch(self, picture: NamedPicture, most: int) -> Iterator[Comparison]:
         """Post-processing of a batch of up to `most` pictures: this one turned about, each with another query."""
         turned = [picture.prepared, *(_turned(picture.prepared, axes) for axes in ((0,), (1,), (0, 1)))]
         chosen = list(zip(turned, QUERIES, strict=True))[: max(1, most)]

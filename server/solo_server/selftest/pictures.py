@@ -21,14 +21,14 @@ SHAPES_OF_A_PICTURE = 40
 
 
 @dataclass(frozen=True, slots=True)
-class TestPicture:
+class NamedPicture:
     """name: the file's own, without its folder, so that reports tell nothing of the machine."""
 
     name: str
     prepared: PreparedPicture
 
 
-def gather(folder: Path | None, rules: PreprocessSpec) -> list[TestPicture]:
+def gather(folder: Path | None, rules: PreprocessSpec) -> list[NamedPicture]:
     """Pictures of `folder`; without one those of the repository; generated ones behind them, always.
 
     Raises:
@@ -40,9 +40,9 @@ def gather(folder: Path | None, rules: PreprocessSpec) -> list[TestPicture]:
     if folder is not None and not files:
         raise SettingsError(f"--pictures: holds none of {', '.join(ENDINGS)}")
     generated = [
-        TestPicture(f"generated {h}x{w}", prepare(coloured_shapes(h, w), rules)) for h, w in GENERATED_HW
+        NamedPicture(f"generated {h}x{w}", prepare(coloured_shapes(h, w), rules)) for h, w in GENERATED_HW
     ]
-    return [TestPicture(path.name, prepare(_read(path), rules)) for path in files] + generated
+    return [NamedPicture(path.name, prepare(_read(path), rules)) for path in files] + generated
 
 
 def coloured_shapes(height: int, width: int) -> UInt8:

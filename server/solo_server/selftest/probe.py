@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+from solo_server.cuda.base import Kernel
 
 DRIVER_LIBRARY = "libcuda.so.1"
 BINDINGS = ("cuda-bindings", "cuda-python")
@@ -46,6 +49,24 @@ def no_gpu_message(engine: str, reason: str) -> str:
 def gpu_versions() -> dict[str, str]:
     """Of those packages that are installed."""
     return {name: found for name in PACKAGES if (found := _version(name)) is not None}
+
+
+def kernel_facts(kernels: Mapping[str, Kernel]) -> dict[str, dict[str, int]]:
+    """Registers, spilled bytes and shared memory of each kernel as the driver has loaded it."""
+    from cuda.bindings import driver  # NVIDIA's, which only machines with a GPU have
+
+    attribute = driver.CUfunction_attribute
+    wanted = {
+        "registers": attribute.CU_FUNC_ATTRIBUTE_NUM_REGS,
+        "local_bytes": attribute.CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES,
+        "shared_bytes": attribute.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES,
+    }
+    told: dict[str, dict[str, int]] = {}
+    for name, kernel in kernels.items():
+        handle = kernel.handle  # type: ignore[attr-defined]  # a DriverKernel: the only one there is on a GPU
+        values = {what: driver.cuFuncGetAttribute(which, handle) for what, which in wanted.items()}
+        told[name] = {what: int(value) for what, (code, value) in values.items() if not int(code)}
+    return told
 
 
 def free_memory() -> dict[str, int]:

@@ -1,0 +1,160 @@
+"""From a bundle to a GPU path of one slot, step by step, with what each step found: device, kernels, engines, backend.
+
+    driver ─► device ─► kernels.cu to a cubin ─► TensorRT engines, found or built | ONNX Runtime ─► backend on a watched device
+
+The pieces are those of `solo serve`; only the device is watched, and there is one slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from solo_models.bundle import CATEGORIES, MASKS, Bundle
+
+from solo_server.cuda.base import Device, DeviceInfo
+from solo_server.cuda.cache import cache_folder
+from solo_server.cuda.compile import kernels_cubin
+from solo_server.cuda.driver import find_devices, open_device
+from solo_server.engine.cuda import DeviceBackend
+from solo_server.engine.device import DeviceNetwork
+from solo_server.engine.tensorrt_cache import EngineCache, KeptEngine
+from solo_server.engine.tensorrt_profiles import engine_profiles
+from solo_server.errors import DeviceFailure, SettingsError
+from solo_server.postprocess.cuda.run import CudaPostprocessor
+from solo_server.selftest.gpu_path import GpuPath
+from solo_server.selftest.measuring import Say, timed_picture
+from solo_server.selftest.pictures import COCO_HW
+from solo_server.selftest.probe import kernel_facts, no_gpu_message, pieces
+from solo_server.selftest.watch import WatchedDevice, WatchedNetwork
+
+ENGINES = ("tensorrt", "cuda")
+KERNELS = Path(__file__).parents[1] / "postprocess" / "cuda" / "kernels.cu"
+
+
+class NoGpuHere(SettingsError):
+    """Nothing can be tested: there is no GPU, or no driver, or not the packages that it needs."""
+
+
+class OpeningFailed(Exception):
+    """There is a GPU, but the path to it could not be opened; `__cause__` says why."""
+
+    def __init__(self, device: DeviceInfo, facts: Mapping[str, Any]) -> None:
+        super().__init__("the GPU path could not be opened")
+        self.device, self.facts = device, facts
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A GPU path, ready. facts: what opening it told, for the report."""
+
+    bundle: Bundle
+    gpu: GpuPath
+    facts: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Opening:
+    """One opening on its way. facts: what is known so far, kept where a later step fails; picture_hw: to warm up on."""
+
+    bundle: Bundle
+    max_batch: int
+    say: Say
+    facts: dict[str, Any] = field(default_factory=dict)
+    picture_hw: tuple[int, int] = COCO_HW
+
+    def path(self, device: Device, network_on: Callable[[Device], DeviceNetwork], cubin: bytes, *, is_fake: bool) -> GpuPath:
+        """Network, post-processing and backend on any device.
+
+        Raises:
+            DeviceFailure, SettingsError: as their parts do.
+        """
+        watched = WatchedDevice(device)
+        network = self.timed("network", lambda: network_on(watched))
+        self.facts["description"] = network.description
+        model = (self.bundle.spec, self.bundle.kernels)
+        postprocessor = CudaPostprocessor(watched, model, cubin, network.shapes)
+        if not is_fake:
+            self.facts["kernels"] = kernel_facts(postprocessor.kernels)
+        backend = DeviceBackend(watched, self.bundle.spec, WatchedNetwork(network), postprocessor)
+        self.timed("warm up", lambda: backend.warm_up(timed_picture(self.bundle.spec, self.picture_hw)))
+        return GpuPath(self.bundle.spec, backend, watched, is_fake=is_fake)
+
+    def timed(self, name: str, work: Callable[[], Any]) -> Any:
+        """Do `work`, and note how long it took."""
+        self.say(f"{name} ...")
+        start = perf_counter()
+        result = work()
+        seconds = round(perf_counter() - start, 2)
+        self.facts.setdefault("seconds", {})[name] = seconds
+        self.say(f"{name}: done in {seconds} s")
+        return result
+
+
+def open_gpu(bundle: Bundle, engine: str, max_batch: int, *, build: bool, say: Say) -> Opened:
+    """The first GPU of this machine with `engine`, `tensorrt` or `cuda`.
+
+    Raises:
+        NoGpuHere: no GPU, driver or package.
+        OpeningFailed: they are there, and something else went wrong.
+    """
+    device = _device(engine)
+    info = device.info
+    say(f"{info.name}, compute capability {info.capability[0]}.{info.capability[1]}, {info.memory_bytes >> 20} MiB, "
+        f"{info.multiprocessors} multiprocessors, driver for CUDA {info.driver}")  # fmt: skip
+    opening = Opening(bundle, max_batch, say, {"asked": engine, "max_batch": max_batch})
+    try:
+        folder = cache_folder()
+        cubin = opening.timed("kernels", lambda: kernels_cubin(KERNELS, info.capability, folder))
+        opening.facts["cubin_bytes"] = len(cubin)
+        open_network = _tensorrt if engine == "tensorrt" else _onnxruntime
+        gpu = opening.path(device, lambda watched: open_network(opening, watched, folder, build), cubin, is_fake=False)
+    except KeyboardInterrupt:
+        raise
+    except Exception as problem:  # whatever it is belongs into the report: nobody else can look
+        raise OpeningFailed(info, opening.facts) from problem
+    return Opened(bundle, gpu, opening.facts)
+
+
+def _device(engine: str) -> Device:
+    try:
+        found = find_devices()
+        missing = [piece.what for piece in pieces(engine) if not piece.is_there]
+        if not found.devices or missing:
+            raise NoGpuHere(no_gpu_message(engine, found.reason or f"a GPU, but no {' and no '.join(missing)}"))
+        return open_device()
+    except (DeviceFailure, SettingsError) as problem:
+        if isinstance(problem, NoGpuHere):
+            raise
+        raise NoGpuHere(no_gpu_message(engine, str(problem))) from problem
+
+
+def _tensorrt(opening: Opening, device: Device, folder: Path, build: bool) -> DeviceNetwork:
+    """Engines from the cache, or built with progress; those that are refused are built anew, once."""
+    from solo_server.engine.tensorrt import Engines, TensorRtNetwork
+    from solo_server.engine.tensorrt_build import import_tensorrt
+    from solo_server.engine.tensorrt_engine import UnusableEngine
+
+    trt, bundle = import_tensorrt(), opening.bundle
+    profiles = engine_profiles(bundle.spec, opening.max_batch)
+
+    def load(kept: Mapping[str, KeptEngine]) -> DeviceNetwork:
+        opening.facts["engines"] = {
+            graph: {"mib": len(each.plan) >> 20, "profiles": each.profiles, "was_built": each.is_new}
+            for graph, each in kept.items()
+        }
+        engines = Engines(kept[CATEGORIES].plan, kept[MASKS].plan, profiles, bundle.precision)
+        return TensorRtNetwork(trt, device, engines, slots=1)
+
+    cache = EngineCache(folder, trt, device.info, build=build, say=opening.say)
+    return cache.loaded(bundle, profiles, load, UnusableEngine)
+
+
+def _onnxruntime(opening: Opening, device: Device, folder: Path, build: bool) -> DeviceNetwork:
+    from solo_server.engine.ort_cuda import OrtCudaNetwork
+
+    shapes = engine_profiles(opening.bundle.spec, opening.max_batch).shapes
+    return OrtCudaNetwork(opening.bundle, device.info, 0, shapes, slots=1)
