@@ -24,6 +24,7 @@ import numpy as np
 import onnxruntime as ort
 from gpu.fake_breaches import Breach
 from gpu.fake_device import FakeDevice
+from gpu.fake_queue import Work
 from gpu.fake_streams import FakeStream
 from numpy.typing import NDArray
 from solo_models.engine_file import Profile
@@ -250,14 +251,14 @@ class FakeContext:
         self._flushed: dict[str, Shape] | None = None  # shapes of the last run that was no capture
         self._captured = False
         self._stream: int | None = None
+        self._last: Work | None = None
         self._busy, self._life = threading.Lock(), _Life()
 
     def __del__(self) -> None:
         """Thrown away: what it has queued must be known to be done."""
         self._life.is_over = True
-        last = None if self._stream is None else self._device.queues.last(self._stream)
-        if last is not None and not last.known and self._device._lost is None:
-            self._trt.misused("a context was thrown away while its stream had work")
+        if self._last is not None and not self._last.known and self._device._lost is None:
+            self._trt.misused("a context was thrown away while its run was queued")
 
     def set_device_memory(self, memory: int, size: int) -> None:
         """Memory to work in."""
@@ -326,6 +327,8 @@ class FakeContext:
         self._trt.enqueued.append((name, shape))
         uses = (*self._addresses.values(), self._memory[0] if self._memory else 0)
         stream.call(_run(self._engine, dict(self._shapes), dict(self._addresses), self._life), uses, f"run of {name}")
+        if not capturing:
+            self._last = self._device.queues.last(stream.handle)
         return True
 
     def _check_ready(self, stream: FakeStream) -> None:

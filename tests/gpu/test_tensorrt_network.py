@@ -189,20 +189,21 @@ def test_a_failed_run_tells_tensorrts_reason_and_the_next_one_works() -> None:
         check_same(place, pictures(bundle.spec, (64, 96), 1))
 
 
-def test_a_device_lost_during_a_capture_is_no_mere_warning() -> None:
-    bundle = small_bundle()
-    device = FakeDevice()
+def test_a_device_lost_during_a_capture_is_no_mere_warning(caplog: pytest.LogCaptureFixture) -> None:
+    bundle, device = small_bundle(), FakeDevice()
     trt = FakeTensorRt(device)
     network = TensorRtNetwork(trt, device, small_engines(trt, bundle, small_profiles(bundle)))
     stream = device.create_stream()
     slot = network.open_slot(stream, NetworkMemory.allocate(device, bundle.spec, network.shapes))
-    shape = BatchShape(1, (64, 96))
-    slot.categories(shape)
+    slot.categories(BatchShape(1, (64, 96)))
+    stream.synchronize()
     device.lose()
+    slot.categories(BatchShape(1, (32, 32)))
     with pytest.raises(DeviceLost):
         stream.synchronize()
     with pytest.raises(DeviceLost):
-        slot.categories(shape)
+        slot.categories(BatchShape(1, (64, 96)))
+    assert "without a CUDA graph" not in caplog.text
     device.close()
 
 
