@@ -5,9 +5,9 @@
     engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
 
 TensorRT's rules are enforced, as 10.4 documents them, each breach being a `Breach` of the device: the profile is set first, then
-shapes inside of it, then the address of every tensor, 256-byte aligned; memory is given before the first run; a context is
-used by one thread, on one stream, not after its engine, and not thrown away while its work is queued; a capture holds nothing that a
-new shape needs once. A graph is of one context, whose shapes must not change while it may be replayed.
+shapes inside of it, then the address of every tensor, 256-byte aligned; memory is given before the first run, and shared by
+contexts of one stream only; a context is used by one thread, on one stream, and not thrown away while its run is queued; a
+capture holds nothing that a new shape needs once; a graph is of one context, whose shapes do not change any more.
 
 Faults can be asked for: `fail`.
 """
@@ -110,7 +110,7 @@ class FakeTensorRt:
         shapes = [{name: [s.min, s.opt, s.max] for name, s in profile.items()} for profile in profiles]
         return HEAD + json.dumps({"profiles": shapes, **changes}).encode() + b"\n" + onnx
 
-    def Runtime(self, logger: ILogger) -> FakeRuntime:  # noqa: N802  # TensorRT's name
+    def Runtime(self, logger: Any) -> FakeRuntime:  # noqa: N802  # TensorRT's name
         """A runtime."""
         if not getattr(logger, "is_made", False):
             raise self.misused("ILogger.__init__ was not called")
@@ -155,7 +155,9 @@ class FakeEngine:
         self.session = ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
         nodes = [(node, TensorIOMode.INPUT) for node in self.session.get_inputs()]
         nodes += [(node, TensorIOMode.OUTPUT) for node in self.session.get_outputs()]
-        self.nodes = {node.name: (node, mode) for node, mode in nodes if node.name != described.get("drop")}
+        self.nodes: dict[str, tuple[Any, TensorIOMode]] = {
+            node.name: (node, mode) for node, mode in nodes if node.name != described.get("drop")
+        }
         self._types = {name: DataType[kind] for name, kind in described.get("types", {}).items()}
         self._only_batch = described.get("only_batch")
         self._shapes: dict[tuple[tuple[str, Shape], ...], dict[str, Shape]] = {}
@@ -175,7 +177,7 @@ class FakeEngine:
 
     def get_tensor_name(self, index: int) -> str:
         """By number."""
-        return list(self.nodes)[index]
+        return tuple(self.nodes)[index]
 
     def get_tensor_mode(self, name: str) -> TensorIOMode:
         """Input or output."""
@@ -336,7 +338,9 @@ class FakeContext:
         missing = [name for name in self._engine.nodes if name not in self._addresses]
         if missing:
             raise self._trt.misused(f"no address for {', '.join(missing)}")
-        if self._memory is None or self._memory[1] < self._engine.get_device_memory_size_for_profile_v2(self._profile or 0):
+        if self._memory is None or self._memory[1] < self._engine.get_device_memory_size_for_profile_v2(
+            self._profile or 0
+        ):
             raise self._trt.misused("too little device memory, or none")
         if self._stream not in (None, stream.handle):
             raise self._trt.misused("a context moved to another stream")
@@ -354,9 +358,7 @@ class FakeContext:
         return False
 
 
-def _run(
-    engine: FakeEngine, shapes: dict[str, Shape], addresses: dict[str, int], life: _Life
-) -> Callable[[], None]:
+def _run(engine: FakeEngine, shapes: dict[str, Shape], addresses: dict[str, int], life: _Life) -> Callable[[], None]:
     """What the device does; holds no context, so that contexts end when nobody has them any more."""
     trt, device = engine.trt, engine.trt.device
 

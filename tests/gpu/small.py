@@ -46,5 +46,3 @@ def small_engines(trt: FakeTensorRt, bundle: Bundle, profiles: EngineProfiles, *
 def pictures(spec: ModelSpec, hw: tuple[int, int], count: int, seed: int = 0) -> list[PreparedPicture]:
     """Several pictures of one size."""
     return [prepare(picture(*hw, seed=seed + i), spec.preprocess) for i in range(count)]
-
-

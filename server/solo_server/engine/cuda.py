@@ -52,7 +52,9 @@ class DeviceBackend:
 
     stages = ("device", "encode")
 
-    def __init__(self, device: Device, spec: ModelSpec, network: DeviceNetwork, postprocessor: CudaPostprocessor) -> None:
+    def __init__(
+        self, device: Device, spec: ModelSpec, network: DeviceNetwork, postprocessor: CudaPostprocessor
+    ) -> None:
         self._device, self._network = device, network
         self.description, self.at_once = network.description, network.slots
         self._changed, self._closed = Condition(), False
