@@ -1,4 +1,4 @@
-"""Two TensorRT engines, faked, give on the device what the graphs give; graphs, profiles and refusals are as TensorRT wants them."""
+"""Two TensorRT engines, faked, give what the graphs give; CUDA graphs, profiles and refusals are as TensorRT wants them."""
 
 import logging
 from collections.abc import Iterator
@@ -129,7 +129,13 @@ def test_a_graph_is_captured_the_second_time_and_replayed_with_new_pictures() ->
         for seed in range(5):
             check_same(place, pictures(bundle.spec, (64, 96), 2, seed=10 * seed))
             queued.append(len(place.trt.enqueued))
-        assert queued == [RUNS, 4 * RUNS, 4 * RUNS, 4 * RUNS, 4 * RUNS]  # plainly; plainly, flushed and captured; replays
+        assert queued == [
+            RUNS,
+            4 * RUNS,
+            4 * RUNS,
+            4 * RUNS,
+            4 * RUNS,
+        ]  # plainly; plainly, flushed and captured; replays
         assert len(place.device.graphs) == RUNS
         assert len(place.trt.computed) == 6 * RUNS
 
@@ -189,20 +195,21 @@ def test_a_failed_run_tells_tensorrts_reason_and_the_next_one_works() -> None:
         check_same(place, pictures(bundle.spec, (64, 96), 1))
 
 
-def test_a_device_lost_during_a_capture_is_no_mere_warning() -> None:
-    bundle = small_bundle()
-    device = FakeDevice()
+def test_a_device_lost_during_a_capture_is_no_mere_warning(caplog: pytest.LogCaptureFixture) -> None:
+    bundle, device = small_bundle(), FakeDevice()
     trt = FakeTensorRt(device)
     network = TensorRtNetwork(trt, device, small_engines(trt, bundle, small_profiles(bundle)))
     stream = device.create_stream()
     slot = network.open_slot(stream, NetworkMemory.allocate(device, bundle.spec, network.shapes))
-    shape = BatchShape(1, (64, 96))
-    slot.categories(shape)
+    slot.categories(BatchShape(1, (64, 96)))
+    stream.synchronize()
     device.lose()
+    slot.categories(BatchShape(1, (32, 32)))
     with pytest.raises(DeviceLost):
         stream.synchronize()
     with pytest.raises(DeviceLost):
-        slot.categories(shape)
+        slot.categories(BatchShape(1, (64, 96)))
+    assert "without a CUDA graph" not in caplog.text
     device.close()
 
 
@@ -272,7 +279,7 @@ def test_a_damaged_plan_is_refused_with_tensorrts_reason() -> None:
     trt = FakeTensorRt(device)
     built = small_engines(trt, bundle, small_profiles(bundle))
     engines = Engines(built.categories, b"rubbish", built.profiles, "fp32")
-    with pytest.raises(UnusableEngine, match="masks engine: cannot be deserialised: .*magic tag"):
+    with pytest.raises(UnusableEngine, match=r"masks engine: cannot be deserialised: .*magic tag"):
         TensorRtNetwork(trt, device, engines)
     device.close()
 

@@ -52,7 +52,9 @@ class DeviceBackend:
 
     stages = ("device", "encode")
 
-    def __init__(self, device: Device, spec: ModelSpec, network: DeviceNetwork, postprocessor: CudaPostprocessor) -> None:
+    def __init__(
+        self, device: Device, spec: ModelSpec, network: DeviceNetwork, postprocessor: CudaPostprocessor
+    ) -> None:
         self._device, self._network = device, network
         self.description, self.at_once = network.description, network.slots
         self._changed, self._closed = Condition(), False
@@ -177,10 +179,8 @@ class _Slot:
         self._upload(shape, pictures)
         self.network.categories(shape)
         self.postprocess.begin(shape, [picture.geometry for picture in pictures], queries)
-        levels = self.postprocess.counts()
-        for number, group in enumerate(level_groups(self.spec)):
-            if not levels.isdisjoint(group.levels):
-                self.network.masks(shape, number)
+        for group in self.postprocess.counts():
+            self.network.masks(shape, group)
         self.postprocess.finish()
         return self.postprocess.results()
 
@@ -191,8 +191,8 @@ class _Slot:
         for shape in shapes:
             for _ in range(WARM_RUNS):
                 self.network.categories(shape)
-                for number in range(len(level_groups(self.spec))):
-                    self.network.masks(shape, number)
+                for group in range(len(level_groups(self.spec))):
+                    self.network.masks(shape, group)
                 self.stream.synchronize()
 
     def _upload(self, shape: BatchShape, pictures: Sequence[PreparedPicture]) -> None:
@@ -221,7 +221,7 @@ def _open_slot(
         network_slot = network.open_slot(stream, memory)
         opened.callback(network_slot.close)
         postprocess = postprocessor.open_slot(stream, memory)
-        opened.callback(postprocess.close)
+        opened.callback(postprocess.free)
     except DeviceOutOfMemory as problem:
         most = max(shape.pictures for shape in network.shapes)
         raise DeviceOutOfMemory(

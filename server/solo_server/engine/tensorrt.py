@@ -52,7 +52,9 @@ class TensorRtNetwork:
         SettingsError: TensorRT cannot run such a network.
     """
 
-    def __init__(self, trt: TensorRt, device: Device, engines: Engines, *, slots: int = 2, graphs: int = GRAPHS) -> None:
+    def __init__(
+        self, trt: TensorRt, device: Device, engines: Engines, *, slots: int = 2, graphs: int = GRAPHS
+    ) -> None:
         self._profiles, self._device, self.slots = engines.profiles, device, slots
         spec = self._profiles.spec
         check_alignment(spec)
@@ -63,7 +65,7 @@ class TensorRtNetwork:
             loader, EngineOrder("categories", engines.categories, categories_signature(spec), categories)
         )
         self._masks = LoadedEngine(loader, EngineOrder("masks", engines.masks, masks_signature(spec), masks))
-        self.shapes = tuple(BatchShape(self._profiles.max_batch, bucket.largest_hw) for bucket in self._profiles.buckets)
+        self.shapes = largest_shapes(self._profiles)
         self.description = f"tensorrt {trt.__version__} {device.info.name}, {engines.precision}"
 
     def open_slot(self, stream: Stream, memory: NetworkMemory) -> TensorRtSlot:
@@ -148,6 +150,11 @@ class TensorRtSlot:
             self._replays.refuse(bindings)
         else:
             self._replays.keep(bindings, capture.graph, context)
+
+
+def largest_shapes(profiles: EngineProfiles) -> tuple[BatchShape, ...]:
+    """The largest batch of every bucket."""
+    return tuple(BatchShape(profiles.max_batch, bucket.largest_hw) for bucket in profiles.buckets)
 
 
 def bucket_of(profiles: EngineProfiles, shape: BatchShape) -> int:

@@ -6,6 +6,7 @@ Names are those of TensorRT 10.4, the last release for Volta; later 10.x has the
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -15,9 +16,11 @@ from solo_models.engine_file import Profile, ShapeRange
 from solo_server.cuda.base import DeviceBuffer, Stream
 from solo_server.engine.bindings import VARIES, Bindings, Tensor
 from solo_server.engine.device import NetworkMemory
-from solo_server.errors import DeviceFailure, EngineFailure
+from solo_server.errors import DeviceFailure, DeviceOutOfMemory, EngineFailure
 
 LOG = logging.getLogger("solo_server")
+NO_REASON = "TensorRT gives no reason"
+NO_MEMORY = re.compile("out of memory|OutOfMemory", re.IGNORECASE)
 DTYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FLOAT"}
 
 TensorRt = Any  # the module `tensorrt`, which has no types
@@ -41,19 +44,29 @@ class Loader:
     """TensorRT's runtime with a logger. Calls only say that they failed: the last error is kept, to be told with it."""
 
     def __init__(self, trt: TensorRt) -> None:
-        self.trt, self.last_error = trt, "TensorRT gives no reason"
+        self.trt, self._last_error = trt, NO_REASON
         self._runtime = trt.Runtime(_logger(trt, self._heard))
 
-    def deserialise(self, plan: bytes) -> Any:
-        """An `ICudaEngine`, `None` where it fails."""
-        return self._runtime.deserialize_cuda_engine(plan)
+    def deserialise(self, plan: bytes, name: str) -> Any:
+        """An `ICudaEngine`.
+
+        Raises:
+            DeviceOutOfMemory: there is no memory left for it.
+            UnusableEngine: it cannot be deserialised for another reason.
+        """
+        engine = self._runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            failure = self.failure(f"{name} engine: cannot be deserialised")
+            raise failure if isinstance(failure, DeviceOutOfMemory) else UnusableEngine(str(failure))
+        return engine
 
     def failure(self, what: str) -> DeviceFailure:
         """A call's failure with TensorRT's reason."""
-        return DeviceFailure(f"{what}: {self.last_error}")
+        reason, self._last_error = self._last_error, NO_REASON
+        return (DeviceOutOfMemory if NO_MEMORY.search(reason) else DeviceFailure)(f"{what}: {reason}")
 
     def _heard(self, error: str) -> None:
-        self.last_error = error
+        self._last_error = error
 
 
 class LoadedEngine:
@@ -61,13 +74,12 @@ class LoadedEngine:
 
     Raises:
         UnusableEngine: it is damaged, of another TensorRT or GPU, or has other inputs, outputs or profiles.
+        DeviceOutOfMemory: it does not fit.
     """
 
     def __init__(self, loader: Loader, order: EngineOrder) -> None:
         self.name, self._loader, self._trt, self._making = order.name, loader, loader.trt, Lock()
-        self._engine = loader.deserialise(order.plan)
-        if self._engine is None:
-            raise self._unusable(f"cannot be deserialised: {loader.last_error}")
+        self._engine = loader.deserialise(order.plan, order.name)
         self._check_names(order.signature)
         for tensor in order.signature.inputs:
             self._check(tensor, self._trt.TensorIOMode.INPUT)
@@ -79,7 +91,8 @@ class LoadedEngine:
     def scratch_bytes(self) -> int:
         """Device memory that a context works in, the most of all profiles."""
         engine = self._engine
-        return max(engine.get_device_memory_size_for_profile_v2(i) for i in range(engine.num_optimization_profiles))
+        profiles = range(engine.num_optimization_profiles)
+        return max(int(engine.get_device_memory_size_for_profile_v2(i)) for i in profiles)
 
     def context(self, profile: int, stream: Stream, scratch: DeviceBuffer) -> Context:
         """A context that works in `scratch`, which contexts share whose runs never overlap.
@@ -178,7 +191,7 @@ def _agree(side: int, wanted: int) -> bool:
 def _logger(trt: TensorRt, heard: Any) -> Any:
     """An `ILogger` that writes to the log and tells errors."""
 
-    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]  # a base class that only the module knows
+    class Logger(trt.ILogger):  # type: ignore[misc]  # a base class that only the module knows
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
