@@ -11,6 +11,7 @@
 #include "batch.cuh"
 #include "common.cuh"
 
+#define SEGMENT 32       // columns of the original
 #define ENCODE_WARPS 8
 #define COLUMNS_A_WARP (SEGMENT / ENCODE_WARPS)
 #define ENCODE_REACH 2   // a pixel is made of this many neighbours beyond the first, in each direction
