@@ -217,8 +217,9 @@ def test_a_kernel_finds_its_struct_and_ints_as_they_were(
     assert kernel.name == "project"
     assert driver.parameters == [content, (7).to_bytes(4, "little"), (-8).to_bytes(4, "little", signed=True)]
     assert driver.calls[:2] == [("cuModuleLoadData", b"cubin"), ("cuModuleGetFunction", "module", b"project")]
-    assert driver.calls[2][:10] == ("cuLaunchKernel", "project", 1, 2, 3, 4, 5, 6, 9, stream.stream)
-    assert driver.calls[2][11:] == (0,)
+    assert driver.calls[2] == ("cuFuncSetAttribute", "project", "shared", 9)
+    assert driver.calls[3][:10] == ("cuLaunchKernel", "project", 1, 2, 3, 4, 5, 6, 9, stream.stream)
+    assert driver.calls[3][11:] == (0,)
 
 
 @pytest.mark.parametrize("grid", [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
@@ -238,13 +239,19 @@ def test_a_launch_that_fails_names_its_kernel(device: DriverDevice, stream: Driv
         stream.launch(kernel, (1, 1, 1), (1, 1, 1), ())
 
 
-def test_much_shared_memory_is_asked_for_once(device: DriverDevice, stream: DriverStream, driver: FakeDriver) -> None:
+def test_dynamic_shared_memory_is_asked_for_when_it_grows(
+    device: DriverDevice, stream: DriverStream, driver: FakeDriver
+) -> None:
     kernel = device.load(b"cubin").kernel("project")
     driver.calls.clear()
-    for size in (48 << 10, 64 << 10, 64 << 10, 50 << 10):
+    for size in (0, 40, 60, 60, 50):
         stream.launch(kernel, (1, 1, 1), (1, 1, 1), (), shared_bytes=size)
-    assert driver.names() == ["cuLaunchKernel", "cuFuncSetAttribute"] + ["cuLaunchKernel"] * 3
-    assert driver.calls[1] == ("cuFuncSetAttribute", "project", "shared", 64 << 10)
+    asked, launch = "cuFuncSetAttribute", "cuLaunchKernel"
+    assert driver.names() == [launch, asked, launch, asked, launch, launch, launch]
+    assert [call for call in driver.calls if call[0] == asked] == [
+        (asked, "project", "shared", 40),
+        (asked, "project", "shared", 60),
+    ]
 
 
 def test_modules_that_do_not_fit_and_kernels_that_are_not_there_are_failures(
