@@ -6,7 +6,6 @@
 #define ALL_LANES 0xFFFFFFFFu
 #define MAX_WARPS 32        // of a block
 #define MAX_BEST 2048       // candidates that enter NMS
-#define SEGMENT 32          // columns of the original picture that one block encodes
 
 #define NMS_MATRIX 0
 #define NMS_GREEDY 1
@@ -17,8 +16,6 @@
     extern __shared__ __align__(16) unsigned char dynamic_shared[]; \
     type* name = reinterpret_cast<type*>(dynamic_shared)
 #endif
-
-typedef unsigned long long Key;
 
 __device__ __forceinline__ int thread_of_block() { return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z); }
 
