@@ -1,4 +1,4 @@
-"""The self-test tells the truth: equal where both paths are, the right stage where one was spoilt, and no GPU where there is none."""
+"""The self-test tells the truth: equal where both paths are, the right stage where one was spoilt, no GPU where there is none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gpu.fake_device import FakeDevice
 from gpu.fake_tensorrt import FakeTensorRt
 from gpu.small import small_bundle, small_engines, small_profiles
 from solo_models.bundle import Bundle
-from solo_server.cuda.base import Device, DeviceInfo
+from solo_server.cuda.base import Device
 from solo_server.engine.device import DeviceNetwork
 from solo_server.engine.tensorrt import TensorRtNetwork
 from solo_server.errors import DeviceLost, SettingsError
@@ -28,7 +28,6 @@ from solo_server.selftest.command import examined, report, sizes_up_to
 from solo_server.selftest.differences import NETWORK_STAGES, STAGES
 from solo_server.selftest.document import FAIL, NOT_RUN, PASS, Document, failed, finished, judged, without_names
 from solo_server.selftest.examine import examine
-from solo_server.selftest.gpu_path import GpuPath
 from solo_server.selftest.matching import match
 from solo_server.selftest.measuring import Plan
 from solo_server.selftest.opening import Opened, Opening
@@ -36,7 +35,7 @@ from solo_server.selftest.parity import Parity
 from solo_server.selftest.pictures import NamedPicture, gather
 from solo_server.selftest.probe import no_gpu_message
 from solo_server.selftest.roofline import GPUS, known_gpu, least_ms
-from solo_server.selftest.sight import Measured, Network, Ranked, Sight
+from solo_server.selftest.sight import Measured, Ranked, Sight
 from solo_server.selftest.timing import BatchTimes, statistics_of, summary
 from solo_server.types import Instance, PreparedPicture, Query, Rle
 
@@ -146,14 +145,17 @@ def _wrong_maskness(sight: Sight) -> Sight:
 
 def _lost_candidate(sight: Sight) -> Sight:
     found = sight.candidates
-    return replace(sight, candidates=replace(found, cells=found.cells[1:], labels=found.labels[1:], scores=found.scores[1:]))
+    return replace(
+        sight, candidates=replace(found, cells=found.cells[1:], labels=found.labels[1:], scores=found.scores[1:])
+    )
 
 
 def _swapped_candidates(sight: Sight) -> Sight:
     found, order = sight.candidates, np.arange(len(sight.candidates.cells))
     order[:2] = order[1::-1]
     return replace(
-        sight, candidates=replace(found, cells=found.cells[order], labels=found.labels[order], scores=found.scores[order])
+        sight,
+        candidates=replace(found, cells=found.cells[order], labels=found.labels[order], scores=found.scores[order]),
     )
 
 
@@ -189,7 +191,7 @@ def _counts(runs: list[int]) -> str:
     text = ""
     for run in runs:
         while True:
-            digit, run = run & 31, run >> 5  # noqa: PLW2901
+            digit, run = run & 31, run >> 5
             more = run != (-1 if digit & 16 else 0)
             text += chr((digit | 32 if more else digit) + 48)
             if not more:
@@ -254,7 +256,9 @@ def test_the_whole_self_test_passes_on_the_fake_device(told: Document) -> None:
     assert [told["parts"][name]["verdict"] for name in PARTS] == [PASS] * 4 + ["MEASURED"] * 3
 
 
-def test_a_fake_device_is_never_taken_for_a_gpu(told: Document, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fake_device_is_never_taken_for_a_gpu(
+    told: Document, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert told["device"] == "fake"
     assert told["hardware"]["gpu"] is None
     assert not told["parts"]["paper"]["paper"]["is_comparable"]

@@ -1,6 +1,6 @@
 """`solo selftest`: does the GPU path compute here what the CPU path computes, and how fast. One command, one file to send.
 
-    bundle, pictures ─► GPU? (3 if not) ─► kernels, engines ─► examine ─► JSON, summary ─► exit status 0 or 1
+bundle, pictures ─► GPU? (3 if not) ─► kernels, engines ─► examine ─► JSON, summary ─► exit status 0 or 1
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ from solo_models.demo import demo_bundle
 from solo_server.bench.errors import BenchError
 from solo_server.bench.result import check_writable, write_document
 from solo_server.errors import SettingsError
-from solo_server.selftest.document import PASS, Document, document, failed, finished, summary_lines
+from solo_server.selftest.document import (
+    PASS,
+    Document,
+    document,
+    failed,
+    finished,
+    summary_lines,
+    without_names,
+)
 from solo_server.selftest.examine import examine
 from solo_server.selftest.measuring import Plan
 from solo_server.selftest.opening import ENGINES, NoGpuHere, Opened, OpeningFailed, open_gpu
@@ -32,15 +40,35 @@ DEFAULT_OUTPUT = Path("solo-selftest.json")
 Say = Callable[[str], None]
 
 
+class Told(logging.Handler):
+    """What the server logs while it opens engines and runs, among the lines of progress."""
+
+    def __init__(self, say: Say) -> None:
+        super().__init__()
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler.emit`."""
+        self._say(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `solo selftest`."""
     parser.add_argument("bundle", type=Path, nargs="?", help="bundle folder or zip (default: the demo model)")
     parser.add_argument("--engine", choices=ENGINES, required=True, help="what runs the network on the GPU")
     parser.add_argument(
-        "-o", "--output", type=Path, default=DEFAULT_OUTPUT, metavar="FILE.json", help="the report (default %(default)s)"
+        "-o",
+        "--output",
+        type=Path,
+        default=DEFAULT_OUTPUT,
+        metavar="FILE.json",
+        help="the report (default %(default)s)",
     )
     parser.add_argument(
-        "--max-batch", type=int, default=16, help=f"pictures in the largest batch, 1 to {MOST_PICTURES} (default %(default)s)"
+        "--max-batch",
+        type=int,
+        default=16,
+        help=f"pictures in the largest batch, 1 to {MOST_PICTURES} (default %(default)s)",
     )
     parser.add_argument(
         "--pictures", type=Path, metavar="DIR", help="compare on these (default: the repository's, and generated ones)"
@@ -50,8 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0: all parity parts passed; 1: one failed; 2: bad input or setting; 3: no GPU here."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
-    say = progress()
+    lines: list[str] = []
+    say = progress(lines)
+    logging.basicConfig(level=logging.INFO, handlers=[Told(say)])
     try:
         if not 1 <= arguments.max_batch <= MOST_PICTURES:
             raise SettingsError(f"--max-batch: {arguments.max_batch} is not within 1..{MOST_PICTURES}")
@@ -69,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     except (SettingsError, BundleError, BenchError, OSError) as problem:
         print(f"solo selftest: {problem}", file=sys.stderr)
         return BAD_INPUT
-    return report(told, arguments.output)
+    return report(told | {"log": without_names(lines)}, arguments.output)
 
 
 def examined(opened: Opened, pictures: list[NamedPicture], plan: Plan, say: Say) -> Document:
@@ -91,11 +120,12 @@ def sizes_up_to(max_batch: int) -> Plan:
     return Plan(sizes=tuple(sorted({*(size for size in SIZES if size <= max_batch), max_batch})))
 
 
-def progress() -> Say:
-    """Says on standard error what is done now, with seconds since the start."""
+def progress(lines: list[str]) -> Say:
+    """Says on standard error what is done now, with seconds since the start; `lines` keeps it for the report."""
     start = monotonic()
 
     def say(message: str) -> None:
-        print(f"[{monotonic() - start:6.1f} s] {message}", file=sys.stderr, flush=True)
+        lines.append(f"[{monotonic() - start:6.1f} s] {message}")
+        print(lines[-1], file=sys.stderr, flush=True)
 
     return say

@@ -155,9 +155,7 @@ def _areas(expected: Measured, found: Measured) -> Difference:
     difference = np.abs(one - other)
     off = difference > np.maximum(PIXELS, SHARE * one)
     figures: Figures = {"cells": len(cells), "difference_max": int(difference.max(initial=0)), "off": int(off.sum())}
-    told = ", ".join(
-        f"cell {cells[i]}: {other[i]} pixels instead of {one[i]}" for i in np.flatnonzero(off)[:SHOWN]
-    )
+    told = ", ".join(f"cell {cells[i]}: {other[i]} pixels instead of {one[i]}" for i in np.flatnonzero(off)[:SHOWN])
     return Difference("areas", figures, told)
 
 
@@ -206,12 +204,12 @@ def _on_shared_cells(
 
 
 def _keys(ranked: Candidates | Ranked) -> dict[tuple[int, int], float]:
-    return dict(zip(zip(ranked.cells.tolist(), ranked.labels.tolist(), strict=True), ranked.scores.tolist(), strict=True))
+    return dict(
+        zip(zip(ranked.cells.tolist(), ranked.labels.tolist(), strict=True), ranked.scores.tolist(), strict=True)
+    )
 
 
-def _not_excused(
-    instances: Sequence[Instance], numbers: Sequence[int], tolerance: Tolerance, cuts: Cuts
-) -> list[int]:
+def _not_excused(instances: Sequence[Instance], numbers: Sequence[int], tolerance: Tolerance, cuts: Cuts) -> list[int]:
     """Those that no cut explains: it is far above the least score, and above the last one where as many are answered as may be."""
     is_full = len(instances) >= cuts.max_instances
     lowest = min(i.score for i in instances) if is_full else cuts.score_threshold

@@ -15,6 +15,7 @@
       first_stage     where a FAIL begins: a stage of selftest/differences.py; "open" or "run" where something raised
       ...             figures: `pictures`, a list of every comparison with every stage; `sizes` of batches; `memory` in bytes
       failure         error, message and the program's own lines that led there, where something raised
+    log               the lines that were shown while it ran, what the server logs among them
 
 Names of hosts, users and folders are taken out of every text before it is written.
 """
@@ -79,7 +80,9 @@ def judged(comparisons: Sequence[Comparison]) -> Part:
     told: Part = {"verdict": FAIL if problems else PASS, "said": f"{len(comparisons)} pictures"}
     if problems:
         comparison, problem = problems[0]
-        told["said"] = f"{len(problems)} of {len(comparisons)} pictures differ; {comparison.picture}: {problem.stage}: {problem.problem}"
+        told["said"] = (
+            f"{len(problems)} of {len(comparisons)} pictures differ; {comparison.picture}: {problem.stage}: {problem.problem}"
+        )
         told["first_stage"] = problem.stage
     return told | {"pictures": [asdict(comparison) for comparison in comparisons]}
 
@@ -105,7 +108,11 @@ def not_run(why: str) -> Part:
 def summary_lines(told: Document) -> list[str]:
     """A screenful: what was tested on what, a line a part, the verdict."""
     device = told["device"]
-    where = "NO GPU: a fake device" if device == FAKE else f"{device['name']}, compute capability {device['compute_capability']}"
+    where = (
+        "NO GPU: a fake device"
+        if device == FAKE
+        else f"{device['name']}, compute capability {device['compute_capability']}"
+    )
     width = max(len(name) for name in told["parts"])
     return [
         f"solo selftest: {told['bundle']['name']} {told['bundle']['version']}, {told['bundle']['precision']}, on {where}",

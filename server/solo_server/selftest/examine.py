@@ -1,11 +1,12 @@
 """All parts of a self-test in their order; a part that raises is told of and ends nothing but itself, unless the GPU is lost.
 
-    network, post-processing, answers: picture by picture ─► batch ─► paper ─► batches ─► memory
+network, post-processing, answers: picture by picture ─► batch ─► paper ─► batches ─► memory
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from solo_models.bundle import Bundle
@@ -28,11 +29,12 @@ def examine(bundle: Bundle, gpu: GpuPath, pictures: Sequence[NamedPicture], plan
     parts: dict[str, Part] = {}
     try:
         parts |= _compared(Parity(bundle, gpu), pictures, max(plan.sizes), say)
-        for name, work in (
-            ("paper", lambda: _paper(bundle, gpu, plan)),
-            ("batches", lambda: _batches(bundle, gpu, plan, say)),
-            ("memory", lambda: _memory(gpu)),
-        ):
+        works: dict[str, Callable[[], Part]] = {
+            "paper": lambda: _paper(bundle, gpu, plan),
+            "batches": lambda: _batches(bundle, gpu, plan, say),
+            "memory": lambda: _memory(gpu),
+        }
+        for name, work in works.items():
             say(f"{name} ...")
             parts[name] = _guarded(work)
             say(f"{name}: {parts[name]['verdict']}: {parts[name]['said']}")
@@ -49,9 +51,9 @@ def _compared(both: Parity, pictures: Sequence[NamedPicture], most: int, say: Sa
     found: dict[str, list[Comparison]] = {name: [] for name in parity.PARTS}
     broken: dict[str, Part] = {}
     jobs: list[tuple[str, Callable[[], Iterator[Comparison]]]] = [
-        (picture.name, lambda picture=picture: both.picture(picture)) for picture in pictures  # type: ignore[misc]
+        *((picture.name, partial(both.picture, picture)) for picture in pictures),
+        ("batch", partial(both.batch, pictures[-1], min(most, LARGEST_BATCH))),
     ]
-    jobs.append(("batch", lambda: both.batch(pictures[-1], min(most, LARGEST_BATCH))))
     for number, (name, compare) in enumerate(jobs, 1):
         expected = [parity.PARTS[-1]] if name == "batch" else list(parity.PARTS[:-1])
         try:
@@ -87,10 +89,18 @@ def _guarded(work: Callable[[], Part]) -> Part:
 def _paper(bundle: Bundle, gpu: GpuPath, plan: Plan) -> Part:
     told = paper_protocol(bundle, gpu, plan)
     paper = told["paper"]
-    beside = f"the paper's {paper['fps']} FPS on a V100" if paper["is_comparable"] else f"not comparable: {paper['because']}"
-    said = f"{told['fps']} FPS, {told['mean_ms']} ms a picture at {told['padded_hw'][0]}x{told['padded_hw'][1]} ({beside})"
+    beside = (
+        f"the paper's {paper['fps']} FPS on a V100" if paper["is_comparable"] else f"not comparable: {paper['because']}"
+    )
+    said = (
+        f"{told['fps']} FPS, {told['mean_ms']} ms a picture at {told['padded_hw'][0]}x{told['padded_hw'][1]} ({beside})"
+    )
     least = told["roofline"].get("least_ms")
-    return {"verdict": MEASURED, "said": said + (f"; no less than {least} ms by the data sheet" if least else ""), **told}
+    return {
+        "verdict": MEASURED,
+        "said": said + (f"; no less than {least} ms by the data sheet" if least else ""),
+        **told,
+    }
 
 
 def _batches(bundle: Bundle, gpu: GpuPath, plan: Plan, say: Say) -> Part:

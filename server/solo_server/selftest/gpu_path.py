@@ -80,7 +80,7 @@ class _Reader:
         kept = self._list("kept", np.int32, p, self._count("kept_count", p), self.spec.postprocess.max_before_nms)
         scores = self._list("kept_scores", np.float32, p, len(kept), self.spec.postprocess.max_before_nms)
         return Sight(
-            self._network(p, counts),
+            self._network(p),
             candidates,
             self._measured(p, counts),
             best,
@@ -92,11 +92,11 @@ class _Reader:
     def _layout(self) -> NetworkLayout:
         return network_layout(self.spec, self.shape)
 
-    def _counts(self, p: int) -> Counts:
+    def _counts(self, p: int) -> Any:  # a ctypes structure made at run time
         size = sizeof(Counts)
         return Counts.from_buffer_copy(self.watched.read("counts", np.uint8, size, p * size).tobytes())
 
-    def _network(self, p: int, counts: Counts) -> Network:
+    def _network(self, p: int) -> Network:
         """Mask features of those groups of levels that some picture of the batch has candidates on: others were not run."""
         pictures = [self._counts(i) for i in range(self.shape.pictures)]
         first = [c.level_first for c in pictures]
@@ -130,7 +130,7 @@ class _Reader:
         values = self.watched.read(name, np.float32, size, offset + p * size * FLOAT_BYTES)
         return values.reshape(channels, *hw)
 
-    def _candidates(self, p: int, counts: Counts) -> Candidates:
+    def _candidates(self, p: int, counts: Any) -> Candidates:
         """In the device's order; cells by `cell_counts`, since the list of cells is made anew where there are too many."""
         cells = self.spec.num_cells
         of_cell = self._list("cell_counts", np.uint32, p, cells, cells)
@@ -139,7 +139,7 @@ class _Reader:
         named = np.repeat(np.arange(cells), np.minimum(of_cell, self.spec.num_classes))
         return Candidates(_cut(named, len(labels)), labels.astype(np.int64), scores)
 
-    def _measured(self, p: int, counts: Counts) -> Measured:
+    def _measured(self, p: int, counts: Any) -> Measured:
         cells = self.spec.num_cells
         areas = self._list("areas", np.int32, p, counts.cells, cells).astype(np.int64)
         totals = self._list("totals", np.float32, p, counts.cells, cells)

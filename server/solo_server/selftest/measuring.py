@@ -105,7 +105,8 @@ def _one_size(gpu: GpuPath, pictures: Sequence[PreparedPicture], plan: Plan) -> 
 
 
 def _repeated(plan: Plan, once: Callable[[], Any]) -> list[Any]:
-    start, found = perf_counter(), []
+    start = perf_counter()
+    found: list[Any] = []
     while len(found) < plan.batches and (not found or perf_counter() - start < plan.seconds):
         found.append(once())
     return found

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from time import perf_counter
 from typing import Any
 
-from solo_models.bundle import CATEGORIES, MASKS, Bundle
+from solo_models.bundle import Bundle
 
 from solo_server.cuda.base import Device, DeviceInfo
 from solo_server.cuda.cache import cache_folder
@@ -21,8 +21,7 @@ from solo_server.cuda.compile import kernels_cubin
 from solo_server.cuda.driver import find_devices, open_device
 from solo_server.engine.cuda import DeviceBackend
 from solo_server.engine.device import DeviceNetwork
-from solo_server.engine.tensorrt_cache import EngineCache, KeptEngine
-from solo_server.engine.tensorrt_profiles import engine_profiles
+from solo_server.engine.open_cuda import CUDA, KERNELS, TENSORRT, CudaOptions, open_device_network
 from solo_server.errors import DeviceFailure, SettingsError
 from solo_server.postprocess.cuda.run import CudaPostprocessor
 from solo_server.selftest.gpu_path import GpuPath
@@ -31,8 +30,7 @@ from solo_server.selftest.pictures import COCO_HW
 from solo_server.selftest.probe import kernel_facts, no_gpu_message, pieces
 from solo_server.selftest.watch import WatchedDevice, WatchedNetwork
 
-ENGINES = ("tensorrt", "cuda")
-KERNELS = Path(__file__).parents[1] / "postprocess" / "cuda" / "kernels.cu"
+ENGINES = (TENSORRT, CUDA)
 
 
 class NoGpuHere(SettingsError):
@@ -66,7 +64,9 @@ class Opening:
     facts: dict[str, Any] = field(default_factory=dict)
     picture_hw: tuple[int, int] = COCO_HW
 
-    def path(self, device: Device, network_on: Callable[[Device], DeviceNetwork], cubin: bytes, *, is_fake: bool) -> GpuPath:
+    def path(
+        self, device: Device, network_on: Callable[[Device], DeviceNetwork], cubin: bytes, *, is_fake: bool
+    ) -> GpuPath:
         """Network, post-processing and backend on any device.
 
         Raises:
@@ -107,11 +107,11 @@ def open_gpu(bundle: Bundle, engine: str, max_batch: int, *, build: bool, say: S
         f"{info.multiprocessors} multiprocessors, driver for CUDA {info.driver}")  # fmt: skip
     opening = Opening(bundle, max_batch, say, {"asked": engine, "max_batch": max_batch})
     try:
-        folder = cache_folder()
-        cubin = opening.timed("kernels", lambda: kernels_cubin(KERNELS, info.capability, folder))
+        cubin = opening.timed("kernels", lambda: kernels_cubin(KERNELS, info.capability, cache_folder()))
         opening.facts["cubin_bytes"] = len(cubin)
-        open_network = _tensorrt if engine == "tensorrt" else _onnxruntime
-        gpu = opening.path(device, lambda watched: open_network(opening, watched, folder, build), cubin, is_fake=False)
+        options = CudaOptions(max_batch=max_batch, slots=1, build=build)
+        network = partial(open_device_network, bundle, engine, options=options)
+        gpu = opening.path(device, network, cubin, is_fake=False)
     except KeyboardInterrupt:
         raise
     except Exception as problem:  # whatever it is belongs into the report: nobody else can look
@@ -130,31 +130,3 @@ def _device(engine: str) -> Device:
         if isinstance(problem, NoGpuHere):
             raise
         raise NoGpuHere(no_gpu_message(engine, str(problem))) from problem
-
-
-def _tensorrt(opening: Opening, device: Device, folder: Path, build: bool) -> DeviceNetwork:
-    """Engines from the cache, or built with progress; those that are refused are built anew, once."""
-    from solo_server.engine.tensorrt import Engines, TensorRtNetwork
-    from solo_server.engine.tensorrt_build import import_tensorrt
-    from solo_server.engine.tensorrt_engine import UnusableEngine
-
-    trt, bundle = import_tensorrt(), opening.bundle
-    profiles = engine_profiles(bundle.spec, opening.max_batch)
-
-    def load(kept: Mapping[str, KeptEngine]) -> DeviceNetwork:
-        opening.facts["engines"] = {
-            graph: {"mib": len(each.plan) >> 20, "profiles": each.profiles, "was_built": each.is_new}
-            for graph, each in kept.items()
-        }
-        engines = Engines(kept[CATEGORIES].plan, kept[MASKS].plan, profiles, bundle.precision)
-        return TensorRtNetwork(trt, device, engines, slots=1)
-
-    cache = EngineCache(folder, trt, device.info, build=build, say=opening.say)
-    return cache.loaded(bundle, profiles, load, UnusableEngine)
-
-
-def _onnxruntime(opening: Opening, device: Device, folder: Path, build: bool) -> DeviceNetwork:
-    from solo_server.engine.ort_cuda import OrtCudaNetwork
-
-    shapes = engine_profiles(opening.bundle.spec, opening.max_batch).shapes
-    return OrtCudaNetwork(opening.bundle, device.info, 0, shapes, slots=1)

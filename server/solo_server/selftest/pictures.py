@@ -39,9 +39,7 @@ def gather(folder: Path | None, rules: PreprocessSpec) -> list[NamedPicture]:
     files = sorted(_files([folder] if folder is not None else _repository_folders()))
     if folder is not None and not files:
         raise SettingsError(f"--pictures: holds none of {', '.join(ENDINGS)}")
-    generated = [
-        NamedPicture(f"generated {h}x{w}", prepare(coloured_shapes(h, w), rules)) for h, w in GENERATED_HW
-    ]
+    generated = [NamedPicture(f"generated {h}x{w}", prepare(coloured_shapes(h, w), rules)) for h, w in GENERATED_HW]
     return [NamedPicture(path.name, prepare(_read(path), rules)) for path in files] + generated
 
 

@@ -15,7 +15,7 @@ PERCENTILES = (90, 95, 99)
 
 @dataclass(frozen=True, slots=True)
 class BatchTimes:
-    """One batch. h2d_ms, d2h_ms: copies; network_ms, postprocess_ms: GPU compute; stages_ms: of its parts; wall_ms: the host's clock."""
+    """One batch. h2d_ms, d2h_ms: copies; network_ms, postprocess_ms: GPU compute; stages_ms: of its parts; wall_ms: the host's."""
 
     h2d_ms: float
     network_ms: float
