@@ -77,8 +77,10 @@ def compare_instances(
 ) -> Difference:
     """The answers themselves: pairs, their scores and masks, and what only one side has."""
     agreement = match(expected, found)
-    missing = _not_excused(expected, agreement.missing, tolerance, cuts)
-    extra = _not_excused(found, agreement.extra, tolerance, cuts)
+    lost = [expected[i] for i in agreement.missing]
+    more = [found[j] for j in agreement.extra]
+    missing = [one for one in lost if not _is_excused(one, expected, tolerance, cuts) or _has_double(one, more, tolerance)]
+    extra = [one for one in more if not _is_excused(one, found, tolerance, cuts) or _has_double(one, lost, tolerance)]
     counted = len(agreement.pairs) + len(missing)
     share = len(agreement.pairs) / counted if counted else 1.0
     scores = max((pair.score_difference for pair in agreement.pairs), default=0.0)
@@ -98,8 +100,8 @@ def compare_instances(
         "rle_identical_share": _identical(agreement),
     }
     problems = (
-        (share < tolerance.matched, f"{len(missing)} of {counted} instances missing, first {_told(expected, missing)}"),
-        (len(extra) > counted * (1 - tolerance.matched), f"{len(extra)} too many, first {_told(found, extra)}"),
+        (share < tolerance.matched, f"{len(missing)} of {counted} instances missing, first {_told(missing)}"),
+        (len(extra) > counted * (1 - tolerance.matched), f"{len(extra)} too many, first {_told(extra)}"),
         (scores > tolerance.scores, f"a score differs by {scores:.3g}"),
         (float(np.mean(ious)) < tolerance.mask_iou, f"masks overlap by {np.mean(ious):.4f} in the mean"),
         (min(ious) < tolerance.worst_iou, f"a mask overlaps by {min(ious):.4f} only"),
@@ -209,11 +211,16 @@ def _keys(ranked: Candidates | Ranked) -> dict[tuple[int, int], float]:
     )
 
 
-def _not_excused(instances: Sequence[Instance], numbers: Sequence[int], tolerance: Tolerance, cuts: Cuts) -> list[int]:
-    """Those that no cut explains: it is far above the least score, and above the last one where as many are answered as may be."""
-    is_full = len(instances) >= cuts.max_instances
-    lowest = min(i.score for i in instances) if is_full else cuts.score_threshold
-    return [i for i in numbers if instances[i].score > max(lowest, cuts.score_threshold) + tolerance.excused]
+def _is_excused(one: Instance, answer: Sequence[Instance], tolerance: Tolerance, cuts: Cuts) -> bool:
+    """Whether rounding may have cut it off: its score is near the least one, or the last where as many are answered as may be."""
+    is_full = len(answer) >= cuts.max_instances
+    lowest = min(i.score for i in answer) if is_full else cuts.score_threshold
+    return one.score <= max(lowest, cuts.score_threshold) + tolerance.excused
+
+
+def _has_double(one: Instance, others: Sequence[Instance], tolerance: Tolerance) -> bool:
+    """Whether the other side has it with another mask: then it was not cut off."""
+    return any(o.class_id == one.class_id and abs(o.score - one.score) <= tolerance.scores for o in others)
 
 
 def _identical(agreement: Agreement) -> float:
@@ -233,10 +240,10 @@ def _ordered(value: float) -> float:
     return np.inf if np.isnan(value) else value
 
 
-def _told(instances: Sequence[Instance], numbers: Sequence[int]) -> str:
-    if not numbers:
+def _told(instances: Sequence[Instance]) -> str:
+    if not instances:
         return ""
-    one = instances[numbers[0]]
+    one = instances[0]
     return f"class {one.class_id}, score {one.score:.4f}, box {list(one.box_xywh)}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -53,7 +54,7 @@ def gpu_versions() -> dict[str, str]:
 
 def kernel_facts(kernels: Mapping[str, Kernel]) -> dict[str, dict[str, int]]:
     """Registers, spilled bytes and shared memory of each kernel as the driver has loaded it."""
-    from cuda.bindings import driver  # NVIDIA's, which only machines with a GPU have
+    driver = import_module("cuda.bindings.driver")
 
     attribute = driver.CUfunction_attribute
     wanted = {
@@ -71,7 +72,7 @@ def kernel_facts(kernels: Mapping[str, Kernel]) -> dict[str, dict[str, int]]:
 
 def free_memory() -> dict[str, int]:
     """Bytes free and in all on the current device, by the driver; empty where it does not tell."""
-    from cuda.bindings import driver  # NVIDIA's, which only machines with a GPU have
+    driver = import_module("cuda.bindings.driver")
 
     code, free, total = driver.cuMemGetInfo()
     return {} if int(code) else {"free_bytes": int(free), "total_bytes": int(total)}

@@ -84,7 +84,7 @@ class WatchedDevice:
         return {name: sum(buffer.size_bytes for buffer in buffers) for name, buffers in self.buffers.items()}
 
     def read(self, name: str, kind: type[T], count: int, offset: int = 0) -> NDArray[T]:
-        """`count` values of the buffer last allocated under `name`, from `offset` bytes on; nothing may be queued that writes it."""
+        """`count` values of the buffer last allocated under `name`, from `offset` bytes on; nothing queued may write it."""
         stream = self.streams[-1].inner
         size_bytes = count * np.dtype(kind).itemsize
         pinned = self.inner.allocate_pinned(max(size_bytes, 1), "the self-test's copy")
