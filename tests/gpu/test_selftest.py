@@ -108,12 +108,12 @@ def _wrong_answered_score(sight: Sight) -> Sight:
 
 
 def _wrong_mask(sight: Sight) -> Sight:
-    """All but a corner of the largest mask is gone."""
-    largest = max(range(len(sight.instances)), key=lambda i: sight.instances[i].area)
-    height, width = sight.instances[largest].mask.size
+    """The smallest mask covers all of the picture."""
+    smallest = min(range(len(sight.instances)), key=lambda i: sight.instances[i].area)
+    height, width = sight.instances[smallest].mask.size
     whole = Rle((height, width), _counts([0, height * width]))
-    changed = replace(sight.instances[largest], mask=whole, area=height * width, box_xywh=(0, 0, width, height))
-    return replace(sight, instances=(*sight.instances[:largest], changed, *sight.instances[largest + 1 :]))
+    changed = replace(sight.instances[smallest], mask=whole, area=height * width, box_xywh=(0, 0, width, height))
+    return replace(sight, instances=(*sight.instances[:smallest], changed, *sight.instances[smallest + 1 :]))
 
 
 def _missing_instance(sight: Sight) -> Sight:
