@@ -192,7 +192,7 @@ def _described(error: Any) -> str:
 
 def _reasons(errors: list[str]) -> str:
     more = f"; and {len(errors) - SHOWN_ERRORS} more" if len(errors) > SHOWN_ERRORS else ""
-    return ("; ".join(" ".join(error.split()) for error in errors[:SHOWN_ERRORS]) or "it gives no reason") + more
+    return ("; ".join(" ".join(text.split()) for text in errors[:SHOWN_ERRORS]) or "it gives no reason") + more
 
 
 def _add_profiles(builder: Any, config: Any, order: BuildOrder) -> None:
