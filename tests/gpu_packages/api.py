@@ -1,8 +1,8 @@
 """What our code uses of the `tensorrt` module, read from its source, and whether a real module has it.
 
 Uses are found by name: `trt.A.B`, `self.trt.A`, and attributes of the variables that hold TensorRT's objects, which the caller
-lists with their classes. Arguments are compared with the signatures that pybind writes into docstrings, since the classes themselves
-cannot be made without a GPU.
+lists with their classes. Arguments are compared with the signatures that pybind writes into docstrings, since the classes
+themselves cannot be made without a GPU.
 """
 
 import ast
