@@ -20,6 +20,7 @@ import numpy as np
 import solo_server.image
 from record import write_record
 from solo_models.demo import demo_bundle
+from solo_server.backend import CpuBackend
 from solo_server.image import ImageLimits
 from solo_server.pipeline import Pipeline
 from solo_server.rle import decode_rle
@@ -39,7 +40,7 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     whole = open_demo(arguments.input)
-    draft = Pipeline(whole.bundle, whole.engine, ImageLimits(draft=True))
+    draft = Pipeline(whole.bundle, whole.backend, ImageLimits(draft=True))
     pictures = [p for path in arguments.pictures for p in (sorted(path.glob("*.jpg")) if path.is_dir() else [path])]
     rows = [row for path in pictures for row in measure(path, whole, draft, timed=arguments.rows)]
     if arguments.rows:
@@ -61,7 +62,8 @@ def open_demo(size: str | None) -> Pipeline:
     long_side, short_side = map(int, size.split("x"))
     spec = pipeline.bundle.spec
     smaller = replace(spec, preprocess=replace(spec.preprocess, long_side=long_side, short_side=short_side))
-    return Pipeline(replace(pipeline.bundle, spec=smaller), pipeline.engine)
+    bundle = replace(pipeline.bundle, spec=smaller)
+    return Pipeline(bundle, CpuBackend(bundle, pipeline.backend.engine))  # type: ignore[attr-defined]  # a CPU's
 
 
 def measure(path: Path, whole: Pipeline, draft: Pipeline, *, timed: bool) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ def main() -> int:
     if arguments.output:
         bundle = pipeline.bundle
         figures = {"model": bundle.name, "model_version": bundle.version, "precision": bundle.precision}
-        figures |= {"engine": pipeline.engine.description}
+        figures |= {"engine": pipeline.backend.description}
         counts = {"pictures": len(truth.imgs), "instances_found": len(results), "seconds": round(seconds, 1)}
         write_record(arguments.output, {**figures, **counts, "mask": {k: round(v, 4) for k, v in stats.items()}})
     return 0

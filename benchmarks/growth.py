@@ -23,6 +23,7 @@ from solo_export.onnx import export_graphs
 from solo_models.bundle import BundleContent, as_bundle
 from solo_models.network import SoloNetwork
 from solo_models.spec import ModelSpec
+from solo_server.backend import CpuBackend
 from solo_server.compiled.head import CompiledHead
 from solo_server.compiled.pool import Pool
 from solo_server.pipeline import Pipeline
@@ -56,7 +57,7 @@ def main() -> int:
     }
     found = {title: measure(title, cases, arguments.rounds) for title, cases in tables.items()}
     if arguments.output:
-        about = {"model": pipeline.bundle.name, "engine": pipeline.engine.description, "rounds": arguments.rounds}
+        about = {"model": pipeline.bundle.name, "engine": pipeline.backend.description, "rounds": arguments.rounds}
         write_record(arguments.output, {**about, "tables": found})
     return 0
 
@@ -81,7 +82,8 @@ def inputs(pipeline: Pipeline, picture: Any) -> dict[str, Case]:
     for long_side, short_side in INPUTS:
         rules = replace(pipeline.bundle.spec.preprocess, long_side=long_side, short_side=short_side)
         bundle = replace(pipeline.bundle, spec=replace(pipeline.bundle.spec, preprocess=rules))
-        found[f"{long_side}x{short_side}"] = _stages(Pipeline(bundle, pipeline.engine), _jpeg(picture))
+        sized = Pipeline(bundle, CpuBackend(bundle, pipeline.backend.engine))  # type: ignore[attr-defined]  # a CPU's
+        found[f"{long_side}x{short_side}"] = _stages(sized, _jpeg(picture))
     return found
 
 

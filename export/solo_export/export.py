@@ -19,6 +19,7 @@ import onnxruntime as ort
 from onnx import helper
 from pycocotools.coco import COCO
 from solo_models.bundle import MANIFEST, BundleContent, as_bundle, write_bundle
+from solo_server.backend import CpuBackend
 from solo_server.engine.network import GraphEngine
 from solo_server.engine.ort import OrtRuntime
 from solo_server.pipeline import Pipeline
@@ -141,7 +142,7 @@ def prepare_content(source: Source, order: Order) -> BundleContent:
 
 def _pipeline(content: BundleContent) -> Pipeline:
     bundle = as_bundle(content)
-    return Pipeline(bundle, GraphEngine(bundle, OrtRuntime(int8_for=bundle.int8_for)))
+    return Pipeline(bundle, CpuBackend(bundle, GraphEngine(bundle, OrtRuntime(int8_for=bundle.int8_for))))
 
 
 def _single_file(content: BundleContent) -> onnx.ModelProto:

@@ -14,6 +14,7 @@ import torch
 from solo_models.bundle import CATEGORIES, DAMAGED_ZIP, MANIFEST, MASKS, Bundle, BundleError, read_bundle
 from solo_models.checkpoint import Checkpoint, adjusted, read_checkpoint
 from solo_models.spec import ModelSpec, SpecError
+from solo_server.backend import CpuBackend
 from solo_server.engine.network import GraphEngine
 from solo_server.engine.ort import OrtRuntime
 from solo_server.pipeline import Pipeline
@@ -79,7 +80,7 @@ def from_bundle(bundle: Bundle) -> Source:
     categories, masks = (onnx.ModelProto.FromString(bundle.files[name]) for name in (CATEGORIES, MASKS))
     graphs = Graphs(bundle.spec, read_through_cast(categories), masks, bundle.kernels)
     provenance = {**bundle.provenance, "bundle_version": bundle.version, **made_with()}
-    original = of_pipeline(Pipeline(bundle, GraphEngine(bundle, OrtRuntime())))
+    original = of_pipeline(Pipeline(bundle, CpuBackend(bundle, GraphEngine(bundle, OrtRuntime()))))
     parity = bundle.parity.get("graphs", {})
     return Source(bundle.name, graphs, provenance, parity, f"fp32 bundle {bundle.name} {bundle.version}", original)
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from solo_server import types
-from solo_server.errors import BodyTooLarge, EmptyBody, InvalidQuery, RequestError, ServerError
+from solo_server.errors import BodyTooLarge, DeviceLost, EmptyBody, InvalidQuery, RequestError, ServerError
 from solo_server.pipeline import Pipeline
 from solo_server.schemas import SegmentQuery, invalid_query, model_json, problem_json, result_json
 from solo_server.service import Service
@@ -53,10 +53,12 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(pipeline: Pipeline, settings: Settings | None = None) -> FastAPI:
-    """The application around one loaded pipeline; it warms up when it starts."""
+def create_app(
+    pipeline: Pipeline, settings: Settings | None = None, on_lost: Callable[[DeviceLost], None] | None = None
+) -> FastAPI:
+    """The application around one loaded pipeline; it warms up when it starts. on_lost: hears when its GPU is lost for good."""
     settings = settings or Settings()
-    service = Service(pipeline, settings.max_waiting)
+    service = Service(pipeline, settings.max_waiting, on_lost)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -111,7 +113,7 @@ def _add_routes(app: FastAPI, service: Service, settings: Settings) -> None:
 
     @app.get("/model", summary="What is served")
     async def model() -> Response:
-        return _json(model_json(bundle, service.pipeline.engine.description, service.pipeline.engine_reason))
+        return _json(model_json(bundle, service.pipeline.backend.description, service.pipeline.engine_reason))
 
     @app.get("/", include_in_schema=False)
     async def root() -> Response:

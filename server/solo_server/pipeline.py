@@ -6,21 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from solo_models.bundle import Bundle, read_bundle
 
+from solo_server.backend import Backend
 from solo_server.compiled.pool import Pool
-from solo_server.engine.base import Engine, PictureOutput
 from solo_server.engine.choose import choose
 from solo_server.image import ImageLimits, decode, decode_draft, prepare
 from solo_server.memory import return_unused
-from solo_server.postprocess.cpu import CpuPostprocessor
 from solo_server.stopwatch import Stopwatch
 from solo_server.types import PictureResult, PreparedPicture, Query, UInt8
-from solo_server.warm import warm_kernels
-
-LATER_STAGES = ("towers", "masks", "nms", "encode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +34,13 @@ class Decoded:
 
 
 class Pipeline:
-    """One bundle on one engine. Stages can be called one by one; `segment` runs them all."""
+    """One bundle on one backend. Stages can be called one by one; `segment` runs them all."""
 
     def __init__(
-        self,
-        bundle: Bundle,
-        engine: Engine,
-        limits: ImageLimits | None = None,
-        pool: Pool | None = None,
-        engine_reason: str = "",
+        self, bundle: Bundle, backend: Backend, limits: ImageLimits | None = None, engine_reason: str = ""
     ) -> None:
-        self.bundle, self.engine, self.engine_reason = bundle, engine, engine_reason
+        self.bundle, self.backend, self.engine_reason = bundle, backend, engine_reason
         self._limits = limits or ImageLimits()
-        self.postprocessor = CpuPostprocessor(bundle.spec, bundle.kernels, pool or Pool())
 
     @classmethod
     def open(
@@ -69,18 +60,16 @@ class Pipeline:
         """
         content = read_bundle(bundle)
         choice, pool = choose(content, engine, precision), Pool(threads)
-        opened = choice.open(content, pool)
+        backend = choice.open(content, pool)
         return_unused()
-        return cls(content, opened, limits, pool, choice.reason)
+        return cls(content, backend, limits, choice.reason)
 
     def warm_up(self) -> None:
-        """Compile every kernel, then run everything once on an empty picture of the usual 4:3: runtimes plan at first."""
-        warm_kernels()
-        spec = self.bundle.spec
-        height = spec.preprocess.short_side
-        blank = np.zeros((height, min(spec.preprocess.long_side, height * 4 // 3), 3), np.uint8)
-        output = self.infer([prepare(blank, spec.preprocess)])[0]
-        output.mask_features(range(len(spec.grids)))
+        """Everything that is slow only once, and an empty picture of the usual 4:3: runtimes plan at first."""
+        rules = self.bundle.spec.preprocess
+        height = rules.short_side
+        blank = np.zeros((height, min(rules.long_side, height * 4 // 3), 3), np.uint8)
+        self.backend.warm_up(prepare(blank, rules))
 
     def decode(self, body: bytes, *, whole: bool = False) -> Decoded:
         """Decode, resize and pad one picture; raises what `solo_server.image.decode` raises.
@@ -98,22 +87,21 @@ class Pipeline:
         picture = prepare(rgb, rules, original_hw)
         return Decoded(picture, rgb, (decoded - start) * 1e3, (perf_counter() - decoded) * 1e3)
 
-    def infer(self, pictures: Sequence[PreparedPicture]) -> Sequence[PictureOutput]:
-        """Run the network on pictures of one padded size."""
-        images = np.stack([p.pixels for p in pictures])
-        image_hw = np.array([p.geometry.resized_hw for p in pictures], np.int64)
-        return self.engine.run(images, image_hw)
+    def infer(self, pictures: Sequence[PreparedPicture], queries: Sequence[Query] | None = None) -> Sequence[Any]:
+        """Run the backend on pictures of one padded size; see `Backend.infer`."""
+        return self.backend.infer(pictures, queries or [Query()] * len(pictures))
 
-    def finish(self, output: PictureOutput, decoded: Decoded, query: Query, categories_ms: float) -> PictureResult:
-        """Everything after the category scores of one picture: mask towers, masks, NMS, encoding."""
+    def finish(self, output: Any, decoded: Decoded, query: Query, infer_ms: float) -> PictureResult:
+        """Whatever remains to be done for one picture (`Backend.finish`), and how long everything took."""
         watch = Stopwatch()
         geometry = decoded.picture.geometry
-        instances = self.postprocessor.run(output, geometry, query, watch)
+        instances = self.backend.finish(output, geometry, query, watch)
+        first, *later = self.backend.stages
         timings = {
             "decode": decoded.decode_ms,
             "preprocess": decoded.preprocess_ms,
-            "categories": categories_ms,
-            **{stage: watch.laps_ms.get(stage, 0.0) for stage in LATER_STAGES},
+            first: infer_ms,
+            **{stage: watch.laps_ms.get(stage, 0.0) for stage in later},
         }
         return PictureResult(geometry.original_hw, instances, {**timings, "total": sum(timings.values())})
 
@@ -124,5 +112,5 @@ class Pipeline:
     def segment_decoded(self, decoded: Decoded, query: Query) -> PictureResult:
         """Network and post-processing of one picture."""
         start = perf_counter()
-        output = self.infer([decoded.picture])[0]
+        output = self.infer([decoded.picture], [query])[0]
         return self.finish(output, decoded, query, (perf_counter() - start) * 1e3)

@@ -15,11 +15,12 @@ from solo_models.demo import demo_bundle
 
 from solo_server.app import create_app
 from solo_server.engine.base import ENGINES, PRECISIONS
-from solo_server.errors import SettingsError
+from solo_server.errors import DeviceLost, SettingsError
 from solo_server.pipeline import Pipeline
 from solo_server.settings import Settings
 
 LOG = logging.getLogger("solo_server")
+GPU_LOST = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until stopped; exit status 0, or 2 when the start failed."""
+    """Serve until stopped; exit status 0, 2 when the start failed, 75 when the GPU is lost and only a new process can go on."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         settings = Settings.read(**vars(arguments))
@@ -65,10 +66,17 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = pipeline.bundle
     host, port = listener.getsockname()[:2]
     LOG.info("%s %s, %s, %d classes", bundle.name, bundle.version, bundle.precision, bundle.spec.num_classes)
-    LOG.info("engine: %s (%s)", pipeline.engine.description, pipeline.engine_reason)
+    LOG.info("engine: %s (%s)", pipeline.backend.description, pipeline.engine_reason)
     LOG.info("http://%s:%d  try: curl --data-binary @photo.jpg http://%s:%d/segment", host, port, host, port)
+    lost: list[DeviceLost] = []
+
+    def end(problem: DeviceLost) -> None:
+        LOG.critical("the GPU is lost; this process ends with status %d, for a supervisor to start another", GPU_LOST)
+        lost.append(problem)
+        server.should_exit = True
+
     config = uvicorn.Config(
-        create_app(pipeline, settings),
+        create_app(pipeline, settings, end),
         log_level="info",
         access_log=False,
         timeout_graceful_shutdown=settings.drain_seconds,
@@ -78,6 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _already_drained)
     server.run(sockets=[listener])
+    if lost:
+        return GPU_LOST
     return 0 if server.started else 1
 
 

@@ -1,7 +1,8 @@
 """From an HTTP request's bytes to a result without blocking the event loop: admission, decoding, one inference at a time.
 
-Decoding and post-processing share one thread a core (they release the interpreter lock). The engine has a thread of its own, takes
-one picture at a time and uses all its cores for it. What is over `max_waiting` is refused at once instead of waiting for ever.
+Decoding and post-processing share one thread a core (they release the interpreter lock). The engine has threads of its own: one on
+a CPU, which takes one picture at a time and uses all cores for it, and one for each slot of a GPU. What is over `max_waiting` is
+refused at once instead of waiting for ever. Where the GPU is lost, only a new process can go on: `on_lost` is told, once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TypeVar
 
-from solo_server.errors import EngineFailure, NotReady, Overloaded, RequestError
+from solo_server.errors import DeviceLost, EngineFailure, NotReady, Overloaded, RequestError
 from solo_server.overlay import draw_png
 from solo_server.pipeline import Decoded, Pipeline
 from solo_server.types import PictureResult, Query
@@ -27,13 +28,15 @@ LOG = logging.getLogger("solo_server")
 class Service:
     """The pipeline for many callers at a time."""
 
-    def __init__(self, pipeline: Pipeline, max_waiting: int) -> None:
+    def __init__(
+        self, pipeline: Pipeline, max_waiting: int, on_lost: Callable[[DeviceLost], None] | None = None
+    ) -> None:
         self.pipeline = pipeline
-        self._max_waiting = max_waiting
+        self._max_waiting, self._on_lost = max_waiting, on_lost
         self._waiting = 0
         self._workers = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="solo")
-        self._engine_thread = ThreadPoolExecutor(1, thread_name_prefix="solo-engine")
-        self._engine = asyncio.Lock()
+        self._engine_threads = ThreadPoolExecutor(pipeline.backend.at_once, thread_name_prefix="solo-engine")
+        self._engine = asyncio.Semaphore(pipeline.backend.at_once)
         self.is_ready = False
 
     async def start(self) -> None:
@@ -44,8 +47,9 @@ class Service:
     def stop(self) -> None:
         """Refuse further work; threads end when their work has."""
         self.is_ready = False
-        self._engine_thread.shutdown(wait=True)
+        self._engine_threads.shutdown(wait=True)
         self._workers.shutdown(wait=True)
+        self.pipeline.backend.close()
 
     async def segment(self, body: bytes, query: Query) -> PictureResult:
         """One picture. Raises `RequestError`, `Overloaded`, `NotReady` or `EngineFailure`."""
@@ -68,7 +72,7 @@ class Service:
             queued = perf_counter()
             async with self._engine:
                 start = perf_counter()
-                output = (await self._in_engine(lambda: self.pipeline.infer([decoded.picture])))[0]
+                output = (await self._in_engine(lambda: self.pipeline.infer([decoded.picture], [query])))[0]
                 infer_ms = (perf_counter() - start) * 1e3
             result = await self._in_worker(lambda: self.pipeline.finish(output, decoded, query, infer_ms))
         finally:
@@ -81,7 +85,7 @@ class Service:
         return await self._in_thread(self._workers, work)
 
     async def _in_engine(self, work: Callable[[], T]) -> T:
-        return await self._in_thread(self._engine_thread, work)
+        return await self._in_thread(self._engine_threads, work)
 
     async def _in_thread(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         try:
@@ -90,6 +94,14 @@ class Service:
             raise
         except Exception as problem:
             LOG.exception("a stage failed on input that should have been fine", exc_info=problem)
+            if isinstance(problem, DeviceLost):
+                self._lost(problem)
             if isinstance(problem, EngineFailure):
                 raise
             raise EngineFailure(str(problem)) from problem
+
+    def _lost(self, problem: DeviceLost) -> None:
+        """Not ready for anything any more; who is to end the process hears of it the first time."""
+        was_ready, self.is_ready = self.is_ready, False
+        if was_ready and self._on_lost is not None:
+            self._on_lost(problem)

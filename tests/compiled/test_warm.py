@@ -12,6 +12,7 @@ import numpy as np
 from conftest import VARIANTS, bundle_content, picture, tiny_network
 from numba.core.registry import CPUDispatcher
 from solo_models.bundle import as_bundle
+from solo_server.backend import CpuBackend
 from solo_server.compiled.pool import Pool
 from solo_server.engine.network import open_network
 from solo_server.engine.ort import OrtRuntime
@@ -41,7 +42,8 @@ def test_nothing_is_compiled_for_a_picture_once_the_kernels_are_warm() -> None:
         bundle = replace(as_bundle(bundle_content(tiny_network(variant))), precision=precision)
         pool = Pool(2)
         for head in ("compiled", "graph"):
-            pipeline = Pipeline(bundle, open_network(bundle, OrtRuntime(1), pool, head), pool=pool)  # type: ignore[arg-type]  # literals
+            engine = open_network(bundle, OrtRuntime(1), pool, head)  # type: ignore[arg-type]  # literals
+            pipeline = Pipeline(bundle, CpuBackend(bundle, engine, pool))
             for nms in ("matrix", "mask", "none"):
                 pixels = picture(101, 133)
                 decoded = Decoded(prepare(pixels, bundle.spec.preprocess), pixels, 0, 0)
@@ -119,7 +121,7 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     found = []
     for threads in (1, 3):
         pool = Pool(threads)
-        pipeline = Pipeline(bundle, open_network(bundle, OrtRuntime(1), pool), pool=pool)
+        pipeline = Pipeline(bundle, CpuBackend(bundle, open_network(bundle, OrtRuntime(1), pool), pool))
         decoded = Decoded(prepare(pixels, bundle.spec.preprocess), pixels, 0, 0)
         found.append(pipeline.segment_decoded(decoded, Query()).instances)
     assert [i.class_id for i in found[0]] == [i.class_id for i in found[1]]

@@ -19,6 +19,7 @@ from solo_export.export import Order, prepare_content
 from solo_export.source import from_checkpoint
 from solo_models.bundle import write_bundle
 from solo_models.checkpoint import read_checkpoint
+from solo_server.backend import CpuBackend
 from solo_server.image import ImageLimits, decode, prepare
 from solo_server.pipeline import Decoded, Pipeline
 from solo_server.postprocess.cpu import find_candidates, select
@@ -74,9 +75,8 @@ def case(request: pytest.FixtureRequest, golden: Golden, pipeline: Pipeline) -> 
         }
     long_side, short_side = picture.scale_long_short
     preprocess = replace(pipeline.bundle.spec.preprocess, long_side=long_side, short_side=short_side)
-    sized = Pipeline(
-        replace(pipeline.bundle, spec=replace(pipeline.bundle.spec, preprocess=preprocess)), pipeline.engine
-    )
+    bundle = replace(pipeline.bundle, spec=replace(pipeline.bundle.spec, preprocess=preprocess))
+    sized = Pipeline(bundle, CpuBackend(bundle, pipeline.backend.engine))
     rgb = decode(Path(picture.path).read_bytes(), ImageLimits())
     return Case(sized, Decoded(prepare(rgb, preprocess), rgb, 0, 0), record)
 
@@ -95,7 +95,7 @@ def test_candidates_areas_and_scores_are_those_of_the_reference(case: Case) -> N
     np.testing.assert_array_equal(candidates.labels, case.record["candidate_labels"])
     np.testing.assert_allclose(candidates.scores, case.record["category_scores"], atol=CATEGORY_TOLERANCE)
 
-    postprocessor = case.pipeline.postprocessor
+    postprocessor = case.pipeline.backend.postprocessor
     masks = postprocessor.masks(candidates, output, case.decoded.picture.geometry, settings)
     found = postprocessor.measure(candidates, masks, settings)
     pairs = list(zip(candidates.cells, candidates.labels, strict=True))

@@ -110,8 +110,8 @@ def test_the_head_is_a_graph_where_that_is_quicker(
 
 def test_the_pipeline_knows_why_its_engine_was_picked(solo_bundle: Path) -> None:
     pipeline = Pipeline.open(solo_bundle, threads=1)
-    assert pipeline.engine.description.startswith("onnxruntime")
+    assert pipeline.backend.description.startswith("onnxruntime")
     assert pipeline.engine_reason == "auto: fp32 runs on onnxruntime"
     asked = Pipeline.open(solo_bundle, threads=1, engine="openvino")
-    assert asked.engine.description.startswith("openvino")
+    assert asked.backend.description.startswith("openvino")
     assert asked.engine_reason == "asked for"

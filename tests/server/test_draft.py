@@ -100,7 +100,7 @@ def whole() -> Pipeline:
 
 @pytest.fixture(scope="module")
 def draft(whole: Pipeline) -> Pipeline:
-    return Pipeline(whole.bundle, whole.engine, ImageLimits(draft=True))
+    return Pipeline(whole.bundle, whole.backend, ImageLimits(draft=True))
 
 
 def _enlarged(factor: int) -> bytes:

@@ -16,6 +16,7 @@ from solo_export.onnx import categories_model, masks_model
 from solo_export.quantize import quantise
 from solo_models.bundle import CATEGORIES, MASKS, Bundle, BundleError, read_bundle
 from solo_models.network import SoloNetwork
+from solo_server.backend import CpuBackend
 from solo_server.compiled.pool import Pool
 from solo_server.engine.base import Engine
 from solo_server.engine.network import GraphEngine, open_network
@@ -37,12 +38,12 @@ def bundle(bundle_path: Path) -> Bundle:
 
 @pytest.fixture(scope="module")
 def here(bundle: Bundle) -> Pipeline:
-    return Pipeline(bundle, GraphEngine(bundle, OpenVinoRuntime(threads=1)))
+    return Pipeline(bundle, CpuBackend(bundle, GraphEngine(bundle, OpenVinoRuntime(threads=1))))
 
 
 @pytest.fixture(scope="module")
 def reference(bundle: Bundle) -> Pipeline:
-    return Pipeline(bundle, GraphEngine(bundle, OrtRuntime(1)))
+    return Pipeline(bundle, CpuBackend(bundle, GraphEngine(bundle, OrtRuntime(1))))
 
 
 def _prepared(pipeline: Pipeline, size: tuple[int, int], seed: int = 0) -> PreparedPicture:
@@ -122,7 +123,7 @@ def test_nothing_found_is_an_empty_tuple(here: Pipeline) -> None:
 
 def test_the_description_says_version_device_and_precision(here: Pipeline) -> None:
     version = openvino.__version__.split("-")[0]
-    assert here.engine.description == f"openvino {version} cpu, fp32"
+    assert here.backend.engine.description == f"openvino {version} cpu, fp32"
 
 
 def test_quantised_convolutions_run_in_int8(bundle: Bundle, network: SoloNetwork) -> None:
@@ -160,7 +161,7 @@ def test_a_failing_run_is_an_engine_failure_and_the_next_one_works(here: Pipelin
     prepared = _prepared(here, (96, 150))
     wanted = here.infer([prepared])[0].scores
     with pytest.raises(EngineFailure, match="OpenVINO"):
-        here.engine.run(np.zeros((1, 96, 160, 4), np.uint8), np.array([[96, 150]], np.int64))
+        here.backend.engine.run(np.zeros((1, 96, 160, 4), np.uint8), np.array([[96, 150]], np.int64))
     assert np.array_equal(here.infer([prepared])[0].scores, wanted)
 
 
@@ -183,7 +184,7 @@ def test_loading_the_engine_reports_to_nobody(tmp_path: Path) -> None:
 
 def test_the_compiled_head_goes_with_it(here: Pipeline, bundle: Bundle) -> None:
     compiled = open_network(bundle, OpenVinoRuntime(threads=1), Pool(1), "compiled")
-    assert compiled.description == f"{here.engine.description}, compiled head"
+    assert compiled.description == f"{here.backend.engine.description}, compiled head"
     prepared = _prepared(here, (96, 150))
     found, wanted = (
         compiled.run(prepared.pixels[None], np.array([prepared.geometry.resized_hw]))[0],

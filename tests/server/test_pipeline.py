@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from solo_export import plain
 from solo_models.network import SoloNetwork
 from solo_models.spec import PostprocessSpec
+from solo_server.backend import CpuBackend
 from solo_server.image import prepare
 from solo_server.pipeline import Decoded, Pipeline
 from solo_server.postprocess.cpu import find_candidates
@@ -66,7 +67,8 @@ def test_candidates_are_the_same_set(network: SoloNetwork, pipeline: Pipeline, s
 def test_a_linear_kernel_is_honoured(network: SoloNetwork, content: object, pipeline: Pipeline) -> None:
     pixels = picture(96, 150)
     spec = replace(pipeline.bundle.spec, postprocess=PostprocessSpec(decay_kernel="linear"))
-    linear = Pipeline(replace(pipeline.bundle, spec=spec), pipeline.engine)
+    bundle = replace(pipeline.bundle, spec=spec)
+    linear = Pipeline(bundle, CpuBackend(bundle, pipeline.backend.engine))  # type: ignore[attr-defined]  # a CPU's
     expected = _expected(network, pixels, decay_kernel="linear")
     np.testing.assert_allclose([i.score for i in _segment(linear, pixels).instances], expected.scores, atol=1e-4)
 
@@ -130,7 +132,7 @@ def test_a_result_does_not_depend_on_batch_mates(pipeline: Pipeline) -> None:
 def _record_towers(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Sizes of all maps that the mask towers run on from now on."""
     ran: list[tuple[int, ...]] = []
-    head = pipeline.engine._head  # type: ignore[attr-defined]  # the compiled engine's
+    head = pipeline.backend.engine._head  # type: ignore[attr-defined]  # the compiled engine's
     run = head.mask_features
     monkeypatch.setattr(head, "mask_features", lambda levels: ran.extend(x.shape[1:] for x in levels) or run(levels))
     return ran

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 
 from solo_models.bundle import Bundle
 
+from solo_server.backend import Backend, CpuBackend
 from solo_server.compiled.kernel import has_int8_products
 from solo_server.compiled.pool import Pool
-from solo_server.engine.base import ENGINES, PRECISIONS, Engine, Runtime
+from solo_server.engine.base import ENGINES, PRECISIONS, Runtime
 from solo_server.engine.network import HeadChoice, open_network
 from solo_server.engine.ort import OrtRuntime
 from solo_server.errors import SettingsError
@@ -42,14 +43,15 @@ class Choice:
     head: HeadChoice
     reason: str
 
-    def open(self, bundle: Bundle, pool: Pool) -> Engine:
-        """Load the bundle; runtime and head use as many cores as the pool.
+    def open(self, bundle: Bundle, pool: Pool) -> Backend:
+        """Load the bundle; runtime, head and post-processing use as many cores as the pool.
 
         Raises:
             BundleError: the runtime cannot load it.
             SettingsError: the processor lacks what the precision needs, or the package cannot be imported.
         """
-        return open_network(bundle, self._runtime(pool.threads, bundle.int8_for), pool, self.head)
+        runtime = self._runtime(pool.threads, bundle.int8_for)
+        return CpuBackend(bundle, open_network(bundle, runtime, pool, self.head), pool)
 
     def _runtime(self, threads: int, int8_for: str | None) -> Runtime:
         if self.engine == OPENVINO:

@@ -14,6 +14,7 @@ import numpy as np
 from solo_models import arithmetic
 from solo_models.bundle import BundleError
 
+from solo_server.backend import CpuBackend
 from solo_server.bench.open_model import Model, open_pipeline
 from solo_server.bench.protocol import Done, Hello, Order, Refused, work
 from solo_server.bench.workers.pipeline import hello_of
@@ -28,6 +29,9 @@ class EngineWorker:
     def __init__(self, model: Model, pipeline: Pipeline, batches: list[int], padded_hw: tuple[int, int]) -> None:
         noise = np.random.default_rng(0)
         self._model, self._pipeline, self._padded_hw = model, pipeline, padded_hw
+        if not isinstance(pipeline.backend, CpuBackend):
+            raise Refused(f"{pipeline.backend.description}: `solo selftest` times the network of a GPU stage by stage")
+        self._engine = pipeline.backend.engine
         self._levels = range(len(pipeline.bundle.spec.grids))
         self._batches: list[UInt8] = [noise.integers(0, 256, (n, *padded_hw, 3), np.uint8) for n in batches]
 
@@ -46,7 +50,7 @@ class EngineWorker:
         images = self._batches[index]
         image_hw = np.array([self._padded_hw] * len(images), np.int64)
         start = perf_counter()
-        outputs = self._pipeline.engine.run(images, image_hw)
+        outputs = self._engine.run(images, image_hw)
         categories = perf_counter()
         for output in outputs:
             output.mask_features(self._levels)

@@ -42,7 +42,7 @@ def hello_of(model: Model, pipeline: Pipeline) -> Hello:
         "size": [bundle.spec.preprocess.long_side, bundle.spec.preprocess.short_side],
     }
     name = " ".join([bundle.name, model.precision or bundle.precision, *([model.engine] if model.engine else [])])
-    return Hello(name, pipeline.engine.description, installed_versions(), details)
+    return Hello(name, pipeline.backend.description, installed_versions(), details)
 
 
 def _open(order: Order) -> PipelineWorker:

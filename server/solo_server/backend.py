@@ -1,0 +1,96 @@
+"""What stands behind the pipeline: network and post-processing together, on a CPU or on a GPU.
+
+    pictures of one padded size ─► infer, a batch at a time ─► outputs ─► finish, picture by picture, on any thread ─► instances
+
+On a CPU `infer` is the network up to the category scores, and `finish` all the rest. On a GPU (`engine/cuda.py`) `infer` is
+everything but the text of the encodings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from solo_models.bundle import Bundle
+
+from solo_server.compiled.pool import Pool
+from solo_server.engine.base import Engine, PictureOutput
+from solo_server.postprocess.cpu import CpuPostprocessor
+from solo_server.stopwatch import Stopwatch
+from solo_server.types import Geometry, Instance, PreparedPicture, Query
+from solo_server.warm import warm_kernels
+
+
+class Backend(Protocol):
+    """A loaded network with its post-processing. `finish` may be called from any thread, `infer` from `at_once` threads."""
+
+    @property
+    def description(self) -> str:
+        """Runtime, version, device and executed precision, for `/model` and the log."""
+        ...
+
+    @property
+    def at_once(self) -> int:
+        """How many calls of `infer` may run at a time."""
+        ...
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stages as answers tell them: first what `infer` takes, then the laps of `finish`."""
+        ...
+
+    def infer(self, pictures: Sequence[PreparedPicture], queries: Sequence[Query]) -> Sequence[Any]:
+        """Outputs of pictures of one padded size, which only `finish` of the same backend understands (hence `Any`).
+
+        Raises:
+            EngineFailure: the runtime or the device failed; `DeviceLost`: this process cannot go on.
+        """
+        ...
+
+    def finish(self, output: Any, geometry: Geometry, query: Query, watch: Stopwatch) -> tuple[Instance, ...]:
+        """Instances of one output, best first; `query` is the one that the picture was inferred with."""
+        ...
+
+    def warm_up(self, blank: PreparedPicture) -> None:
+        """Whatever is slow only once: compiling, building, planning; with a picture of an ordinary size to try it on."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the process's end would not."""
+        ...
+
+
+class CpuBackend:
+    """A network in a CPU runtime, and post-processing on compiled kernels. See `Backend`."""
+
+    at_once = 1
+    stages = ("categories", "towers", "masks", "nms", "encode")
+
+    def __init__(self, bundle: Bundle, engine: Engine, pool: Pool | None = None) -> None:
+        self.engine, self._levels = engine, len(bundle.spec.grids)
+        self.postprocessor = CpuPostprocessor(bundle.spec, bundle.kernels, pool or Pool())
+
+    @property
+    def description(self) -> str:
+        """See `Backend.description`."""
+        return self.engine.description
+
+    def infer(self, pictures: Sequence[PreparedPicture], queries: Sequence[Query]) -> Sequence[PictureOutput]:
+        """See `Backend.infer`; what is asked for does not matter yet."""
+        images = np.stack([p.pixels for p in pictures])
+        image_hw = np.array([p.geometry.resized_hw for p in pictures], np.int64)
+        return self.engine.run(images, image_hw)
+
+    def finish(self, output: PictureOutput, geometry: Geometry, query: Query, watch: Stopwatch) -> tuple[Instance, ...]:
+        """See `Backend.finish`."""
+        return self.postprocessor.run(output, geometry, query, watch)
+
+    def warm_up(self, blank: PreparedPicture) -> None:
+        """Compile every kernel, then run the whole network once."""
+        warm_kernels()
+        output = self.infer([blank], [Query()])[0]
+        output.mask_features(range(self._levels))
+
+    def close(self) -> None:
+        """Nothing to give back."""
