@@ -1,8 +1,8 @@
 """Batches that are nobody's: random scores and mask features, post-processed on the CPU and on the fake device.
 
-    scene = make_scene("solo", pictures=3)
-    expected = scene.on_cpu(queries)
-    with opened(scene) as chain: found = chain.run(queries)
+scene = make_scene("solo", pictures=3)
+expected = scene.on_cpu(queries)
+with opened(scene) as chain: found = chain.run(queries)
 """
 
 from __future__ import annotations
@@ -79,7 +79,10 @@ class Scene:
 
         gaps = [np.diff(-scores[scores > 0]) for scores in (np.sort(found.scores)[::-1], kept.scores)]
         gaps.append(np.abs(kept.scores - settings.score_threshold))
-        close = [*masks.each(np.unique(candidates.cells), distance), *masks.each(np.unique(kept.cells), original_distance)]
+        close = [
+            *masks.each(np.unique(candidates.cells), distance),
+            *masks.each(np.unique(kept.cells), original_distance),
+        ]
         return min([*close, *(float(gap.min()) for gap in gaps if len(gap))])
 
 
@@ -135,7 +138,9 @@ def opened(
 ) -> Iterator[Chain]:
     """A chain on a device of its own; looks afterwards whether a rule was broken or something leaked."""
     device = FakeDevice(seed)
-    chain = Chain(device, scene.spec, scene.kernels, shapes or (scene.shape,), limits or CudaLimits(max_side=512), timed)
+    chain = Chain(
+        device, scene.spec, scene.kernels, shapes or (scene.shape,), limits or CudaLimits(max_side=512), timed
+    )
     yield chain
     chain.close()
     device.close()
@@ -156,7 +161,7 @@ def small_spec(variant: Variant, **rules: Any) -> ModelSpec:
 
 
 def make_scene(
-    variant: Variant, geometries: tuple[Geometry, ...] = GEOMETRIES[:1], seed: int = 0, share: float = 0.2, **rules: Any
+    variant: Variant, geometries: tuple[Geometry, ...] = GEOMETRIES[:1], seed: int = 0, share: float = 0.1, **rules: Any
 ) -> Scene:
     """share: how many of all (cell, class) are candidates; rules: changes of the bundle's `PostprocessSpec`."""
     chance, spec = np.random.default_rng(seed), small_spec(variant, **rules)
@@ -164,9 +169,7 @@ def make_scene(
     scores = chance.uniform(0.11, 1, (shape.pictures, spec.num_cells, spec.num_classes)).astype(np.float32)
     scores[chance.random(scores.shape) > share] = 0
     level_hw = network_layout(spec, shape).level_hw
-    features = [
-        [_waves(chance, (shape.pictures, CHANNELS, *hw)) for hw in level_hw] for _ in range(tower_count(spec))
-    ]
+    features = [[_waves(chance, (shape.pictures, CHANNELS, *hw)) for hw in level_hw] for _ in range(tower_count(spec))]
     return Scene(spec, _kernels(chance, spec), geometries, scores, features)
 
 
@@ -191,7 +194,8 @@ def _waves(chance: np.random.Generator, shape: tuple[int, ...]) -> Float32:
     """Each channel is one wave across the picture."""
     y, x = np.mgrid[: shape[2], : shape[3]] / np.array(shape[2:]).reshape(2, 1, 1)
     down, across, phase = (chance.uniform(-7, 7, (*shape[:2], 1, 1)) for _ in range(3))
-    return np.cos(down * y + across * x + phase).astype(np.float32)
+    waves: Float32 = np.cos(down * y + across * x + phase).astype(np.float32)
+    return waves
 
 
 def _exact(mask: SoftMask, width: int) -> Float32:
@@ -220,7 +224,8 @@ class _Output:
 
     @property
     def scores(self) -> Float32:
-        return self._scene.scores[self._picture]
+        scores: Float32 = self._scene.scores[self._picture]
+        return scores
 
     def mask_features(self, levels: Sequence[int]) -> Sequence[Sequence[Float32]]:
         return [[tower[level][self._picture] for tower in self._scene.features] for level in levels]

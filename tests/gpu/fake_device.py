@@ -11,10 +11,13 @@ which fake networks are made, and inside of it `device.array` gives it device me
 from __future__ import annotations
 
 import ctypes
+import functools
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -39,6 +42,8 @@ from solo_server.cuda.base import DeviceInfo, Kernel, Size3
 from solo_server.errors import DeviceFailure, DeviceLost, DeviceOutOfMemory
 
 MOST_THREADS, MOST_GRID = 1024, (2**31 - 1, 65_535, 65_535)
+MOST_REGISTERS, MOST_SHARED_BYTES = 65_536, 64 << 10  # of a block: what each architecture from sm_70 on has at least
+COSTS = Path(__file__).parents[2] / "benchmarks" / "results" / "kernels.json"
 T = TypeVar("T")
 
 
@@ -228,7 +233,7 @@ class FakeDevice:
             self.memory.free(block)
 
     def check_launch(
-        self, kernel: Kernel, grid: Size3, block: Size3, arguments: tuple[Argument, ...]
+        self, kernel: Kernel, grid: Size3, block: Size3, arguments: tuple[Argument, ...], shared_bytes: int
     ) -> tuple[ctypes.Structure, list[int]]:
         """A copy of the struct, and the ints. Raises WrongLaunch, or the DeviceFailure asked for."""
         if not isinstance(kernel, FakeKernel):
@@ -239,6 +244,7 @@ class FakeDevice:
             raise DeviceFailure(f"cuLaunchKernel ({name}): CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, says the fake")
         if any(not 0 <= size <= most for size, most in zip(grid, MOST_GRID, strict=True)):
             raise WrongLaunch(f"{name}: grid {grid}")
+        _check_cost(name, int(np.prod(block)), shared_bytes)
         if min(block) < 1 or int(np.prod(block)) > MOST_THREADS or block[2] > 64:
             raise WrongLaunch(f"{name}: block {block}")
         batch, ints = arguments[:1], [number.value for number in arguments if isinstance(number, ctypes.c_int32)]
@@ -277,6 +283,24 @@ class FakeDevice:
             function()
         finally:
             self._running = False
+
+
+@functools.cache
+def _costs() -> dict[str, tuple[int, int]]:
+    """Of each kernel on the architecture where it needs most: registers of a thread, static shared memory of a block."""
+    kernels = json.loads(COSTS.read_text())["kernels"]
+    return {
+        name: (max(cost["registers"] for cost in each.values()), max(cost["shared_bytes"] for cost in each.values()))
+        for name, each in kernels.items()
+    }
+
+
+def _check_cost(name: str, threads: int, shared_bytes: int) -> None:
+    registers, static_bytes = _costs().get(name, (0, 0))
+    if -(-registers // 8) * 8 * threads > MOST_REGISTERS:
+        raise WrongLaunch(f"{name}: {threads} threads of {registers} registers")
+    if static_bytes + shared_bytes > MOST_SHARED_BYTES:
+        raise WrongLaunch(f"{name}: {static_bytes} and {shared_bytes} bytes of shared memory")
 
 
 def _is_pointers(kind: Any) -> bool:

@@ -169,7 +169,7 @@ class FakeStream:
     ) -> None:
         """Queue a kernel; arguments are copied now. A grid with a zero queues nothing."""
         with self.device.entered("Stream.launch"):
-            copied, ints = self.device.check_launch(kernel, grid, block, arguments)
+            copied, ints = self.device.check_launch(kernel, grid, block, arguments, shared_bytes)
             if 0 in grid:
                 return
             emulator, name = self.device.emulator, kernel.name

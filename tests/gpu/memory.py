@@ -16,9 +16,9 @@ NMS = {"matrix": 0, "mask": 1, "none": 2}
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def batch_of(sizes: Mapping[str, Any], arrays: Arrays) -> structs.Batch:
+def batch_of(sizes: Mapping[str, Any], arrays: Arrays) -> ctypes.Structure:
     """sizes: numbers and tuples of numbers; arrays: memory that has to outlive the batch. Names are the struct's."""
-    batch = structs.Batch()
+    batch: ctypes.Structure = structs.Batch()
     for name, value in sizes.items():
         if isinstance(value, tuple):
             getattr(batch, name)[: len(value)] = value
@@ -60,7 +60,7 @@ def asked_of(settings: Sequence[PostprocessSpec]) -> NDArray[np.uint8]:
 def column_bits(masks: NDArray[np.bool_]) -> NDArray[np.uint32]:
     """Masks `(n, H, W)` as the device has them: `(n, W, words)`, column by column, the lowest bit first."""
     columns = np.pad(masks.transpose(0, 2, 1), ((0, 0), (0, 0), (0, -masks.shape[1] % 32)))
-    return np.packbits(columns, axis=-1, bitorder="little").view(np.uint32)
+    return np.ascontiguousarray(np.packbits(columns, axis=-1, bitorder="little")).view(np.uint32)
 
 
 def row_bits(masks: NDArray[np.bool_]) -> NDArray[np.uint64]:

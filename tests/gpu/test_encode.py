@@ -68,12 +68,12 @@ class Encoding:
             self._emulator.launch("write_runs", grid, 256, batch, shared_bytes=shared)
             part = positions[batch.first_run : batch.first_run + capacity]
             part[:] = window[: len(part)]
-        ends = np.cumsum(summaries["runs"])
         assert summaries["kept"].tolist() == [len(masks) for masks in self._pictures]
+        parts = np.split(positions, np.cumsum(summaries["runs"])[:-1])
         return [
-            PictureFound(geometry.original_hw, found[p, : summaries["instances"][p]], positions[ends[p] - summaries["runs"][p] : ends[p]])
+            PictureFound(geometry.original_hw, found[p, : summaries["instances"][p]], parts[p])
             for p, geometry in enumerate(self._geometries)
-        ]  # fmt: skip
+        ]
 
     def _hold(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
         self._kept[name] = array
@@ -100,11 +100,12 @@ class Encoding:
         self._hold("kept_scores", np.linspace(1, 0.1, n * most, dtype=np.float32).reshape(n, most))
 
     def _fill_asked(self) -> None:
-        asked, taps = np.zeros(len(self._geometries), np.dtype(Picture)), []
+        asked = np.zeros(len(self._geometries), np.dtype(Picture))
+        taps: list[NDArray[Any]] = []
         for p, geometry in enumerate(self._geometries):
             asked["original_h"][p], asked["original_w"][p] = geometry.original_hw
             for field, axis in (("first_row_tap", 0), ("first_column_tap", 1)):
-                asked[field][p] = sum(map(len, taps))
+                asked[field][p] = sum(len(part) for part in taps)
                 taps.append(_taps(geometry, axis))
         self._hold("asked", asked)
         self._hold("taps", np.concatenate(taps))
@@ -148,7 +149,8 @@ def _check(pictures: list[Masks], geometries: list[Geometry], answers: list[Pict
 def _blob(hw: tuple[int, int], centre: tuple[float, float], radius: float) -> Float32:
     """1 at the centre, 0.5 at the radius, smoothly to 0."""
     y, x = np.mgrid[: hw[0], : hw[1]]
-    return (1 / (1 + ((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / radius**2)).astype(np.float32)
+    values: Float32 = (1 / (1 + ((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / radius**2)).astype(np.float32)
+    return values
 
 
 def _noise(hw: tuple[int, int], seed: int) -> Float32:
@@ -219,7 +221,10 @@ def test_labels_and_scores_are_those_of_the_kept(emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("capacity", [1, 7, 100])
 def test_windows_give_the_same_positions(emulator: Emulator, capacity: int) -> None:
-    geometries, pictures = [GEOMETRIES["smaller"]] * 2, [[_blob((16, 16), (8, 8), 3), _blob((16, 16), (3, 0), 2)], [_noise((16, 16), 3)]]
+    geometries, pictures = (
+        [GEOMETRIES["smaller"]] * 2,
+        [[_blob((16, 16), (8, 8), 3), _blob((16, 16), (3, 0), 2)], [_noise((16, 16), 3)]],
+    )
     encoding = Encoding(emulator, pictures, geometries)
     whole, windows = encoding.run(), encoding.run(capacity=capacity)
     assert sum(len(answer.positions) for answer in whole) > capacity

@@ -506,6 +506,11 @@ def launch_with_an_argument_too_few(program: Program) -> None:
     program.stream.launch(program.kernel, (1, 1, 1), (32, 1, 1), arguments)
 
 
+def launch_with_too_much_shared_memory(program: Program) -> None:
+    arguments = (program.batch(), ctypes.c_int32(1), ctypes.c_int32(0))
+    program.stream.launch(program.kernel, (1, 1, 1), (32, 1, 1), arguments, shared_bytes=65_537)
+
+
 def use_anothers_buffer(program: Program) -> None:
     program.stream.clear(FakeDevice().allocate(4, "not ours"), 4)
 
@@ -571,6 +576,7 @@ BREACHES: list[tuple[Callable[[Program], None], type[Breach]]] = [
     (launch_too_many_threads, WrongLaunch),
     (launch_too_high_a_grid, WrongLaunch),
     (launch_with_an_argument_too_few, WrongLaunch),
+    (launch_with_too_much_shared_memory, WrongLaunch),
     (use_anothers_buffer, Foreign),
     (look_at_device_memory, TouchedByHost),
     (let_a_network_look_beyond_its_buffer, OutOfBounds),
@@ -687,3 +693,13 @@ def test_a_lost_device_is_told_by_waiting_and_by_every_call_from_then_on(program
 def test_there_is_no_kernel_of_an_unknown_name(program: Program) -> None:
     with pytest.raises(DeviceFailure, match="subtract"):
         program.device.load(b"").kernel("subtract")
+
+
+def test_a_block_with_more_registers_than_there_are_is_found() -> None:
+    device = FakeDevice(
+        emulator=Emulator(source="""extern "C" __global__ void count_runs(const Batch b) { (void)b; }""")
+    )
+    kernel, stream = device.load(b"").kernel("count_runs"), device.create_stream()
+    stream.launch(kernel, (1, 1, 1), (256, 1, 1), (Batch(),))
+    with pytest.raises(WrongLaunch, match="1024 threads of .* registers"):
+        stream.launch(kernel, (1, 1, 1), (1024, 1, 1), (Batch(),))

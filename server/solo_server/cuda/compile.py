@@ -75,23 +75,25 @@ def kernels_cubin(path: Path, capability: tuple[int, int], folder: Path) -> byte
     return _read_kept(place) or _compiled(source, capability, place)
 
 
-def compile_source(nvrtc: ModuleType, source: KernelSource, options: tuple[str, ...], product: str) -> bytes:
-    """What NVRTC makes of `source`. product: `CUBIN` or `PTX`.
+def compile_source(
+    nvrtc: ModuleType, source: KernelSource, capability: tuple[int, int], *options: str
+) -> tuple[bytes, str]:
+    """The cubin, and what NVRTC said while it compiled. options: beyond `FLAGS`.
 
     Raises:
-        DeviceFailure: with NVRTC's log.
+        DeviceFailure: it does not compile; with NVRTC's log.
     """
     names, texts = [name.encode() for name in source.headers], list(source.headers.values())
     create = nvrtc.nvrtcCreateProgram
     program = _checked(nvrtc, create, source.text, source.name.encode(), len(texts), texts, names)
     try:
-        given = [option.encode() for option in options]
-        (result,) = nvrtc.nvrtcCompileProgram(program, len(given), given)
+        given = [f"--gpu-architecture={architecture(capability)}", *FLAGS, *options]
+        (result,) = nvrtc.nvrtcCompileProgram(program, len(given), [option.encode() for option in given])
+        log = _filled(nvrtc, program, nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog)
+        told = log.rstrip(b"\0 \n").decode(errors="replace")
         if result != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-            raise DeviceFailure(f"{source.name} with {' '.join(options)}: {result.name}\n{_log_of(nvrtc, program)}")
-        if product == "PTX":
-            return _filled(nvrtc, program, nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX)
-        return _filled(nvrtc, program, nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN)
+            raise DeviceFailure(f"{source.name} with {' '.join(given)}: {result.name}\n{told}")
+        return _filled(nvrtc, program, nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN), told
     finally:
         _checked(nvrtc, nvrtc.nvrtcDestroyProgram, program)
 
@@ -113,8 +115,7 @@ def nvrtc_version(nvrtc: ModuleType) -> str:
 
 
 def _compiled(source: KernelSource, capability: tuple[int, int], place: Path) -> bytes:
-    options = (f"--gpu-architecture={architecture(capability)}", *FLAGS)
-    cubin = compile_source(load_nvrtc(), source, options, "CUBIN")
+    cubin, _ = compile_source(load_nvrtc(), source, capability)
     try:
         write_atomically(place, hashlib.sha256(cubin).digest(), cubin)
     except OSError as problem:
@@ -156,11 +157,6 @@ def _filled(nvrtc: ModuleType, program: Any, size: Any, fill: Any) -> bytes:
     content = bytearray(_checked(nvrtc, size, program))
     _checked(nvrtc, fill, program, content)
     return bytes(content)
-
-
-def _log_of(nvrtc: ModuleType, program: Any) -> str:
-    content = _filled(nvrtc, program, nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog)
-    return content.rstrip(b"\0 \n").decode(errors="replace")
 
 
 def _checked(nvrtc: ModuleType, function: Any, *arguments: Any) -> Any:

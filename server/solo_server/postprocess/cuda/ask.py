@@ -1,10 +1,9 @@
-"""What the host tells the device about the pictures of a batch: thresholds, wanted classes, and the taps of their original sizes."""
+"""What the host tells the device of the pictures of a batch: thresholds, wanted classes, taps of their original sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +12,11 @@ from solo_models.spec import ModelSpec
 from solo_server.compiled.taps import original_taps
 from solo_server.engine.device import BatchShape
 from solo_server.postprocess.cpu import settings_of
-from solo_server.postprocess.cuda.batch import Picture, Tap
+from solo_server.postprocess.cuda.batch import Picture, Tap, record_of
 from solo_server.postprocess.cuda.memory import asked_layout
 from solo_server.types import Geometry, Query, UInt8
 
-PICTURE, TAP = np.dtype(Picture), np.dtype(Tap)
+PICTURE, TAP = record_of(Picture), record_of(Tap)
 NMS_NUMBERS = {"matrix": 0, "mask": 1, "none": 2}
 
 
@@ -62,7 +61,7 @@ def _picture(spec: ModelSpec, geometry: Geometry, query: Query) -> tuple[float, 
 
 
 @lru_cache(maxsize=256)
-def _taps(length: int, stride: int, resized: int, original: int) -> NDArray[Any]:
+def _taps(length: int, stride: int, resized: int, original: int) -> NDArray[np.void]:
     first, _, weights = original_taps(length, stride, resized, original)
     taps = np.zeros(original, TAP)
     taps["first"], taps["weights"] = first, weights.T

@@ -153,8 +153,8 @@ template <typename Mask>
 __device__ __forceinline__ void measure_tile(const Batch& b, const Place& place, const Tile& tile, unsigned* bits, Measure& sum) {
     const int lane = threadIdx.x % 32;
     for (int column = threadIdx.x / 32; column < place.columns; column += MASK_WARPS) {
-        const float value = lane < place.rows ? soft_value<Mask>(tile, lane, column) : 0.0f;
-        const bool above = lane < place.rows && value > b.mask_threshold;
+        const float value = lane < place.rows ? soft_value<Mask>(tile, lane, column) : -1.0f;  // below every threshold
+        const bool above = value > b.mask_threshold;
         const unsigned word = __ballot_sync(ALL_LANES, above);
         if (above) sum.total += value;
         const int x = place.left + column;

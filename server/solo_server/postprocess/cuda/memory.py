@@ -20,6 +20,7 @@ docs/gpu.md has the sums for the published networks.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping, Sequence
 from ctypes import sizeof
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from solo_server.postprocess.cuda.batch import Batch, Counts, Found, Picture, Su
 
 SEGMENT, ENCODE_WARPS = 32, 8  # as in encode.cuh
 WORD_BITS, WORD_BYTES = 32, 4
-MAX_LEVELS, MOST_BEFORE_NMS, MOST_BLOCKS, SHARED_BYTES = 8, 2048, 65_535, 48 << 10
+MAX_LEVELS, MOST_BEFORE_NMS, MOST_BLOCKS, LINE_BYTES = 8, 2048, 65_535, 47 << 10
 USUAL_CELLS = 512
 
 
@@ -89,7 +90,10 @@ class AnswerLayout:
 
 @dataclass(frozen=True, slots=True)
 class PostprocessMemory:
-    """Memory of one slot. buffers: by the `Batch`'s names, but for what `asked` and `answer` hold; pinned: `asked`, `counts`, `answer`."""
+    """Memory of one slot. buffers: by the `Batch`'s names, but for `asked` and `answer`, which hold several of its arrays.
+
+    pinned: `asked`, `counts` and `answer`.
+    """
 
     buffers: Mapping[str, DeviceBuffer]
     pinned: Mapping[str, PinnedBuffer]
@@ -132,7 +136,7 @@ def check_limits(spec: ModelSpec, limits: CudaLimits, shapes: Sequence[BatchShap
     for shape in shapes:
         line_bytes = ENCODE_WARPS * FLOAT_BYTES * (shape.padded_hw[0] // spec.mask_stride)
         _require(0 < shape.pictures <= MOST_BLOCKS, "max_batch", f"must lie in 1..{MOST_BLOCKS}")
-        _require(line_bytes <= SHARED_BYTES, "preprocess.long_side", f"{shape.padded_hw[0]} rows are too many for a GPU")
+        _require(line_bytes <= LINE_BYTES, "preprocess.long_side", f"{shape.padded_hw[0]} rows are too many for a GPU")
         runs = shape.pictures * limits.runs_per_picture
         _require(runs < 1 << 31, "runs_per_picture", f"times {shape.pictures} pictures must be below {1 << 31}")
 
@@ -147,7 +151,7 @@ def sizes_of(spec: ModelSpec, limits: CudaLimits, shape: BatchShape) -> Sizes:
         offsets.append(offsets[-1] + 2 * grid * (2 * h) * (2 * w))
     return Sizes(
         shape=shape,
-        rows=min(limits.cells_at_once or max(USUAL_CELLS, most), max(spec.num_cells, most)),
+        rows=min(limits.cells_at_once or max(USUAL_CELLS, most), spec.num_cells),
         max_best=most,
         at_once=min(limits.instances_at_once, most),
         tap_rows=min(limits.axis_maps_at_once, 2 * sum(spec.grids)),
@@ -188,7 +192,7 @@ def describe_batch(
     memory: PostprocessMemory,
     network: NetworkMemory,
     kernel_addresses: Mapping[str, Sequence[int]],
-) -> Batch:
+) -> ctypes.Structure:
     """The kernels' argument for one shape, with the first chunk, the first pass and the first window.
 
     kernel_addresses: of each of `kernels_0`, `kernels_1`, `bias_0` and `bias_1`, level by level; unused ones may be missing.
@@ -253,7 +257,7 @@ def _buffer_bytes(spec: ModelSpec, sizes: Sizes) -> dict[str, int]:
     words = -(-mask_h // WORD_BITS)
     by_cell = ("cell_counts", "cell_offsets", "cell_places", "cell_list", "areas", "totals")
     by_candidate = ("candidate_places", "candidate_labels", "candidate_scores")
-    by_best = ("best_rows", "best_labels", "best_areas", "best_scores", "best_candidates")
+    by_best: tuple[str, ...] = ("best_rows", "best_labels", "best_areas", "best_scores", "best_candidates")
     by_best += ("relief", "factors", "kept", "kept_scores")
     items = (
         dict.fromkeys(by_cell, cells)
@@ -261,7 +265,11 @@ def _buffer_bytes(spec: ModelSpec, sizes: Sizes) -> dict[str, int]:
         | dict.fromkeys(by_best, best)
         | dict.fromkeys(("best_count", "kept_count"), 1)
         | {"boxes": sizes.rows * 4, "bits": sizes.rows * mask_w * words, "soft": sizes.at_once * mask_h * mask_w}
-        | {"ious": best * best, "overlaps": best * -(-best // WORD_BITS), "segment_runs": sizes.at_once * sizes.segments}
+        | {
+            "ious": best * best,
+            "overlaps": best * -(-best // WORD_BITS),
+            "segment_runs": sizes.at_once * sizes.segments,
+        }
         | (_axis_items(spec, sizes) if spec.is_decoupled else {"logits": sizes.rows * sizes.map_size})
     )
     asked = asked_layout(spec, sizes.shape).taps + sizes.most_taps * sizeof(Tap)

@@ -22,7 +22,7 @@ from solo_server.engine.device import BatchShape, NetworkMemory, level_groups
 from solo_server.errors import EngineFailure
 from solo_server.postprocess.cpu import settings_of
 from solo_server.postprocess.cuda.ask import write_asked
-from solo_server.postprocess.cuda.batch import Counts, Summary
+from solo_server.postprocess.cuda.batch import Counts, Summary, record_of
 from solo_server.postprocess.cuda.mask_kernels import MaskKernels
 from solo_server.postprocess.cuda.memory import (
     WORD_BYTES,
@@ -38,7 +38,7 @@ from solo_server.postprocess.cuda.stages import KERNELS, Stages
 from solo_server.postprocess.cuda.strings import FOUND, PictureFound
 from solo_server.types import Geometry, Query
 
-COUNTS, SUMMARY = np.dtype(Counts), np.dtype(Summary)
+COUNTS, SUMMARY = record_of(Counts), record_of(Summary)
 MARKS = ("begin", "candidates", "features", "masks", "nms", "encode")
 STAGES = ("candidates", "towers", "masks", "nms", "encode")
 
@@ -87,21 +87,22 @@ class PostprocessSlot:
         self._counted, self._answered = device.create_event(), device.create_event()
         self.stage_events: dict[str, Event] = {name: device.create_event(timed=True) for name in MARKS} if timed else {}
         self._batches: dict[BatchShape, tuple[Any, AnswerLayout]] = {}
-        self._counts: NDArray[Any] = np.zeros(0, COUNTS)
+        self._counts: NDArray[np.void] = np.zeros(0, COUNTS)
 
     def begin(self, shape: BatchShape, pictures: Sequence[Geometry], queries: Sequence[Query]) -> None:
-        """Queue: scores, which the network's stream has queued already, to candidates.
+        """Queue: scores, which the network has queued already, to candidates. After a failure the stream is synchronised first.
 
         Raises:
             EngineFailure: the batch is larger than the shapes or the limits that this was made for.
         """
         self._check(shape, pictures, queries)
+        self._counts = self._counts[:0]
         self._shape, self._originals = shape, [picture.original_hw for picture in pictures]
         settings = [settings_of(self._owner.spec.postprocess, query) for query in queries]
         self._methods: set[str] = {asked.nms for asked in settings}
         self._batch, self._layout = self._batch_of(shape)
         self._most = min(self._batch.max_best, max(asked.max_instances for asked in settings))
-        self._stages = Stages(self._stream, self._owner.kernels, self._owner.spec, self._batch)
+        self._stages = Stages(self._stream, self._owner.kernels, self._batch)
         self._mark("begin")
         asked = self._memory.pinned["asked"]
         size_bytes = write_asked(asked.array, self._owner.spec, shape, pictures, queries)
@@ -109,21 +110,22 @@ class PostprocessSlot:
         self._stages.candidates()
         counts_bytes = shape.pictures * COUNTS.itemsize
         self._stream.download(self._memory.pinned["counts"], self._memory.buffers["counts"], counts_bytes)
-        self._stream.record(self._counted)
         self._mark("candidates")
+        self._stream.record(self._counted)
 
     def counts(self) -> tuple[int, ...]:
         """Wait for the candidates; groups of levels that have any: the ones whose mask features `finish` needs."""
         self._counted.synchronize()
         counts_bytes = self._shape.pictures * COUNTS.itemsize
         self._counts = self._memory.pinned["counts"].array[:counts_bytes].view(COUNTS).copy()
-        there = np.diff(self._counts["level_first"]).any(0)
+        firsts = self._counts["level_first"]
+        there = (firsts[:, 1:] - firsts[:, :-1]).max(axis=0).tolist()
         groups = level_groups(self._owner.spec)
-        return tuple(number for number, group in enumerate(groups) if there[list(group.levels)].any())
+        return tuple(number for number, group in enumerate(groups) if any(there[level] > 0 for level in group.levels))
 
     def finish(self) -> None:
         """Queue everything else, behind the mask features; nothing where no picture has a candidate."""
-        if not self._counts["cells"].any():
+        if not self._some():
             return
         self._mark("features")
         self._stages.masks(self._counts)
@@ -131,27 +133,31 @@ class PostprocessSlot:
         self._mark("masks")
         self._stages.nms(self._counts, self._methods)
         self._mark("nms")
+        self._most = min(self._most, int(self._counts["candidates"].max()))
         self._encode(0)
-        self._mark("encode")
 
     def results(self) -> tuple[PictureFound, ...]:
         """Wait, and copy out what each picture has; the slot may be begun again. `instances_of` makes instances of it."""
-        if not self._counts["cells"].any():
+        if not self._some():
             return tuple(self._picture(p, []) for p in range(len(self._originals)))
         passes = list(self._passes())
         return tuple(self._picture(p, [found[p] for found in passes]) for p in range(len(self._originals)))
 
     def stage_ms(self) -> dict[str, float]:
         """How long each of `STAGES` took on the device, once `results` is back; `towers` includes the host's part of `counts`."""
-        last = len(MARKS) if self._counts["cells"].any() else 2
+        last = len(MARKS) if self._some() else 2
         marks = pairwise(self.stage_events[name] for name in MARKS[:last])
-        return {
-            stage: end.milliseconds_since(start) for stage, (start, end) in zip(STAGES, marks, strict=False)
-        }
+        return {stage: end.milliseconds_since(start) for stage, (start, end) in zip(STAGES, marks, strict=False)}
 
     def free(self) -> None:
         """Give its memory back; nothing may be queued any more."""
         self._memory.free()
+
+    def _some(self) -> bool:
+        """Whether anything is to be done after the candidates."""
+        if len(self._counts) == 0:
+            raise EngineFailure("nobody has asked for the batch's counts")
+        return bool(self._counts["cells"].any())
 
     def _check(self, shape: BatchShape, pictures: Sequence[Geometry], queries: Sequence[Query]) -> None:
         if not any(_fits(shape, largest) for largest in self._owner.shapes):
@@ -180,9 +186,11 @@ class PostprocessSlot:
         answer = self._memory.buffers["answer"]
         self._stages.encode(answer, self._layout, first_kept, self._most - first_kept, widest)
         self._stream.download(self._memory.pinned["answer"], answer, self._layout.end)
+        if first_kept == 0:
+            self._mark("encode")
         self._stream.record(self._answered)
 
-    def _passes(self) -> Iterator[list[tuple[NDArray[Any], Positions]]]:
+    def _passes(self) -> Iterator[list[tuple[NDArray[np.void], Positions]]]:
         """What each picture has found, pass by pass; the first one is queued already."""
         first_kept, kept = 0, 1
         while first_kept < kept:
@@ -218,7 +226,7 @@ class PostprocessSlot:
     def _answer(self, start: int, size_bytes: int) -> NDArray[np.uint8]:
         return self._memory.pinned["answer"].array[start : start + size_bytes]
 
-    def _picture(self, p: int, passes: Sequence[tuple[NDArray[Any], Positions]]) -> PictureFound:
+    def _picture(self, p: int, passes: Sequence[tuple[NDArray[np.void], Positions]]) -> PictureFound:
         found = [part for part, _ in passes] or [np.zeros(0, FOUND)]
         positions = [part for _, part in passes] or [np.zeros(0, np.uint32)]
         return PictureFound(self._originals[p], np.concatenate(found), np.concatenate(positions))

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from solo_models.spec import ModelSpec
 
 from solo_server.cuda.base import DeviceBuffer, Kernel, Stream
 from solo_server.engine.device import FLOAT_BYTES
@@ -33,14 +32,15 @@ PRODUCT_TILE, AXIS_TAPS, AXIS_PIXELS = 64, 9, 256  # axis.cuh
 MASK_TILE_COLUMNS = 64  # masks.cuh
 IOU_TILE, OVERLAP_ROWS = 32, 8  # nms.cuh
 
-CountsArray = NDArray[Any]
+CountsArray = NDArray[np.void]
 
 
 class Stages:
     """The kernels of one batch on one stream; batch: their argument, whose chunk, pass and window change between launches."""
 
-    def __init__(self, stream: Stream, kernels: Mapping[str, Kernel], spec: ModelSpec, batch: Any) -> None:
-        self._stream, self._kernels, self._spec, self._batch = stream, kernels, spec, batch
+    def __init__(self, stream: Stream, kernels: Mapping[str, Kernel], batch: Any) -> None:
+        self._stream, self._kernels, self._batch = stream, kernels, batch
+        self._encoded = (0, 0, 0)  # grid of the last pass
 
     def candidates(self) -> None:
         """Scores to candidates, cells and `Counts`."""
@@ -105,7 +105,7 @@ class Stages:
         return ENCODE_WARPS * FLOAT_BYTES * int(self._batch.mask_h)
 
     def _measure(self, of_levels: NDArray[np.int32], first: int, most: int, with_bits: bool) -> None:
-        """One chunk of cells from place `first`. of_levels: `(N, levels)` at most so many of it in each level; most: of a picture."""
+        """One chunk of cells from place `first`. of_levels: `(N, levels)` at most so many are of it; most: of a picture."""
         self._batch.first_place = first
         if not self._batch.decoupled:
             for level, cells in enumerate(of_levels.max(0).tolist()):
@@ -137,7 +137,8 @@ class Stages:
 
 def _clipped(firsts: NDArray[np.int32], start: int, count: int) -> NDArray[np.int32]:
     """How many of each list between `firsts (N, lists + 1)` lie in `start .. start + count`, `(N, lists)`."""
-    return np.diff(np.clip(firsts, start, start + count))
+    inside = np.clip(firsts, start, start + count)
+    return inside[:, 1:] - inside[:, :-1]
 
 
 def _ceil(count: int, size: int) -> int:

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solo_server.compiled.encode import CHARACTERS_A_RUN, compress
-from solo_server.postprocess.cuda.batch import Found
+from solo_server.postprocess.cuda.batch import Found, record_of
 from solo_server.rle import EMPTY_BOX
 from solo_server.types import Instance, Rle
 
-FOUND = np.dtype(Found)
+FOUND = record_of(Found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class PictureFound:
     """One picture's answer, best first. found: `(n,)` of `FOUND`; positions: `(sum of found's runs,) uint32`, in its order."""
 
     original_hw: tuple[int, int]
-    found: NDArray[Any]
+    found: NDArray[np.void]
     positions: NDArray[np.uint32]
 
 
@@ -35,7 +35,9 @@ def instances_of(picture: PictureFound) -> tuple[Instance, ...]:
 def _instance(found: Any, positions: NDArray[np.int64], original_hw: tuple[int, int]) -> Instance:
     left, top, right, bottom, area = (int(found[name]) for name in ("left", "top", "right", "bottom", "area"))
     box = (left, top, right + 1 - left, bottom + 1 - top) if area else EMPTY_BOX
-    return Instance(int(found["label"]), float(found["score"]), box, area, Rle(original_hw, _counts(positions, original_hw)))
+    return Instance(
+        int(found["label"]), float(found["score"]), box, area, Rle(original_hw, _counts(positions, original_hw))
+    )
 
 
 def _counts(positions: NDArray[np.int64], original_hw: tuple[int, int]) -> str:
