@@ -118,7 +118,7 @@ class FakeTensorRt:
         return FakeRuntime(self, logger)
 
     def fail(self, what: str, *numbers: int) -> None:
-        """Let the n-th of these fail from now on, counted from 1: `memory` for an engine, `context`, `enqueue`, one in a `capture`."""
+        """Let the n-th fail from now on, counted from 1: `memory` for an engine, `context`, `enqueue`, one in a `capture`."""
         self._failing[what] = {self._counts[what] + number for number in numbers}
 
     def fails(self, what: str) -> bool:
