@@ -17,7 +17,7 @@ from solo_models.bundle import Bundle, BundleError, read_bundle
 from solo_server.cuda.base import DeviceInfo
 from solo_server.cuda.cache import cache_folder
 from solo_server.cuda.driver import find_devices
-from solo_server.engine.tensorrt_build import TensorRt, check_buildable, deserialises, import_tensorrt, version_of
+from solo_server.engine.tensorrt_build import TensorRt, check_gpu, deserialises, import_tensorrt, version_of
 from solo_server.engine.tensorrt_cache import EngineCache, KeptEngine, Say
 from solo_server.engine.tensorrt_profiles import MAX_BATCH, Size, engine_profiles, parse_shapes
 from solo_server.errors import DeviceFailure, EngineFailure, SettingsError
@@ -50,6 +50,10 @@ class Workplace:
 
     gpu: DeviceInfo
     trt: TensorRt
+
+    def check(self, precision: str) -> None:
+        """Before any work: can it build engines of a precision? Raises SettingsError."""
+        check_gpu(version_of(self.trt), self.gpu, precision)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -125,12 +129,6 @@ def open_workplace() -> Workplace:
         raise NoGpuHere(f"engines are built on the GPU that runs them: {problem}") from problem
     except SettingsError as problem:
         raise NoGpuHere(str(problem)) from problem
-
-
-def check_options(bundle: Bundle, place: Workplace, options: EngineOptions) -> None:
-    """Before any work: can these engines be built here? Raises SettingsError."""
-    check_buildable(bundle, version_of(place.trt), place.gpu)
-    engine_profiles(bundle.spec, options.max_batch, options.shapes)
 
 
 def build_engines(bundle: Bundle, place: Workplace, options: EngineOptions, say: Say) -> tuple[KeptEngine, ...]:

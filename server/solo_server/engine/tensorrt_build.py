@@ -86,11 +86,11 @@ def version_of(trt: TensorRt) -> str:
     return match[0]
 
 
-def check_buildable(bundle: Bundle, version: str, gpu: DeviceInfo) -> None:
-    """Do TensorRT, the GPU and the bundle's precision go together?
+def check_gpu(version: str, gpu: DeviceInfo, precision: str) -> None:
+    """Do TensorRT, the GPU and a precision go together?
 
     Raises:
-        SettingsError: TensorRT is too old or has given up this GPU, or either cannot run the bundle's precision.
+        SettingsError: TensorRT is too old or has given up this GPU, or the GPU cannot run the precision.
     """
     capability = ".".join(map(str, gpu.capability))
     here = f"engine tensorrt: TensorRT {version} on {gpu.name} (compute capability {capability})"
@@ -101,8 +101,19 @@ def check_buildable(bundle: Bundle, version: str, gpu: DeviceInfo) -> None:
         raise SettingsError(f"{here}: this GPU is too old; TensorRT needs compute capability 7.0 or above")
     if gpu.capability < TURING and numbers > LAST_FOR_VOLTA:
         raise SettingsError(f"{here}: 10.4.0 is the last version for this GPU; {INSTALL_VOLTA}")
-    if bundle.precision == "int8":
-        _check_int8(bundle, here, gpu)
+    if gpu.capability < TURING and precision == "int8":
+        raise SettingsError(
+            f"{here}: has no INT8 tensor cores, only DP4A, which is slower than float16; export with --precision fp16"
+        )
+
+
+def check_int8_form(bundle: Bundle) -> None:
+    """Raises SettingsError for an INT8 bundle whose activations have zero points."""
+    if bundle.int8_for == "cpu":
+        raise SettingsError(
+            f"engine tensorrt: {bundle.name} is INT8 for CPUs, its activations have zero points, which TensorRT refuses; "
+            "export it anew with --precision int8 --calibration DIR --int8-for tensorrt"
+        )
 
 
 def build_plan(trt: TensorRt, order: BuildOrder, progress: Progress) -> Built:
@@ -160,19 +171,6 @@ def progress_lines(name: str, say: Callable[[str], None], seconds: float = SECON
     return tell
 
 
-def _check_int8(bundle: Bundle, here: str, gpu: DeviceInfo) -> None:
-    if gpu.capability < TURING:
-        raise SettingsError(
-            f"{here}: has no INT8 tensor cores, only DP4A, which is slower than float16; export {bundle.name} with "
-            "--precision fp16"
-        )
-    if bundle.int8_for != "tensorrt":
-        raise SettingsError(
-            f"{here}: {bundle.name} is INT8 for CPUs, its activations have zero points, which TensorRT refuses; "
-            "export it anew with --precision int8 --calibration DIR --int8-for tensorrt"
-        )
-
-
 def _network_flags(trt: TensorRt) -> int:
     """Batches are explicit from TensorRT 10 on, whatever the flags say."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
@@ -194,7 +192,7 @@ def _described(error: Any) -> str:
 
 def _reasons(errors: list[str]) -> str:
     more = f"; and {len(errors) - SHOWN_ERRORS} more" if len(errors) > SHOWN_ERRORS else ""
-    return ("; ".join(" ".join(error.split()) for error in errors[:SHOWN_ERRORS]) or "it gives no reason") + more
+    return ("; ".join(" ".join(text.split()) for text in errors[:SHOWN_ERRORS]) or "it gives no reason") + more
 
 
 def _add_profiles(builder: Any, config: Any, order: BuildOrder) -> None:

@@ -40,7 +40,8 @@ from solo_server.engine.tensorrt_build import (
     Progress,
     TensorRt,
     build_plan,
-    check_buildable,
+    check_gpu,
+    check_int8_form,
     progress_lines,
     version_of,
 )
@@ -118,7 +119,8 @@ class EngineCache:
             BundleError: the bundle's file is damaged.
             OSError: the folder cannot be written.
         """
-        check_buildable(bundle, version_of(self.trt), self.gpu)
+        check_gpu(version_of(self.trt), self.gpu, bundle.precision)
+        check_int8_form(bundle)
         onnx = bundle.files[graph]
         key = self._key(bundle, onnx, profiles.of_graph(graph))
         path = self._path(graph, key)
