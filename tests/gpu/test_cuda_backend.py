@@ -187,7 +187,8 @@ def test_a_picture_that_is_too_large_fails_its_batch_only() -> None:
 
 
 def test_memory_that_runs_out_anywhere_leaves_nothing() -> None:
-    bundle, told = small_bundle(), []
+    bundle = small_bundle()
+    told: list[str] = []
     while (problem := _out_of_memory_at(bundle, len(told) + 1)) is not None:
         told.append(problem)
     assert len(told) > 60

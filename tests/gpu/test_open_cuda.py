@@ -47,7 +47,7 @@ class Place:
 
     def cache(self, *arguments: Any) -> EngineCache:
         """In the place of `EngineCache`."""
-        return EngineCache(*arguments, builder=self.build)
+        return replace(EngineCache(*arguments), builder=self.build)
 
     @contextmanager
     def opened(self, bundle: Bundle, engine: str) -> Iterator[DeviceBackend]:
@@ -165,7 +165,7 @@ def test_graphs_of_another_network_are_refused(place: Place) -> None:
 @pytest.mark.parametrize(("name", "value"), [("slots", 0), ("max_batch", 0), ("device", -1), ("graphs", -1)])
 def test_numbers_that_cannot_be_are_refused(name: str, value: int) -> None:
     with pytest.raises(SettingsError, match=f"{name}: {value} is below"):
-        CudaOptions(**{name: value})
+        CudaOptions(**{name: value})  # type: ignore[arg-type]  # test parameters
 
 
 def test_a_network_that_tensorrt_cannot_run_is_refused_before_anything_is_built(place: Place) -> None:
