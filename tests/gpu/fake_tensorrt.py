@@ -18,6 +18,7 @@ import json
 import threading
 from collections.abc import Callable
 from enum import Enum, IntEnum
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,7 @@ class FakeTensorRt:
         self.computed: list[tuple[str, Shape]] = []
         self.contexts = 0
         self.scratch_streams: dict[int, int] = {}
-        self._failing: dict[str, set[int]] = {"enqueue": set(), "context": set(), "capture": set()}
+        self._failing: dict[str, set[int]] = {what: set() for what in ("memory", "context", "enqueue", "capture")}
         self._counts = dict.fromkeys(self._failing, 0)
 
     @staticmethod
@@ -117,7 +118,7 @@ class FakeTensorRt:
         return FakeRuntime(self, logger)
 
     def fail(self, what: str, *numbers: int) -> None:
-        """Let the n-th `enqueue`, `context` or enqueue while a `capture` runs fail from now on, counted from 1."""
+        """Let the n-th fail from now on, counted from 1: `memory` for an engine, `context`, `enqueue`, one in a `capture`."""
         self._failing[what] = {self._counts[what] + number for number in numbers}
 
     def fails(self, what: str) -> bool:
@@ -130,6 +131,13 @@ class FakeTensorRt:
         return self.device.broken(TensorRtMisused(what))
 
 
+@lru_cache(maxsize=16)
+def _session(onnx: bytes) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+
+
 class FakeRuntime:
     """Deserialises."""
 
@@ -137,7 +145,10 @@ class FakeRuntime:
         self._trt, self._logger = trt, logger
 
     def deserialize_cuda_engine(self, plan: bytes) -> FakeEngine | None:
-        """`None` where it is no plan of ours."""
+        """`None` where it is no plan of ours, or is asked to fail."""
+        if self._trt.fails("memory"):
+            self._logger.log(Severity.ERROR, "[defaultAllocator.cpp] Cuda Runtime (out of memory), says the fake")
+            return None
         if not plan.startswith(HEAD):
             self._logger.log(Severity.ERROR, "IRuntime::deserializeCudaEngine: magic tag does not match")
             return None
@@ -150,9 +161,7 @@ class FakeEngine:
 
     def __init__(self, trt: FakeTensorRt, logger: Any, described: dict[str, Any], onnx: bytes) -> None:
         self.trt, self.logger = trt, logger
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+        self.session = _session(onnx)
         nodes = [(node, TensorIOMode.INPUT) for node in self.session.get_inputs()]
         nodes += [(node, TensorIOMode.OUTPUT) for node in self.session.get_outputs()]
         self.nodes: dict[str, tuple[Any, TensorIOMode]] = {

@@ -152,16 +152,16 @@ def test_only_groups_with_candidates_are_run() -> None:
         assert run == (len(group.levels), 64, 64 // group.stride, 96 // group.stride)
 
 
-def test_a_failed_run_fails_one_batch_and_the_next_is_answered() -> None:
+@pytest.mark.parametrize(("number", "hw"), [(1, (64, 96)), (2, (64, 64)), (3, (32, 96)), (4, (96, 64))])
+def test_a_failed_run_fails_one_batch_and_the_next_is_answered(number: int, hw: tuple[int, int]) -> None:
     bundle = small_bundle()
-    batch = pictures(bundle.spec, (64, 96), 1)
+    batch = pictures(bundle.spec, hw, 1)
     (right,) = segment(on_cpu("solo"), batch, [Query()])
-    with opened(bundle, seed=3, slots=1) as place:
-        for number in range(1, 5):
-            place.trt.fail("enqueue", number)
-            with pytest.raises(DeviceFailure, match="says the fake"):
-                place.backend.infer(batch, [Query()])
-            assert not place.backend.is_lost
+    with opened(bundle, seed=number, slots=1) as place:
+        place.trt.fail("enqueue", number)
+        with pytest.raises(DeviceFailure, match="says the fake"):
+            place.backend.infer(batch, [Query()])
+        assert not place.backend.is_lost
         check_same(segment(place.backend, batch, [Query()])[0], right)
 
 
@@ -187,21 +187,27 @@ def test_a_picture_that_is_too_large_fails_its_batch_only() -> None:
 
 
 def test_memory_that_runs_out_anywhere_leaves_nothing() -> None:
-    bundle, number = small_bundle(), 0
-    while True:
-        number += 1
-        device = FakeDevice()
-        device.fail_allocation(number)
-        try:
-            make(bundle, device).backend.close()
-            break
-        except DeviceOutOfMemory as problem:
-            in_slot = number > 2  # before: the mask kernels, which all slots share
-            assert ("lower max batch (now 3) or slots (now 2)" in str(problem)) == in_slot
-            assert "bytes" in str(problem)
-            device.close()  # raises what has leaked
-    device.close()
-    assert number > 60
+    bundle = small_bundle()
+    told: list[str] = []
+    while (problem := _out_of_memory_at(bundle, len(told) + 1)) is not None:
+        told.append(problem)
+    assert len(told) > 60
+    assert all(" bytes" in problem for problem in told)
+    in_slots = ["lower max batch (now 3) or slots (now 2)" in problem for problem in told]
+    assert in_slots == [False] * 2 + [True] * (len(told) - 2)  # the first two: mask kernels, which all slots share
+
+
+def _out_of_memory_at(bundle: Bundle, number: int) -> str | None:
+    """What is told where the n-th allocation fails; `None` where there is none. The device raises what has leaked."""
+    device = FakeDevice()
+    device.fail_allocation(number)
+    try:
+        make(bundle, device).backend.close()
+    except DeviceOutOfMemory as problem:
+        return str(problem)
+    finally:
+        device.close()
+    return None
 
 
 def test_a_gpu_that_is_too_small_is_told_with_what_was_asked_for() -> None:
@@ -221,8 +227,7 @@ def test_a_lost_device_is_the_end(after: int) -> None:
     place.backend.infer(batch, [Query()])
     device.lose(after)
     with pytest.raises(DeviceLost):
-        for _ in range(3):
-            place.backend.infer(batch, [Query()])
+        place.backend.infer(batch, [Query()])
     assert place.backend.is_lost
     launches = device.launches.total()
     with pytest.raises(DeviceLost, match="no batch can succeed any more"):

@@ -79,7 +79,7 @@ class LoadedEngine:
 
     def __init__(self, loader: Loader, order: EngineOrder) -> None:
         self.name, self._loader, self._trt, self._making = order.name, loader, loader.trt, Lock()
-        self._engine = loader.deserialise(order.plan, order.name)
+        self._engine: Any = loader.deserialise(order.plan, order.name)
         self._check_names(order.signature)
         for tensor in order.signature.inputs:
             self._check(tensor, self._trt.TensorIOMode.INPUT)
