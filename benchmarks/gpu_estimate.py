@@ -41,7 +41,7 @@ ASSUMPTIONS = {
     "tensor_share": 0.4,  # of the FP16 and INT8 peaks, what convolutions of these sizes reach at batch 1
     "fp32_share": 0.7,  # of the FP32 peak, likewise
     "memory_share": 0.75,  # of the memory's peak
-    "kernel_share": 0.25,  # of the FP32 peak, what post-processing's kernels reach at full occupancy: most of it is no fused product
+    "kernel_share": 0.25,  # of the FP32 peak, what our kernels reach at full occupancy: most of their work is no fused product
     "launch_us": 4.0,  # from one small kernel to the next on a stream
     "network_gap_us": 1.5,  # between two kernels of the network, replayed as a CUDA graph
     "host_wait_us": 20.0,  # for the counts between candidates and masks
@@ -73,7 +73,9 @@ def main() -> int:
     estimates = [_estimate(name, variant, hw, scene, costs) for name, variant in NETWORKS.items() for hw in SIZES]
     for entry in estimates:
         for gpu, told in entry["gpus"].items():
-            print(f"{entry['network']} {entry['padded_hw']} {gpu}: estimate {told['estimate_ms']} ms with {told['precision']}")
+            print(
+                f"{entry['network']} {entry['padded_hw']} {gpu}: estimate {told['estimate_ms']} ms with {told['precision']}"
+            )
     if arguments.output:
         found = {
             "is_estimate": True,

@@ -112,7 +112,8 @@ def launches(spec: ModelSpec, padded_hw: Hw, scene: Scene) -> list[Launch]:
     stages.encode(nowhere, answer_layout(sizes), 0, scene.kept, scene.original_hw[1])  # type: ignore[arg-type]
     work = _Work(spec, padded_hw, scene)
     return [
-        Launch(name, prod(grid), prod(block), shared, *work.of(name, ints)) for name, grid, block, ints, shared in notes.launches
+        Launch(name, prod(grid), prod(block), shared, *work.of(name, ints))
+        for name, grid, block, ints, shared in notes.launches
     ]
 
 

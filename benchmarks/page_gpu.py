@@ -41,11 +41,12 @@ def gpu_estimate(results: Results) -> Lines:
             )
     yield from ("", "Assumed:", "")
     shares: dict[str, Any] = content["assumptions"]
-    yield f"- {', '.join(f'{name} {value}' for name, value in shares.items())} (`benchmarks/gpu_estimate.py` says of each what it is);"
+    told = ", ".join(f"{name} {value}" for name, value in shares.items())
+    yield f"- {told} (`benchmarks/gpu_estimate.py` says of each what it is);"
     scene = content["scene"]
     yield (
-        f"- a crowded picture of {scene['original_hw'][1]}x{scene['original_hw'][0]}: {scene['candidates']} candidates of one class "
-        f"on {scene['cells']} cells of each level, {scene['kept']} instances;"
+        f"- a crowded picture of {scene['original_hw'][1]}x{scene['original_hw'][0]}: {scene['candidates']} candidates of one "
+        f"class on {scene['cells']} cells of each level, {scene['kept']} instances;"
     )
     yield from (f"- {gpu['title']}: {gpu['source']}." for gpu in content["gpus"].values())
 
@@ -53,7 +54,14 @@ def gpu_estimate(results: Results) -> Lines:
 def gpu_memory(_: Results) -> Lines:
     """MiB of one slot by `engine/device.py` and `postprocess/cuda/memory.py`."""
     yield from head(
-        "one slot", "batch", "pictures, scores, features", "candidates, NMS", "masks", "answer", "together", "a picture more"
+        "one slot",
+        "batch",
+        "pictures, scores, features",
+        "candidates, NMS",
+        "masks",
+        "answer",
+        "together",
+        "a picture more",
     )
     for name, variant in NETWORKS.items():
         spec = spec_of(variant)
@@ -86,6 +94,8 @@ def _slot_mib(spec: Any, hw: tuple[int, int], pictures: int) -> tuple[float, ...
         layout.images_bytes + layout.image_hw_bytes + layout.scores_bytes + layout.levels_bytes + layout.features_bytes
     )
     post = slot_bytes(spec, CudaLimits(), (shape,))
-    masks = sum(post.get(name, 0) for name in ("logits", "tap_logits", "axis_maps", "bits", "boxes", "soft", "segment_runs"))
+    masks = sum(
+        post.get(name, 0) for name in ("logits", "tap_logits", "axis_maps", "bits", "boxes", "soft", "segment_runs")
+    )
     answer = post["answer"]
     return tuple(size / MIB for size in (network, sum(post.values()) - masks - answer, masks, answer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import subprocess
@@ -21,9 +22,9 @@ from solo_models.bundle import Bundle
 from solo_server.cuda.base import Device
 from solo_server.engine.device import DeviceNetwork
 from solo_server.engine.tensorrt import TensorRtNetwork
-from solo_server.errors import DeviceLost, SettingsError
+from solo_server.errors import DeviceLost, DeviceOutOfMemory, SettingsError
 from solo_server.image import prepare
-from solo_server.selftest import parity
+from solo_server.selftest import command, opening, parity
 from solo_server.selftest.command import examined, report, sizes_up_to
 from solo_server.selftest.differences import NETWORK_STAGES, STAGES
 from solo_server.selftest.document import FAIL, NOT_RUN, PASS, Document, failed, finished, judged, without_names
@@ -313,11 +314,37 @@ def test_a_part_that_raises_fails_and_shows_where() -> None:
     assert part["failure"]["lines"][-1].startswith("test_selftest.py:")
 
 
+def test_what_cannot_be_opened_is_a_failure_with_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = FakeDevice()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise DeviceOutOfMemory("cuMemAlloc (features, 9 bytes): CUDA_ERROR_OUT_OF_MEMORY")
+
+    monkeypatch.setattr(opening, "_device", lambda _: device)
+    monkeypatch.setattr(opening, "kernels_cubin", lambda *_: b"cubin")
+    monkeypatch.setattr(opening, "open_device_network", refuse)
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    output = tmp_path / "report.json"
+    assert command.run(parser.parse_args(["--engine", "tensorrt", "-o", str(output)])) == 1
+    read = json.loads(output.read_text())
+    assert read["verdict"] == FAIL
+    assert list(read["parts"]) == ["open"]
+    assert read["parts"]["open"]["first_stage"] == "open"
+    assert "CUDA_ERROR_OUT_OF_MEMORY" in read["parts"]["open"]["said"]
+    assert read["engine"]["seconds"]["kernels"] >= 0
+    assert any("kernels: done" in line for line in read["log"])
+    assert "DeviceOutOfMemory" in capsys.readouterr().out
+    device.close()
+
+
 def test_without_a_gpu_the_command_says_what_it_looked_for(tmp_path: Path) -> None:
     output = tmp_path / "report.json"
-    command = [sys.executable, "-m", "solo_models.cli", "selftest", "--engine", "tensorrt", "-o", str(output)]
+    words = [sys.executable, "-m", "solo_models.cli", "selftest", "--engine", "tensorrt", "-o", str(output)]
     hidden = {"CUDA_VISIBLE_DEVICES": "-1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment() | hidden)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=_environment() | hidden)
     assert done.returncode == 3, done.stderr
     for word in ("no GPU was found", "NVIDIA driver", "cuda-bindings", "tensorrt", "nothing was tested"):
         assert word in done.stderr
@@ -326,8 +353,8 @@ def test_without_a_gpu_the_command_says_what_it_looked_for(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("words", [["--max-batch", "0"], ["--pictures", "nowhere"], ["no-bundle"]])
 def test_bad_input_ends_with_status_2(words: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "solo_models.cli", "selftest", "--engine", "cuda", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment(), cwd=tmp_path)
+    given = [sys.executable, "-m", "solo_models.cli", "selftest", "--engine", "cuda", *words]
+    done = subprocess.run(given, capture_output=True, text=True, check=False, env=_environment(), cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("solo selftest: ")
 

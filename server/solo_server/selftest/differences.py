@@ -79,7 +79,9 @@ def compare_instances(
     agreement = match(expected, found)
     lost = [expected[i] for i in agreement.missing]
     more = [found[j] for j in agreement.extra]
-    missing = [one for one in lost if not _is_excused(one, expected, tolerance, cuts) or _has_double(one, more, tolerance)]
+    missing = [
+        one for one in lost if not _is_excused(one, expected, tolerance, cuts) or _has_double(one, more, tolerance)
+    ]
     extra = [one for one in more if not _is_excused(one, found, tolerance, cuts) or _has_double(one, lost, tolerance)]
     counted = len(agreement.pairs) + len(missing)
     share = len(agreement.pairs) / counted if counted else 1.0

@@ -122,11 +122,11 @@ def open_gpu(bundle: Bundle, engine: str, max_batch: int, *, build: bool, say: S
 def _device(engine: str) -> Device:
     try:
         found = find_devices()
+        if not found.devices:
+            raise NoGpuHere(no_gpu_message(engine, f"no GPU was found here ({found.reason})"))
         missing = [piece.what for piece in pieces(engine) if not piece.is_there]
-        if not found.devices or missing:
-            raise NoGpuHere(no_gpu_message(engine, found.reason or f"a GPU, but no {' and no '.join(missing)}"))
+        if missing:
+            raise NoGpuHere(no_gpu_message(engine, f"there is {found.devices[0].name}, but no {' and no '.join(missing)}"))
         return open_device()
-    except (DeviceFailure, SettingsError) as problem:
-        if isinstance(problem, NoGpuHere):
-            raise
-        raise NoGpuHere(no_gpu_message(engine, str(problem))) from problem
+    except DeviceFailure as problem:
+        raise NoGpuHere(no_gpu_message(engine, f"the GPU cannot be opened ({problem})")) from problem

@@ -40,9 +40,9 @@ def no_gpu_message(engine: str, reason: str) -> str:
     found = pieces(engine)
     told = "; ".join(f"{piece.what}: {piece.found}" for piece in found)
     missing = [piece.what for piece in found if not piece.is_there]
-    needed = f"missing: {', '.join(missing)}" if missing else "all of it is there, but no GPU that it can use"
+    needed = f"Missing: {', '.join(missing)}" if missing else "All of it is there, but no GPU that it can use"
     return (
-        f"no GPU was found here, so nothing was tested ({reason}). Looked for: {told}. {needed}. "
+        f"nothing was tested: {reason}. Looked for: {told}. {needed}. "
         f"A self-test needs an NVIDIA GPU, its driver, and these packages; {INSTALL}"
     )
 
