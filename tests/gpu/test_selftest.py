@@ -24,14 +24,15 @@ from solo_server.engine.device import DeviceNetwork
 from solo_server.engine.tensorrt import TensorRtNetwork
 from solo_server.errors import DeviceLost, DeviceOutOfMemory, SettingsError
 from solo_server.image import prepare
-from solo_server.selftest import command, opening, parity
+from solo_server.selftest import command, opening
 from solo_server.selftest.command import examined, report, sizes_up_to
 from solo_server.selftest.differences import NETWORK_STAGES, STAGES
 from solo_server.selftest.document import FAIL, NOT_RUN, PASS, Document, failed, finished, judged, without_names
-from solo_server.selftest.examine import examine
+from solo_server.selftest.examine import PARTS, examine
+from solo_server.selftest.gpu_path import GpuPath
 from solo_server.selftest.matching import match
 from solo_server.selftest.measuring import Plan
-from solo_server.selftest.opening import Opened, Opening
+from solo_server.selftest.opening import CRAMPED, Opened, Opening, Place
 from solo_server.selftest.parity import Parity
 from solo_server.selftest.pictures import NamedPicture, gather
 from solo_server.selftest.probe import no_gpu_message
@@ -42,7 +43,6 @@ from solo_server.types import Instance, PreparedPicture, Query, Rle
 
 HW = (64, 96)
 PLAN = Plan(sizes=(1, 2), batches=2, seconds=0.1, picture_hw=HW)
-PARTS = (*parity.PARTS, "paper", "batches", "memory")
 
 
 def _say(_: str) -> None:
@@ -64,9 +64,9 @@ def opened(bundle: Bundle) -> Iterator[Opened]:
         return TensorRtNetwork(trt, watched, small_engines(trt, bundle, profiles), slots=1)
 
     opening = Opening(bundle, 2, _say, {"asked": "tensorrt", "max_batch": 2}, HW)
-    gpu = opening.path(device, network, b"cubin", is_fake=True)
-    yield Opened(bundle, gpu, opening.facts)
-    gpu.backend.close()
+    ready = opening.open(Place(device, network, b"cubin", is_fake=True))
+    yield ready
+    ready.gpu.backend.close()
     device.close()
 
 
@@ -254,7 +254,7 @@ def test_mask_towers_that_did_not_run_are_told(both: Parity, named: NamedPicture
 def test_the_whole_self_test_passes_on_the_fake_device(told: Document) -> None:
     assert told["verdict"] == PASS, {name: part["said"] for name, part in told["parts"].items()}
     assert tuple(told["parts"]) == PARTS
-    assert [told["parts"][name]["verdict"] for name in PARTS] == [PASS] * 4 + ["MEASURED"] * 3
+    assert [told["parts"][name]["verdict"] for name in PARTS] == [PASS] * 5 + ["MEASURED"] * 3
 
 
 def test_a_fake_device_is_never_taken_for_a_gpu(
@@ -292,6 +292,36 @@ def test_the_report_tells_no_names_of_this_machine(told: Document) -> None:
     assert str(Path(__file__).parents[2]) not in text
 
 
+def test_passes_and_windows_were_needed_for_the_small_buffers(opened: Opened, named: NamedPicture) -> None:
+    gpu = opened.open_cramped()
+    try:
+        times = gpu.time([named.prepared], [Query()])
+        assert len(gpu.answer([named.prepared], [Query()])[0]) > 3 * CRAMPED.instances_at_once
+    finally:
+        gpu.backend.close()
+    assert times.stages_ms["write_runs"] > 0
+
+
+class ForgetfulPath(GpuPath):
+    """Loses the best instance of every picture on its way out."""
+
+    def answer(self, pictures: Sequence[PreparedPicture], queries: Sequence[Query]) -> list[tuple[Instance, ...]]:
+        return [instances[1:] for instances in super().answer(pictures, queries)]
+
+
+def test_a_path_that_loses_instances_ends_with_status_1(
+    opened: Opened, told: Document, named: NamedPicture, tmp_path: Path
+) -> None:
+    true = opened.gpu
+    forgetful = ForgetfulPath(true.spec, true.backend, true.watched, is_fake=True)
+    compared = [c for c in Parity(opened.bundle, forgetful).picture(named) if c.part != "network"]
+    parts = {part: judged([c for c in compared if c.part == part]) for part in ("post-processing", "answers")}
+    assert [part["first_stage"] for part in parts.values()] == ["instances"] * 2
+    assert "missing" in parts["post-processing"]["said"]
+    whole = finished({name: value for name, value in told.items() if name not in ("parts", "verdict")}, parts)
+    assert report(whole, tmp_path / "report.json") == 1
+
+
 def test_a_lost_gpu_ends_the_test_and_fails(opened: Opened, named: NamedPicture) -> None:
     class LostPath:
         spec, backend, watched, is_fake = opened.gpu.spec, opened.gpu.backend, opened.gpu.watched, True
@@ -299,10 +329,11 @@ def test_a_lost_gpu_ends_the_test_and_fails(opened: Opened, named: NamedPicture)
         def look(self, pictures: Sequence[PreparedPicture], queries: Sequence[Query]) -> list[Sight]:
             raise DeviceLost("cuEventSynchronize: CUDA_ERROR_ILLEGAL_ADDRESS")
 
-    parts = examine(opened.bundle, LostPath(), [named], PLAN, _say)  # type: ignore[arg-type]
+    lost = replace(opened, gpu=LostPath())  # type: ignore[arg-type]
+    parts = examine(lost, [named], PLAN, _say)
     assert parts["network"]["verdict"] == FAIL
     assert "CUDA_ERROR_ILLEGAL_ADDRESS" in parts["network"]["said"]
-    assert [parts[name]["verdict"] for name in PARTS[1:]] == [NOT_RUN] * 6
+    assert [parts[name]["verdict"] for name in PARTS[1:]] == [NOT_RUN] * 7
 
 
 def test_a_part_that_raises_fails_and_shows_where() -> None:

@@ -17,7 +17,7 @@ from solo_models.demo import demo_bundle
 
 from solo_server.bench.errors import BenchError
 from solo_server.bench.result import check_writable, write_document
-from solo_server.errors import SettingsError
+from solo_server.errors import EngineFailure, SettingsError
 from solo_server.selftest.document import (
     PASS,
     Document,
@@ -89,6 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
         pictures = gather(arguments.pictures, bundle.spec.preprocess)
         opened = open_gpu(bundle, arguments.engine, arguments.max_batch, build=not arguments.no_build, say=say)
         told = examined(opened, pictures, sizes_up_to(arguments.max_batch), say)
+        close(opened, say)
     except NoGpuHere as problem:
         print(f"solo selftest: {problem}", file=sys.stderr)
         return NO_GPU
@@ -104,7 +105,15 @@ def run(arguments: argparse.Namespace) -> int:
 def examined(opened: Opened, pictures: list[NamedPicture], plan: Plan, say: Say) -> Document:
     """The whole document of an opened GPU path."""
     head = document(opened.bundle, opened.gpu.watched.info, opened.facts, is_fake=opened.gpu.is_fake)
-    return finished(head, examine(opened.bundle, opened.gpu, pictures, plan, say))
+    return finished(head, examine(opened, pictures, plan, say))
+
+
+def close(opened: Opened, say: Say) -> None:
+    """Before the process ends, since TensorRT wants to go before CUDA does; what fails now changes no verdict."""
+    try:
+        opened.gpu.backend.close()
+    except EngineFailure as problem:
+        say(f"closing: {problem}")
 
 
 def report(told: Document, path: Path) -> int:

@@ -16,20 +16,24 @@ from solo_server.selftest import parity
 from solo_server.selftest.document import MEASURED, Part, failed, judged, not_run
 from solo_server.selftest.gpu_path import GpuPath
 from solo_server.selftest.measuring import Plan, Say, batch_sizes, paper_protocol
+from solo_server.selftest.opening import Opened
 from solo_server.selftest.parity import Comparison, Parity
 from solo_server.selftest.pictures import NamedPicture
 from solo_server.selftest.probe import free_memory
 
 LARGEST_BATCH = 4  # of the parity part: one picture a query
-TIMED = ("paper", "batches", "memory")
+SMALL_BUFFERS = "small buffers"
+PARTS = (*parity.PARTS, SMALL_BUFFERS, "paper", "batches", "memory")
 
 
-def examine(bundle: Bundle, gpu: GpuPath, pictures: Sequence[NamedPicture], plan: Plan, say: Say) -> dict[str, Part]:
+def examine(opened: Opened, pictures: Sequence[NamedPicture], plan: Plan, say: Say) -> dict[str, Part]:
     """Verdicts and figures of every part, by name."""
+    bundle, gpu = opened.bundle, opened.gpu
     parts: dict[str, Part] = {}
     try:
         parts |= _compared(Parity(bundle, gpu), pictures, max(plan.sizes), say)
         works: dict[str, Callable[[], Part]] = {
+            SMALL_BUFFERS: lambda: _cramped(opened, pictures[-1], plan),
             "paper": lambda: _paper(bundle, gpu, plan),
             "batches": lambda: _batches(bundle, gpu, plan, say),
             "memory": lambda: _memory(gpu),
@@ -41,7 +45,7 @@ def examine(bundle: Bundle, gpu: GpuPath, pictures: Sequence[NamedPicture], plan
     except DeviceLost as problem:
         say(f"the GPU is lost: {problem}")
         lost = failed(problem, "run")
-        names = [name for name in (*parity.PARTS, *TIMED) if name not in parts]
+        names = [name for name in PARTS if name not in parts]
         parts |= {names[0]: lost} | {name: not_run("the GPU was lost before") for name in names[1:]}
     return parts
 
@@ -84,6 +88,15 @@ def _guarded(work: Callable[[], Part]) -> Part:
         raise
     except Exception as problem:  # as above
         return failed(problem, "run")
+
+
+def _cramped(opened: Opened, picture: NamedPicture, plan: Plan) -> Part:
+    """A batch as in the part before, with room for so few instances and runs that there are many passes and windows."""
+    gpu = opened.open_cramped()
+    try:
+        return judged(list(Parity(opened.bundle, gpu).batch(picture, min(max(plan.sizes), LARGEST_BATCH))))
+    finally:
+        gpu.backend.close()
 
 
 def _paper(bundle: Bundle, gpu: GpuPath, plan: Plan) -> Part:

@@ -21,7 +21,7 @@ from solo_models.spec import ModelSpec
 from solo_server.backend import Backend
 from solo_server.engine.device import FLOAT_BYTES, BatchShape, NetworkLayout, level_groups, network_layout
 from solo_server.postprocess.cuda.batch import Counts
-from solo_server.selftest.sight import Measured, Network, Ranked, Sight
+from solo_server.selftest.sight import Measured, Network, Ranked, Sight, levels_of
 from solo_server.selftest.timing import BatchTimes
 from solo_server.selftest.watch import D2H, H2D, NETWORK, WatchedDevice
 from solo_server.stopwatch import Stopwatch
@@ -98,14 +98,10 @@ class _Reader:
 
     def _network(self, p: int) -> Network:
         """Mask features of those groups of levels that some picture of the batch has candidates on: others were not run."""
-        pictures = [self._counts(i) for i in range(self.shape.pictures)]
-        first = [c.level_first for c in pictures]
-        run = [
-            level
-            for group in level_groups(self.spec)
-            if any(f[level] < f[level + 1] for f in first for level in group.levels)
-            for level in group.levels
-        ]
+        named = [np.flatnonzero(self._cell_counts(i)) for i in range(self.shape.pictures)]
+        with_candidates = set(levels_of(self.spec, np.concatenate(named)))
+        groups = [group for group in level_groups(self.spec) if with_candidates & set(group.levels)]
+        run = [level for group in groups for level in group.levels]
         layout, spec = self._layout, self.spec
         levels = tuple(
             self._map("levels", p, spec.fpn_channels, layout.level_hw[level], offset)
@@ -132,12 +128,15 @@ class _Reader:
 
     def _candidates(self, p: int, counts: Any) -> Candidates:
         """In the device's order; cells by `cell_counts`, since the list of cells is made anew where there are too many."""
-        cells = self.spec.num_cells
-        of_cell = self._list("cell_counts", np.uint32, p, cells, cells)
         labels = self._list("candidate_labels", np.int32, p, counts.candidates, self._scores_size)
         scores = self._list("candidate_scores", np.float32, p, counts.candidates, self._scores_size)
-        named = np.repeat(np.arange(cells), np.minimum(of_cell, self.spec.num_classes))
+        of_cell = np.minimum(self._cell_counts(p), self.spec.num_classes)
+        named = np.repeat(np.arange(self.spec.num_cells), of_cell)
         return Candidates(_cut(named, len(labels)), labels.astype(np.int64), scores)
+
+    def _cell_counts(self, p: int) -> NDArray[Any]:
+        """How many candidates each cell has. `Counts` will not do: where there are too many cells, it is made anew for the best."""
+        return self._list("cell_counts", np.uint32, p, self.spec.num_cells, self.spec.num_cells)
 
     def _measured(self, p: int, counts: Any) -> Measured:
         cells = self.spec.num_cells

@@ -23,6 +23,7 @@ from solo_server.engine.cuda import DeviceBackend
 from solo_server.engine.device import DeviceNetwork
 from solo_server.engine.open_cuda import CUDA, KERNELS, TENSORRT, CudaOptions, open_device_network
 from solo_server.errors import DeviceFailure, SettingsError
+from solo_server.postprocess.cuda.memory import CudaLimits
 from solo_server.postprocess.cuda.run import CudaPostprocessor
 from solo_server.selftest.gpu_path import GpuPath
 from solo_server.selftest.measuring import Say, timed_picture
@@ -31,6 +32,7 @@ from solo_server.selftest.probe import kernel_facts, no_gpu_message, pieces
 from solo_server.selftest.watch import WatchedDevice, WatchedNetwork
 
 ENGINES = (TENSORRT, CUDA)
+CRAMPED = CudaLimits(instances_at_once=3, runs_per_picture=64, axis_maps_at_once=5)
 
 
 class NoGpuHere(SettingsError):
@@ -46,12 +48,23 @@ class OpeningFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where paths are opened. network_on: the network, with memory of a device; cubin: our kernels; is_fake: there is no GPU."""
+
+    device: Device
+    network_on: Callable[[Device], DeviceNetwork]
+    cubin: bytes
+    is_fake: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
-    """A GPU path, ready. facts: what opening it told, for the report."""
+    """A GPU path, ready. facts: what opening it told, for the report; open_cramped: another with `CRAMPED` buffers."""
 
     bundle: Bundle
     gpu: GpuPath
     facts: dict[str, Any]
+    open_cramped: Callable[[], GpuPath]
 
 
 @dataclass(slots=True)
@@ -64,24 +77,26 @@ class Opening:
     facts: dict[str, Any] = field(default_factory=dict)
     picture_hw: tuple[int, int] = COCO_HW
 
-    def path(
-        self, device: Device, network_on: Callable[[Device], DeviceNetwork], cubin: bytes, *, is_fake: bool
-    ) -> GpuPath:
+    def open(self, place: Place) -> Opened:
+        """Ready for every part of the self-test. Raises as `path`."""
+        return Opened(self.bundle, self.path(place), self.facts, lambda: self.path(place, CRAMPED))
+
+    def path(self, place: Place, limits: CudaLimits | None = None) -> GpuPath:
         """Network, post-processing and backend on any device.
 
         Raises:
             DeviceFailure, SettingsError: as their parts do.
         """
-        watched = WatchedDevice(device)
-        network = self.timed("network", lambda: network_on(watched))
+        watched = WatchedDevice(place.device)
+        network = self.timed("network", lambda: place.network_on(watched))
         self.facts["description"] = network.description
         model = (self.bundle.spec, self.bundle.kernels)
-        postprocessor = CudaPostprocessor(watched, model, cubin, network.shapes)
-        if not is_fake:
+        postprocessor = CudaPostprocessor(watched, model, place.cubin, network.shapes, limits)
+        if not place.is_fake:
             self.facts["kernels"] = kernel_facts(postprocessor.kernels)
         backend = DeviceBackend(watched, self.bundle.spec, WatchedNetwork(network), postprocessor)
         self.timed("warm up", lambda: backend.warm_up(timed_picture(self.bundle.spec, self.picture_hw)))
-        return GpuPath(self.bundle.spec, backend, watched, is_fake=is_fake)
+        return GpuPath(self.bundle.spec, backend, watched, is_fake=place.is_fake)
 
     def timed(self, name: str, work: Callable[[], Any]) -> Any:
         """Do `work`, and note how long it took."""
@@ -89,7 +104,7 @@ class Opening:
         start = perf_counter()
         result = work()
         seconds = round(perf_counter() - start, 2)
-        self.facts.setdefault("seconds", {})[name] = seconds
+        self.facts.setdefault("seconds", {}).setdefault(name, seconds)
         self.say(f"{name}: done in {seconds} s")
         return result
 
@@ -111,12 +126,11 @@ def open_gpu(bundle: Bundle, engine: str, max_batch: int, *, build: bool, say: S
         opening.facts["cubin_bytes"] = len(cubin)
         options = CudaOptions(max_batch=max_batch, slots=1, build=build)
         network = partial(open_device_network, bundle, engine, options=options)
-        gpu = opening.path(device, network, cubin, is_fake=False)
+        return opening.open(Place(device, network, cubin, is_fake=False))
     except KeyboardInterrupt:
         raise
     except Exception as problem:  # whatever it is belongs into the report: nobody else can look
         raise OpeningFailed(info, opening.facts) from problem
-    return Opened(bundle, gpu, opening.facts)
 
 
 def _device(engine: str) -> Device:
@@ -126,7 +140,9 @@ def _device(engine: str) -> Device:
             raise NoGpuHere(no_gpu_message(engine, f"no GPU was found here ({found.reason})"))
         missing = [piece.what for piece in pieces(engine) if not piece.is_there]
         if missing:
-            raise NoGpuHere(no_gpu_message(engine, f"there is {found.devices[0].name}, but no {' and no '.join(missing)}"))
+            raise NoGpuHere(
+                no_gpu_message(engine, f"there is {found.devices[0].name}, but no {' and no '.join(missing)}")
+            )
         return open_device()
     except DeviceFailure as problem:
         raise NoGpuHere(no_gpu_message(engine, f"the GPU cannot be opened ({problem})")) from problem
