@@ -1,6 +1,7 @@
 """Times of batches in trtexec's words: H2D latency, GPU compute time, D2H latency, their sum, and throughput.
 
-Milliseconds of CUDA events on the slot's stream; what the host does before, between and behind is in `host_walltime` only.
+Milliseconds of CUDA events on the slot's stream, each piece up to the beginning of the next, gaps between launches included; what
+the host does while the stream waits for it is in `host_walltime` only.
 """
 
 from __future__ import annotations
