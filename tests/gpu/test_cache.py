@@ -1,0 +1,90 @@
+"""What is kept between starts is whole or absent, and two processes do not make the same thing at once."""
+
+import multiprocessing
+import threading
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import pytest
+from solo_server.cuda.cache import cache_folder, locked, write_atomically
+
+
+def test_the_folder_is_the_chosen_one_then_the_variables_then_the_users(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("SOLO_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert cache_folder() == tmp_path / "home" / ".cache" / "solo"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "solo"
+    monkeypatch.setenv("SOLO_CACHE", str(tmp_path / "ours"))
+    assert cache_folder() == tmp_path / "ours"
+    assert cache_folder(tmp_path / "chosen") == tmp_path / "chosen"
+
+
+def test_parts_make_one_file_and_leave_nothing_else(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "deep" / "file", b"ab", b"", b"c")
+    assert (tmp_path / "deep" / "file").read_bytes() == b"abc"
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["file"]
+
+
+def test_a_write_that_fails_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "file", b"old")
+    with pytest.raises(TypeError):
+        write_atomically(tmp_path / "file", b"new", "no bytes")  # type: ignore[arg-type]  # fails half way
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def _hold(path: Path, held: Event, release: Event) -> None:
+    with locked(path, print):
+        held.set()
+        release.wait(30)
+
+
+def test_a_second_process_waits_and_says_for_whom(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    held, release = context.Event(), context.Event()
+    process = context.Process(target=_hold, args=(tmp_path / "engine", held, release))
+    process.start()
+    assert held.wait(30)
+    told: list[str] = []
+    order: list[str] = []
+
+    def give_back() -> None:
+        order.append("released")
+        release.set()
+
+    def say(text: str) -> None:
+        told.append(text)
+        order.append("told")
+        threading.Timer(0.1, give_back).start()
+
+    with locked(tmp_path / "engine", say):
+        order.append("taken")
+    process.join(30)
+    assert told == [f"waiting for engine, which process {process.pid} is making"]
+    assert order == ["told", "released", "taken"]
+    assert process.exitcode == 0
+
+
+def test_a_free_lock_is_taken_without_a_word_again_and_again(tmp_path: Path) -> None:
+    told: list[str] = []
+    for _ in range(2):
+        with locked(tmp_path / "engine", told.append):
+            pass
+    assert told == []
+
+
+def test_a_killed_holder_gives_the_lock_back(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    held, release = context.Event(), context.Event()
+    process = context.Process(target=_hold, args=(tmp_path / "engine", held, release))
+    process.start()
+    assert held.wait(30)
+    process.kill()
+    process.join(30)
+    told: list[str] = []
+    with locked(tmp_path / "engine", told.append):
+        assert told == []
