@@ -14,9 +14,6 @@ from solo_server.cuda.base import Capture, DeviceBuffer, Event, Graph, Kernel, P
 from solo_server.cuda.calls import CheckedCalls
 from solo_server.errors import DeviceFailure
 
-SHARED_BYTES = 48 << 10
-"""Dynamic shared memory that a kernel may have without asking for more."""
-
 T = TypeVar("T")
 
 
@@ -25,7 +22,7 @@ class DriverKernel:
 
     def __init__(self, call: CheckedCalls, handle: Any, name: str) -> None:
         self._call, self.handle, self._name = call, handle, name
-        self._shared_bytes = SHARED_BYTES
+        self._shared_bytes = 0
 
     @property
     def name(self) -> str:
@@ -33,7 +30,10 @@ class DriverKernel:
         return self._name
 
     def allow_shared(self, size_bytes: int) -> None:
-        """Ask for so much dynamic shared memory, once."""
+        """Ask for so much dynamic shared memory, unless as much was asked for before.
+
+        Only needed where it and the kernel's static shared memory are more than 48 KiB together.
+        """
         if size_bytes > self._shared_bytes:
             cu = self._call.driver
             attribute = cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES

@@ -30,7 +30,7 @@ class CpuPostprocessor:
 
     def run(self, output: PictureOutput, geometry: Geometry, query: Query, watch: Stopwatch) -> tuple[Instance, ...]:
         """Instances best first; none found gives an empty tuple. Stages: towers, masks (candidates included), nms, encode."""
-        settings = self._settings(query)
+        settings = settings_of(self._spec.postprocess, query)
         candidates = find_candidates(output.scores, settings, query.class_ids)
         watch.lap("masks")
         if len(candidates.cells) == 0:
@@ -77,14 +77,6 @@ class CpuPostprocessor:
     def _level_of(self, cells: Int64) -> Int64:
         return np.searchsorted(self._spec.first_cells, cells, side="right") - 1
 
-    def _settings(self, query: Query) -> PostprocessSpec:
-        changes = {
-            "score_threshold": query.score_threshold,
-            "max_instances": query.max_instances,
-            "nms": query.nms,
-        }
-        return replace(self._spec.postprocess, **{k: v for k, v in changes.items() if v is not None})  # type: ignore[arg-type]  # mixed value types
-
     def _encode(
         self, kept: MaskedCandidates, masks: CellMasks, geometry: Geometry, settings: PostprocessSpec
     ) -> tuple[Instance, ...]:
@@ -95,6 +87,16 @@ class CpuPostprocessor:
             Instance(int(label), float(score), outlines[row].box_xywh, outlines[row].area, outlines[row].rle)
             for label, score, row in zip(kept.labels, kept.scores, back, strict=True)
         )
+
+
+def settings_of(rules: PostprocessSpec, query: Query) -> PostprocessSpec:
+    """The bundle's rules, but for what the caller has chosen."""
+    changes = {
+        "score_threshold": query.score_threshold,
+        "max_instances": query.max_instances,
+        "nms": query.nms,
+    }
+    return replace(rules, **{k: v for k, v in changes.items() if v is not None})  # type: ignore[arg-type]  # mixed value types
 
 
 def find_candidates(scores: Float32, settings: PostprocessSpec, class_ids: tuple[int, ...] | None = None) -> Candidates:

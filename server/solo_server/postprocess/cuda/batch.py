@@ -11,6 +11,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 SOURCE = Path(__file__).with_name("batch.cuh")
 
 _STRUCT = re.compile(r"^struct (\w+) \{(.*?)^\};", re.MULTILINE | re.DOTALL)
@@ -35,6 +37,12 @@ def _fields(body: str) -> list[tuple[str, Any]]:
         item = ctypes.c_uint64 if kind.endswith("*") else _TYPES[kind]
         fields.append((name, item * int(number) if number else item))
     return fields
+
+
+def record_of(struct: Any) -> np.dtype[np.void]:
+    """The same layout for arrays of numpy's."""
+    record: np.dtype[np.void] = np.dtype(struct)
+    return record
 
 
 _STRUCTS = _read(SOURCE.read_text())
