@@ -98,8 +98,10 @@ def test_more_cells_than_fit_are_measured_in_chunks(variant: Variant) -> None:
 
 
 def test_the_best_are_chosen_where_all_cells_fit() -> None:
-    launches = _same(make_scene("solo", seed=1, max_before_nms=12), [Query()])
-    assert launches["list_top_cells"] == 0
+    scene = make_scene("solo", seed=1, max_before_nms=12)
+    cells = int((scene.scores[0] > 0).any(1).sum())
+    launches = _same(scene, [Query()], CudaLimits(cells_at_once=cells, max_side=512))
+    assert (cells > 12, launches["list_top_cells"], launches["measure_cells"]) == (True, 0, 1)
 
 
 @pytest.mark.parametrize("variant", ["decoupled", "decoupled_light"])
@@ -314,3 +316,12 @@ def test_memory_suffices_for_each_shape() -> None:
     both = slot_bytes(spec, CudaLimits(), [wide, high])
     for shape in (wide, high, BatchShape(1, (64, 64))):
         assert all(size <= both[name] for name, size in slot_bytes(spec, CudaLimits(), [shape]).items())
+
+
+def test_a_slot_does_not_finish_with_the_counts_of_the_batch_before() -> None:
+    scene = make_scene("solo", share=0.05)
+    with opened(scene) as chain:
+        chain.run(scene, [Query()])
+        chain.slot.begin(scene.shape, scene.geometries, [Query()])
+        with pytest.raises(EngineFailure, match="counts"):
+            chain.slot.finish()
