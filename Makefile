@@ -1,4 +1,4 @@
-# Two commands matter: `make serve` and `make test`. Everything they need is installed into .venv and .venv-dev.
+# Two commands matter: `make serve` and `make test`. Everything they need is installed into .venv, .venv-dev and .venv-gpu.
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
@@ -7,9 +7,12 @@ PIP_FLAGS ?=
 
 SERVE := .venv
 DEV := .venv-dev
+GPU := .venv-gpu
+GRAPHS := build/graphs
+CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help serve test check format bench pages image clean
+.PHONY: help serve test test-gpu-code check format bench pages image clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,8 +20,12 @@ help: ## show this list
 serve: $(SERVE)/.ready ## serve the demo model, or BUNDLE=..., on HOST and PORT
 	@exec $(SERVE)/bin/solo serve --host $(HOST) --port $(PORT) $(BUNDLE)
 
-test: check ## style, types, layering and all tests
+test: check test-gpu-code ## style, types, layering and all tests
 	$(DEV)/bin/python -m pytest -q
+
+test-gpu-code: $(DEV)/.ready $(GPU)/.ready ## GPU code against NVIDIA's own packages, without a GPU
+	$(DEV)/bin/python tests/gpu_packages/make_graphs.py $(GRAPHS)
+	SOLO_TEST_GRAPHS=$(GRAPHS) $(GPU)/bin/python -m pytest -q -c tests/gpu_packages/pytest.ini tests/gpu_packages
 
 check: $(DEV)/.ready ## style, types and layering only
 	$(DEV)/bin/ruff format --check .
@@ -40,12 +47,12 @@ pages: $(DEV)/.ready ## write the figures of benchmarks/results into the pages
 image: ## build the CPU image (needs docker)
 	docker build -t solo-inference .
 
-clean: ## remove both environments
-	rm -rf $(SERVE) $(DEV)
+clean: ## remove all environments
+	rm -rf $(SERVE) $(DEV) $(GPU) build
 
 $(SERVE)/.ready: pyproject.toml constraints.txt
 	@echo "preparing $(SERVE) (once, about a minute)"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'
+	@$(CHECK_PYTHON)
 	@$(PYTHON) -m venv $(SERVE)
 	@$(SERVE)/bin/python $(PIP_INSTALL) -e '.[server,client]'
 	@$(SERVE)/bin/solo warm
@@ -53,8 +60,16 @@ $(SERVE)/.ready: pyproject.toml constraints.txt
 
 $(DEV)/.ready: pyproject.toml constraints.txt
 	@echo "preparing $(DEV) (once, some minutes; it holds torch)"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'
+	@$(CHECK_PYTHON)
 	@$(PYTHON) -m venv $(DEV)
 	@$(DEV)/bin/python $(PIP_INSTALL) torch
 	@$(DEV)/bin/python $(PIP_INSTALL) -e '.[dev]'
+	@touch $@
+
+$(GPU)/.ready: tests/gpu_packages/requirements.txt
+	@echo "preparing $(GPU) (once, some minutes; NVIDIA's compilers and builder, 800 MB)"
+	@$(CHECK_PYTHON)
+	@$(PYTHON) -m venv $(GPU)
+	@$(GPU)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r tests/gpu_packages/requirements.txt
+	@$(GPU)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_FLAGS) tensorrt-cu12-bindings==10.4.0
 	@touch $@

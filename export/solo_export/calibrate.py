@@ -15,7 +15,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from solo_export.quantize import points, scale_and_zero
+from solo_export.quantize import FOR_CPU, Form, points, scale_and_zero
 
 VALUES_PER_PICTURE = 1024
 VALUES_FOR_SEARCH = 200_000
@@ -27,8 +27,8 @@ Feeds = Mapping[str, NDArray[Any]]
 class Calibrator:
     """Collects values of every tensor that `quantize.points` names; feed pictures with `run`, then ask for `ranges`."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._names = points(model)
+    def __init__(self, model: onnx.ModelProto, form: Form = FOR_CPU) -> None:
+        self._names, self._form = points(model), form
         self._outputs = [o.name for o in model.graph.output]
         options = ort.SessionOptions()
         options.log_severity_level = 3
@@ -49,18 +49,18 @@ class Calibrator:
 
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Best range of every tensor; call after at least one picture."""
-        return {name: best_range(np.concatenate(values)) for name, values in self._values.items()}
+        return {name: best_range(np.concatenate(values), self._form) for name, values in self._values.items()}
 
 
-def best_range(values: NDArray[np.float32]) -> tuple[float, float]:
-    """`(low, high)` that loses least, squared, when `values (n,)` are rounded to uint8 within it."""
+def best_range(values: NDArray[np.float32], form: Form = FOR_CPU) -> tuple[float, float]:
+    """`(low, high)` that loses least, squared, when `values (n,)` are rounded to 8 bits within it."""
     step = max(1, len(values) // VALUES_FOR_SEARCH)
     sample = values[::step]
     low, high = float(min(values.min(), 0.0)), float(max(values.max(), 0.0))
     best = (np.inf, low, high)
     for shrink in SHRINKS:
-        scale, zero = scale_and_zero(low * shrink, high * shrink)
-        rounded = np.clip(np.rint(sample / np.float32(scale)) + zero, 0, 255)
+        scale, zero = scale_and_zero(low * shrink, high * shrink, form)
+        rounded = np.clip(np.rint(sample / np.float32(scale)) + zero, form.lowest, form.highest)
         loss = float(np.square((rounded - zero) * np.float32(scale) - sample, dtype=np.float32).mean(dtype=np.float64))
         best = min(best, (loss, low * shrink, high * shrink))
     return best[1], best[2]

@@ -9,8 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
-from solo_models.bundle import Bundle, BundleError
+from solo_models.bundle import Bundle, BundleError, read_bundle
 from solo_models.checkpoint import CheckpointError
+from solo_server.engine.build_command import (
+    NO_GPU,
+    NoGpuHere,
+    Workplace,
+    add_engine_arguments,
+    build_engines,
+    engine_options,
+    open_workplace,
+)
+from solo_server.engine.tensorrt_profiles import engine_profiles
+from solo_server.errors import EngineFailure, SettingsError
 
 from solo_export.accuracy import AnnotationsError
 from solo_export.export import (
@@ -28,6 +39,7 @@ from solo_export.export import (
 from solo_export.half import HalfPrecisionError
 from solo_export.parity import ParityError
 from solo_export.pictures import PicturesError, find_pictures
+from solo_export.quantize import FOR_CPU, FORMS
 from solo_export.source import Source, describe, from_bundle, from_checkpoint, open_source
 
 
@@ -36,7 +48,7 @@ class UsageError(ValueError):
 
 
 OF_THE_SOURCE = (BundleError, CheckpointError, HalfPrecisionError, ParityError, OutOfTolerance)
-OF_THE_REST = (AnnotationsError, OSError, PicturesError, TargetError, UsageError)
+OF_THE_REST = (AnnotationsError, EngineFailure, OSError, PicturesError, SettingsError, TargetError, UsageError)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +82,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"pictures like yours, for int8; {CALIBRATION_PICTURES} are looked at",
     )
     precision.add_argument(
+        "--int8-for",
+        choices=tuple(FORMS),
+        help="which INT8: that of CPUs (default), or that of TensorRT (default with --engine tensorrt)",
+    )
+    precision.add_argument(
         "--pictures", type=Path, metavar="DIR",
         help=f"check on these instead of the built-in pictures; at most {CHECKED_PICTURES}",
     )  # fmt: skip
@@ -85,10 +102,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"the largest loss that is written: mask AP points with --annotations (default {TOLERANCE_AP:g}), "
         f"else percent of agreement on the pictures (default {defaults})",
     )  # fmt: skip
+    engine = parser.add_argument_group("engine")
+    engine.add_argument(
+        "--engine", choices=("tensorrt",), help="also build engines of the bundle, on this machine's GPU"
+    )
+    add_engine_arguments(engine)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit status 0 when the export is written, 2 when nothing was."""
+    """Exit status 0 when the export is written, 2 when it cannot be, 3 where engines are asked for and there is no GPU."""
     start = monotonic()
 
     def say(message: str) -> None:
@@ -96,11 +118,18 @@ def run(arguments: argparse.Namespace) -> int:
 
     try:
         order = _order(arguments)
+        place, options = _workplace(arguments), engine_options(arguments)
         check_target(order)
         for folder in (order.calibration, order.pictures):
             find_pictures(folder, 1)
         source = _source(arguments, say)
+        engine_profiles(source.graphs.spec, options.max_batch, options.shapes)  # raises now what would end it later
         export(source, order, say)
+        if place is not None:
+            build_engines(read_bundle(order.output), place, options, say)
+    except NoGpuHere as problem:
+        print(f"solo export: {problem}", file=sys.stderr)
+        return NO_GPU
     except OF_THE_SOURCE as problem:
         print(f"solo export: {arguments.checkpoint}: {problem}", file=sys.stderr)
         return 2
@@ -119,6 +148,13 @@ def _order(arguments: argparse.Namespace) -> Order:
         )
     if arguments.annotations is not None and arguments.pictures is None:
         raise UsageError("--annotations needs --pictures DIR, the folder of the annotated pictures")
+    form = arguments.int8_for or arguments.engine or FOR_CPU.name
+    if arguments.int8_for is not None and arguments.precision != "int8":
+        raise UsageError("--int8-for goes with --precision int8")
+    if arguments.engine == "tensorrt" and form != "tensorrt":
+        raise UsageError("--engine tensorrt cannot run INT8 for CPUs; leave --int8-for out")
+    if arguments.single_file and (arguments.engine or form == "tensorrt"):
+        raise UsageError("--engine and --int8-for tensorrt go with a bundle, not with --single-file")
     if arguments.single_file and arguments.include:
         raise UsageError("--include puts files into a bundle; a single file holds none")
     return Order(
@@ -130,8 +166,18 @@ def _order(arguments: argparse.Namespace) -> Order:
         pictures=arguments.pictures,
         annotations=arguments.annotations,
         tolerance=arguments.tolerance,
+        int8=FORMS[form],
         extra_files={path.name: path.read_bytes() for path in arguments.include},
     )
+
+
+def _workplace(arguments: argparse.Namespace) -> Workplace | None:
+    """Where engines will be built, if they are asked for. Raises SettingsError where they cannot be."""
+    if arguments.engine is None:
+        return None
+    place = open_workplace()
+    place.check(arguments.precision)
+    return place
 
 
 def _source(arguments: argparse.Namespace, say: Say) -> Source:

@@ -28,6 +28,7 @@ from tqdm import tqdm
 from solo_export.accuracy import mask_ap, read_annotations, segment_all
 from solo_export.pictures import find_pictures
 from solo_export.precision import Precision, to_precision
+from solo_export.quantize import FOR_CPU, Form
 from solo_export.single import single_file_model
 from solo_export.source import Source
 from solo_export.verify import PictureReport, Segmenter, compare, of_pipeline, of_single_file
@@ -49,7 +50,10 @@ class OutOfTolerance(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is asked for. pictures, calibration: folders, `None` for the built-in pictures; tolerance: percent, `None`: default."""
+    """What is asked for. pictures, calibration: folders, `None` for the built-in pictures; tolerance: percent, `None`: default.
+
+    int8: the form of an int8 export.
+    """
 
     output: Path
     precision: Precision = "fp32"
@@ -59,6 +63,7 @@ class Order:
     pictures: Path | None = None
     annotations: Path | None = None
     tolerance: float | None = None
+    int8: Form = FOR_CPU
     extra_files: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -74,7 +79,8 @@ def export(source: Source, order: Order, say: Say) -> BundleContent:
     truth = None if order.annotations is None else read_annotations(order.annotations)
     content = prepare_content(source, order)
     if order.precision != "fp32":
-        say(f"made the graphs {order.precision}")
+        form = f" for {order.int8.name}" if order.precision == "int8" else ""
+        say(f"made the graphs {order.precision}{form}")
     model = _single_file(content) if order.single_file else None
     report = _compare(source, of_single_file(model) if model else of_pipeline(_pipeline(content)), order)
     _tell(report, say)
@@ -112,7 +118,7 @@ def check_target(order: Order) -> None:
 def prepare_content(source: Source, order: Order) -> BundleContent:
     """The bundle in the precision asked for, not yet compared on pictures."""
     calibration = find_pictures(order.calibration, CALIBRATION_PICTURES)
-    graphs, looked_at = to_precision(source.graphs, order.precision, calibration)
+    graphs, looked_at = to_precision(source.graphs, order.precision, calibration, order.int8)
     parity: dict[str, Any] = {
         "against": source.against,
         "runtime": f"onnxruntime {ort.__version__} on a CPU",
@@ -130,12 +136,13 @@ def prepare_content(source: Source, order: Order) -> BundleContent:
         parity=parity,
         precision=order.precision,
         extra_files=order.extra_files,
+        int8_for=order.int8.name if order.precision == "int8" else None,
     )
 
 
 def _pipeline(content: BundleContent) -> Pipeline:
     bundle = as_bundle(content)
-    return Pipeline(bundle, CpuBackend(bundle, GraphEngine(bundle, OrtRuntime())))
+    return Pipeline(bundle, CpuBackend(bundle, GraphEngine(bundle, OrtRuntime(int8_for=bundle.int8_for))))
 
 
 def _single_file(content: BundleContent) -> onnx.ModelProto:
@@ -204,6 +211,7 @@ def _write_single_file(target: Path, model: onnx.ModelProto, content: BundleCont
         "format_version": "1",
         "name": content.name,
         "precision": content.precision,
+        **({} if content.int8_for is None else {"int8_for": content.int8_for}),
         "class_names": json.dumps(spec.class_names),
         "preprocess": json.dumps(asdict(spec.preprocess)),
         "spec": json.dumps(spec.to_dict()),

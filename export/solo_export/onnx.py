@@ -109,13 +109,14 @@ def fold_halving(weight: Array) -> Array:
 
 
 def _normalise(g: GraphBuilder, images: str, image_hw: str, spec: ModelSpec) -> str:
-    pixels = g.op("Transpose", g.op("Cast", images, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
+    cast = g.op("Cast", images, to=TensorProto.FLOAT)  # all that reads `images`: TensorRT lists uint8 for Cast only
+    pixels = g.op("Transpose", cast, perm=[0, 3, 1, 2])
     mean, std = (np.array(v).reshape(1, 3, 1, 1) for v in (spec.preprocess.mean, spec.preprocess.std))
     centred = g.op("Sub", pixels, g.constant(mean, "pixel_mean"))
     normed = g.op("Div", centred, g.constant(std, "pixel_std"))
     inside = []
     for axis, shape in ((1, [-1, 1, 1, 1]), (2, [-1, 1, 1, 1])):
-        length = g.op("Squeeze", g.side(images, axis), g.constant([0]))
+        length = g.op("Squeeze", g.side(cast, axis), g.constant([0]))
         index = g.op("Range", g.constant(np.array(0)), length, g.constant(np.array(1)))
         index = g.op("Reshape", index, g.constant([1, 1, -1, 1] if axis == 1 else [1, 1, 1, -1]))
         limit = g.op("Slice", image_hw, g.constant([axis - 1]), g.constant([axis]), g.constant([1]))

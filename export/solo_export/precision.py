@@ -13,13 +13,15 @@ from solo_export.calibrate import Calibrator
 from solo_export.half import halve
 from solo_export.onnx import Graphs
 from solo_export.pictures import PictureSet
-from solo_export.quantize import quantise
+from solo_export.quantize import FOR_CPU, Form, quantise
 
 Precision = Literal["fp32", "fp16", "int8"]
 
 
-def to_precision(graphs: Graphs, precision: Precision, calibration: PictureSet) -> tuple[Graphs, int]:
-    """The graphs in `precision`, and the number of pictures of `calibration` that were looked at, for int8 only.
+def to_precision(
+    graphs: Graphs, precision: Precision, calibration: PictureSet, form: Form = FOR_CPU
+) -> tuple[Graphs, int]:
+    """The graphs in `precision`, and the number of pictures of `calibration` that were looked at, for int8 only, in `form`.
 
     Raises:
         HalfPrecisionError: a weight is beyond float16.
@@ -28,12 +30,12 @@ def to_precision(graphs: Graphs, precision: Precision, calibration: PictureSet) 
     if precision == "fp16":
         return replace(graphs, categories=halve(graphs.categories), masks=halve(graphs.masks)), 0
     if precision == "int8":
-        return _to_int8(graphs, calibration)
+        return _to_int8(graphs, calibration, form)
     return graphs, 0
 
 
-def _to_int8(graphs: Graphs, pictures: PictureSet) -> tuple[Graphs, int]:
-    categories, masks, count = Calibrator(graphs.categories), Calibrator(graphs.masks), 0
+def _to_int8(graphs: Graphs, pictures: PictureSet, form: Form) -> tuple[Graphs, int]:
+    categories, masks, count = Calibrator(graphs.categories, form), Calibrator(graphs.masks, form), 0
     prepared = pictures.prepared(graphs.spec.preprocess)
     for picture in tqdm(prepared, total=len(pictures.paths), desc="calibration", file=sys.stderr, mininterval=0.5):
         image_hw = np.array([picture.geometry.resized_hw], np.int64)
@@ -43,7 +45,7 @@ def _to_int8(graphs: Graphs, pictures: PictureSet) -> tuple[Graphs, int]:
         count += 1
     quantised = replace(
         graphs,
-        categories=quantise(graphs.categories, categories.ranges()),
-        masks=quantise(graphs.masks, masks.ranges()),
+        categories=quantise(graphs.categories, categories.ranges(), form),
+        masks=quantise(graphs.masks, masks.ranges(), form),
     )
     return quantised, count

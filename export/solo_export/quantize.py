@@ -1,13 +1,19 @@
 """Static INT8: a graph pass that puts QuantizeLinear/DequantizeLinear pairs around convolutions, given ranges of activations.
 
 requires: a float32 graph of ours whose convolution weights are initialisers; a `(low, high)` range for every name of `points`.
-call: `quantise(model, ranges)`.
-ensures: same inputs and outputs; weights of quantised convolutions are int8, per output channel; activations uint8, per tensor.
+call: `quantise(model, ranges, form)`.
+ensures: same inputs and outputs; weights of quantised convolutions are int8, per output channel; activations per tensor, as `form`
+has them.
 
-Where a convolution is followed by Relu or Clip, the pair stands behind that. Weights take 7 bits: without VNNI instructions x86
-adds pairs of products in 16 bits, which 8-bit weights overflow (ONNX Runtime documentation, quantization, "reduce_range"). On the
-demo model, calibrated on 100 pictures, mask AP is 15.8 so, 15.4 with 8 bits. Symmetric int8 activations, which TensorRT wants,
-are as accurate but ran at less than half the speed in ONNX Runtime on a CPU with AVX2.
+Where a convolution is followed by Relu or Clip, the pair stands behind that. There are two forms.
+
+    cpu       activations uint8 with a zero point, weights of 7 bits, bias int32
+    tensorrt  activations int8 around zero, weights of 8 bits, bias float32: TensorRT refuses zero points, and int32 as input of
+              DequantizeLinear (onnx-tensorrt, docs/operators.md)
+
+Weights take 7 bits for CPUs: without VNNI instructions x86 adds pairs of products in 16 bits, which 8-bit weights overflow (ONNX
+Runtime documentation, quantization, "reduce_range"). On the demo model, calibrated on 100 pictures, mask AP is 15.8 so, 15.4 with
+8 bits. Symmetric activations are as accurate but ran at less than half the speed in ONNX Runtime on a CPU with AVX2.
 """
 
 from __future__ import annotations
@@ -20,12 +26,36 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-WEIGHT_LIMIT = 63
 INT32_MAX = 2.0**31 - 1
 ACTIVATIONS = ("Relu", "Clip")
 KEEP_FLOAT = ("coordinates", ".offset", "categories.")  # tiny, or where small errors move results: see docs/export.md
 
 Ranges = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How activations and weights are rounded. lowest, highest: of rounded activations; weight_limit: largest rounded weight."""
+
+    name: str
+    activations: type[np.uint8] | type[np.int8]
+    weight_limit: int
+    rounds_bias: bool
+
+    @property
+    def lowest(self) -> int:
+        """Of rounded activations."""
+        return int(np.iinfo(self.activations).min)
+
+    @property
+    def highest(self) -> int:
+        """Of rounded activations."""
+        return int(np.iinfo(self.activations).max)
+
+
+FOR_CPU = Form("cpu", np.uint8, 63, rounds_bias=True)
+FOR_TENSORRT = Form("tensorrt", np.int8, 127, rounds_bias=False)
+FORMS = {form.name: form for form in (FOR_CPU, FOR_TENSORRT)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +73,7 @@ def points(model: onnx.ModelProto) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def quantise(model: onnx.ModelProto, ranges: Ranges) -> onnx.ModelProto:
+def quantise(model: onnx.ModelProto, ranges: Ranges, form: Form = FOR_CPU) -> onnx.ModelProto:
     """A copy of `model` with INT8 convolutions.
 
     Raises:
@@ -52,14 +82,14 @@ def quantise(model: onnx.ModelProto, ranges: Ranges) -> onnx.ModelProto:
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    _Pass(result, ranges).run()
+    _Pass(result, ranges, form).run()
     onnx.checker.check_model(result, full_check=True)
     return result
 
 
 class _Pass:
-    def __init__(self, model: onnx.ModelProto, ranges: Ranges) -> None:
-        self._graph, self._ranges = model.graph, ranges
+    def __init__(self, model: onnx.ModelProto, ranges: Ranges, form: Form) -> None:
+        self._graph, self._ranges, self._form = model.graph, ranges, form
         self._convolutions = _convolutions(model)
         self._weights = {t.name: t for t in model.graph.initializer}
         self._constants: dict[str, onnx.TensorProto] = {}
@@ -81,21 +111,21 @@ class _Pass:
 
     def _pair(self, name: str) -> list[onnx.NodeProto]:
         low, high = self._ranges[name]
-        scale, zero = scale_and_zero(low, high)
+        scale, zero = scale_and_zero(low, high, self._form)
         self._constants[f"{name}.scale"] = _tensor(f"{name}.scale", np.float32(scale))
-        self._constants[f"{name}.zero"] = _tensor(f"{name}.zero", np.uint8(zero))
-        return _quantise_nodes(name, f"{name}.scale", f"{name}.zero")
+        self._constants[f"{name}.zero"] = _tensor(f"{name}.zero", self._form.activations(zero))
+        return _quantise_nodes(name, self._form.activations.__name__)
 
     def _quantise_weights(self, conv: QuantisedConv) -> None:
-        """Weights to int8 and, where there is a bias, bias to int32 in units of input step times weight step."""
-        name = conv.node.input[1]
+        """Weights to int8 and, in a form that wants it, bias to int32 in units of input step times weight step."""
+        name, limit = conv.node.input[1], self._form.weight_limit
         weight = numpy_helper.to_array(self._weights[name]).astype(np.float64)
-        steps = weight_scales(weight)
+        steps = weight_scales(weight, limit)
         shape = (-1, *[1] * (weight.ndim - 1))
-        rounded = np.clip(np.rint(weight / steps.reshape(shape)), -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
+        rounded = np.clip(np.rint(weight / steps.reshape(shape)), -limit, limit).astype(np.int8)
         conv.node.input[1] = self._dequantise(name, rounded, steps.astype(np.float32))
-        if len(conv.node.input) > 2:
-            input_step = np.float32(scale_and_zero(*self._ranges[conv.input])[0])
+        if len(conv.node.input) > 2 and self._form.rounds_bias:
+            input_step = np.float32(scale_and_zero(*self._ranges[conv.input], self._form)[0])
             units = steps.astype(np.float32) * input_step
             bias = numpy_helper.to_array(self._weights[conv.node.input[2]]).astype(np.float64)
             whole = np.clip(np.rint(bias / units), -INT32_MAX, INT32_MAX).astype(np.int32)
@@ -134,17 +164,19 @@ class _Pass:
         self._graph.initializer.extend([*kept, *self._constants.values()])
 
 
-def scale_and_zero(low: float, high: float) -> tuple[float, int]:
-    """Step and zero point of uint8 that cover `low..high` and represent zero exactly."""
+def scale_and_zero(low: float, high: float, form: Form = FOR_CPU) -> tuple[float, int]:
+    """Step and zero point of 8 bits that cover `low..high` and represent zero exactly; for int8 the zero point is 0."""
     low, high = min(low, 0.0), max(high, 0.0)
+    if form.activations is np.int8:
+        return float(np.float32(max(-low / form.highest, high / form.highest, 1e-12))), 0
     scale = float(np.float32(max((high - low) / 255, 1e-12)))
     return scale, int(np.clip(np.rint(-low / scale), 0, 255))
 
 
-def weight_scales(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+def weight_scales(weight: NDArray[np.float64], limit: int = FOR_CPU.weight_limit) -> NDArray[np.float64]:
     """One step an output channel, `(O,)`; `weight` is `(O, ...)`."""
     largest = np.abs(weight).reshape(len(weight), -1).max(1)
-    scales: NDArray[np.float64] = np.maximum(largest / WEIGHT_LIMIT, 1e-12)
+    scales: NDArray[np.float64] = np.maximum(largest / limit, 1e-12)
     return scales
 
 
@@ -163,8 +195,8 @@ def _convolutions(model: onnx.ModelProto) -> list[QuantisedConv]:
     return found
 
 
-def _quantise_nodes(name: str, scale: str, zero: str) -> list[onnx.NodeProto]:
-    rounded = f"{name}.uint8"
+def _quantise_nodes(name: str, dtype: str) -> list[onnx.NodeProto]:
+    scale, zero, rounded = f"{name}.scale", f"{name}.zero", f"{name}.{dtype}"
     return [
         helper.make_node("QuantizeLinear", [name, scale, zero], [rounded], name=f"{name}.quantise"),
         helper.make_node("DequantizeLinear", [rounded, scale, zero], [_dequantised(name)], name=f"{name}.dequantise"),

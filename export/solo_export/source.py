@@ -78,11 +78,26 @@ def from_bundle(bundle: Bundle) -> Source:
     if bundle.precision != "fp32":
         raise BundleError(f"{bundle.name}: is {bundle.precision}; other precisions are made from fp32 bundles")
     categories, masks = (onnx.ModelProto.FromString(bundle.files[name]) for name in (CATEGORIES, MASKS))
-    graphs = Graphs(bundle.spec, categories, masks, bundle.kernels)
+    graphs = Graphs(bundle.spec, read_through_cast(categories), masks, bundle.kernels)
     provenance = {**bundle.provenance, "bundle_version": bundle.version, **made_with()}
     original = of_pipeline(Pipeline(bundle, CpuBackend(bundle, GraphEngine(bundle, OrtRuntime()))))
     parity = bundle.parity.get("graphs", {})
     return Source(bundle.name, graphs, provenance, parity, f"fp32 bundle {bundle.name} {bundle.version}", original)
+
+
+def read_through_cast(categories: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which nothing but the Cast reads the uint8 pictures, as graphs are built now.
+
+    Bundles of before also ask for their shape, which is not among what TensorRT lists for uint8 (onnx-tensorrt, docs/operators.md).
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(categories)
+    casts = [node for node in result.graph.node if node.op_type == "Cast" and list(node.input) == ["images"]]
+    if casts:
+        readers = [node for node in result.graph.node if node.op_type == "Shape" and list(node.input) == ["images"]]
+        for node in readers:
+            node.input[0] = casts[0].output[0]
+    return result
 
 
 def open_source(path: Path, class_names: tuple[str, ...] | None, size: tuple[int, int] | None) -> Checkpoint | Bundle:

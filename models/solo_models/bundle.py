@@ -39,6 +39,7 @@ MASKS = "masks.onnx"
 KERNELS = "kernels.npz"
 REQUIRED = (CATEGORIES, MASKS, KERNELS)
 DAMAGED_ZIP = (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError)  # what zipfile raises on opening one
+INT8_FORMS = ("cpu", "tensorrt")  # activations with a zero point and weights of 7 bits; without one, and of 8 bits
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_FILE_BYTES = 2 << 30
 
@@ -55,6 +56,7 @@ class Bundle:
 
     kernels: `level{i}` `(S*S, C)` and `level{i}_bias` `(S*S,)` for SOLO; `level{i}_x`, `level{i}_y` `(S, C, 3, 3)` and
     `level{i}_x_bias`, `level{i}_y_bias` `(S,)` for the decoupled variants; float32.
+    int8_for: the form of an int8 bundle, one of `INT8_FORMS`; `None` for other precisions.
     """
 
     name: str
@@ -65,11 +67,12 @@ class Bundle:
     parity: dict[str, Any]
     files: Mapping[str, bytes]
     kernels: Kernels
+    int8_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BundleContent:
-    """What the exporter has made: everything but hashes. `extra_files` are copied as they are."""
+    """What the exporter has made: everything but hashes. `extra_files` are copied as they are; int8_for: see `Bundle`."""
 
     name: str
     spec: ModelSpec
@@ -80,6 +83,7 @@ class BundleContent:
     parity: dict[str, Any]
     precision: str = "fp32"
     extra_files: Mapping[str, bytes] | None = None
+    int8_for: str | None = None
 
 
 def write_bundle(target: Path, content: BundleContent, *, overwrite: bool = False) -> Path:
@@ -148,6 +152,7 @@ def _files_of(content: BundleContent) -> dict[str, bytes]:
         "format_version": FORMAT_VERSION,
         "name": content.name,
         "precision": content.precision,
+        **({"int8_for": content.int8_for or INT8_FORMS[0]} if content.precision == "int8" else {}),
         "spec": content.spec.to_dict(),
         "provenance": content.provenance,
         "parity": content.parity,
@@ -218,6 +223,7 @@ def _read(fallback_name: str, read: Any) -> Bundle:
         parity=_field(manifest, "parity", dict),
         files=files,
         kernels=_read_kernels(files[KERNELS], spec),
+        int8_for=_int8_form(manifest),
     )
 
 
@@ -239,6 +245,16 @@ class _Files(Mapping[str, bytes]):
 
     def __len__(self) -> int:
         return len(self._listed)
+
+
+def _int8_form(manifest: dict[str, Any]) -> str | None:
+    """Bundles of before the forms were told apart are for CPUs."""
+    if manifest["precision"] != "int8":
+        return None
+    form: str = _field({"int8_for": INT8_FORMS[0], **manifest}, "int8_for", str)
+    if form not in INT8_FORMS:
+        raise BundleError(f"{MANIFEST}: int8_for: must be one of {', '.join(INT8_FORMS)}")
+    return form
 
 
 def _version(spec: ModelSpec, listed: Mapping[str, Any]) -> str:

@@ -31,7 +31,10 @@ SHOWN_REASON = 400  # zipfile quotes kilobytes of a damaged file
 
 _PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 _NEVER_ON_GPU = "the graphs keep to operators that TensorRT 10.4 lists; never run on a GPU"
-_CPU_ONLY = "no: this INT8 form is made for CPUs, its activations have zero points, which TensorRT refuses"
+_CPU_ONLY = (
+    "no: this INT8 form is made for CPUs, its activations have zero points, which TensorRT refuses; "
+    "solo export --precision int8 --int8-for tensorrt makes the other"
+)
 
 
 class InspectError(ValueError):
@@ -148,6 +151,7 @@ def _bundle(path: Path) -> Facts:
         "version": bundle.version,
         "form": "folder" if path.is_dir() else "zip",
         "precision": bundle.precision,
+        **({} if bundle.int8_for is None else {"int8_for": bundle.int8_for}),
         "network": _network(bundle.spec),
         **{name: _ends(bundle.files[name], f"{name}: ") for name in (CATEGORIES, MASKS)},
         "kernels": {"dtype": "float32", "shapes": {name: kernel.shape for name, kernel in bundle.kernels.items()}},
@@ -156,7 +160,7 @@ def _bundle(path: Path) -> Facts:
         "parity": bundle.parity,
         "runs_on": {
             "ONNX Runtime, CPU": "yes",
-            "CUDA, TensorRT": _CPU_ONLY if bundle.precision == "int8" else on_gpu,
+            "CUDA, TensorRT": _CPU_ONLY if bundle.int8_for == "cpu" else on_gpu,
         },
     }
 

@@ -13,11 +13,11 @@ import struct
 import warnings
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from solo_models.spec import PreprocessSpec
 
+from solo_server.compiled.resize import resize_bilinear
 from solo_server.errors import EmptyBody, ImageDamaged, ImageTooLarge, UnsupportedMediaType
 from solo_server.types import Geometry, PreparedPicture, UInt8
 
@@ -88,12 +88,11 @@ def prepare(picture: UInt8, spec: PreprocessSpec, original_hw: tuple[int, int] |
     height, width = original_hw or picture.shape[:2]
     geometry = plan(height, width, spec)
     h, w = geometry.resized_hw
-    if (h, w) == picture.shape[:2]:
-        resized = picture
-    else:
-        resized = np.asarray(cv2.resize(picture, (w, h), interpolation=cv2.INTER_LINEAR), np.uint8)
     padded = np.zeros((*geometry.padded_hw, 3), np.uint8)
-    padded[:h, :w] = resized
+    if (h, w) == picture.shape[:2]:
+        padded[:h, :w] = picture
+    else:
+        resize_bilinear(picture, (h, w), padded)
     return PreparedPicture(padded, geometry)
 
 

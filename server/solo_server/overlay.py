@@ -2,51 +2,65 @@
 
 from __future__ import annotations
 
-import cv2
+import colorsys
+import io
+
 import numpy as np
-from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from solo_server.rle import decode_rle
 from solo_server.types import Instance, UInt8
 
 GOLDEN_ANGLE = 0.381966  # steps of hue that stay far apart however many there are
+SATURATION = 0.75
+TINT = 128  # of 255: how much of a masked pixel is the instance's colour
+
+Colour = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def draw_png(rgb: UInt8, instances: tuple[Instance, ...], class_names: tuple[str, ...]) -> bytes:
     """The picture `(H, W, 3) uint8` with its instances, as PNG; the best is drawn last, on top."""
-    canvas = rgb.copy()
+    canvas = Image.fromarray(rgb)
+    drawing, short_side = ImageDraw.Draw(canvas), min(canvas.size)
+    font = ImageFont.load_default(max(10.0, short_side / 35))
     for rank, instance in reversed(list(enumerate(instances))):
-        _draw_mask(canvas, decode_rle(instance.mask), _colour(rank))
+        _draw_mask(canvas, instance, _colour(rank), 2 + short_side // 400)
     for rank, instance in reversed(list(enumerate(instances))):
-        _draw_label(canvas, instance, f"{class_names[instance.class_id]} {instance.score:.2f}", _colour(rank))
-    return _encode_png(canvas)
+        _draw_label(drawing, font, instance, f"{class_names[instance.class_id]} {instance.score:.2f}", _colour(rank))
+    png = io.BytesIO()
+    canvas.save(png, "PNG", compress_level=3)
+    return png.getvalue()
 
 
-def _encode_png(rgb: UInt8) -> bytes:
-    """The picture as PNG."""
-    done, encoded = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 3])
-    if not done:
-        raise ValueError("the picture cannot be encoded as PNG")
-    return encoded.tobytes()
+def _draw_mask(canvas: Image.Image, instance: Instance, colour: Colour, thickness: int) -> None:
+    """Tint the mask and draw a line of `thickness` pixels along its edge, half of it outside."""
+    x, y, width, height = instance.box_xywh
+    margin = thickness + 1
+    inside = np.pad(decode_rle(instance.mask)[y : y + height, x : x + width].astype(np.uint8), margin)
+    edge = Image.fromarray(inside * 255).filter(ImageFilter.BoxBlur((thickness + 1) / 2)).point(_line(thickness))
+    opacity = ImageChops.lighter(Image.fromarray(inside * TINT), edge)
+    left, top = x - margin, y - margin
+    canvas.paste(colour, (left, top, left + opacity.width, top + opacity.height), opacity)
 
 
-def _draw_mask(canvas: UInt8, mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> None:
-    canvas[mask] = (canvas[mask] * 0.5 + np.array(colour) * 0.5).astype(np.uint8)
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    cv2.drawContours(canvas, contours, -1, colour, max(1, round(min(mask.shape) / 300)), cv2.LINE_AA)
+def _line(thickness: int) -> list[int]:
+    """Opacity of a line along an edge for each value of the edge blurred over `thickness + 2` pixels: 128 is the line's middle."""
+    distance = np.abs(np.arange(256) / 255 - 0.5) * (thickness + 2)
+    return [round(opacity * 255) for opacity in np.clip(thickness / 2 + 0.5 - distance, 0, 1)]
 
 
-def _draw_label(canvas: UInt8, instance: Instance, text: str, colour: tuple[int, int, int]) -> None:
-    scale = max(0.35, min(canvas.shape[:2]) / 1000)
-    thickness = max(1, round(scale * 1.6))
-    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
-    x, y = instance.box_xywh[0], max(instance.box_xywh[1], height + below)
-    x = max(0, min(x, canvas.shape[1] - width))
-    cv2.rectangle(canvas, (x, y - height - below), (x + width, y), colour, cv2.FILLED)
-    cv2.putText(canvas, text, (x, y - below // 2), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), thickness, cv2.LINE_AA)
+def _draw_label(drawing: ImageDraw.ImageDraw, font: Font, instance: Instance, text: str, colour: Colour) -> None:
+    """The text on a bar of the colour above the box, moved to where all of it can be seen."""
+    height = round(font.getbbox("Ag")[3])
+    space = height // 8
+    width = round(font.getlength(text)) + 2 * space
+    x, y = instance.box_xywh[0], max(instance.box_xywh[1], height)
+    x = max(0, min(x, drawing.im.size[0] - width))
+    drawing.rectangle((x, y - height, x + width, y), colour)
+    drawing.text((x + space, y - height), text, (0, 0, 0), font)
 
 
-def _colour(rank: int) -> tuple[int, int, int]:
-    hue = (rank * GOLDEN_ANGLE) % 1 * 179
-    pixel = cv2.cvtColor(np.array([[[hue, 190, 255]]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0]
-    return int(pixel[0]), int(pixel[1]), int(pixel[2])
+def _colour(rank: int) -> Colour:
+    red, green, blue = colorsys.hsv_to_rgb(rank * GOLDEN_ANGLE % 1, SATURATION, 1)
+    return round(red * 255), round(green * 255), round(blue * 255)

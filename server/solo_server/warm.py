@@ -23,6 +23,7 @@ from solo_server.compiled.kernel import CAN_BE_KEPT
 from solo_server.compiled.layout import interleave, points_nms, resample
 from solo_server.compiled.measure import greedy_keep, matrix_decay, pairwise_ious, pick
 from solo_server.compiled.pool import Pool
+from solo_server.compiled.resize import resize_bilinear
 from solo_server.compiled.taps import bilinear_taps
 from solo_server.compiled.towers import Layer, Maps, ShortConvolution, Tower
 from solo_server.postprocess.masks import CellMasks
@@ -57,7 +58,7 @@ def warm_kernels(say: Say = LOG.info, *, tell_cached: bool = True) -> None:
             return
         start, listener = perf_counter(), _Compilations(say)
         with event.install_listener("numba:compile", listener):
-            for step in (_head, _masks, _suppression):
+            for step in (_resize, _head, _masks, _suppression):
                 step()
         kept = "" if CAN_BE_KEPT else "; nothing can be written here, so the next start compiles them again"
         origin = f"compiled{kept}" if listener.count else "from the cache"
@@ -80,6 +81,10 @@ class _Compilations(event.Listener):
 
     def on_end(self, event: Any) -> None:
         """A kernel has been compiled."""
+
+
+def _resize() -> None:
+    resize_bilinear(np.zeros((2, 3, 3), np.uint8), (3, 2), np.zeros((3, 2, 3), np.uint8))
 
 
 def _head() -> None:

@@ -22,7 +22,7 @@ from solo_server.types import Query
 from solo_server.warm import warm_kernels
 
 ASTRONAUT = str(Path(__file__).parents[1] / "pictures" / "astronaut.jpg")
-MODULES = ("winograd", "short", "layout", "soft", "cells", "encode", "measure")
+MODULES = ("resize", "winograd", "short", "layout", "soft", "cells", "encode", "measure")
 
 
 def _compiled() -> dict[str, int]:

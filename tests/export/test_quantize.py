@@ -10,8 +10,10 @@ from onnx import numpy_helper
 from solo_export.calibrate import Calibrator, best_range
 from solo_export.graph import GraphBuilder
 from solo_export.onnx import Graphs, export_graphs
-from solo_export.quantize import WEIGHT_LIMIT, points, quantise, scale_and_zero, weight_scales
+from solo_export.quantize import FOR_CPU, FOR_TENSORRT, FORMS, Form, points, quantise, scale_and_zero, weight_scales
+from solo_models.bundle import INT8_FORMS
 from solo_models.network import SoloNetwork
+from solo_server.engine.ort import WITHOUT_INT8_PRODUCTS
 
 
 def _two_convolutions() -> onnx.ModelProto:
@@ -25,8 +27,11 @@ def _two_convolutions() -> onnx.ModelProto:
 
 
 def _run(model: onnx.ModelProto, **feeds: NDArray[np.generic]) -> list[NDArray[np.float32]]:
+    """8-bit weights overflow in ONNX Runtime's INT8 products on a CPU without VNNI: products are float32 here."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
+    if not any(t.data_type == onnx.TensorProto.UINT8 for t in model.graph.initializer):
+        options.add_session_config_entry(*WITHOUT_INT8_PRODUCTS)
     return list(ort.InferenceSession(model.SerializeToString(), options).run(None, feeds))
 
 
@@ -37,15 +42,21 @@ def test_a_range_is_divided_into_255_steps_and_holds_zero(low: float, high: floa
     assert scale_and_zero(low, high) == (pytest.approx(0.1), zero)
 
 
-def test_an_empty_range_does_not_divide_by_zero() -> None:
-    assert scale_and_zero(0.0, 0.0)[0] > 0
+@pytest.mark.parametrize(("low", "high"), [(0.0, 12.7), (-12.7, 0.0), (-12.7, 5.0), (-1.0, 12.7), (3.0, 12.7)])
+def test_for_tensorrt_the_larger_side_of_a_range_decides_and_zero_is_zero(low: float, high: float) -> None:
+    assert scale_and_zero(low, high, FOR_TENSORRT) == (pytest.approx(0.1), 0)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_an_empty_range_does_not_divide_by_zero(form: Form) -> None:
+    assert scale_and_zero(0.0, 0.0, form)[0] > 0
     assert (weight_scales(np.zeros((2, 1, 3, 3))) > 0).all()
 
 
 def test_weights_have_a_step_for_each_output_channel() -> None:
     weight = np.zeros((3, 2, 1, 1))
     weight[0, 1], weight[1, 0], weight[2, 0] = 63, -126, 0.63
-    np.testing.assert_allclose(weight_scales(weight) * WEIGHT_LIMIT, [63, 126, 0.63])
+    np.testing.assert_allclose(weight_scales(weight) * FOR_CPU.weight_limit, [63, 126, 0.63])
 
 
 def test_the_rounded_tensor_behind_a_convolution_is_the_activations() -> None:
@@ -72,6 +83,22 @@ def test_values_on_the_steps_come_through_unchanged() -> None:
     assert weights["a.weight.quantised"].ravel().tolist() == [63, -63]
     assert weights["conv_1.bias.quantised"].tolist() == [round(0.4 * 63), -1]
     assert "a.weight" not in weights
+
+
+def test_for_tensorrt_weights_take_eight_bits_and_bias_stays_as_it_is() -> None:
+    model = _two_convolutions()
+    ranges = dict(zip(points(model), ((0.0, 254.0), (0.0, 127.0), (0.0, 254.0)), strict=True))
+    quantised = quantise(model, ranges, FOR_TENSORRT)
+    weights = {t.name: numpy_helper.to_array(t) for t in quantised.graph.initializer}
+    assert weights["a.weight.quantised"].ravel().tolist() == [127, -127]
+    np.testing.assert_array_equal(weights["a.bias"], np.float32([0.4, -1.0]))
+    x = np.arange(20, dtype=np.float32).reshape(1, 1, 4, 5)
+    (plain,), (rounded,) = _run(model, x=x), _run(quantised, x=x)
+    np.testing.assert_allclose(rounded, plain, atol=9 * 0.5 + 1 + 1e-3)  # nine taps, half a step each, and the output's
+
+
+def test_the_forms_are_those_that_a_bundle_can_name() -> None:
+    assert tuple(FORMS) == INT8_FORMS
 
 
 def test_a_missing_range_is_an_error() -> None:
@@ -101,15 +128,21 @@ def test_values_are_drawn_from_all_of_a_tensor() -> None:
         assert (low, high) == pytest.approx((0.0, 2.0), abs=0.05)
 
 
+@pytest.fixture(scope="module", params=FORMS.values(), ids=FORMS)
+def form(request: pytest.FixtureRequest) -> Form:
+    chosen: Form = request.param
+    return chosen
+
+
 @pytest.fixture(scope="module")
-def graphs(network: SoloNetwork) -> tuple[Graphs, Graphs]:
+def graphs(network: SoloNetwork, form: Form) -> tuple[Graphs, Graphs]:
     """A network's graphs, and the same in INT8, calibrated on the picture that they are compared on."""
     plain = export_graphs(network)
-    categories, masks = Calibrator(plain.categories), Calibrator(plain.masks)
+    categories, masks = Calibrator(plain.categories, form), Calibrator(plain.masks, form)
     _, *levels = categories.run(_feeds())
     for level in levels:
         masks.run({"level": level})
-    quantised = [quantise(plain.categories, categories.ranges()), quantise(plain.masks, masks.ranges())]
+    quantised = [quantise(plain.categories, categories.ranges(), form), quantise(plain.masks, masks.ranges(), form)]
     return plain, Graphs(plain.spec, *quantised, plain.kernels)
 
 
@@ -132,6 +165,18 @@ def test_all_large_convolutions_are_quantised(graphs: tuple[Graphs, Graphs]) -> 
         convolved = {name for node in model.graph.node if node.op_type == "Conv" for name in node.input} & floats
         assert all("coordinates" in name or name.startswith("categories.") for name in convolved)
         assert [(o.domain, o.version) for o in model.opset_import] == [("", 17)]
+
+
+def test_zero_points_and_quantised_bias_are_for_cpus_only(graphs: tuple[Graphs, Graphs], form: Form) -> None:
+    for model in (graphs[1].categories, graphs[1].masks):
+        kinds = {
+            (t.data_type, bool(numpy_helper.to_array(t).any())) for t in model.graph.initializer if ".zero" in t.name
+        }
+        whole = {t.name for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT32}
+        if form is FOR_TENSORRT:
+            assert (kinds, whole) == ({(onnx.TensorProto.INT8, False)}, set())
+        else:
+            assert (onnx.TensorProto.UINT8, True) in kinds
 
 
 def test_a_quantised_graph_keeps_its_inputs_outputs_and_batches(graphs: tuple[Graphs, Graphs]) -> None:

@@ -139,7 +139,7 @@ def _output(*command: str) -> str:
 
 
 def _sources() -> list[Path]:
-    return sorted([*KERNELS.glob("*.cuh"), *KERNELS.glob("*.cu"), Path(__file__).with_name("host_cuda.h")])
+    return sorted([*KERNELS.glob("*.cuh"), *KERNELS.glob("*.cu"), *Path(__file__).parent.glob("*.h")])
 
 
 def _all_sources() -> str:

@@ -76,8 +76,8 @@ class FakeDriver(ModuleType):
                 raise code
             value = answer(self, *arguments)
             if value is None:
-                return (self.CUresult[code],)
-            return (self.CUresult[code], value if code == "CUDA_SUCCESS" else None)
+                return (getattr(self.CUresult, code),)
+            return (getattr(self.CUresult, code), value if code == "CUDA_SUCCESS" else None)
 
         function.__name__ = name
         return function

@@ -84,6 +84,13 @@ def test_missing_bindings_name_what_to_install(monkeypatch: pytest.MonkeyPatch) 
     assert "solo-inference[gpu]" in find_devices().reason
 
 
+def test_a_gpu_that_cannot_be_described_is_not_offered(driver: FakeDriver) -> None:
+    driver.codes["cuDeviceGetName"] = "CUDA_ERROR_ECC_UNCORRECTABLE"
+    found = find_devices()
+    assert found.devices == ()
+    assert "cuDeviceGetName: CUDA_ERROR_ECC_UNCORRECTABLE" in found.reason
+
+
 @pytest.mark.parametrize("ordinal", [-1, 1])
 def test_a_device_that_is_not_there_is_refused(driver: FakeDriver, ordinal: int) -> None:
     with pytest.raises(SettingsError, match=f"no GPU {ordinal}"):

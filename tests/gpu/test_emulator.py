@@ -61,6 +61,7 @@ extern "C" __global__ void ask_half_a_warp(const Batch b) {
     if ((threadIdx.x & 31) < 16) b.best_rows[threadIdx.x] = __shfl_sync(ALL_LANES, 1, 0);
     __syncthreads();
 }
+extern "C" __global__ void name_few_lanes(const Batch b) { b.best_rows[threadIdx.x] = __shfl_sync(0xFFu, 1, 0); }
 extern "C" __global__ void write_beyond(const Batch b, int at) { if (threadIdx.x == 0) b.best_rows[at] = 1; }
 extern "C" __global__ void write_beyond_shared(const Batch b, int at) {
     __shared__ int few[64];
@@ -138,6 +139,7 @@ def test_a_race_shows_when_threads_run_backwards() -> None:
     [
         ("leave_others_waiting", "waits in __syncthreads.*thread 33 ended"),
         ("wait_apart", "thread 0 waits in __syncthreads.*, but thread 32 waits in __syncthreads"),
+        ("name_few_lanes", "block 0 0 0: a warp operation without all lanes in its mask"),
         ("ask_half_a_warp", "waits in __shfl_sync.*, but thread 16 waits in __syncthreads"),
     ],
 )

@@ -164,6 +164,14 @@ def test_greedy_keeps_what_only_a_fallen_mask_overlaps() -> None:
     assert 1 < len(kept) < 70
 
 
+def test_greedy_keeps_a_mask_that_overlaps_by_the_threshold_itself() -> None:
+    masks = np.zeros((2, 5, 4), bool)
+    masks[0, :, :2], masks[1] = True, True
+    arrays = check([candidates_of(masks, [0, 0], [0.5, 0.5])], (5, 4), [replace(SETTINGS, nms="mask")])
+    assert arrays["ious"][0, 0, 1] == SETTINGS.nms_iou_threshold
+    assert arrays["kept_count"][0] == 2
+
+
 def test_masks_of_different_labels_do_not_suppress_each_other() -> None:
     arrays = check([candidates_of(np.ones((40, 5, 3), bool), range(40), [0.5] * 40)], (5, 3), [SETTINGS])
     assert not arrays["ious"][0].any()

@@ -17,7 +17,7 @@ from solo_server.bench.errors import BenchError
 from solo_server.bench.open_model import Model
 from solo_server.bench.protocol import Order
 
-EXPORTER_NEEDS = ("torch", "onnx", "pycocotools")
+PLAIN_PEER_NEEDS = ("torch", "onnx", "pycocotools", "cv2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class Chosen:
             raise BenchError(f"--peer {peers[0]} needs --checkpoint: the weights of the first model in mmdet's layout")
         if checkpoint is not None and not checkpoint.is_file():
             raise BenchError(f"{checkpoint}: no such file")
-        if "plain-onnx" in peers and not all(importlib.util.find_spec(name) for name in EXPORTER_NEEDS):
-            raise BenchError("--peer plain-onnx needs the exporter: pip install 'solo-inference[export]'")
+        if "plain-onnx" in peers and not all(importlib.util.find_spec(name) for name in PLAIN_PEER_NEEDS):
+            raise BenchError("--peer plain-onnx needs: pip install 'solo-inference[export]' opencv-python-headless")
         if "reference" in peers and arguments.peer_python is None:
             raise BenchError("--peer reference needs --peer-python: the interpreter of an environment that holds mmdet")
         return cls(read_bundle(models[0].bundle), models, peers, arguments.peer_python, checkpoint, arguments.threads)

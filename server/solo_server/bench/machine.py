@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("solo-inference", "onnxruntime", "numpy", "opencv-python-headless", "pillow")
+PACKAGES = ("solo-inference", "onnxruntime", "numpy", "pillow")
 OPTIONAL_PACKAGES = ("openvino", "numba")
 TELLING_FLAGS = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 NOISY_SHARE = 0.05  # of the whole machine

@@ -1,4 +1,5 @@
-"""Sixteen-bit lanes for numba: products of pairs of int16, summed into int32, the one instruction that AVX2 has for small numbers.
+"""Sixteen-bit lanes for numba: products of pairs of int16, summed into int32, the one instruction that AVX2 has for small numbers;
+and bytes of pictures in and out.
 
 A value of `PAIRS` is sixteen int16, seen as eight pairs; of `WHOLES`, eight int32. Indices are not checked.
 """
@@ -17,6 +18,8 @@ from solo_server.compiled.lanes import LANES, WIDTH, pointer
 _INT16, _INT32 = ir.IntType(16), ir.IntType(32)
 _WORDS, _WHOLES = ir.VectorType(_INT16, 2 * WIDTH), ir.VectorType(_INT32, WIDTH)
 _FLOATS, _HALVES = ir.VectorType(ir.FloatType(), WIDTH), ir.VectorType(_INT16, WIDTH)
+_EIGHT_BYTES, _SIXTEEN_BYTES = ir.VectorType(ir.IntType(8), WIDTH), ir.VectorType(ir.IntType(8), 2 * WIDTH)
+_ORDER = ir.VectorType(_INT32, 2 * WIDTH)
 
 
 class _Pairs(types.Type):
@@ -145,3 +148,69 @@ def store_rounded(typing_context, array, index, value):
         return context.get_dummy_value()
 
     return types.void(array, types.intp, LANES), generate
+
+
+@intrinsic
+def load_neighbours(typing_context, array, a, b):
+    """For two places in a flat uint8 array of RGB pixels: red, green, blue there, each paired with the next pixel's; then any pair.
+
+    Eight bytes are read from each place.
+    """
+
+    def generate(context, builder, signature, arguments):
+        array, *places = arguments
+        kind = signature.args[0]
+        a, b = (
+            builder.load(pointer(context, builder, kind, array, place, _EIGHT_BYTES), align=1, typ=_EIGHT_BYTES)
+            for place in places
+        )
+        order = [first + i for first in (0, WIDTH) for i in (0, 3, 1, 4, 2, 5, 6, 7)]
+        return builder.zext(builder.shuffle_vector(a, b, ir.Constant(_ORDER, order)), _WORDS)
+
+    return PAIRS(array, types.intp, types.intp), generate
+
+
+@intrinsic
+def store_two_pixels(typing_context, array, index, value):
+    """Of each half of `value >> 4` the first three as int16, into `array[index : index + 6]`; two more are overwritten."""
+
+    def generate(context, builder, signature, arguments):
+        array, index, value = arguments
+        halves = builder.trunc(builder.ashr(value, ir.Constant(_WHOLES, [4] * WIDTH)), _HALVES)
+        order = ir.Constant(_WHOLES, [0, 1, 2, 4, 5, 6, 3, 7])
+        pixels = builder.shuffle_vector(halves, ir.Constant(_HALVES, ir.Undefined), order)
+        builder.store(pixels, pointer(context, builder, signature.args[0], array, index, _HALVES), align=2)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, WHOLES), generate
+
+
+@intrinsic
+def high_product(typing_context, words, factor):
+    """`words * factor >> 16` for each of the sixteen; `factor` is an int16."""
+
+    def generate(context, builder, signature, arguments):
+        wide = ir.VectorType(_INT32, 2 * WIDTH)
+        words, factor = arguments
+        factor = context.cast(builder, factor, signature.args[1], types.int16)
+        one = builder.insert_element(ir.Constant(_WORDS, ir.Undefined), factor, _INT32(0))
+        factors = builder.shuffle_vector(one, ir.Constant(_WORDS, ir.Undefined), ir.Constant(_ORDER, [0] * 2 * WIDTH))
+        product = builder.mul(builder.sext(words, wide), builder.sext(factors, wide))
+        return builder.trunc(builder.ashr(product, ir.Constant(wide, [16] * 2 * WIDTH)), _WORDS)
+
+    return PAIRS(PAIRS, factor), generate
+
+
+@intrinsic
+def store_quarter_sums(typing_context, array, index, a, b):
+    """`array[index : index + 16] = (a + b + 2) >> 2` of a flat uint8 array; sums up to 1021 fit."""
+
+    def generate(context, builder, signature, arguments):
+        array, index, a, b = arguments
+        two = ir.Constant(_WORDS, [2] * 2 * WIDTH)
+        quarters = builder.lshr(builder.add(builder.add(a, b), two), two)
+        place = pointer(context, builder, signature.args[0], array, index, _SIXTEEN_BYTES)
+        builder.store(builder.trunc(quarters, _SIXTEEN_BYTES), place, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, PAIRS, PAIRS), generate

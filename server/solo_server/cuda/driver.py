@@ -34,12 +34,12 @@ class FoundDevices:
 
 
 def find_devices() -> FoundDevices:
-    """What there is; a machine without GPU, driver or bindings is no error here, but says why."""
+    """What there is; a machine without GPU, driver or bindings, or whose driver fails, is no error here, but says why."""
     try:
         call = _started()
-    except SettingsError as problem:
+        return FoundDevices(tuple(_describe(call, ordinal) for ordinal in range(_count(call))))
+    except (SettingsError, DeviceFailure) as problem:
         return FoundDevices((), str(problem))
-    return FoundDevices(tuple(_describe(call, ordinal) for ordinal in range(_count(call))))
 
 
 def open_device(ordinal: int = 0) -> DriverDevice:

@@ -3,6 +3,7 @@
 `auto` measures nothing and never gives up exactness:
 
     bf16 asked for                        openvino, the only one that has it on a CPU
+    int8 for TensorRT                     onnxruntime, which can do without INT8 products: they would overflow on many CPUs
     int8 bundle, openvino installed       openvino: less time a picture (docs/engines.md)
     everything else                       onnxruntime
 
@@ -49,12 +50,13 @@ class Choice:
             BundleError: the runtime cannot load it.
             SettingsError: the processor lacks what the precision needs, or the package cannot be imported.
         """
-        return CpuBackend(bundle, open_network(bundle, self._runtime(pool.threads), pool, self.head), pool)
+        runtime = self._runtime(pool.threads, bundle.int8_for)
+        return CpuBackend(bundle, open_network(bundle, runtime, pool, self.head), pool)
 
-    def _runtime(self, threads: int) -> Runtime:
+    def _runtime(self, threads: int, int8_for: str | None) -> Runtime:
         if self.engine == OPENVINO:
             return _openvino_runtime()(self.precision, threads)
-        return OrtRuntime(threads)
+        return OrtRuntime(threads, int8_for)
 
 
 def choose(bundle: Bundle, engine: str = "auto", precision: str | None = None) -> Choice:
@@ -67,7 +69,9 @@ def choose(bundle: Bundle, engine: str = "auto", precision: str | None = None) -
     wanted = precision or bundle.precision
     if wanted != bundle.precision and (wanted, bundle.precision) != ("bf16", "fp32"):
         raise SettingsError(f"precision {wanted}: {bundle.name} is {bundle.precision}; {_way_to(wanted, bundle)}")
-    chosen, reason = (engine, "asked for") if engine != "auto" else _automatic(wanted)
+    chosen, reason = (engine, "asked for") if engine != "auto" else _automatic(wanted, bundle.int8_for)
+    if chosen == OPENVINO and bundle.int8_for == "tensorrt":
+        raise SettingsError(f"engine openvino: {bundle.name} is INT8 for TensorRT; onnxruntime runs it, slowly")
     if chosen == ONNXRUNTIME and wanted == "bf16":
         raise SettingsError(
             "precision bf16: onnxruntime has none on a CPU; take engine openvino, or leave the precision out"
@@ -95,7 +99,9 @@ def is_installed() -> bool:
     return find_spec(OPENVINO) is not None
 
 
-def _automatic(precision: str) -> tuple[str, str]:
+def _automatic(precision: str, int8_for: str | None) -> tuple[str, str]:
+    if int8_for == "tensorrt":
+        return ONNXRUNTIME, "auto: int8 for TensorRT runs on onnxruntime, slowly"
     if precision == "bf16":
         return OPENVINO, "auto: only openvino has bf16 on a CPU"
     if precision != "int8":

@@ -8,6 +8,7 @@ Groups without a candidate are left out, which is why the two halves are queued 
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, groupby
@@ -67,11 +68,16 @@ class NetworkMemory:
 
     @classmethod
     def allocate(cls, device: Device, spec: ModelSpec, shapes: tuple[BatchShape, ...]) -> NetworkMemory:
-        """For the largest of `shapes`, buffer by buffer. Raises `DeviceOutOfMemory`."""
+        """For the largest of `shapes`, buffer by buffer. Raises `DeviceOutOfMemory`; what was allocated before is freed."""
         layouts = [network_layout(spec, shape) for shape in shapes]
         names = ("images", "image_hw", "scores", "levels", "features")
-        sizes = {name: max(getattr(layout, f"{name}_bytes") for layout in layouts) for name in names}
-        return cls(**{name: device.allocate(size, name) for name, size in sizes.items()})
+        with ExitStack() as allocated:
+            buffers = {}
+            for name in names:
+                buffers[name] = device.allocate(max(getattr(layout, f"{name}_bytes") for layout in layouts), name)
+                allocated.callback(buffers[name].free)
+            allocated.pop_all()
+        return cls(**buffers)
 
     def free(self) -> None:
         """Give all of it back."""
@@ -88,6 +94,10 @@ class NetworkSlot(Protocol):
 
     def masks(self, shape: BatchShape, group: int) -> None:
         """Queue: `levels` of one group to their `features`. Raises `DeviceFailure`."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it has; nothing may be queued any more."""
         ...
 
 
@@ -110,7 +120,11 @@ class DeviceNetwork(Protocol):
         ...
 
     def open_slot(self, stream: Stream, memory: NetworkMemory) -> NetworkSlot:
-        """One of `slots`."""
+        """One of `slots`. Raises `DeviceFailure`, having given back what it took."""
+        ...
+
+    def close(self) -> None:
+        """Give the network back, after its slots."""
         ...
 
 

@@ -14,12 +14,18 @@ from solo_server.engine.base import Graph
 from solo_server.errors import EngineFailure
 from solo_server.types import Float32
 
+WITHOUT_INT8_PRODUCTS = ("session.disable_quant_qdq", "1")
+
 
 class OrtRuntime:
-    """ONNX Runtime. `threads` is the number of cores one inference uses; 0 means all."""
+    """ONNX Runtime. threads: cores that one inference uses, 0 for all.
 
-    def __init__(self, threads: int = 0) -> None:
-        self._threads = threads
+    int8_for: a bundle's. Those for TensorRT are computed in float32 between their roundings: on a CPU without VNNI their 8-bit
+    weights would overflow in ONNX Runtime's INT8 products.
+    """
+
+    def __init__(self, threads: int = 0, int8_for: str | None = None) -> None:
+        self._threads, self._int8_for = threads, int8_for
 
     @property
     def description(self) -> str:
@@ -36,6 +42,8 @@ class OrtRuntime:
             False  # plans for one shape at a time; without them a run needs 80 MB less, as fast
         )
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # our kernels want the cores too
+        if self._int8_for == "tensorrt":
+            options.add_session_config_entry(*WITHOUT_INT8_PRODUCTS)
         try:
             session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as problem:  # onnxruntime raises several unrelated types here

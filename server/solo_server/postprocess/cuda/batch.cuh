@@ -129,7 +129,7 @@ struct Batch {
     float* ious;              // (N, M, M) of each with every later one of its label, else 0; [better][worse]
     unsigned* overlaps;       // (N, M, M / 32 rounded up) greedy: bit j of i: j is later, of i's label and overlaps too much
     float* relief;            // (N, M) matrix: highest IoU with a better one
-    float* factors;           // (N, M)
+    float* factors;           // (N, M) undefined where a picture asks for no NMS
     int* kept_count;          // (N,)
     int* kept;                // (N, M) which of the best, best first
     float* kept_scores;       // (N, M)

@@ -1,4 +1,4 @@
-// Category scores to candidates, and to the list of cells whose masks are needed. Integers only: equal to the CPU path's bit by bit.
+// Category scores to candidates, and to the list of cells whose masks are needed. Nothing is rounded: equal to the CPU path.
 //
 //   count_candidates ─► scan_candidates ─► write_candidates
 //                                       └► list_axes (decoupled)

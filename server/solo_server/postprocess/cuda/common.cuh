@@ -17,7 +17,9 @@
     type* name = reinterpret_cast<type*>(dynamic_shared)
 #endif
 
-__device__ __forceinline__ int thread_of_block() { return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z); }
+__device__ __forceinline__ int thread_of_block() {
+    return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
+}
 
 __device__ __forceinline__ int threads_of_block() { return blockDim.x * blockDim.y * blockDim.z; }
 

@@ -2,18 +2,8 @@
 #include "batch.cuh"
 #include "common.cuh"
 
-#if __has_include("candidates.cuh")
 #include "candidates.cuh"
-#endif
-#if __has_include("masks.cuh")
 #include "masks.cuh"
-#endif
-#if __has_include("select.cuh")
 #include "select.cuh"
-#endif
-#if __has_include("nms.cuh")
 #include "nms.cuh"
-#endif
-#if __has_include("encode.cuh")
 #include "encode.cuh"
-#endif

@@ -51,8 +51,8 @@ __device__ __forceinline__ void load_words(const IouSide& side, int first, int l
     }
 }
 
-// Grid (max_best / 32 rounded up, the same, pictures), block 256: IoUs of 32 masks (y) with 32 (x), four pairs a thread: (row, column),
-// both also 16 further. Words pass through shared memory, columns outside of all boxes are left out. Synchronises the block.
+// Grid (max_best / 32 rounded up, the same, pictures), block 256: IoUs of 32 masks (y) with 32 (x), four pairs a thread.
+// Words pass through shared memory; columns outside of all boxes are left out. Synchronises the block.
 extern "C" __global__ void __launch_bounds__(256) intersect(const Batch b) {
     __shared__ IouSide better, worse;
     __shared__ unsigned better_words[IOU_TILE][IOU_WORDS + 1], worse_words[IOU_TILE][IOU_WORDS + 1];
@@ -95,7 +95,9 @@ extern "C" __global__ void __launch_bounds__(256) intersect(const Batch b) {
     }
 }
 
-__device__ __forceinline__ const float* ious_of(const Batch& b, int p) { return b.ious + size_t(p) * b.max_best * b.max_best; }
+__device__ __forceinline__ float iou_of(const Batch& b, int p, int better, int worse) {
+    return b.ious[(size_t(p) * b.max_best + better) * b.max_best + worse];
+}
 
 // Grid (max_best / 32 rounded up, pictures), block 256: the highest IoU of 32 masks with a better one; a lane a mask, each warp
 // an eighth of the better ones. Synchronises the block.
@@ -104,7 +106,7 @@ extern "C" __global__ void __launch_bounds__(256) relief(const Batch b) {
     int p = blockIdx.y, lane = lane_of_warp(), warp = thread_of_block() >> 5, j = blockIdx.x * 32 + lane;
     bool is_there = b.asked[p].nms == NMS_MATRIX && j < b.best_count[p];
     float worst = 0;
-    for (int i = warp; is_there && i < j; i += COLUMN_ROWS) worst = max(worst, ious_of(b, p)[size_t(i) * b.max_best + j]);
+    for (int i = warp; is_there && i < j; i += COLUMN_ROWS) worst = max(worst, iou_of(b, p, i, j));
     highest[warp][lane] = worst;
     __syncthreads();
     if (warp > 0 || !is_there) return;
@@ -127,7 +129,7 @@ extern "C" __global__ void __launch_bounds__(256) decay(const Batch b) {
     bool is_there = b.asked[p].nms == NMS_MATRIX && j < b.best_count[p];
     float factor = 1;
     for (int i = warp; is_there && i < j; i += COLUMN_ROWS) {
-        float iou = ious_of(b, p)[size_t(i) * b.max_best + j];
+        float iou = iou_of(b, p, i, j);
         if (iou > 0) factor = min(factor, decay_by(b, iou, b.relief[size_t(p) * b.max_best + i]));
     }
     strongest[warp][lane] = factor;

@@ -128,8 +128,8 @@ __device__ __forceinline__ int cells_below(const int* cells, int count, int cell
     return low;
 }
 
-// Grid (pictures), block 1024; only where a picture has more cells than rows: the list of cells becomes that of the best ones' cells,
-// so that their bits can be made again and lie side by side. Synchronises the block.
+// Grid (pictures), block 1024; only where a picture has more cells than rows: only the cells of the best stay listed, so that their
+// bits can be made again and lie side by side. Synchronises the block.
 extern "C" __global__ void __launch_bounds__(1024) list_top_cells(const Batch b) {
     __shared__ Key keys[MAX_BEST];  // cell above rank, complemented: greatest first is rising
     int p = blockIdx.x, thread = thread_of_block(), count = b.best_count[p], cells = 0;

@@ -1,0 +1,48 @@
+"""A small network that fits a GPU's rules, its bundle, and pictures for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+from conftest import bundle_content, picture, tiny_network, tiny_spec
+from gpu.fake_tensorrt import FakeTensorRt
+from solo_models.bundle import CATEGORIES, MASKS, Bundle, as_bundle
+from solo_models.spec import ModelSpec, PreprocessSpec, Variant
+from solo_server.engine.tensorrt import Engines
+from solo_server.engine.tensorrt_profiles import EngineProfiles, engine_profiles
+from solo_server.image import prepare
+from solo_server.types import PreparedPicture
+
+SIZES = [(64, 96), (90, 61), (31, 33), (96, 64)]
+
+
+def small_spec(variant: Variant) -> ModelSpec:
+    """64 FPN channels, so that levels lie where TensorRT wants them; pictures of at most 64 x 96 or 96 x 64."""
+    return replace(tiny_spec(variant), fpn_channels=64, preprocess=PreprocessSpec(long_side=96, short_side=64))
+
+
+@lru_cache
+def small_bundle(variant: Variant = "solo") -> Bundle:
+    """Finds dozens of objects of all sizes."""
+    return as_bundle(bundle_content(tiny_network(variant, small_spec(variant))))
+
+
+def small_profiles(bundle: Bundle, max_batch: int = 3, exact: tuple[tuple[int, int], ...] = ()) -> EngineProfiles:
+    """As the engine cache would have them."""
+    return engine_profiles(bundle.spec, max_batch, exact)
+
+
+def small_engines(trt: FakeTensorRt, bundle: Bundle, profiles: EngineProfiles, **changes: object) -> Engines:
+    """Both engines. changes: of the categories engine, see `FakeTensorRt.plan`."""
+    return Engines(
+        trt.plan(bundle.files[CATEGORIES], profiles.categories, **changes),
+        trt.plan(bundle.files[MASKS], profiles.masks),
+        profiles,
+        "fp32",
+    )
+
+
+def pictures(spec: ModelSpec, hw: tuple[int, int], count: int, seed: int = 0) -> list[PreparedPicture]:
+    """Several pictures of one size."""
+    return [prepare(picture(*hw, seed=seed + i), spec.preprocess) for i in range(count)]
