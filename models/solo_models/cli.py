@@ -11,6 +11,7 @@ COMMANDS = {
     "segment": ("solo_client.segment", "client", "segment pictures, with a local bundle or over HTTP"),
     "serve": ("solo_server.serve", "server", "serve a bundle over HTTP (without one: the demo model)"),
     "warm": ("solo_server.warm", "server", "compile all kernels ahead, as images do while they are built"),
+    "selftest": ("solo_server.selftest.command", "server", "check the GPU path against the CPU path, and time it"),
     "bench": ("solo_server.bench.command", "server", "measure network, pipeline or server, beside their peers"),
     "build-engine": ("solo_server.engine.build_command", "server", "build a bundle's TensorRT engines on this GPU"),
     "export": ("solo_export.command", "export", "turn a trained checkpoint into a verified bundle"),

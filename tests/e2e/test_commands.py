@@ -105,7 +105,7 @@ def _wait_until_refused(url: str) -> None:
 
 def test_help_names_every_command_without_heavy_imports() -> None:
     overview = _solo("--help").stdout
-    for command in ("segment", "serve", "bench", "export", "inspect"):
+    for command in ("segment", "serve", "selftest", "bench", "export", "inspect"):
         assert command in overview
         assert _solo(command, "--help").returncode == 0
     assert _loaded_after("import solo_models.cli as c; c.main(['--help'])", "torch", "numpy", "fastapi") == []

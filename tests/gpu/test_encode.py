@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu.emulator import Emulator, uninitialised
+from gpu.emulator import GARBAGE, Emulator, uninitialised
 from numpy.typing import NDArray
 from solo_server.compiled.soft import SPARE, padded_width
 from solo_server.compiled.taps import original_taps
@@ -57,7 +57,7 @@ class Encoding:
         batch.first_kept, batch.first_run, batch.run_capacity = first_kept, 0, capacity
         self._hold("soft", self._soft(first_kept))
         found = self._hold("found", np.zeros((n, self._at_once), FOUND))
-        window = self._hold("positions", uninitialised(capacity, np.uint32))
+        window = self._hold("positions", uninitialised(capacity + 1, np.uint32))
         grid, shared = (batch.segments, self._at_once, n), ENCODE_WARPS * batch.mask_h * 4
         self._emulator.launch("count_runs", grid, 256, batch, shared_bytes=shared)
         self._emulator.launch("scan_runs", 1, 1024, batch)
@@ -69,6 +69,7 @@ class Encoding:
             part = positions[batch.first_run : batch.first_run + capacity]
             part[:] = window[: len(part)]
         assert summaries["kept"].tolist() == [len(masks) for masks in self._pictures]
+        assert window[capacity] == GARBAGE, "written beyond the room that there is"
         parts = np.split(positions, np.cumsum(summaries["runs"])[:-1])
         return [
             PictureFound(geometry.original_hw, found[p, : summaries["instances"][p]], parts[p])
@@ -167,6 +168,7 @@ GEOMETRIES = {
     "padded": Geometry((131, 35), (60, 16), (64, 64)),
     "tiny mask": Geometry((37, 65), (7, 5), (8, 8)),
     "one word": Geometry((32, 32), (60, 60), (64, 64)),
+    "a row short of two words": Geometry((63, 45), (64, 64), (64, 64)),
 }
 
 
@@ -201,6 +203,15 @@ def test_columns_that_touch_top_and_bottom_join_their_neighbours(emulator: Emula
     mask[:, at] = 1
     mask[14:, (at + 4) % 16] = 1
     mask[:3, (at + 8) % 16] = 1
+    _check([[mask]], [geometry], Encoding(emulator, [[mask]], [geometry]).run())
+
+
+@pytest.mark.parametrize("hw", [(3, 64), (64, 3)], ids=["wide", "high"])
+def test_edges_at_the_end_of_a_segment_and_of_a_word_are_found(emulator: Emulator, hw: tuple[int, int]) -> None:
+    """Eight pixels of the mask make one of the original: its box, with margin, ends before the pixel where it changes back."""
+    side = (16 if hw[0] == 3 else 2048, 16 if hw[1] == 3 else 2048)
+    geometry, mask = Geometry(hw, side, side), np.zeros((side[0] // STRIDE, side[1] // STRIDE), np.float32)
+    mask[: 256 if hw[0] == 64 else None, : 256 if hw[1] == 64 else None] = 1
     _check([[mask]], [geometry], Encoding(emulator, [[mask]], [geometry]).run())
 
 

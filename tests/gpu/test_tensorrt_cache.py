@@ -42,6 +42,14 @@ def test_the_header_says_what_the_engine_belongs_to(workshop: Workshop) -> None:
     assert (header.precision, header.profiles, header.ran_on_gpu) == ("fp16", workshop.profiles.categories, False)
 
 
+def test_an_engine_that_has_run_says_so_and_is_still_found(workshop: Workshop) -> None:
+    engine = _engine(workshop)
+    workshop.cache().note_run(engine)
+    assert read_engine_header(engine.path).ran_on_gpu
+    found = _engine(workshop)
+    assert (found.is_new, found.plan) == (False, engine.plan)
+
+
 def _another(workshop: Workshop, what: str) -> KeptEngine:
     """The engine for something that differs in one field."""
     bundle, profiles, cache = workshop.bundle, workshop.profiles, workshop.cache()

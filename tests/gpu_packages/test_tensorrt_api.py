@@ -21,7 +21,7 @@ OBJECTS = {  # which class the variables of each file hold
         "error": "ParserError",
         "config": "IBuilderConfig",
         "profile": "IOptimizationProfile",
-        "cache": "ITimingCache",
+        "times": "ITimingCache",
         "runtime": "Runtime",
     },
     "tensorrt_engine.py": {

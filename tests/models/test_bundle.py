@@ -38,6 +38,29 @@ def test_extra_files_travel_and_leave_the_version(content: BundleContent, bundle
     assert read_bundle(path).version == read_bundle(bundle_path).version
 
 
+@pytest.mark.parametrize(
+    ("precision", "asked", "form"),
+    [("int8", None, "cpu"), ("int8", "tensorrt", "tensorrt"), ("fp16", None, None)],
+)
+def test_an_int8_bundle_says_for_what(
+    content: BundleContent, tmp_path: Path, precision: str, asked: str | None, form: str | None
+) -> None:
+    path = write_bundle(tmp_path / "b", replace(content, precision=precision, int8_for=asked))
+    assert read_bundle(path).int8_for == form
+
+
+def test_an_int8_bundle_of_before_is_for_cpus_and_an_unknown_form_is_refused(
+    content: BundleContent, tmp_path: Path
+) -> None:
+    path = write_bundle(tmp_path / "b", replace(content, precision="int8", int8_for="tensorrt"))
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps({k: v for k, v in manifest.items() if k != "int8_for"}))
+    assert read_bundle(path).int8_for == "cpu"
+    _edit(int8_for="abacus")(path)
+    with pytest.raises(BundleError, match=r"manifest\.json: int8_for: must be one of cpu, tensorrt"):
+        read_bundle(path)
+
+
 def test_an_existing_bundle_is_kept_unless_told_otherwise(content: BundleContent, tmp_path: Path) -> None:
     path = write_bundle(tmp_path / "b", content)
     with pytest.raises(BundleError, match="exists already"):

@@ -291,7 +291,18 @@ def test_a_zip_whose_names_are_no_text_is_refused(refuse: Refuse, tmp_path: Path
 
 def test_int8_bundles_are_for_cpus(tell: Tell, rich: BundleContent, tmp_path: Path) -> None:
     told = tell(write_bundle(tmp_path / "b", replace(rich, precision="int8")))
+    assert told.facts["int8_for"] == "cpu"
     assert told.facts["runs_on"]["CUDA, TensorRT"].startswith("no: this INT8 form is made for CPUs")
+
+
+def test_int8_bundles_for_tensorrt_say_so(tell: Tell, rich: BundleContent, tmp_path: Path) -> None:
+    told = tell(write_bundle(tmp_path / "b", replace(rich, precision="int8", int8_for="tensorrt")))
+    assert told.facts["int8_for"] == "tensorrt"
+    assert not told.facts["runs_on"]["CUDA, TensorRT"].startswith("no")
+
+
+def test_bundles_of_other_precisions_tell_of_no_int8_form(tell: Tell, rich: BundleContent, tmp_path: Path) -> None:
+    assert "int8_for" not in tell(write_bundle(tmp_path / "b", rich)).facts
 
 
 def test_a_bundle_without_parity_says_so(tell: Tell, solo_bundle: Path) -> None:

@@ -77,16 +77,24 @@ def open_cuda(bundle: Bundle, engine: str, options: CudaOptions | None = None) -
         OSError: the cache folder cannot be written.
     """
     chosen = options or CudaOptions()
-    profiles = engine_profiles(bundle.spec, chosen.max_batch, chosen.shapes)
+    engine_profiles(
+        bundle.spec, chosen.max_batch, chosen.shapes
+    )  # shapes that cannot be are told before anything is opened
     device = open_device(chosen.device)
     cubin = kernels_cubin(KERNELS, device.info.capability, cache_folder(chosen.cache))
     with ExitStack() as opened:
-        network = (_tensorrt if engine == TENSORRT else _onnxruntime)(bundle, device, profiles, chosen)
+        network = open_device_network(bundle, engine, device, chosen)
         opened.callback(network.close)
         model = (bundle.spec, bundle.kernels)
         postprocessor = CudaPostprocessor(device, model, cubin, network.shapes, chosen.limits)
         opened.pop_all()  # the backend closes both
     return DeviceBackend(device, bundle.spec, network, postprocessor)
+
+
+def open_device_network(bundle: Bundle, engine: str, device: Device, options: CudaOptions) -> DeviceNetwork:
+    """The network alone, which reads and writes memory of `device`. Raises as `open_cuda`."""
+    profiles = engine_profiles(bundle.spec, options.max_batch, options.shapes)
+    return (_tensorrt if engine == TENSORRT else _onnxruntime)(bundle, device, profiles, options)
 
 
 def _tensorrt(bundle: Bundle, device: Device, profiles: EngineProfiles, options: CudaOptions) -> DeviceNetwork:

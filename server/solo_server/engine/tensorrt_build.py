@@ -134,7 +134,7 @@ def build_plan(trt: TensorRt, order: BuildOrder, progress: Progress) -> Built:
     if order.workspace_mib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, order.workspace_mib << 20)
     _add_profiles(builder, config, order)
-    _set_timing_cache(config, order)
+    times = _timing_cache(config, order)  # must live until the engine is built
     plan = builder.build_serialized_network(network, config)
     if monitor.problem is not None:
         raise monitor.problem
@@ -142,7 +142,7 @@ def build_plan(trt: TensorRt, order: BuildOrder, progress: Progress) -> Built:
         raise EngineBuildError(f"{order.name}: TensorRT {trt.__version__} cannot build it: {_reasons(logger.errors)}")
     for error in logger.errors:  # kernels that did not fit, for instance; others did
         LOG.warning("%s: TensorRT: %s", order.name, error)
-    return Built(bytes(plan), _serialized(config.get_timing_cache()))
+    return Built(bytes(plan), bytes(times.serialize()))
 
 
 def deserialises(trt: TensorRt, plan: bytes) -> bool:
@@ -204,16 +204,14 @@ def _add_profiles(builder: Any, config: Any, order: BuildOrder) -> None:
             raise EngineBuildError(f"{order.name}: TensorRT refuses the optimisation profile {dict(shapes)}")
 
 
-def _set_timing_cache(config: Any, order: BuildOrder) -> None:
+def _timing_cache(config: Any, order: BuildOrder) -> Any:
     """Begin with what was measured before; what does not belong to this GPU and version is left."""
-    kept = config.create_timing_cache(order.timing_cache)
-    if kept is None or not config.set_timing_cache(kept, False):
+    times = config.create_timing_cache(order.timing_cache)
+    if times is None or not config.set_timing_cache(times, False):
         LOG.warning("%s: the timing cache is damaged or of another GPU or TensorRT; every kernel is timed", order.name)
-        config.set_timing_cache(config.create_timing_cache(b""), False)
-
-
-def _serialized(cache: Any) -> bytes:
-    return b"" if cache is None else bytes(cache.serialize())
+        times = config.create_timing_cache(b"")
+        config.set_timing_cache(times, False)
+    return times
 
 
 def _logger(trt: TensorRt) -> Any:

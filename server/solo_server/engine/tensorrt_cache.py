@@ -160,6 +160,18 @@ class EngineCache:
                 engines[graph] = self.engine_for(bundle, graph, profiles)
         return load(engines)
 
+    def note_run(self, engine: KeptEngine) -> None:
+        """Write into an engine's header that it has answered on a GPU; whoever has run it calls this.
+
+        Raises:
+            EngineFileError: the file was damaged since.
+            OSError: it is gone, or the folder cannot be written.
+        """
+        with locked(engine.path, self.say):
+            header, plan = read_engine(engine.path)
+            if plan == engine.plan and not header.ran_on_gpu:
+                write_engine(engine.path, replace(header, ran_on_gpu=True), plan)
+
     def _discard(self, engine: KeptEngine) -> None:
         """Remove a refused plan, unless another process has put a newer one there."""
         with locked(engine.path, self.say):

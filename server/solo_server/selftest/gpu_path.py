@@ -1,0 +1,174 @@
+"""The GPU path under test: a backend of one slot on a watched device, whose buffers are read when a batch is done.
+
+    pictures ─► backend.infer ─► answers ─► backend.finish ─► instances
+                   └ the slot's buffers, by the names of batch.cuh ─► Sight
+
+Reading relies on the layouts of `engine/device.py` and `batch.cuh`; a sight has the CPU path's form, so that both can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ctypes import sizeof
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from solo_models.spec import ModelSpec
+
+from solo_server.backend import Backend
+from solo_server.engine.device import FLOAT_BYTES, BatchShape, NetworkLayout, level_groups, network_layout
+from solo_server.postprocess.cuda.batch import Counts
+from solo_server.selftest.sight import Measured, Network, Ranked, Sight, levels_of
+from solo_server.selftest.timing import BatchTimes
+from solo_server.selftest.watch import D2H, H2D, NETWORK, WatchedDevice
+from solo_server.stopwatch import Stopwatch
+from solo_server.types import Candidates, Float32, Instance, Int64, PreparedPicture, Query
+
+
+class GpuPath:
+    """What the self-test asks of the GPU. is_fake: the device is none, as in tests."""
+
+    def __init__(self, spec: ModelSpec, backend: Backend, watched: WatchedDevice, *, is_fake: bool) -> None:
+        self.spec, self.backend, self.watched, self.is_fake = spec, backend, watched, is_fake
+
+    def answer(self, pictures: Sequence[PreparedPicture], queries: Sequence[Query]) -> list[tuple[Instance, ...]]:
+        """Instances of pictures of one padded size, which are one batch."""
+        outputs = self.backend.infer(pictures, queries)
+        return [
+            self.backend.finish(output, picture.geometry, query, Stopwatch())
+            for output, picture, query in zip(outputs, pictures, queries, strict=True)
+        ]
+
+    def look(self, pictures: Sequence[PreparedPicture], queries: Sequence[Query]) -> list[Sight]:
+        """As `answer`, with everything in between."""
+        answers = self.answer(pictures, queries)
+        reader = _Reader(self.spec, self.watched, BatchShape(len(pictures), pictures[0].geometry.padded_hw))
+        return [reader.sight(p, instances) for p, instances in enumerate(answers)]
+
+    def time(self, pictures: Sequence[PreparedPicture], queries: Sequence[Query]) -> BatchTimes:
+        """One batch with marks."""
+        stream = self.watched.streams[-1]
+        start = perf_counter()
+        with stream.timed():
+            self.backend.infer(pictures, queries)
+        wall_ms = (perf_counter() - start) * 1e3
+        stream.synchronize()
+        stages: dict[str, float] = {}
+        for name, taken_ms in stream.intervals_ms():
+            stages[name] = stages.get(name, 0.0) + taken_ms
+        h2d, d2h = stages.pop(H2D, 0.0), stages.pop(D2H, 0.0)
+        network = sum(taken for name, taken in stages.items() if name.startswith(NETWORK))
+        return BatchTimes(h2d, network, sum(stages.values()) - network, d2h, stages, wall_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Buffers of the one slot after a batch of `shape`."""
+
+    spec: ModelSpec
+    watched: WatchedDevice
+    shape: BatchShape
+
+    def sight(self, p: int, instances: tuple[Instance, ...]) -> Sight:
+        """Everything about picture `p` of the batch."""
+        counts = self._counts(p)
+        candidates = self._candidates(p, counts)
+        best = self._best(p, candidates)
+        kept = self._list("kept", np.int32, p, self._count("kept_count", p), self.spec.postprocess.max_before_nms)
+        scores = self._list("kept_scores", np.float32, p, len(kept), self.spec.postprocess.max_before_nms)
+        return Sight(
+            self._network(p),
+            candidates,
+            self._measured(p, counts),
+            best,
+            Ranked(_pick(best.cells, kept), _pick(best.labels, kept), scores),
+            instances,
+        )
+
+    @property
+    def _layout(self) -> NetworkLayout:
+        return network_layout(self.spec, self.shape)
+
+    def _counts(self, p: int) -> Any:  # a ctypes structure made at run time
+        size = sizeof(Counts)
+        return Counts.from_buffer_copy(self.watched.read("counts", np.uint8, size, p * size).tobytes())
+
+    def _network(self, p: int) -> Network:
+        """Mask features of those groups of levels that some picture of the batch has candidates on: others were not run."""
+        named = [np.flatnonzero(self._cell_counts(i)) for i in range(self.shape.pictures)]
+        with_candidates = set(levels_of(self.spec, np.concatenate(named)))
+        groups = [group for group in level_groups(self.spec) if with_candidates & set(group.levels)]
+        run = [level for group in groups for level in group.levels]
+        layout, spec = self._layout, self.spec
+        levels = tuple(
+            self._map("levels", p, spec.fpn_channels, layout.level_hw[level], offset)
+            for level, offset in enumerate(layout.level_offsets)
+        )
+        features = {
+            level: tuple(
+                self._map("features", p, spec.head_channels, layout.level_hw[level], tower[level])
+                for tower in layout.feature_offsets
+            )
+            for level in run
+        }
+        scores = self._list("scores", np.float32, p, self._scores_size, self._scores_size)
+        return Network(scores.reshape(spec.num_cells, spec.num_classes), levels, features)
+
+    @property
+    def _scores_size(self) -> int:
+        return self.spec.num_cells * self.spec.num_classes
+
+    def _map(self, name: str, p: int, channels: int, hw: tuple[int, int], offset: int) -> Float32:
+        size = channels * hw[0] * hw[1]
+        values = self.watched.read(name, np.float32, size, offset + p * size * FLOAT_BYTES)
+        return values.reshape(channels, *hw)
+
+    def _candidates(self, p: int, counts: Any) -> Candidates:
+        """In the device's order; cells by `cell_counts`, since the list of cells is made anew where there are too many."""
+        labels = self._list("candidate_labels", np.int32, p, counts.candidates, self._scores_size)
+        scores = self._list("candidate_scores", np.float32, p, counts.candidates, self._scores_size)
+        of_cell = np.minimum(self._cell_counts(p), self.spec.num_classes)
+        named = np.repeat(np.arange(self.spec.num_cells), of_cell)
+        return Candidates(_cut(named, len(labels)), labels.astype(np.int64), scores)
+
+    def _cell_counts(self, p: int) -> NDArray[Any]:
+        """How many candidates each cell has. `Counts` will not do: where there are too many cells, it is made anew for the best."""
+        return self._list("cell_counts", np.uint32, p, self.spec.num_cells, self.spec.num_cells)
+
+    def _measured(self, p: int, counts: Any) -> Measured:
+        cells = self.spec.num_cells
+        areas = self._list("areas", np.int32, p, counts.cells, cells).astype(np.int64)
+        totals = self._list("totals", np.float32, p, counts.cells, cells)
+        named = self._list("cell_list", np.int32, p, counts.cells, cells).astype(np.int64)
+        return Measured(named, areas, (totals / np.maximum(areas, 1)).astype(np.float32))
+
+    def _best(self, p: int, candidates: Candidates) -> Ranked:
+        most = self.spec.postprocess.max_before_nms
+        count = self._count("best_count", p)
+        numbers = self._list("best_candidates", np.int32, p, count, most).astype(np.int64)
+        scores = self._list("best_scores", np.float32, p, count, most)
+        labels = self._list("best_labels", np.int32, p, count, most).astype(np.int64)
+        return Ranked(_pick(candidates.cells, numbers), labels, scores)
+
+    def _count(self, name: str, p: int) -> int:
+        return int(self.watched.read(name, np.int32, 1, p * 4)[0])
+
+    def _list(self, name: str, kind: type[Any], p: int, count: int, room: int) -> NDArray[Any]:
+        """`count` values of the picture's list, each of which has room for `room`."""
+        return self.watched.read(name, kind, count, p * room * np.dtype(kind).itemsize)
+
+
+def _pick(values: Int64, numbers: NDArray[Any]) -> Int64:
+    """-1 for numbers that there are not, as `_cut`."""
+    there = (numbers >= 0) & (numbers < len(values))
+    picked = np.full(len(numbers), -1, np.int64)
+    picked[there] = values[numbers[there]]
+    return picked
+
+
+def _cut(values: Int64, length: int) -> Int64:
+    """Where counts do not add up, -1 for what is missing: a fault to be told, not to die of."""
+    return np.concatenate([values, np.full(max(0, length - len(values)), -1)])[:length].astype(np.int64)

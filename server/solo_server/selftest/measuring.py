@@ -1,0 +1,140 @@
+"""How long it takes: the paper's protocol, and batches of growing size in trtexec's words. Measured, never judged.
+
+A batch is timed twice: by the host's clock as a server runs it, then with CUDA events between its pieces, which cost a little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from solo_models import arithmetic
+from solo_models.bundle import Bundle
+from solo_models.spec import ModelSpec
+
+from solo_server.image import prepare
+from solo_server.selftest.gpu_path import GpuPath
+from solo_server.selftest.pictures import COCO_HW, coloured_shapes
+from solo_server.selftest.roofline import known_gpu, least_ms
+from solo_server.selftest.timing import BatchTimes, statistics_of, summary
+from solo_server.types import PreparedPicture, Query
+
+PAPER_RUNS, PAPER_FPS, PAPER_GPU = 5, 22.5, "V100"  # SOLO, section 4: SOLO-512, mean of 5 runs
+PAPER_SHORT_SIDE, PAPER_CLASSES = 512, 80
+WARM_BATCHES = 3  # plain, captured, replayed
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """sizes: batches of so many pictures; batches, seconds: of each, whichever comes first; picture_hw: of what is timed."""
+
+    sizes: tuple[int, ...] = (1, 2, 4, 8, 16)
+    batches: int = 50
+    seconds: float = 5.0
+    picture_hw: tuple[int, int] = COCO_HW
+
+
+def timed_picture(spec: ModelSpec, original_hw: tuple[int, int]) -> PreparedPicture:
+    """A generated picture, prepared for this network."""
+    return prepare(coloured_shapes(*original_hw), spec.preprocess)
+
+
+def paper_protocol(bundle: Bundle, gpu: GpuPath, plan: Plan) -> dict[str, Any]:
+    """Batch 1, one warm-up, mean of 5 runs: prepared picture to instances with their encodings, by the host's clock.
+
+    Decoding and resizing are left out, as in the paper's figure.
+    """
+    picture, query = timed_picture(bundle.spec, plan.picture_hw), Query()
+    taken_ms = [_answer_ms(gpu, [picture], query) for _ in range(1 + PAPER_RUNS)][1:]
+    times = [gpu.time([picture], [query]) for _ in range(PAPER_RUNS)]
+    mean_ms = sum(taken_ms) / len(taken_ms)
+    return {
+        "padded_hw": list(picture.geometry.padded_hw),
+        "runs_ms": [round(value, 3) for value in taken_ms],
+        "mean_ms": round(mean_ms, 3),
+        "fps": round(1e3 / mean_ms, 2),
+        "gpu_ms": statistics_of([t.latency_ms for t in times]),
+        "paper": _paper(bundle.spec, gpu),
+        "roofline": roofline(bundle, gpu, picture.geometry.padded_hw),
+    }
+
+
+def batch_sizes(bundle: Bundle, gpu: GpuPath, plan: Plan, say: Say) -> dict[str, Any]:
+    """Times of each batch size."""
+    picture = timed_picture(bundle.spec, plan.picture_hw)
+    found = {}
+    for size in plan.sizes:
+        found[str(size)] = _one_size(gpu, [picture] * size, plan)
+        told = found[str(size)]
+        say(
+            f"batch {size}: GPU compute {told['gpu_compute_time_ms']['median']:.2f} ms, latency median "
+            f"{told['latency_ms']['median']:.2f} ms p99 {told['latency_ms']['p99']:.2f} ms, {told['throughput_qps']:.1f} qps"
+        )
+    return {"padded_hw": list(picture.geometry.padded_hw), "slots": 1, "sizes": found}
+
+
+def roofline(bundle: Bundle, gpu: GpuPath, padded_hw: tuple[int, int]) -> dict[str, Any]:
+    """Arithmetic of the network for one picture, and the time that the GPU's peak leaves for it."""
+    gflop = arithmetic.needed(bundle.spec, padded_hw).total
+    model = None if gpu.is_fake else known_gpu(gpu.watched.info.name)
+    known = {} if model is None else {
+        "gpu": model.title,
+        "peak_tflops": model.peak(bundle.precision),
+        "least_ms": round(least_ms(gflop, model, bundle.precision), 3),
+        "source": model.source,
+    }  # fmt: skip
+    return {"gflop": round(gflop, 2), "precision": bundle.precision, **known}
+
+
+def _one_size(gpu: GpuPath, pictures: Sequence[PreparedPicture], plan: Plan) -> dict[str, Any]:
+    queries = [Query()] * len(pictures)
+    for _ in range(WARM_BATCHES):
+        gpu.backend.infer(pictures, queries)
+    plain_ms = _repeated(plan, lambda: _infer_ms(gpu, pictures))
+    marked: list[BatchTimes] = _repeated(plan, lambda: gpu.time(pictures, queries))
+    seconds = sum(plain_ms) / 1e3
+    told = summary(marked, len(pictures))
+    told["host_walltime_ms"] = statistics_of(plain_ms)
+    told["throughput_qps"] = round(len(plain_ms) / seconds, 3)
+    told["pictures_per_second"] = round(len(plain_ms) * len(pictures) / seconds, 3)
+    return told
+
+
+def _repeated(plan: Plan, once: Callable[[], Any]) -> list[Any]:
+    start = perf_counter()
+    found: list[Any] = []
+    while len(found) < plan.batches and (not found or perf_counter() - start < plan.seconds):
+        found.append(once())
+    return found
+
+
+def _infer_ms(gpu: GpuPath, pictures: Sequence[PreparedPicture]) -> float:
+    start = perf_counter()
+    gpu.backend.infer(pictures, [Query()] * len(pictures))
+    return (perf_counter() - start) * 1e3
+
+
+def _answer_ms(gpu: GpuPath, pictures: Sequence[PreparedPicture], query: Query) -> float:
+    start = perf_counter()
+    gpu.answer(pictures, [query] * len(pictures))
+    return (perf_counter() - start) * 1e3
+
+
+def _paper(spec: ModelSpec, gpu: GpuPath) -> dict[str, Any]:
+    """The paper's figure, and whether this one may stand beside it."""
+    differences = [
+        said
+        for is_so, said in (
+            (spec.variant != "solo" or spec.backbone != "resnet50", f"the network is {spec.variant} {spec.backbone}"),
+            (spec.preprocess.short_side != PAPER_SHORT_SIDE, f"the short side is {spec.preprocess.short_side}"),
+            (spec.num_classes != PAPER_CLASSES, f"there are {spec.num_classes} classes"),
+            (gpu.is_fake, "there is no GPU"),
+            (not gpu.is_fake and PAPER_GPU not in gpu.watched.info.name, "the GPU is no V100"),
+        )
+        if is_so
+    ]
+    return {"fps": PAPER_FPS, "gpu": PAPER_GPU, "is_comparable": not differences, "because": "; ".join(differences)}

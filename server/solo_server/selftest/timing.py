@@ -1,0 +1,68 @@
+"""Times of batches in trtexec's words: H2D latency, GPU compute time, D2H latency, their sum, and throughput.
+
+Milliseconds of CUDA events on the slot's stream, each piece up to the beginning of the next, gaps between launches included; what
+the host does while the stream waits for it is in `host_walltime` only.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+PERCENTILES = (90, 95, 99)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTimes:
+    """One batch. h2d_ms, d2h_ms: copies; network_ms, postprocess_ms: GPU compute; stages_ms: of its parts; wall_ms: the host's."""
+
+    h2d_ms: float
+    network_ms: float
+    postprocess_ms: float
+    d2h_ms: float
+    stages_ms: dict[str, float]
+    wall_ms: float
+
+    @property
+    def latency_ms(self) -> float:
+        """As trtexec: both copies and the computing."""
+        return self.h2d_ms + self.compute_ms + self.d2h_ms
+
+    @property
+    def compute_ms(self) -> float:
+        """Network and post-processing."""
+        return self.network_ms + self.postprocess_ms
+
+
+def summary(times: Sequence[BatchTimes], pictures: int) -> dict[str, Any]:
+    """Statistics of batches of `pictures` pictures; at least one batch."""
+    wall_s = sum(t.wall_ms for t in times) / 1e3
+    names = sorted({name for t in times for name in t.stages_ms})
+    return {
+        "pictures": pictures,
+        "batches": len(times),
+        "h2d_latency_ms": statistics_of([t.h2d_ms for t in times]),
+        "gpu_compute_time_ms": statistics_of([t.compute_ms for t in times]),
+        "network_ms": statistics_of([t.network_ms for t in times]),
+        "postprocess_ms": statistics_of([t.postprocess_ms for t in times]),
+        "d2h_latency_ms": statistics_of([t.d2h_ms for t in times]),
+        "latency_ms": statistics_of([t.latency_ms for t in times]),
+        "host_walltime_ms": statistics_of([t.wall_ms for t in times]),
+        "throughput_qps": round(len(times) / wall_s, 3),
+        "pictures_per_second": round(len(times) * pictures / wall_s, 3),
+        "stages_ms": {name: statistics_of([t.stages_ms.get(name, 0.0) for t in times]) for name in names},
+    }
+
+
+def statistics_of(values: Sequence[float]) -> dict[str, float]:
+    """min, max, mean, median and percentiles (the next measured value above), of at least one value."""
+    ordered = sorted(values)
+    found = {
+        "min": ordered[0],
+        "max": ordered[-1],
+        "mean": statistics.fmean(ordered),
+        "median": statistics.median(ordered),
+    } | {f"p{share}": ordered[min(len(ordered) - 1, len(ordered) * share // 100)] for share in PERCENTILES}
+    return {name: round(value, 4) for name, value in found.items()}
