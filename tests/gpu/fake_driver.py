@@ -25,7 +25,7 @@ class FakeDriver(ModuleType):
         super().__init__("cuda.bindings.driver")
         self.CUresult: Any = enum.Enum("CUresult", {name: number for number, name in enumerate(CODES)})  # type: ignore[misc]
         self.CUstream_flags = SimpleNamespace(CU_STREAM_NON_BLOCKING=1)
-        self.CUevent_flags = SimpleNamespace(CU_EVENT_DEFAULT=0, CU_EVENT_DISABLE_TIMING=2)
+        self.CUevent_flags = SimpleNamespace(CU_EVENT_DEFAULT=0, CU_EVENT_BLOCKING_SYNC=1, CU_EVENT_DISABLE_TIMING=2)
         self.CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL="thread local")
         self.CUfunction_attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="shared")
         self.CUdevice_attribute = SimpleNamespace(

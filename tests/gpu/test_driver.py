@@ -84,6 +84,16 @@ def test_missing_bindings_name_what_to_install(monkeypatch: pytest.MonkeyPatch) 
     assert "solo-inference[gpu]" in find_devices().reason
 
 
+@pytest.mark.parametrize(("release", "is_refused"), [("12.6.2.post1", True), ("12.9.0", True), ("12.9.1", False)])
+def test_bindings_that_keep_the_interpreter_lock_while_they_wait_are_refused(
+    driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, release: str, is_refused: bool
+) -> None:
+    monkeypatch.setattr("solo_server.cuda.driver.version", lambda name: release)
+    found = find_devices()
+    assert ("12.9.1 is needed" in found.reason) == is_refused
+    assert bool(found.devices) != is_refused
+
+
 def test_a_gpu_that_cannot_be_described_is_not_offered(driver: FakeDriver) -> None:
     driver.codes["cuDeviceGetName"] = "CUDA_ERROR_ECC_UNCORRECTABLE"
     found = find_devices()
@@ -279,7 +289,7 @@ def test_events_are_timed_only_where_asked(device: DriverDevice, stream: DriverS
     timed.synchronize()
     assert timed.milliseconds_since(plain) == 1.5
     assert driver.calls == [
-        ("cuEventCreate", 2),
+        ("cuEventCreate", 1 | 2),
         ("cuEventCreate", 0),
         ("cuEventRecord", timed.handle, stream.stream),
         ("cuStreamWaitEvent", stream.stream, plain.handle, 0),

@@ -8,8 +8,10 @@ The primary context is used, which TensorRT and ONNX Runtime use too, so that me
 from __future__ import annotations
 
 import ctypes
+import re
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +25,8 @@ from solo_server.types import UInt8
 
 INSTALL = "pip install 'solo-inference[gpu]'"
 NAME_BYTES = 256
+BINDINGS = "cuda-bindings"
+OLDEST_BINDINGS = (12, 9, 1)  # earlier ones keep the interpreter lock while they wait: no other thread would go on
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +167,24 @@ def _started() -> CheckedCalls:
 
 def _bindings() -> ModuleType:
     try:
-        return import_module("cuda.bindings.driver")
+        module = import_module("cuda.bindings.driver")
     except ImportError as problem:
         raise SettingsError(f"a GPU needs NVIDIA's bindings ({problem}): {INSTALL}") from problem
+    _check_release()
+    return module
+
+
+def _check_release() -> None:
+    """Raises `SettingsError` for bindings that are too old. What is not installed as a package does not say how old it is."""
+    try:
+        release = version(BINDINGS)
+    except PackageNotFoundError:
+        return
+    if tuple(int(number) for number in re.findall(r"\d+", release)[:3]) < OLDEST_BINDINGS:
+        oldest = ".".join(map(str, OLDEST_BINDINGS))
+        raise SettingsError(
+            f"{BINDINGS} {release} block every thread while they wait for a GPU; {oldest} is needed: {INSTALL}"
+        )
 
 
 def _count(call: CheckedCalls) -> int:

@@ -58,8 +58,10 @@ class DriverEvent:
 
     def __init__(self, call: CheckedCalls, timed: bool) -> None:
         cu = call.driver
-        flags = cu.CUevent_flags.CU_EVENT_DEFAULT if timed else cu.CUevent_flags.CU_EVENT_DISABLE_TIMING
-        self._call, self.handle = call, call(cu.cuEventCreate, int(flags))
+        flags = int(cu.CUevent_flags.CU_EVENT_DEFAULT)
+        if not timed:  # who waits for it sleeps; the driver's default is to spin, on a core that decoding wants
+            flags = int(cu.CUevent_flags.CU_EVENT_DISABLE_TIMING) | int(cu.CUevent_flags.CU_EVENT_BLOCKING_SYNC)
+        self._call, self.handle = call, call(cu.cuEventCreate, flags)
 
     def synchronize(self) -> None:
         """Wait until the stream has come to the mark; raises what has failed before it."""
