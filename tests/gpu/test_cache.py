@@ -1,12 +1,16 @@
 """What is kept between starts is whole or absent, and two processes do not make the same thing at once."""
 
+import errno
+import fcntl
+import logging
 import multiprocessing
+import os
 import threading
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
-from solo_server.cuda.cache import cache_folder, locked, write_atomically
+from solo_server.cuda.cache import cache_folder, locked, warn_where_open, write_atomically
 
 
 def test_the_folder_is_the_chosen_one_then_the_variables_then_the_users(
@@ -27,6 +31,26 @@ def test_parts_make_one_file_and_leave_nothing_else(tmp_path: Path) -> None:
     write_atomically(tmp_path / "deep" / "file", b"ab", b"", b"c")
     assert (tmp_path / "deep" / "file").read_bytes() == b"abc"
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["file"]
+
+
+def test_a_file_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        write_atomically(tmp_path / "file", b"shipped by root, read by the server")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_folder_that_every_user_may_write_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "cache"
+    warn_where_open(folder)
+    folder.mkdir(mode=0o755)
+    warn_where_open(folder)
+    assert not caplog.records
+    folder.chmod(0o777)
+    warn_where_open(folder)
+    assert "every user may write" in caplog.text
 
 
 def test_a_write_that_fails_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) -> None:
@@ -88,3 +112,24 @@ def test_a_killed_holder_gives_the_lock_back(tmp_path: Path) -> None:
     told: list[str] = []
     with locked(tmp_path / "engine", told.append):
         assert told == []
+
+
+def test_a_file_system_without_locks_is_worked_on_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(file: object, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with caplog.at_level(logging.WARNING), locked(tmp_path / "engine", print):
+        pass
+    assert "engine is made without a lock" in caplog.text
+
+
+def test_a_lock_that_fails_otherwise_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(file: object, operation: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="broken"), locked(tmp_path / "engine", print):
+        pass

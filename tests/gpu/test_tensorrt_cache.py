@@ -50,6 +50,19 @@ def test_an_engine_that_has_run_says_so_and_is_still_found(workshop: Workshop) -
     assert (found.is_new, found.plan) == (False, engine.plan)
 
 
+def test_an_engine_that_is_known_to_have_run_is_not_locked_again(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = _engine(workshop)
+    workshop.cache().note_run(engine)
+
+    def locked(path: Path, waiting: Any) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(tensorrt_cache, "locked", locked)
+    workshop.cache().note_run(engine)
+
+
 def _another(workshop: Workshop, what: str) -> KeptEngine:
     """The engine for something that differs in one field."""
     bundle, profiles, cache = workshop.bundle, workshop.profiles, workshop.cache()
@@ -229,6 +242,24 @@ def test_kernel_times_are_kept_for_the_next_build_of_the_same_gpu(workshop: Work
     assert kept == ["timing-Tesla_T4_7.5_10.4.0.cache", "timing-Tesla_V100_SXM2_16GB_7.0_10.4.0.cache"]
 
 
+def test_kernel_times_of_another_user_that_cannot_be_read_do_not_stop_a_build(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _engine(workshop)
+    (times,) = workshop.folder.glob("timing-*")
+    read_bytes, said = Path.read_bytes, []
+
+    def closed(self: Path) -> bytes:
+        if self == times:
+            raise PermissionError("not yours")
+        return read_bytes(self)
+
+    monkeypatch.setattr(Path, "read_bytes", closed)
+    cache = replace(workshop.cache(), say=said.append)
+    assert cache.engine_for(workshop.bundle, MASKS, workshop.profiles).is_new
+    assert any("kernel times cannot be read, every kernel is timed: not yours" in text for text in said)
+
+
 def test_kernel_times_that_cannot_be_written_whole_leave_the_old_ones(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,8 +271,10 @@ def test_kernel_times_that_cannot_be_written_whole_leave_the_old_ones(
         raise OSError("no space left")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="no space left"):
-        workshop.cache().engine_for(workshop.bundle, MASKS, workshop.profiles)
+    said: list[str] = []
+    masks = replace(workshop.cache(), say=said.append).engine_for(workshop.bundle, MASKS, workshop.profiles)
+    assert read_engine(masks.path)[1] == masks.plan
+    assert any("kernel times are not kept for the next build: no space left" in text for text in said)
     assert times.read_bytes() == before
     assert not [path for path in workshop.folder.iterdir() if path.name.startswith(f"{times.name}.")]
 

@@ -5,15 +5,21 @@ Whatever is kept here can be made again: files are written atomically, and a rea
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import logging
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 VARIABLE = "SOLO_CACHE"
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # of file systems over a network
+
+LOG = logging.getLogger("solo_server")
 
 
 def cache_folder(chosen: Path | None = None) -> Path:
@@ -24,23 +30,32 @@ def cache_folder(chosen: Path | None = None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "solo"
 
 
+def warn_where_open(folder: Path) -> None:
+    """Engines and kernels are code, which is run as it lies there: say so where every user may put some into the folder."""
+    if folder.is_dir() and folder.stat().st_mode & stat.S_IWOTH:
+        LOG.warning(
+            "every user may write %s, and what lies there is run: keep engines where only trusted users write", folder
+        )
+
+
 def write_atomically(path: Path, *parts: bytes) -> None:
-    """Write `parts`, one after the other, as one file; readers see all of it or none.
+    """Write `parts`, one after the other, as one file; readers see all of it or none. The umask says who they are.
 
     Raises:
         OSError: the folder cannot be written; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{path.name}.", delete=False) as file:
-        try:
+    scratch = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    try:
+        with scratch.open("xb") as file:
             for part in parts:
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager
@@ -48,7 +63,8 @@ def locked(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock of `path` (in a file of its own beside it) against every other process and thread.
 
     waiting: told once, in words, where another holds it. The lock ends with its process, however that ends, and its file stays:
-    were it removed, two could hold locks on files of one name.
+    were it removed, two could hold locks on files of one name. A file system without locks is worked on without: files are written
+    at once, so that the worst is that two make the same one.
 
     Raises:
         OSError: the folder cannot be written.
@@ -69,3 +85,7 @@ def _take(file: IO[str], name: str, waiting: Callable[[str], None]) -> None:
         file.seek(0)
         waiting(f"waiting for {name}, which process {file.read() or 'unknown'} is making")
         fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as problem:
+        if problem.errno not in NO_LOCKS:
+            raise
+        LOG.warning("%s is made without a lock, which its file system has not: %s", name, problem)

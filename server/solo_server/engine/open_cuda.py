@@ -18,7 +18,7 @@ from solo_models.bundle import CATEGORIES, MASKS, Bundle
 from solo_models.engine_file import EngineFileError
 
 from solo_server.cuda.base import Device
-from solo_server.cuda.cache import cache_folder
+from solo_server.cuda.cache import cache_folder, warn_where_open
 from solo_server.cuda.compile import kernels_cubin
 from solo_server.cuda.driver import open_device
 from solo_server.engine.cuda import DeviceBackend
@@ -80,6 +80,7 @@ def open_cuda(bundle: Bundle, engine: str, options: CudaOptions | None = None) -
     """
     chosen = options or CudaOptions()
     engine_profiles(bundle.spec, chosen.max_batch, chosen.shapes)  # what cannot be is told before anything is opened
+    warn_where_open(cache_folder(chosen.cache))
     device = open_device(chosen.device)
     cubin = kernels_cubin(KERNELS, device.info.capability, cache_folder(chosen.cache))
     with ExitStack() as opened:

@@ -167,6 +167,8 @@ class EngineCache:
             EngineFileError: the file was damaged since.
             OSError: it is gone, or the folder cannot be written.
         """
+        if read_engine_header(engine.path).ran_on_gpu:  # a folder that cannot be written is none of our business then
+            return
         with locked(engine.path, self.say):
             header, plan = read_engine(engine.path)
             if plan == engine.plan and not header.ran_on_gpu:
@@ -191,13 +193,30 @@ class EngineCache:
         self.say(f"building {order.name} for {key.gpu_name}, TensorRT {key.tensorrt_version}, {key.precision}; this takes "
                  f"minutes, once: {self._why(key, path, reason)}")  # fmt: skip
         start, times = monotonic(), self._timing_path(key)
-        known = times.read_bytes() if times.exists() else b""
-        built = self.builder(self.trt, replace(order, timing_cache=known), progress_lines(order.name, self.say))
+        order = replace(order, timing_cache=self._known_times(times))
+        built = self.builder(self.trt, order, progress_lines(order.name, self.say))
         write_engine(path, key.header(built.plan), built.plan)
-        if built.timing_cache:
-            write_atomically(times, built.timing_cache)
+        self._keep_times(times, built.timing_cache)
         self.say(f"built {order.name} in {monotonic() - start:.0f} s: {path}, {len(built.plan) / 2**20:.0f} MiB")
         return KeptEngine(path, built.plan, len(key.profiles), is_new=True)
+
+    def _known_times(self, times: Path) -> bytes:
+        """Of the kernels that were timed before; they only save time, so that a file that cannot be read is no reason to stop."""
+        try:
+            return times.read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as problem:
+            self.say(f"kernel times cannot be read, every kernel is timed: {problem}")
+            return b""
+
+    def _keep_times(self, times: Path, content: bytes) -> None:
+        if not content:
+            return
+        try:
+            write_atomically(times, content)
+        except OSError as problem:
+            self.say(f"kernel times are not kept for the next build: {problem}")
 
     def _key(self, bundle: Bundle, onnx: bytes, profiles: tuple[Profile, ...]) -> EngineKey:
         return EngineKey(
