@@ -333,6 +333,8 @@ class FakeContext:
             return self._refuse("enqueueV3 failed, says the fake")
         if capturing and self._flushed != self._shapes:
             return self._refuse("a new shape needs work that cannot be captured")
+        if capturing and self._last is not None and not self._last.known:
+            raise self._trt.misused("captured while the run before it, which prepares the context, was still queued")
         if capturing:
             self._captured = True
         else:

@@ -3,7 +3,7 @@
     batch ─► graph of this shape? ─► replay
                 │ no
                 ▼
-             context of the profile that fits ─► enqueue; the second time also: a context of its own ─► capture
+             context of the profile that fits ─► enqueue; if it comes again: a context of its own ─► run, wait, capture
 
 TensorRT asks for a context of its own for each captured graph: what a context keeps on the device for one shape, another shape
 overwrites. Contexts of a slot run one after another on its stream, so that all work in one buffer.
@@ -132,7 +132,7 @@ class TensorRtSlot:
             self._place.scratch.free()
 
     def _run(self, engine: LoadedEngine, profile: int, bindings: Bindings) -> None:
-        """Replay; where there is no graph queue plainly, and make one for the next time if this was not the first."""
+        """Replay; where there is no graph queue plainly, and make one for the next time if that is due."""
         if self._replays.launch(bindings, self._place.stream):
             return
         self._context(engine, profile).enqueue(bindings, self._place.memory, self._place.stream)
@@ -147,7 +147,7 @@ class TensorRtSlot:
         return self._contexts[key]
 
     def _capture(self, engine: LoadedEngine, profile: int, bindings: Bindings) -> None:
-        """Runs once more before the capture: TensorRT does then what a new shape needs, and a graph must not hold.
+        """Runs once more and waits before the capture, as trtexec: what a new shape needs is done then, and in no graph.
 
         The same inputs give the same outputs again. Where it fails, those of the plain run stand.
         """
@@ -155,6 +155,7 @@ class TensorRtSlot:
         try:
             context = engine.context(profile, stream, self._place.scratch)
             context.enqueue(bindings, memory, stream)
+            stream.synchronize()
             with stream.capture() as capture:
                 context.enqueue(bindings, memory, stream)
         except DeviceLost:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -41,11 +43,15 @@ class EngineOrder:
 
 
 class Loader:
-    """TensorRT's runtime with a logger. Calls only say that they failed: the last error is kept, to be told with it."""
+    """TensorRT's runtime with a logger. Calls only say that they failed: the last error is kept, to be told with it.
+
+    The logger must not know the loader: the runtime holds it where Python's collector does not look, and neither would ever go.
+    """
 
     def __init__(self, trt: TensorRt) -> None:
-        self.trt, self._last_error = trt, NO_REASON
-        self._runtime = trt.Runtime(_logger(trt, self._heard))
+        self.trt = trt
+        self._errors: deque[str] = deque(maxlen=1)
+        self._runtime = trt.Runtime(_logger(trt, self._errors.append))
 
     def deserialise(self, plan: bytes, name: str) -> Any:
         """An `ICudaEngine`.
@@ -62,11 +68,11 @@ class Loader:
 
     def failure(self, what: str) -> DeviceFailure:
         """A call's failure with TensorRT's reason."""
-        reason, self._last_error = self._last_error, NO_REASON
+        try:
+            reason = self._errors.pop()
+        except IndexError:  # none, or another thread was told it
+            reason = NO_REASON
         return (DeviceOutOfMemory if NO_MEMORY.search(reason) else DeviceFailure)(f"{what}: {reason}")
-
-    def _heard(self, error: str) -> None:
-        self._last_error = error
 
 
 class LoadedEngine:
@@ -103,11 +109,11 @@ class LoadedEngine:
         strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
         with self._making:
             context = self._engine.create_execution_context(strategy)
-        if context is None:
-            raise self._loader.failure(f"{self.name} engine: no execution context")
-        context.set_device_memory(scratch.address, scratch.size_bytes)
-        if not context.set_optimization_profile_async(profile, stream.handle):
-            raise self._loader.failure(f"{self.name} engine: profile {profile} refused")
+            if context is None:
+                raise self._loader.failure(f"{self.name} engine: no execution context")
+            context.set_device_memory(scratch.address, scratch.size_bytes)
+            if not context.set_optimization_profile_async(profile, stream.handle):
+                raise self._loader.failure(f"{self.name} engine: profile {profile} refused")
         return Context(context, self.name, self._loader)
 
     def close(self) -> None:
@@ -188,7 +194,7 @@ def _agree(side: int, wanted: int) -> bool:
     return VARIES in (side, wanted) or side == wanted
 
 
-def _logger(trt: TensorRt, heard: Any) -> Any:
+def _logger(trt: TensorRt, heard: Callable[[str], None]) -> Any:
     """An `ILogger` that writes to the log and tells errors."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]  # a base class that only the module knows
