@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import socket
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import uvicorn
 from solo_models.bundle import BundleError
@@ -104,8 +106,16 @@ def run(arguments: argparse.Namespace) -> int:
         signal.signal(number, _already_drained)
     server.run(sockets=[listener])
     if lost:
-        return GPU_LOST
+        _end_now(GPU_LOST)
     return 0 if server.started else 1
+
+
+def _end_now(status: int) -> NoReturn:
+    """Run no destructors: those of TensorRT and ONNX Runtime would call the dead GPU, and abort the process or wait for ever."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
 
 
 def _already_drained(number: int, frame: object) -> None:

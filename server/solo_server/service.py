@@ -37,7 +37,7 @@ class Service:
         self._workers = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="solo")
         self._engine_threads = ThreadPoolExecutor(pipeline.backend.at_once, thread_name_prefix="solo-engine")
         self._engine = asyncio.Semaphore(pipeline.backend.at_once)
-        self.is_ready = False
+        self.is_ready, self._is_lost = False, False
 
     async def start(self) -> None:
         """Warm up, so that the first caller does not wait for lazy initialisation."""
@@ -45,9 +45,9 @@ class Service:
         self.is_ready = True
 
     def stop(self) -> None:
-        """Refuse further work; threads end when their work has."""
+        """Refuse further work; threads end when their work has, but for one that waits for a lost GPU: it may never."""
         self.is_ready = False
-        self._engine_threads.shutdown(wait=True)
+        self._engine_threads.shutdown(wait=not self._is_lost)
         self._workers.shutdown(wait=True)
         self.pipeline.backend.close()
 
@@ -102,6 +102,6 @@ class Service:
 
     def _lost(self, problem: DeviceLost) -> None:
         """Not ready for anything any more; who is to end the process hears of it the first time."""
-        was_ready, self.is_ready = self.is_ready, False
-        if was_ready and self._on_lost is not None:
+        was_lost, self._is_lost, self.is_ready = self._is_lost, True, False
+        if not was_lost and self._on_lost is not None:
             self._on_lost(problem)

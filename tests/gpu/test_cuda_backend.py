@@ -312,3 +312,27 @@ def test_closing_waits_for_the_batch_under_way() -> None:
         go.set()
         closing.result(60)
         check_same(place.backend.finish(running.result()[0], batch[0].geometry, Query(), Stopwatch()), right)
+
+
+def test_closing_does_not_wait_for_a_batch_that_hangs_on_a_lost_device() -> None:
+    bundle, device = small_bundle(), FakeDevice()
+    place = make(bundle, device, slots=2)
+    busy, go = threading.Event(), threading.Event()
+
+    def hang(slot: object) -> None:
+        busy.set()
+        go.wait()
+
+    def lose(slot: object) -> None:
+        raise DeviceLost("CUDA_ERROR_LAUNCH_FAILED")
+
+    with ThreadPoolExecutor(3) as threads:
+        hanging = threads.submit(place.backend._on_slot, hang)
+        try:
+            busy.wait()
+            with pytest.raises(DeviceLost):
+                threads.submit(place.backend._on_slot, lose).result(10)
+            threads.submit(place.backend.close).result(10)
+            assert not hanging.done()
+        finally:
+            go.set()

@@ -40,6 +40,8 @@ class FailingBackend:
         return self._backend.finish(*arguments)
 
     def warm_up(self, blank: Any) -> None:
+        if self.failure is not None:
+            raise self.failure
         self._backend.warm_up(blank)
 
     def close(self) -> None:
@@ -86,6 +88,47 @@ def test_a_lost_device_makes_the_service_unready_and_is_told_once(solo_bundle: P
 
     asyncio.run(scenario())
     assert told == [backend.failure]
+
+
+def test_a_device_lost_while_warming_up_is_told_as_well(solo_bundle: Path) -> None:
+    pipeline, backend = _failing(solo_bundle)
+    told: list[DeviceLost] = []
+
+    async def scenario() -> None:
+        service = Service(pipeline, 8, told.append)
+        backend.failure = DeviceLost("CUDA_ERROR_LAUNCH_FAILED")
+        with pytest.raises(DeviceLost):
+            await service.start()
+        service.stop()
+
+    asyncio.run(scenario())
+    assert told == [backend.failure]
+
+
+def test_stopping_does_not_wait_for_a_thread_that_hangs_on_a_lost_device(solo_bundle: Path) -> None:
+    pipeline, backend = _failing(solo_bundle)
+    backend.at_once = 2
+    hanging, go = threading.Event(), threading.Event()
+
+    async def scenario() -> None:
+        service = Service(pipeline, 8, lambda problem: None)
+        await service.start()
+
+        def hang() -> None:
+            hanging.set()
+            go.wait(60)
+
+        stuck = asyncio.ensure_future(service._in_engine(hang))
+        await asyncio.to_thread(hanging.wait)
+        backend.failure = DeviceLost("CUDA_ERROR_ILLEGAL_ADDRESS")
+        with pytest.raises(DeviceLost):
+            await service.segment(BODY, Query())
+        await asyncio.to_thread(service.stop)
+        assert not stuck.done()
+        go.set()
+        await stuck
+
+    asyncio.run(scenario())
 
 
 SERVER = """

@@ -101,13 +101,13 @@ class DeviceBackend:
         self._network.note_run()
 
     def close(self) -> None:
-        """Refuse further batches, wait for those under way, then give everything back, but for what a lost device holds."""
+        """Refuse further batches, wait for those under way, then give everything back; on a lost device neither, they may hang."""
         with self._changed:
             if self._closed:
                 return
             self._closed = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: len(self._idle) == self.at_once)
+            self._changed.wait_for(lambda: self._lost is not None or len(self._idle) == self.at_once)
         if self._lost is not None:
             return
         try:
