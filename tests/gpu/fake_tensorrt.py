@@ -104,7 +104,9 @@ class FakeTensorRt:
         self.computed: list[tuple[str, Shape]] = []
         self.contexts = 0
         self.scratch_streams: dict[int, int] = {}
-        self._failing: dict[str, set[int]] = {what: set() for what in ("memory", "context", "enqueue", "capture")}
+        self._failing: dict[str, set[int]] = {
+            what: set() for what in ("runtime", "memory", "context", "profile", "enqueue", "capture")
+        }
         self._counts = dict.fromkeys(self._failing, 0)
 
     @staticmethod
@@ -119,10 +121,13 @@ class FakeTensorRt:
         """A runtime."""
         if not getattr(logger, "is_made", False):
             raise self.misused("ILogger.__init__ was not called")
+        if self.fails("runtime"):
+            logger.log(Severity.ERROR, "CUDA initialization failure with error: 35, says the fake")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
         return FakeRuntime(self, logger)
 
     def fail(self, what: str, *numbers: int) -> None:
-        """Let the n-th fail from now on, counted from 1: `memory` for an engine, `context`, `enqueue`, one in a `capture`."""
+        """Let the n-th fail from now on, counted from 1: `runtime`, `memory` for an engine, `context`, `profile`, …"""
         self._failing[what] = {self._counts[what] + number for number in numbers}
 
     def fails(self, what: str) -> bool:
@@ -283,10 +288,11 @@ class FakeContext:
         self._memory = (memory, size)
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
-        """Once, before shapes."""
+        """Once, before shapes; raises where it fails, as no other call does."""
         self._device.stream(stream_handle)
-        if not 0 <= profile_index < len(self._engine.profiles) or self._shapes:
-            return self._refuse(f"profile {profile_index}")
+        if not 0 <= profile_index < len(self._engine.profiles) or self._shapes or self._trt.fails("profile"):
+            self._refuse(f"profile {profile_index}, says the fake")
+            raise RuntimeError("Error in set optimization profile async.")
         self._profile = profile_index
         return True
 

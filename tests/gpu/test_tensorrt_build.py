@@ -77,6 +77,21 @@ def test_a_builders_failure_is_told_in_its_own_words() -> None:
         _build(trt)
 
 
+def test_a_gpu_that_the_builder_cannot_use_is_a_setting_with_its_reason() -> None:
+    trt = FakeTensorRt()
+
+    def refuse(logger: Any) -> Any:
+        logger.log(trt.ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    trt.Builder = trt.Runtime = refuse
+    for use in (lambda: _build(trt), lambda: deserialises(trt, b"plan")):
+        with pytest.raises(
+            SettingsError, match=r"10\.4\.0 cannot use this GPU: CUDA initialization failure with error: 35"
+        ):
+            use()
+
+
 def test_a_failure_without_a_reason_is_a_failure() -> None:
     trt = FakeTensorRt()
     trt._build = lambda *ignored: None  # type: ignore[method-assign]  # a fault that no list of errors has

@@ -213,6 +213,25 @@ def test_without_a_context_for_the_capture_the_batch_is_answered(caplog: pytest.
         assert len(place.device.graphs) == RUNS - 1
 
 
+def test_without_a_profile_for_the_capture_the_batch_is_answered() -> None:
+    bundle = small_bundle()
+    with opened(bundle) as place:
+        check_same(place, pictures(bundle.spec, (64, 96), 1))
+        place.trt.fail("profile", 1)
+        check_same(place, pictures(bundle.spec, (64, 96), 1))
+        assert len(place.device.graphs) == RUNS - 1
+
+
+def test_a_gpu_that_tensorrt_cannot_use_is_a_setting_with_its_reason() -> None:
+    bundle, device = small_bundle(), FakeDevice()
+    trt = FakeTensorRt(device)
+    trt.fail("runtime", 1)
+    with pytest.raises(
+        SettingsError, match=r"TensorRT 10\.4\.0 cannot use this GPU: CUDA initialization failure with error: 35"
+    ):
+        TensorRtNetwork(trt, device, small_engines(bundle, small_profiles(bundle)))
+
+
 def test_a_failed_run_tells_tensorrts_reason_and_the_next_one_works() -> None:
     bundle = small_bundle()
     with opened(bundle) as place:

@@ -121,10 +121,14 @@ def build_plan(trt: TensorRt, order: BuildOrder, progress: Progress) -> Built:
 
     Raises:
         EngineBuildError: the parser or the builder refuses the graph, or a profile does not fit it.
+        SettingsError: TensorRT cannot use this GPU at all.
         BaseException: what `progress` raised, Ctrl-C for instance, which ends the build at its next step.
     """
     logger, monitor = _logger(trt), _monitor(trt, progress)
-    builder = trt.Builder(logger)
+    try:
+        builder = trt.Builder(logger)
+    except TypeError as problem:
+        raise unstartable(trt, _reasons(logger.errors)) from problem
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, logger)  # holds the weights: it must live until the engine is built
     _parse(parser, order, trt.__version__)
@@ -146,13 +150,24 @@ def build_plan(trt: TensorRt, order: BuildOrder, progress: Progress) -> Built:
 
 
 def deserialises(trt: TensorRt, plan: bytes) -> bool:
-    """Whether TensorRT loads a plan on this GPU; why not is in the log."""
+    """Whether TensorRT loads a plan on this GPU; why not is in the log. Raises `SettingsError` where it cannot use it at all."""
     logger = _logger(trt)
-    runtime = trt.Runtime(logger)
+    try:
+        runtime = trt.Runtime(logger)
+    except TypeError as problem:
+        raise unstartable(trt, _reasons(logger.errors)) from problem
     loads = runtime.deserialize_cuda_engine(plan) is not None
     for error in logger.errors:
         LOG.warning("TensorRT: %s", error)
     return loads
+
+
+def unstartable(trt: TensorRt, reason: str) -> SettingsError:
+    """What is to be told where `Builder` or `Runtime` is refused: a `TypeError` in Python, the reason in the logger's ears only."""
+    return SettingsError(
+        f"engine tensorrt: TensorRT {trt.__version__} cannot use this GPU: {reason} (CUDA error 35: the driver is older than "
+        "the CUDA that it was made for)"
+    )
 
 
 def progress_lines(name: str, say: Callable[[str], None], seconds: float = SECONDS_BETWEEN_LINES) -> Progress:
@@ -198,10 +213,14 @@ def _reasons(errors: list[str]) -> str:
 def _add_profiles(builder: Any, config: Any, order: BuildOrder) -> None:
     for shapes in order.profiles:
         profile = builder.create_optimization_profile()
-        for name, shape in shapes.items():
-            profile.set_shape(name, shape.min, shape.opt, shape.max)
+        refused = f"{order.name}: TensorRT refuses the optimisation profile {dict(shapes)}"
+        try:
+            for name, shape in shapes.items():
+                profile.set_shape(name, shape.min, shape.opt, shape.max)
+        except (RuntimeError, ValueError) as problem:
+            raise EngineBuildError(f"{refused}: {problem}") from problem
         if config.add_optimization_profile(profile) < 0:
-            raise EngineBuildError(f"{order.name}: TensorRT refuses the optimisation profile {dict(shapes)}")
+            raise EngineBuildError(refused)
 
 
 def _timing_cache(config: Any, order: BuildOrder) -> Any:

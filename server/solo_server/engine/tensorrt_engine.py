@@ -18,6 +18,7 @@ from solo_models.engine_file import Profile, ShapeRange
 from solo_server.cuda.base import DeviceBuffer, Stream
 from solo_server.engine.bindings import VARIES, Bindings, Tensor
 from solo_server.engine.device import NetworkMemory
+from solo_server.engine.tensorrt_build import unstartable
 from solo_server.errors import DeviceFailure, DeviceOutOfMemory, EngineFailure
 
 LOG = logging.getLogger("solo_server")
@@ -46,12 +47,18 @@ class Loader:
     """TensorRT's runtime with a logger. Calls only say that they failed: the last error is kept, to be told with it.
 
     The logger must not know the loader: the runtime holds it where Python's collector does not look, and neither would ever go.
+
+    Raises:
+        SettingsError: TensorRT cannot use this GPU at all.
     """
 
     def __init__(self, trt: TensorRt) -> None:
         self.trt = trt
         self._errors: deque[str] = deque(maxlen=1)
-        self._runtime = trt.Runtime(_logger(trt, self._errors.append))
+        try:
+            self._runtime = trt.Runtime(_logger(trt, self._errors.append))
+        except TypeError as problem:
+            raise unstartable(trt, self._reason()) from problem
 
     def deserialise(self, plan: bytes, name: str) -> Any:
         """An `ICudaEngine`.
@@ -68,11 +75,14 @@ class Loader:
 
     def failure(self, what: str) -> DeviceFailure:
         """A call's failure with TensorRT's reason."""
-        try:
-            reason = self._errors.pop()
-        except IndexError:  # none, or another thread was told it
-            reason = NO_REASON
+        reason = self._reason()
         return (DeviceOutOfMemory if NO_MEMORY.search(reason) else DeviceFailure)(f"{what}: {reason}")
+
+    def _reason(self) -> str:
+        try:
+            return self._errors.pop()
+        except IndexError:  # none, or another thread was told it
+            return NO_REASON
 
 
 class LoadedEngine:
@@ -112,8 +122,10 @@ class LoadedEngine:
             if context is None:
                 raise self._loader.failure(f"{self.name} engine: no execution context")
             context.set_device_memory(scratch.address, scratch.size_bytes)
-            if not context.set_optimization_profile_async(profile, stream.handle):
-                raise self._loader.failure(f"{self.name} engine: profile {profile} refused")
+            try:
+                context.set_optimization_profile_async(profile, stream.handle)
+            except RuntimeError as problem:  # the one call of all that raises
+                raise self._loader.failure(f"{self.name} engine: profile {profile} refused") from problem
         return Context(context, self.name, self._loader)
 
     def close(self) -> None:
