@@ -22,14 +22,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from solo_server import types
 from solo_server.errors import BodyTooLarge, DeviceLost, EmptyBody, InvalidQuery, RequestError, ServerError
+from solo_server.keys import KeyRing
 from solo_server.pipeline import Pipeline
+from solo_server.problems import problem_response
 from solo_server.schemas import SegmentQuery, invalid_query, model_json, problem_json, result_json
+from solo_server.security import add_docs, add_guards
 from solo_server.service import Service
 from solo_server.settings import Settings
 
 LOG = logging.getLogger("solo_server")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-RETRY_AFTER_SECONDS = "1"
 
 _PICTURE = {"schema": {"type": "string", "format": "binary"}}
 _FILES = {"type": "object", "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}}}
@@ -45,18 +47,31 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {"application/problem+json": {}}}
     for status, text in {
         400: "empty_body",
+        401: "unauthorized",
+        408: "request_timeout",
         413: "body_too_large, image_too_large",
         415: "unsupported_media_type",
         422: "image_damaged, invalid_query",
+        431: "headers_too_large",
+        500: "internal",
         503: "overloaded, not_ready",
     }.items()
 }
 
 
 def create_app(
-    pipeline: Pipeline, settings: Settings | None = None, on_lost: Callable[[DeviceLost], None] | None = None
+    pipeline: Pipeline,
+    settings: Settings | None = None,
+    on_lost: Callable[[DeviceLost], None] | None = None,
+    keys: KeyRing | None = None,
 ) -> FastAPI:
-    """The application around one loaded pipeline; it warms up when it starts. on_lost: hears when its GPU is lost for good."""
+    """The application around one loaded pipeline; it warms up when it starts.
+
+    on_lost: hears when its GPU is lost for good. keys: who may call; without them the settings tell.
+
+    Raises:
+        SettingsError: the API keys cannot be read.
+    """
     settings = settings or Settings()
     service = Service(pipeline, settings.max_waiting, on_lost)
 
@@ -71,8 +86,12 @@ def create_app(
         version=pipeline.bundle.version,
         description="Instance segmentation with SOLO: a picture in, COCO RLE masks out.",
         lifespan=lifespan,
+        docs_url=None,  # `add_docs` has its own, under a policy
+        redoc_url=None,
     )
     app.state.service, app.state.settings = service, settings
+    add_docs(app)
+    add_guards(app, settings, KeyRing.read(settings) if keys is None else keys)
     app.add_middleware(RequestId)
     _add_handlers(app)
     _add_routes(app, service, settings)
@@ -221,11 +240,7 @@ _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
 def _problem(request: Request, problem: ServerError) -> Response:
-    request_id = request.state.request_id
-    headers = {"x-request-id": request_id}
-    if problem.status == 503:
-        headers["retry-after"] = RETRY_AFTER_SECONDS
-    return _json(problem_json(problem, request_id), problem.status, "application/problem+json", headers)
+    return problem_response(problem, request.state.request_id)
 
 
 def _json(content: Any, status: int = 200, media_type: str = "application/json", headers: Any = None) -> Response:

@@ -8,6 +8,10 @@ ServerError
     ImageDamaged          image_damaged           422   decode
     ImageTooLarge         image_too_large         413   decode, before any pixel is decoded
     BodyTooLarge          body_too_large          413   while receiving
+    Unauthorized          unauthorized            401   keys are asked for, and this request has none that is known
+    RequestTimeout        request_timeout         408   headers or body stopped coming, or came too slowly
+    HeadersTooLarge       headers_too_large       431   on the connection, before there is a request
+    MalformedRequest      malformed_request       400   on the connection: this is no HTTP
   Overloaded              overloaded              503   queue full; comes with Retry-After
   NotReady                not_ready               503   before the model is warm, and while draining
   EngineFailure           internal                500   the runtime failed; details go to the log
@@ -75,6 +79,30 @@ class BodyTooLarge(RequestError):
     """More bytes than the server accepts."""
 
     code, status, title = "body_too_large", 413, "Body too large"
+
+
+class Unauthorized(RequestError):
+    """No API key, or none that is known; which of the two is not told."""
+
+    code, status, title = "unauthorized", 401, "Unauthorized"
+
+
+class RequestTimeout(RequestError):
+    """The caller took too long to send its request."""
+
+    code, status, title = "request_timeout", 408, "Request timeout"
+
+
+class HeadersTooLarge(RequestError):
+    """Request line and headers together are longer than the server accepts."""
+
+    code, status, title = "headers_too_large", 431, "Headers too large"
+
+
+class MalformedRequest(RequestError):
+    """What came over the connection cannot be read as HTTP."""
+
+    code, status, title = "malformed_request", 400, "Malformed request"
 
 
 class Overloaded(ServerError):

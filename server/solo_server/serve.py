@@ -14,8 +14,10 @@ from solo_models.bundle import BundleError
 from solo_models.demo import demo_bundle
 
 from solo_server.app import create_app
+from solo_server.connections import uvicorn_options
 from solo_server.engine.base import ENGINES, PRECISIONS
 from solo_server.errors import DeviceLost, SettingsError
+from solo_server.keys import KeyRing
 from solo_server.pipeline import Pipeline
 from solo_server.settings import Settings
 
@@ -42,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="decode large JPEGs at a fraction of their size: faster, not exact (SOLO_DRAFT_DECODE; default off)",
     )
+    parser.add_argument(
+        "--api-keys-file", type=Path, help="ask callers for one of these keys (SOLO_API_KEYS_FILE; default: none asked)"
+    )
     parser.add_argument("--max-body-bytes", type=int, help="largest request body (SOLO_MAX_BODY_BYTES; default 20 MiB)")
     parser.add_argument("--max-waiting", type=int, help="pictures waiting before 503 (SOLO_MAX_WAITING; default 64)")
 
@@ -51,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         settings = Settings.read(**vars(arguments))
+        keys = KeyRing.read(settings)
         listener = _listen(settings)
         path = settings.bundle or demo_bundle()
         pipeline = Pipeline.open(
@@ -76,15 +82,18 @@ def run(arguments: argparse.Namespace) -> int:
         server.should_exit = True
 
     config = uvicorn.Config(
-        create_app(pipeline, settings, end),
+        create_app(pipeline, settings, end, keys),
         log_level="info",
         access_log=False,
         timeout_graceful_shutdown=settings.drain_seconds,
         server_header=False,
+        **uvicorn_options(settings),
     )
     server = uvicorn.Server(config)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _already_drained)
+    if not keys.is_empty and hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda *_: keys.reload())
     server.run(sockets=[listener])
     if lost:
         return GPU_LOST
