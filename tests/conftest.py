@@ -119,9 +119,9 @@ def encoded(pixels: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
 
 
 @contextmanager
-def serving(app: Any, lifespan: Literal["on", "off"] = "on") -> Iterator[httpx.Client]:
-    """A real server on a free loopback port, and a real client to it."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan=lifespan))
+def serving(app: Any, lifespan: Literal["on", "off"] = "on", **options: Any) -> Iterator[httpx.Client]:
+    """A real server on a free loopback port, and a real client to it; options: of `uvicorn.Config`."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan=lifespan, **options))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

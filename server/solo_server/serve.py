@@ -86,7 +86,6 @@ def run(arguments: argparse.Namespace) -> int:
         log_level="info",
         access_log=False,
         timeout_graceful_shutdown=settings.drain_seconds,
-        server_header=False,
         **uvicorn_options(settings),
     )
     server = uvicorn.Server(config)
