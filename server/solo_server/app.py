@@ -43,6 +43,7 @@ _BODY = {
                     "image/bmp": _PICTURE, "multipart/form-data": {"schema": _FILES}},
     }
 }  # fmt: skip
+_ANSWER = {"description": "Instances, or the overlay.", "content": {"application/json": {}, "image/png": _PICTURE}}
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {"application/problem+json": {}}}
     for status, text in {
@@ -101,7 +102,12 @@ def create_app(
 def _add_routes(app: FastAPI, service: Service, settings: Settings) -> None:
     bundle = service.pipeline.bundle
 
-    @app.post("/segment", openapi_extra=_BODY, responses=_PROBLEMS, summary="Segment one picture, or several")
+    @app.post(
+        "/segment",
+        openapi_extra=_BODY,
+        responses={200: _ANSWER, **_PROBLEMS},
+        summary="Segment one picture, or several",
+    )
     async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
         """Instances with label, score, box and COCO RLE mask; a PNG with `format=overlay` or `Accept: image/png`."""
         if request.headers.get("accept", "").startswith("image/png"):
