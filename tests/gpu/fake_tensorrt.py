@@ -14,6 +14,7 @@ Faults can be asked for: `fail`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable
@@ -85,6 +86,7 @@ class ILogger:
         self.is_made = True
 
 
+_GRAPHS: dict[str, bytes] = {}  # by digest: plans name them, as they would be too large to be copied about
 _TYPES = {"tensor(uint8)": DataType.UINT8, "tensor(int64)": DataType.INT64, "tensor(float)": DataType.FLOAT}
 _NUMPY: dict[DataType, Any] = {DataType.UINT8: np.uint8, DataType.INT64: np.int64, DataType.FLOAT: np.float32}
 
@@ -109,7 +111,9 @@ class FakeTensorRt:
     def plan(onnx: bytes, profiles: tuple[Profile, ...], **changes: Any) -> bytes:
         """A plan. changes: `types={name: DataType's name}`, `drop=name`, to make engines that do not fit."""
         shapes = [{name: [s.min, s.opt, s.max] for name, s in profile.items()} for profile in profiles]
-        return HEAD + json.dumps({"profiles": shapes, **changes}).encode() + b"\n" + onnx
+        digest = hashlib.sha256(onnx).hexdigest()
+        _GRAPHS[digest] = onnx
+        return HEAD + json.dumps({"profiles": shapes, "graph": digest, **changes}).encode()
 
     def Runtime(self, logger: Any) -> FakeRuntime:  # noqa: N802  # TensorRT's name
         """A runtime."""
@@ -132,10 +136,10 @@ class FakeTensorRt:
 
 
 @lru_cache(maxsize=16)
-def _session(onnx: bytes) -> ort.InferenceSession:
+def _session(digest: str) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    return ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(_GRAPHS[digest], options, providers=["CPUExecutionProvider"])
 
 
 class FakeRuntime:
@@ -152,16 +156,15 @@ class FakeRuntime:
         if not plan.startswith(HEAD):
             self._logger.log(Severity.ERROR, "IRuntime::deserializeCudaEngine: magic tag does not match")
             return None
-        described, onnx = plan.removeprefix(HEAD).split(b"\n", 1)
-        return FakeEngine(self._trt, self._logger, json.loads(described), onnx)
+        return FakeEngine(self._trt, self._logger, json.loads(plan.removeprefix(HEAD)))
 
 
 class FakeEngine:
     """An ONNX graph."""
 
-    def __init__(self, trt: FakeTensorRt, logger: Any, described: dict[str, Any], onnx: bytes) -> None:
+    def __init__(self, trt: FakeTensorRt, logger: Any, described: dict[str, Any]) -> None:
         self.trt, self.logger = trt, logger
-        self.session = _session(onnx)
+        self.session = _session(described["graph"])
         nodes = [(node, TensorIOMode.INPUT) for node in self.session.get_inputs()]
         nodes += [(node, TensorIOMode.OUTPUT) for node in self.session.get_outputs()]
         self.nodes: dict[str, tuple[Any, TensorIOMode]] = {

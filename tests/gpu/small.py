@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import lru_cache
 
@@ -13,8 +14,6 @@ from solo_server.engine.tensorrt import Engines
 from solo_server.engine.tensorrt_profiles import EngineProfiles, engine_profiles
 from solo_server.image import prepare
 from solo_server.types import PreparedPicture
-
-SIZES = [(64, 96), (90, 61), (31, 33), (96, 64)]
 
 
 def small_spec(variant: Variant) -> ModelSpec:
@@ -33,14 +32,20 @@ def small_profiles(bundle: Bundle, max_batch: int = 3, exact: tuple[tuple[int, i
     return engine_profiles(bundle.spec, max_batch, exact)
 
 
-def small_engines(trt: FakeTensorRt, bundle: Bundle, profiles: EngineProfiles, **changes: object) -> Engines:
+def small_engines(bundle: Bundle, profiles: EngineProfiles, **changes: object) -> Engines:
     """Both engines. changes: of the categories engine, see `FakeTensorRt.plan`."""
-    return Engines(
-        trt.plan(bundle.files[CATEGORIES], profiles.categories, **changes),
-        trt.plan(bundle.files[MASKS], profiles.masks),
-        profiles,
-        "fp32",
-    )
+    plans = (_plan(bundle, CATEGORIES, profiles, json.dumps(changes)), _plan(bundle, MASKS, profiles))
+    return Engines(*plans, profiles, "fp32")
+
+
+_PLANS: dict[tuple[str, str, EngineProfiles, str], bytes] = {}
+
+
+def _plan(bundle: Bundle, graph: str, profiles: EngineProfiles, changes: str = "{}") -> bytes:
+    key = (bundle.version, graph, profiles, changes)
+    if key not in _PLANS:
+        _PLANS[key] = FakeTensorRt.plan(bundle.files[graph], profiles.of_graph(graph), **json.loads(changes))
+    return _PLANS[key]
 
 
 def pictures(spec: ModelSpec, hw: tuple[int, int], count: int, seed: int = 0) -> list[PreparedPicture]:

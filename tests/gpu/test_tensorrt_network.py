@@ -86,7 +86,7 @@ def opened(
 ) -> Iterator[Opened]:
     device = FakeDevice(seed)
     trt = FakeTensorRt(device)
-    engines = small_engines(trt, bundle, small_profiles(bundle, exact=exact), **changes)
+    engines = small_engines(bundle, small_profiles(bundle, exact=exact), **changes)
     network = TensorRtNetwork(trt, device, engines, graphs=graphs)
     stream = device.create_stream()
     memory = NetworkMemory.allocate(device, bundle.spec, network.shapes)
@@ -198,7 +198,7 @@ def test_a_failed_run_tells_tensorrts_reason_and_the_next_one_works() -> None:
 def test_a_device_lost_during_a_capture_is_no_mere_warning(caplog: pytest.LogCaptureFixture) -> None:
     bundle, device = small_bundle(), FakeDevice()
     trt = FakeTensorRt(device)
-    network = TensorRtNetwork(trt, device, small_engines(trt, bundle, small_profiles(bundle)))
+    network = TensorRtNetwork(trt, device, small_engines(bundle, small_profiles(bundle)))
     stream = device.create_stream()
     slot = network.open_slot(stream, NetworkMemory.allocate(device, bundle.spec, network.shapes))
     slot.categories(BatchShape(1, (64, 96)))
@@ -241,7 +241,7 @@ def test_an_engine_with_other_tensors_is_refused(changes: dict[str, Any], told: 
     bundle, device = small_bundle(), FakeDevice()
     trt = FakeTensorRt(device)
     with pytest.raises(UnusableEngine, match=told):
-        TensorRtNetwork(trt, device, small_engines(trt, bundle, small_profiles(bundle), **changes))
+        TensorRtNetwork(trt, device, small_engines(bundle, small_profiles(bundle), **changes))
     device.close()
 
 
@@ -267,7 +267,7 @@ def test_an_engine_of_another_network_is_refused() -> None:
 def test_an_engine_with_other_profiles_is_refused() -> None:
     bundle, device = small_bundle(), FakeDevice()
     trt = FakeTensorRt(device)
-    built = small_engines(trt, bundle, small_profiles(bundle, max_batch=2))
+    built = small_engines(bundle, small_profiles(bundle, max_batch=2))
     engines = Engines(built.categories, built.masks, small_profiles(bundle, max_batch=3), "fp32")
     with pytest.raises(UnusableEngine, match="profile 0 of images"):
         TensorRtNetwork(trt, device, engines)
@@ -277,7 +277,7 @@ def test_an_engine_with_other_profiles_is_refused() -> None:
 def test_a_damaged_plan_is_refused_with_tensorrts_reason() -> None:
     bundle, device = small_bundle(), FakeDevice()
     trt = FakeTensorRt(device)
-    built = small_engines(trt, bundle, small_profiles(bundle))
+    built = small_engines(bundle, small_profiles(bundle))
     engines = Engines(built.categories, b"rubbish", built.profiles, "fp32")
     with pytest.raises(UnusableEngine, match=r"masks engine: cannot be deserialised: .*magic tag"):
         TensorRtNetwork(trt, device, engines)
@@ -288,5 +288,5 @@ def test_a_network_whose_levels_would_not_be_aligned_is_refused() -> None:
     bundle, device = as_bundle(bundle_content(tiny_network("solo"))), FakeDevice()
     trt = FakeTensorRt(device)
     with pytest.raises(SettingsError, match="multiple of 64 FPN channels, the network has 16"):
-        TensorRtNetwork(trt, device, small_engines(trt, bundle, small_profiles(bundle)))
+        TensorRtNetwork(trt, device, small_engines(bundle, small_profiles(bundle)))
     device.close()

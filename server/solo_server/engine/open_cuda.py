@@ -77,6 +77,9 @@ def open_cuda(bundle: Bundle, engine: str, options: CudaOptions | None = None) -
         OSError: the cache folder cannot be written.
     """
     chosen = options or CudaOptions()
+    engine_profiles(
+        bundle.spec, chosen.max_batch, chosen.shapes
+    )  # shapes that cannot be are told before anything is opened
     device = open_device(chosen.device)
     cubin = kernels_cubin(KERNELS, device.info.capability, cache_folder(chosen.cache))
     with ExitStack() as opened:
