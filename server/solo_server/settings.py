@@ -161,9 +161,6 @@ _RANGES = (
     ("keep_alive_s", 1, 3600),
 )
 _NAMES = (("engine", ENGINES), ("precision", PRECISIONS))
-_SWITCH_NAMES = ("draft_decode", "build_engines", "metrics_open")
-_SWITCHES = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
-
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:]+\](:\d{1,5})?")
 
 
@@ -177,7 +174,7 @@ def _origins(text: str) -> tuple[str, ...]:
     return origins
 
 
-_TEXTS: Mapping[str, Callable[[str], Any]] = {
+_TEXTS: dict[str, Callable[[str], Any]] = {
     "bundle": Path,
     "host": str,
     "engine": str,
@@ -188,6 +185,8 @@ _TEXTS: Mapping[str, Callable[[str], Any]] = {
     "api_keys": str,
     "cors_origins": _origins,
 }
+_SWITCH_NAMES = ("draft_decode", "build_engines", "metrics_open")
+_SWITCHES = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
 
 
 def _parse(variable: str, name: str, text: str) -> Any:
