@@ -215,6 +215,8 @@ def test_keys_are_rotated_by_sighup_without_a_restart(solo_bundle: Path, tmp_pat
             time.sleep(0.01)
         assert status == 200
         assert httpx.get(f"{url}/model", headers=old).status_code == 401
+        assert _segment(PICTURES / "astronaut.jpg", "--url", url, "--api-key-file", keys)["instances"]
+        _check_refused(_solo("segment", PICTURES / "astronaut.jpg", "--url", url), "unauthorized")
         keys.write_text("")
         process.send_signal(signal.SIGHUP)
         time.sleep(0.1)
