@@ -171,7 +171,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         problem: ServerError | None = None
         if not self._admitted:
-            problem = Overloaded("too many connections are open")
+            problem = Overloaded("too many connections are open", "connections_full")
         elif size_bytes > self.limits.max_header_bytes:
             problem = self._too_large()
         self.app = self._served_app if problem is None else refusal(problem, uuid.uuid4().hex, _CLOSING[problem.status])
@@ -225,7 +225,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def make_room(self) -> None:
         """Close, as another is waiting; who has begun a request is told."""
         if self._begun:
-            self._refuse(Overloaded("too many connections are open; this one was waiting longest for its headers"))
+            detail = "too many connections are open; this one was waiting longest for its headers"
+            self._refuse(Overloaded(detail, "connections_full"))
         else:
             self.transport.close()
 

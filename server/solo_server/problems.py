@@ -11,11 +11,10 @@ import orjson
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from solo_server.errors import ServerError
+from solo_server.errors import ServerError, Unavailable
 from solo_server.schemas import problem_json
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER_SECONDS = "1"
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -29,8 +28,8 @@ SECURITY_HEADERS = {
 def problem_headers(problem: ServerError, request_id: str) -> dict[str, str]:
     """What an answer about `problem` carries besides its body."""
     headers = {"x-request-id": request_id, **SECURITY_HEADERS}
-    if problem.status == 503:
-        headers["retry-after"] = RETRY_AFTER_SECONDS
+    if isinstance(problem, Unavailable):
+        headers["retry-after"] = str(problem.retry_after_s)
     if problem.status == 401:
         headers["www-authenticate"] = 'Bearer realm="solo"'
     return headers
