@@ -119,11 +119,11 @@ def run(arguments: argparse.Namespace) -> int:
     except SettingsError as problem:
         return _refuse(problem)
     host, port = listener.getsockname()[:2]
-    keys.log_access(settings.host)
 
     def opening() -> Pipeline:
         pipeline = _open(settings)
         LOG.info("http://%s:%d  try: curl --data-binary @photo.jpg http://%s:%d/segment", host, port, host, port)
+        keys.log_access(settings.host)
         return pipeline
 
     server = _Server(settings, keys, opening)
