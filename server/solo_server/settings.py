@@ -11,6 +11,7 @@ from typing import Any
 from solo_server.engine.base import ENGINES, PRECISIONS
 from solo_server.errors import SettingsError
 from solo_server.image import ImageLimits
+from solo_server.logs import FORMATS, LEVELS
 
 PREFIX = "SOLO_"
 
@@ -39,6 +40,10 @@ class Settings:
     """Pictures accepted and not yet answered; beyond that 503."""
     drain_seconds: int = 20
     """How long SIGTERM waits for accepted requests."""
+    log_format: str = "text"
+    log_level: str = "info"
+    traces: str = "auto"
+    """OpenTelemetry: on, off, or auto: where an `OTEL_*` variable says where spans go."""
 
     def __post_init__(self) -> None:
         for name, low, high in _RANGES:
@@ -82,8 +87,22 @@ _RANGES = (
     ("max_waiting", 1, 100_000),
     ("drain_seconds", 0, 3600),
 )
-_NAMES = (("engine", ENGINES), ("precision", PRECISIONS))
-_TEXTS = {"bundle": Path, "host": str, "engine": str, "precision": str}
+_NAMES = (
+    ("engine", ENGINES),
+    ("precision", PRECISIONS),
+    ("log_format", FORMATS),
+    ("log_level", LEVELS),
+    ("traces", ("auto", "on", "off")),
+)
+_TEXTS = {
+    "bundle": Path,
+    "host": str,
+    "engine": str,
+    "precision": str,
+    "log_format": str,
+    "log_level": str,
+    "traces": str,
+}
 _SWITCHES = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
 
 
