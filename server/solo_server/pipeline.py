@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from solo_models.bundle import Bundle, read_bundle
@@ -18,6 +18,9 @@ from solo_server.image import ImageLimits, decode, decode_draft, prepare
 from solo_server.memory import return_unused
 from solo_server.stopwatch import Stopwatch
 from solo_server.types import PictureResult, PreparedPicture, Query, UInt8
+
+if TYPE_CHECKING:
+    from solo_server.engine.open_cuda import CudaOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +54,18 @@ class Pipeline:
         limits: ImageLimits | None = None,
         engine: str = "auto",
         precision: str | None = None,
+        cuda: CudaOptions | None = None,
     ) -> Pipeline:
         """Read a bundle and load it into the engine that `solo_server.engine.choose` picks.
 
         Raises:
             BundleError: missing, damaged, or not loadable.
-            SettingsError: this bundle cannot run on that engine, or in that precision.
+            SettingsError: this bundle cannot run on that engine, or in that precision; or there is no GPU for it.
+            DeviceFailure: the GPU failed, or has too little memory.
         """
         content = read_bundle(bundle)
         choice, pool = choose(content, engine, precision), Pool(threads)
-        backend = choice.open(content, pool)
+        backend = choice.open(content, pool, cuda)
         return_unused()
         return cls(content, backend, limits, choice.reason)
 

@@ -14,8 +14,8 @@ from solo_models.bundle import BundleError
 from solo_models.demo import demo_bundle
 
 from solo_server.app import create_app
-from solo_server.engine.base import ENGINES, PRECISIONS
-from solo_server.errors import DeviceLost, SettingsError
+from solo_server.engine.base import ENGINES, GPU_ENGINES, PRECISIONS
+from solo_server.errors import DeviceFailure, DeviceLost, SettingsError
 from solo_server.pipeline import Pipeline
 from solo_server.settings import Settings
 
@@ -42,6 +42,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="decode large JPEGs at a fraction of their size: faster, not exact (SOLO_DRAFT_DECODE; default off)",
     )
+    gpu = parser.add_argument_group("engines tensorrt and cuda, which have never run on a GPU (docs/gpu.md)")
+    gpu.add_argument("--gpu", type=int, help="number of the GPU (SOLO_GPU; default 0)")
+    gpu.add_argument("--max-batch", type=int, help="pictures in one batch (SOLO_MAX_BATCH; default 8)")
+    gpu.add_argument("--slots", type=int, help="batches on the GPU at a time (SOLO_SLOTS; tensorrt 2, cuda 1)")
+    gpu.add_argument(
+        "--shapes",
+        metavar="HxW,...",
+        help="padded sizes with kernels of their own, such as 800x1088,1088x800 (SOLO_SHAPES; default none)",
+    )
+    gpu.add_argument(
+        "--build-engines",
+        action=argparse.BooleanOptionalAction,
+        help="build engines that are not in the cache (SOLO_BUILD_ENGINES; default on)",
+    )
+    gpu.add_argument("--cache", type=Path, help="folder of engines and kernels (SOLO_CACHE; default ~/.cache/solo)")
+    gpu.add_argument("--workspace-mib", type=int, help="the builder's memory (SOLO_WORKSPACE_MIB; default all)")
     parser.add_argument("--max-body-bytes", type=int, help="largest request body (SOLO_MAX_BODY_BYTES; default 20 MiB)")
     parser.add_argument("--max-waiting", type=int, help="pictures waiting before 503 (SOLO_MAX_WAITING; default 64)")
 
@@ -59,8 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
             limits=settings.image_limits,
             engine=settings.engine,
             precision=settings.precision,
+            cuda=settings.cuda_options if settings.engine in GPU_ENGINES else None,
         )
-    except (SettingsError, BundleError) as problem:
+    except (SettingsError, BundleError, DeviceFailure) as problem:
         print(f"solo serve: {problem}", file=sys.stderr)
         return 2
     bundle = pipeline.bundle

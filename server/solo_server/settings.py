@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from solo_server.engine.base import ENGINES, PRECISIONS
+from solo_server.engine.tensorrt_profiles import MAX_BATCH, Size, parse_shapes
 from solo_server.errors import SettingsError
 from solo_server.image import ImageLimits
 from solo_server.logs import FORMATS, LEVELS
+
+if TYPE_CHECKING:
+    from solo_server.engine.open_cuda import CudaOptions
 
 PREFIX = "SOLO_"
 
@@ -31,6 +35,20 @@ class Settings:
     """Of the network's arithmetic; without one the bundle's own."""
     draft_decode: bool = False
     """Decode JPEGs much larger than the network's input at a fraction of their size: faster, not exact."""
+    gpu: int = 0
+    """Number of the GPU that engines tensorrt and cuda run on."""
+    max_batch: int = 0
+    """Pictures in one batch; 0 is the engine's own: 8 on a GPU, 1 on a CPU."""
+    slots: int = 0
+    """Batches on the GPU at a time; 0 is the engine's own: 2 for tensorrt, 1 for cuda."""
+    shapes: tuple[Size, ...] = ()
+    """Padded sizes that TensorRT optimises for, beside the two ranges that take every picture."""
+    build_engines: bool = True
+    """Build TensorRT engines that are not in the cache; off: their absence stops the start."""
+    cache: Path | None = None
+    """Folder of engines and compiled GPU kernels; without one `~/.cache/solo`."""
+    workspace_mib: int = 0
+    """Memory of TensorRT's builder on the GPU; 0 is all there is."""
     max_body_bytes: int = 20 << 20
     max_pixels: int = 64_000_000
     max_side: int = 16_384
@@ -60,6 +78,23 @@ class Settings:
         """The limits that decoding applies."""
         return ImageLimits(self.max_pixels, self.max_side, self.draft_decode)
 
+    @property
+    def cuda_options(self) -> CudaOptions:
+        """What engines on a GPU are opened with."""
+        from solo_server.engine.open_cuda import CudaOptions  # a server on a CPU has no use for it
+        from solo_server.postprocess.cuda.memory import CudaLimits
+
+        return CudaOptions(
+            device=self.gpu,
+            max_batch=self.max_batch or MAX_BATCH,
+            shapes=self.shapes,
+            slots=self.slots or None,
+            build=self.build_engines,
+            cache=self.cache,
+            workspace_mib=self.workspace_mib or None,
+            limits=CudaLimits(max_side=self.max_side),
+        )
+
     @classmethod
     def read(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
         """Defaults, then `SOLO_*` variables, then `overrides` that are not None.
@@ -74,7 +109,8 @@ class Settings:
         if unknown:
             raise SettingsError(f"{unknown[0]}: no such setting; known are {', '.join(sorted(known))}")
         values = {known[name]: _parse(name, known[name], text) for name, text in given.items() if text != ""}
-        return cls(**(values | {k: v for k, v in overrides.items() if v is not None}))
+        texts = {k: _TEXTS[k](v) for k, v in overrides.items() if k in _TEXTS and isinstance(v, str)}
+        return cls(**(values | {k: v for k, v in overrides.items() if v is not None} | texts))
 
 
 _RANGES = (
@@ -85,6 +121,10 @@ _RANGES = (
     ("max_side", 32, 65_535),
     ("max_files", 1, 1024),
     ("max_waiting", 1, 100_000),
+    ("gpu", 0, 63),
+    ("max_batch", 0, 64),
+    ("slots", 0, 8),
+    ("workspace_mib", 0, 1 << 20),
     ("drain_seconds", 0, 3600),
 )
 _NAMES = (
@@ -94,22 +134,25 @@ _NAMES = (
     ("log_level", LEVELS),
     ("traces", ("auto", "on", "off")),
 )
-_TEXTS = {
+_TEXTS: dict[str, Callable[[str], Any]] = {
     "bundle": Path,
     "host": str,
     "engine": str,
     "precision": str,
+    "cache": Path,
+    "shapes": parse_shapes,
     "log_format": str,
     "log_level": str,
     "traces": str,
 }
+_SWITCH_NAMES = ("draft_decode", "build_engines")
 _SWITCHES = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
 
 
 def _parse(variable: str, name: str, text: str) -> Any:
     if name in _TEXTS:
         return _TEXTS[name](text)
-    if name == "draft_decode":
+    if name in _SWITCH_NAMES:
         if text.lower() not in _SWITCHES:
             raise SettingsError(f"{variable}: {text!r} is neither on nor off")
         return _SWITCHES[text.lower()]

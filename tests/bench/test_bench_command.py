@@ -69,7 +69,7 @@ def _refused(capsys: pytest.CaptureFixture[str], said: str, *arguments: object) 
         ("does not exist", ["engine", "--model", "/no/such/bundle"]),
         ("'warp' is no engine; known: auto, onnxruntime", ["engine", "--model", "@warp"]),
         ("'fp7' is no precision; known: fp32", ["engine", "--model", "@auto:fp7"]),
-        ("precision bf16: onnxruntime has none", ["engine", "--model", "@onnxruntime:bf16"]),
+        ("precision bf16: engine onnxruntime has none", ["engine", "--model", "@onnxruntime:bf16"]),
         ("--rate: 0 is not above zero", ["server", "--rate", "0"]),
         ("must be of the form http://HOST:PORT", ["server", "--url", "https://x"]),
         ("Connection refused", ["server", "--url", "http://127.0.0.1:9"]),

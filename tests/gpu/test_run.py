@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from gpu.batch_scenes import GEOMETRIES, Scene, make_scene, opened, small_spec, without
 from gpu.fake_device import FakeDevice
-from solo_models.spec import Variant
+from solo_models.spec import ModelSpec, Variant
 from solo_server.engine.device import BatchShape, NetworkMemory
 from solo_server.errors import DeviceFailure, DeviceOutOfMemory, EngineFailure, SettingsError
+from solo_server.postprocess.cuda import memory
 from solo_server.postprocess.cuda.memory import CudaLimits, check_limits, slot_bytes
 from solo_server.postprocess.cuda.run import STAGES, CudaPostprocessor
 from solo_server.postprocess.cuda.strings import instances_of
@@ -98,8 +99,10 @@ def test_more_cells_than_fit_are_measured_in_chunks(variant: Variant) -> None:
 
 
 def test_the_best_are_chosen_where_all_cells_fit() -> None:
-    launches = _same(make_scene("solo", seed=1, max_before_nms=12), [Query()])
-    assert launches["list_top_cells"] == 0
+    scene = make_scene("solo", seed=1, max_before_nms=12)
+    cells = int((scene.scores[0] > 0).any(1).sum())
+    launches = _same(scene, [Query()], CudaLimits(cells_at_once=cells, max_side=512))
+    assert (cells > 12, launches["list_top_cells"], launches["measure_cells"]) == (True, 0, 1)
 
 
 @pytest.mark.parametrize("variant", ["decoupled", "decoupled_light"])
@@ -314,3 +317,30 @@ def test_memory_suffices_for_each_shape() -> None:
     both = slot_bytes(spec, CudaLimits(), [wide, high])
     for shape in (wide, high, BatchShape(1, (64, 64))):
         assert all(size <= both[name] for name, size in slot_bytes(spec, CudaLimits(), [shape]).items())
+
+
+@pytest.mark.parametrize(
+    ("variant", "hw", "megabytes"),
+    [
+        ("solo", (512, 896), 33.8),
+        ("solo", (800, 1344), 72.0),
+        ("decoupled", (512, 896), 46.6),
+        ("decoupled_light", (800, 1344), 101.9),
+    ],
+)
+def test_published_networks_need_the_memory_that_memory_py_says(
+    variant: Variant, hw: tuple[int, int], megabytes: float
+) -> None:
+    spec = ModelSpec(variant=variant, backbone="resnet50", class_names=tuple(map(str, range(80))))
+    needed = slot_bytes(spec, CudaLimits(), [BatchShape(1, hw)])
+    assert round(sum(needed.values()) / 1e6, 1) == megabytes
+    assert str(megabytes) in (memory.__doc__ or "")
+
+
+def test_a_slot_does_not_finish_with_the_counts_of_the_batch_before() -> None:
+    scene = make_scene("solo", share=0.05)
+    with opened(scene) as chain:
+        chain.run(scene, [Query()])
+        chain.slot.begin(scene.shape, scene.geometries, [Query()])
+        with pytest.raises(EngineFailure, match="counts"):
+            chain.slot.finish()

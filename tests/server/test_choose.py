@@ -67,7 +67,7 @@ def test_int8_for_tensorrt_runs_on_a_cpu_without_int8_products_only(
 @pytest.mark.parametrize(
     ("held", "engine", "precision", "message"),
     [
-        ("fp32", "tensorflow", None, "engine 'tensorflow': must be one of auto, onnxruntime, openvino"),
+        ("fp32", "tensorflow", None, "engine 'tensorflow': must be one of auto, onnxruntime, openvino, tensorrt, cuda"),
         ("fp32", "auto", "fp8", "precision 'fp8': must be one of fp32, fp16, bf16, int8"),
         ("fp32", "auto", "int8",
          "precision int8: tiny is fp32; make one of it: solo export tiny -o NEW --precision int8 --calibration DIR"),
@@ -77,7 +77,7 @@ def test_int8_for_tensorrt_runs_on_a_cpu_without_int8_products_only(
         ("fp16", "auto", "fp32",
          "precision fp32: tiny is fp16; leave the precision out, or serve the fp32 bundle that it was made from"),
         ("fp32", "onnxruntime", "bf16",
-         "precision bf16: onnxruntime has none on a CPU; take engine openvino, or leave the precision out"),
+         "precision bf16: engine onnxruntime has none; take engine openvino, or leave the precision out"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_said_with_a_way_out(
@@ -126,3 +126,14 @@ def test_the_pipeline_knows_why_its_engine_was_picked(solo_bundle: Path) -> None
     asked = Pipeline.open(solo_bundle, threads=1, engine="openvino")
     assert asked.backend.description.startswith("openvino")
     assert asked.engine_reason == "asked for"
+
+
+@pytest.mark.parametrize("engine", ["tensorrt", "cuda"])
+def test_a_gpu_is_taken_only_when_asked_for_and_says_what_is_missing(
+    engine: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cuda", None)
+    choice = choose(bundle, engine)
+    assert (choice.engine, choice.reason) == (engine, "asked for")
+    with pytest.raises(SettingsError, match=r"solo-inference\[gpu\]"):
+        choice.open(bundle, Pool(1))

@@ -32,11 +32,28 @@ def test_drafts_are_switched_on_and_off(text: str, on: bool) -> None:
         ({"SOLO_PORT": "70000"}, "SOLO_PORT: 70000 is not within"),
         ({"SOLO_MAX_WAITING": "0"}, "SOLO_MAX_WAITING: 0"),
         ({"SOLO_PROT": "1"}, "SOLO_PROT: no such setting"),
-        ({"SOLO_ENGINE": "tensorrt"}, "SOLO_ENGINE: 'tensorrt' is none of auto, onnxruntime, openvino"),
+        ({"SOLO_ENGINE": "tvm"}, "SOLO_ENGINE: 'tvm' is none of auto, onnxruntime, openvino, tensorrt, cuda"),
         ({"SOLO_PRECISION": "half"}, "SOLO_PRECISION: 'half' is none of fp32, fp16, bf16, int8"),
+        ({"SOLO_SHAPES": "800"}, "shapes: '800' is not HEIGHTxWIDTH"),
+        ({"SOLO_MAX_BATCH": "65"}, "SOLO_MAX_BATCH: 65 is not within 0..64"),
+        ({"SOLO_BUILD_ENGINES": "perhaps"}, "SOLO_BUILD_ENGINES: 'perhaps' is neither on nor off"),
         ({"SOLO_DRAFT_DECODE": "maybe"}, "SOLO_DRAFT_DECODE: 'maybe' is neither on nor off"),
     ],
 )
 def test_bad_settings_are_named(environment: dict[str, str], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         Settings.read(environment)
+
+
+def test_shapes_are_read_alike_from_environment_and_command_line() -> None:
+    sizes = ((800, 1088), (1088, 800))
+    assert Settings.read({"SOLO_SHAPES": "800x1088,1088x800"}).shapes == sizes
+    assert Settings.read({"SOLO_SHAPES": "32x32"}, shapes="800x1088, 1088x800").shapes == sizes
+
+
+def test_what_a_gpu_is_opened_with_comes_from_the_settings() -> None:
+    default = Settings().cuda_options
+    assert (default.max_batch, default.slots, default.build, default.limits.max_side) == (8, None, True, 16_384)
+    asked = Settings(gpu=1, max_batch=4, slots=3, build_engines=False, cache=Path("engines"), max_side=100).cuda_options
+    assert (asked.device, asked.max_batch, asked.slots, asked.build) == (1, 4, 3, False)
+    assert (asked.cache, asked.limits.max_side) == (Path("engines"), 100)

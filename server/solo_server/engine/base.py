@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from solo_server.types import Float32, Int64, UInt8
 
-ENGINES = ("auto", "onnxruntime", "openvino")
+CPU_ENGINES, GPU_ENGINES = ("onnxruntime", "openvino"), ("tensorrt", "cuda")
+ENGINES = ("auto", *CPU_ENGINES, *GPU_ENGINES)
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 

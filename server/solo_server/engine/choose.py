@@ -7,6 +7,8 @@
     int8 bundle, openvino installed       openvino: less time a picture (docs/engines.md)
     everything else                       onnxruntime
 
+A GPU is only taken when it is asked for (`tensorrt`, or `cuda` for ONNX Runtime's CUDA provider): that path has never run on one.
+
 The head runs on compiled kernels, whichever the engine; as a graph in bf16, in int8 on a processor that multiplies and adds INT8
 in one instruction (VNNI), and where it cannot be compiled (deformable towers, weights under other names).
 """
@@ -22,12 +24,13 @@ from solo_models.bundle import Bundle
 from solo_server.backend import Backend, CpuBackend
 from solo_server.compiled.kernel import has_int8_products
 from solo_server.compiled.pool import Pool
-from solo_server.engine.base import ENGINES, PRECISIONS, Runtime
+from solo_server.engine.base import ENGINES, GPU_ENGINES, PRECISIONS, Runtime
 from solo_server.engine.network import HeadChoice, open_network
 from solo_server.engine.ort import OrtRuntime
 from solo_server.errors import SettingsError
 
 if TYPE_CHECKING:
+    from solo_server.engine.open_cuda import CudaOptions
     from solo_server.engine.openvino import OpenVinoRuntime
 
 ONNXRUNTIME, OPENVINO = "onnxruntime", "openvino"
@@ -43,13 +46,18 @@ class Choice:
     head: HeadChoice
     reason: str
 
-    def open(self, bundle: Bundle, pool: Pool) -> Backend:
-        """Load the bundle; runtime, head and post-processing use as many cores as the pool.
+    def open(self, bundle: Bundle, pool: Pool, cuda: CudaOptions | None = None) -> Backend:
+        """Load the bundle. On a CPU runtime, head and post-processing use as many cores as the pool; `cuda` is for GPUs.
 
         Raises:
             BundleError: the runtime cannot load it.
-            SettingsError: the processor lacks what the precision needs, or the package cannot be imported.
+            SettingsError: the processor lacks what the precision needs, there is no GPU, or the package cannot be imported.
+            DeviceFailure: the GPU failed, or has too little memory.
         """
+        if self.engine in GPU_ENGINES:
+            from solo_server.engine.open_cuda import open_cuda  # a server on a CPU has no use for it
+
+            return open_cuda(bundle, self.engine, cuda)
         runtime = self._runtime(pool.threads, bundle.int8_for)
         return CpuBackend(bundle, open_network(bundle, runtime, pool, self.head), pool)
 
@@ -72,9 +80,9 @@ def choose(bundle: Bundle, engine: str = "auto", precision: str | None = None) -
     chosen, reason = (engine, "asked for") if engine != "auto" else _automatic(wanted, bundle.int8_for)
     if chosen == OPENVINO and bundle.int8_for == "tensorrt":
         raise SettingsError(f"engine openvino: {bundle.name} is INT8 for TensorRT; onnxruntime runs it, slowly")
-    if chosen == ONNXRUNTIME and wanted == "bf16":
+    if chosen in (ONNXRUNTIME, *GPU_ENGINES) and wanted == "bf16":
         raise SettingsError(
-            "precision bf16: onnxruntime has none on a CPU; take engine openvino, or leave the precision out"
+            f"precision bf16: engine {chosen} has none; take engine openvino, or leave the precision out"
         )
     if chosen == OPENVINO and not is_installed():
         raise SettingsError(f"engine openvino: is not installed; {INSTALL}")

@@ -45,7 +45,6 @@ class Stages:
     def candidates(self) -> None:
         """Scores to candidates, cells and `Counts`."""
         batch = self._batch
-        batch.first_place = batch.first_axis = batch.first_kept = batch.first_run = 0
         blocks = _ceil(batch.cells, CELLS_A_BLOCK)
         self._launch("count_candidates", (blocks, batch.pictures, 1), BLOCK)
         self._launch("scan_candidates", (batch.pictures, 1, 1), WIDE_BLOCK)
