@@ -22,10 +22,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from solo_server import types
 from solo_server.errors import BodyTooLarge, DeviceLost, EmptyBody, InvalidQuery, RequestError, ServerError
+from solo_server.metrics import Metrics, ServedModel
 from solo_server.pipeline import Pipeline
 from solo_server.schemas import SegmentQuery, invalid_query, model_json, problem_json, result_json
 from solo_server.service import Service
 from solo_server.settings import Settings
+from solo_server.sight import Sight, SightMiddleware
+from solo_server.traces import Traces
 
 LOG = logging.getLogger("solo_server")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -54,17 +57,23 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 def create_app(
-    pipeline: Pipeline, settings: Settings | None = None, on_lost: Callable[[DeviceLost], None] | None = None
+    pipeline: Pipeline,
+    settings: Settings | None = None,
+    on_lost: Callable[[DeviceLost], None] | None = None,
+    traces: Traces | None = None,
 ) -> FastAPI:
     """The application around one loaded pipeline; it warms up when it starts. on_lost: hears when its GPU is lost for good."""
     settings = settings or Settings()
     service = Service(pipeline, settings.max_waiting, on_lost)
+    sight = Sight(Metrics(lambda: [_served(service)]), traces)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await service.start()
         yield
         service.stop()
+        if traces is not None:
+            traces.close()
 
     app = FastAPI(
         title="SOLO inference server",
@@ -73,13 +82,14 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.service, app.state.settings = service, settings
+    app.add_middleware(SightMiddleware, sight=sight)
     app.add_middleware(RequestId)
     _add_handlers(app)
-    _add_routes(app, service, settings)
+    _add_routes(app, service, settings, sight)
     return app
 
 
-def _add_routes(app: FastAPI, service: Service, settings: Settings) -> None:
+def _add_routes(app: FastAPI, service: Service, settings: Settings, sight: Sight) -> None:
     bundle = service.pipeline.bundle
 
     @app.post("/segment", openapi_extra=_BODY, responses=_PROBLEMS, summary="Segment one picture, or several")
@@ -97,9 +107,11 @@ def _add_routes(app: FastAPI, service: Service, settings: Settings) -> None:
             return Response(content, media_type="image/png")
         if files is None or len(files) == 1:
             result = await service.segment(body if files is None else files[0][1], chosen)
+            sight.found(len(result.instances))
             return _json(result_json(result, bundle))
         request_id = request.state.request_id
         results = await asyncio.gather(*(_one_of_many(service, name, part, chosen, request_id) for name, part in files))
+        sight.found(sum(len(r.get("instances", ())) for r in results))
         return _json({"results": results})
 
     @app.get("/healthz", summary="The process is alive")
@@ -111,6 +123,11 @@ def _add_routes(app: FastAPI, service: Service, settings: Settings) -> None:
         ready = service.is_ready
         return _json({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
 
+    @app.get("/metrics", summary="Prometheus's text, or OpenMetrics where Accept asks for it", response_class=Response)
+    def metrics(request: Request) -> Response:  # not async: it runs in a thread, off the event loop
+        content, media_type = sight.metrics.text(request.headers.get("accept", ""))
+        return Response(content, media_type=media_type)
+
     @app.get("/model", summary="What is served")
     async def model() -> Response:
         return _json(model_json(bundle, service.pipeline.backend.description, service.pipeline.engine_reason))
@@ -118,6 +135,12 @@ def _add_routes(app: FastAPI, service: Service, settings: Settings) -> None:
     @app.get("/", include_in_schema=False)
     async def root() -> Response:
         return RedirectResponse("/docs")
+
+
+def _served(service: Service) -> ServedModel:
+    bundle = service.pipeline.bundle
+    engine = service.pipeline.backend.description
+    return ServedModel(bundle.name, bundle.version, bundle.precision, engine, service.is_ready)
 
 
 async def _one_of_many(service: Service, name: str, body: bytes, query: types.Query, request_id: str) -> dict[str, Any]:
