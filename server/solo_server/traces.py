@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 VARIABLES = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 """One of these set is what `SOLO_TRACES=auto` waits for."""
 PROTOCOL = "http/protobuf"
+BEFORE_QUEUE = ("decode", "preprocess")
+"""Stages that come first, although answers tell of the queue before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class Traces:
         from opentelemetry.trace import set_span_in_context
 
         parent, at_ns = set_span_in_context(request), picture.begun_ns
-        for stage in picture.stages:
+        for stage in sorted(picture.stages, key=lambda stage: stage.name not in BEFORE_QUEUE):
             attributes: dict[str, str | int] = {"solo.picture": number, "solo.outcome": picture.outcome}
             span = self._tracer.start_span(stage.name, parent, attributes=attributes, start_time=at_ns)
             at_ns += int(stage.ms * 1e6)
