@@ -46,6 +46,21 @@ class ImageLimits:
     draft: bool = False
 
 
+def size(body: bytes, limits: ImageLimits) -> tuple[int, int]:
+    """Rows and columns as the header tells them, before any turning; no pixel is decoded.
+
+    Raises:
+        EmptyBody, UnsupportedMediaType, ImageTooLarge, ImageDamaged: see `solo_server.errors`.
+    """
+    if not body:
+        raise EmptyBody("the request has no body; send the bytes of one picture")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image = _open(body)
+    _check_size(image, limits)
+    return image.height, image.width
+
+
 def decode(body: bytes, limits: ImageLimits) -> UInt8:
     """An upright RGB picture `(H, W, 3) uint8`; transparency is dropped, of animations the first frame is taken.
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from solo_models.bundle import Bundle
 from solo_models.spec import ModelSpec
 
-from solo_server.errors import InvalidQuery, ServerError
+from solo_server.errors import InvalidQuery, ServerError, Unavailable
 from solo_server.types import PictureResult, Query
 
 MAX_INSTANCES = 500
@@ -90,8 +90,8 @@ def model_json(bundle: Bundle, engine: str, engine_reason: str) -> dict[str, Any
 
 
 def problem_json(problem: ServerError, request_id: str) -> dict[str, Any]:
-    """A failure as RFC 9457 problem details with a stable `code`."""
-    return {
+    """A failure as RFC 9457 problem details with a stable `code`; those that can pass also have a `reason`."""
+    content = {
         "type": "about:blank",
         "title": problem.title,
         "status": problem.status,
@@ -99,6 +99,7 @@ def problem_json(problem: ServerError, request_id: str) -> dict[str, Any]:
         "code": problem.code,
         "request_id": request_id,
     }
+    return content | {"reason": problem.reason} if isinstance(problem, Unavailable) else content
 
 
 def _class_id(name: str, spec: ModelSpec) -> int:

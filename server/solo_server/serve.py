@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
             precision=settings.precision,
             cuda=settings.cuda_options if settings.engine in GPU_ENGINES else None,
         )
-    except (SettingsError, BundleError, DeviceFailure) as problem:
+    except (SettingsError, BundleError, DeviceFailure, OSError) as problem:
         print(f"solo serve: {problem}", file=sys.stderr)
         return 2
     bundle = pipeline.bundle

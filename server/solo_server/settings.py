@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from solo_server.engine.open_cuda import CudaOptions
 
 PREFIX = "SOLO_"
+MAX_TIMEOUT_MS = 600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,14 @@ class Settings:
     """Files in one multipart request."""
     max_waiting: int = 64
     """Pictures accepted and not yet answered; beyond that 503."""
+    max_waiting_pixels: int = 256_000_000
+    """Their pixels, before resizing; beyond that 503, unless nothing else waits."""
+    max_delay_ms: int = 0
+    """How long an idle engine waits for a batch to fill; 0: not at all."""
+    request_timeout_ms: int = 60_000
+    """After so long a request is answered 504, where it has no X-Request-Timeout-Ms."""
+    engine_timeout_s: int = 120
+    """After so long without an answer from the engine the process ends with status 70."""
     drain_seconds: int = 20
     """How long SIGTERM waits for accepted requests."""
     log_format: str = "text"
@@ -121,6 +130,10 @@ _RANGES = (
     ("max_side", 32, 65_535),
     ("max_files", 1, 1024),
     ("max_waiting", 1, 100_000),
+    ("max_waiting_pixels", 1024, 1 << 40),
+    ("max_delay_ms", 0, 1000),
+    ("request_timeout_ms", 1, MAX_TIMEOUT_MS),
+    ("engine_timeout_s", 1, 86_400),
     ("gpu", 0, 63),
     ("max_batch", 0, 64),
     ("slots", 0, 8),

@@ -105,7 +105,7 @@ def _open_local(bundle: Path | None, engine: str) -> LocalModel:
     except ImportError as error:
         raise Unusable(f"running a model here needs pip install 'solo-inference[server]' ({error})") from error
     except Exception as error:  # whatever stops a bundle from loading; this package may not import the types
-        raise Unusable(f"{bundle or 'the demo model'}: {_one_line(error)}") from error
+        raise Unusable(f"{bundle or 'the demo model'}: {' '.join(str(error).split())}") from error
     return model
 
 

@@ -173,7 +173,7 @@ __device__ __forceinline__ void add_to_found(Found* found, unsigned area, const 
 }
 
 // Adds to `found`, which the host has cleared: distances from the far ends, so that 0 stands for nothing; scan_runs turns them.
-extern "C" __global__ void count_runs(const Batch b) {
+extern "C" __global__ void __launch_bounds__(256) count_runs(const Batch b) {
     SHARED_DYNAMIC(float, lines);
     __shared__ int edges[2], extent[4];
     __shared__ unsigned changes, area;
@@ -227,7 +227,7 @@ __device__ __forceinline__ void number_segments(unsigned* segments, int count, i
 }
 
 // Where each instance's positions begin: grid (1), block 1024. Three phases, the instances' sums pass through `found`.
-extern "C" __global__ void scan_runs(const Batch b) {
+extern "C" __global__ void __launch_bounds__(1024) scan_runs(const Batch b) {
     int lane = threadIdx.x & 31, warp = threadIdx.x / 32, warps = blockDim.x / 32, all = b.pictures * b.at_once;
     for (int instance = warp; instance < all; instance += warps) {
         int p = instance / b.at_once, e = instance % b.at_once;
@@ -261,7 +261,7 @@ extern "C" __global__ void scan_runs(const Batch b) {
 }
 
 // Walks twice: how many changes each column has, then with the number of its first one.
-extern "C" __global__ void write_runs(const Batch b) {
+extern "C" __global__ void __launch_bounds__(256) write_runs(const Batch b) {
     SHARED_DYNAMIC(float, lines);
     __shared__ int edges[2];
     __shared__ unsigned column_changes[SEGMENT];

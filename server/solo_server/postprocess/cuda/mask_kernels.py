@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import numpy as np
 from solo_models.bundle import Kernels
@@ -22,16 +23,17 @@ class MaskKernels:
         """Waits until all is there. Raises `DeviceOutOfMemory`."""
         arrays = list(_in_order(spec, kernels))
         starts = np.cumsum([0] + [-(-array.nbytes // ALIGNMENT) * ALIGNMENT for _, array in arrays]).tolist()
-        pinned = device.allocate_pinned(starts[-1], "mask kernels")
-        try:
+        with ExitStack() as used, ExitStack() as failed:
+            pinned = device.allocate_pinned(starts[-1], "mask kernels")
+            used.callback(pinned.free)
             for (_, array), start in zip(arrays, starts, strict=False):
                 pinned.array[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
             self._buffer = device.allocate(starts[-1], "mask kernels")
+            failed.callback(self._buffer.free)
             stream = device.create_stream()
             stream.upload(self._buffer, pinned, starts[-1])
             stream.synchronize()
-        finally:
-            pinned.free()
+            failed.pop_all()
         self.addresses: dict[str, list[int]] = {}
         for (name, _), start in zip(arrays, starts, strict=False):
             self.addresses.setdefault(name, []).append(self._buffer.address + start)
