@@ -30,6 +30,10 @@ def small_app(sight: Sight, segment: Callable[[Request], Awaitable[Response]]) -
     async def item(name: str) -> str:
         return name
 
+    @app.get("/healthz")
+    async def healthz() -> str:
+        return "ok"
+
     return app
 
 

@@ -7,6 +7,8 @@ not sampled costs nothing. What the standard `OTEL_*` variables say of exporter,
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 VARIABLES = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 """One of these set is what `SOLO_TRACES=auto` waits for."""
 PROTOCOL = "http/protobuf"
+CLOSE_SECONDS = 3.0
 BEFORE_QUEUE = ("decode", "preprocess")
 """Stages that come first, although answers tell of the queue before them."""
 
@@ -57,7 +60,7 @@ def open_traces(switch: str, environment: Mapping[str, str] | None = None) -> Tr
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        provider = TracerProvider(resource=_resource())
+        provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         provider.add_span_processor(BatchSpanProcessor(_exporter(environment)))
     except ImportError as problem:
         raise SettingsError(
@@ -106,8 +109,10 @@ class Traces:
         span.end(begun_ns + int(access.ms * 1e6))
 
     def close(self) -> None:
-        """Send what has not been sent; where nobody takes it, that is given up after a while."""
-        self._provider.shutdown()
+        """Send what has not been sent; where nobody takes it, that is given up after three seconds."""
+        sending = threading.Thread(target=self._provider.shutdown, name="solo-traces", daemon=True)
+        sending.start()
+        sending.join(CLOSE_SECONDS)
 
     def _record_picture(self, request: Span, number: int, picture: PictureTrace) -> None:
         """Stages follow each other from the picture's acceptance on: lengths are measured, gaps between stages are not shown."""
@@ -133,7 +138,7 @@ def _exporter(environment: Mapping[str, str]) -> SpanExporter:
     if kind == "console":
         from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
-        return ConsoleSpanExporter()
+        return ConsoleSpanExporter(out=sys.stdout)
     if kind != "otlp":
         raise SettingsError(f"OTEL_TRACES_EXPORTER: {kind!r} is none of otlp, console, none")
     for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from fastapi import Request, Response
@@ -10,6 +11,7 @@ from looking import MODEL, ask, made_sight, samples, small_app, value
 from solo_server.logs import Access
 from solo_server.metrics import Metrics, ServedModel, outcome
 
+Asked = tuple[str, str, dict[str, Any]]
 PROBLEM = b'{"code":"overloaded","status":503}'
 
 
@@ -189,12 +191,16 @@ def test_nothing_that_a_caller_sends_becomes_a_label() -> None:
     async def answer(_: Request) -> Response:
         return Response(b"x")
 
-    def asked(*requests: tuple[str, str, dict[str, object]]) -> int:
+    def asked(*requests: Asked) -> int:
         sight = made_sight()
         ask(small_app(sight, answer), *requests)
         return len(told(sight.metrics))
 
-    one_of_each = [("GET", "/nowhere", {}), ("GET", "/items/a", {}), ("POST", "/segment", {})]
-    many = [("GET", f"/nowhere/{i}", {}) for i in range(5)] + [("GET", f"/items/{i}", {}) for i in range(5)]
-    strange = [("POST", f"/segment?q={i}", {"headers": {"x-request-id": f"{i}", "host": f"h{i}"}}) for i in range(5)]
+    one_of_each: list[Asked] = [("GET", "/nowhere", {}), ("GET", "/items/a", {}), ("POST", "/segment", {})]
+    many: list[Asked] = [("GET", f"/nowhere/{i}", {}) for i in range(5)] + [
+        ("GET", f"/items/{i}", {}) for i in range(5)
+    ]
+    strange: list[Asked] = [
+        ("POST", f"/segment?q={i}", {"headers": {"x-request-id": f"{i}", "host": f"h{i}"}}) for i in range(5)
+    ]
     assert asked(*one_of_each, *many, *strange) == asked(*one_of_each)
