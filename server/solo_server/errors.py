@@ -8,8 +8,12 @@ ServerError
     ImageDamaged          image_damaged           422   decode
     ImageTooLarge         image_too_large         413   decode, before any pixel is decoded
     BodyTooLarge          body_too_large          413   while receiving
+    Unauthorized          unauthorized            401   keys are asked for, and this request has none that is known
+    RequestTimeout        request_timeout         408   headers or body stopped coming, or came too slowly
+    HeadersTooLarge       headers_too_large       431   on the connection, before there is a request
+    MalformedRequest      malformed_request       400   on the connection: this is no HTTP
   Unavailable             503, the same request can succeed later: with a reason and Retry-After
-    Overloaded            overloaded              503   queue_full, pixels_full
+    Overloaded            overloaded              503   queue_full, pixels_full, connections_full
     NotReady              not_ready               503   warming, draining, stalled, lost
       EngineHung          not_ready               503   stalled for so long that only a new process can go on
   DeadlineExceeded        deadline_exceeded       504   the caller's time was over before the answer was there
@@ -80,6 +84,30 @@ class BodyTooLarge(RequestError):
     code, status, title = "body_too_large", 413, "Body too large"
 
 
+class Unauthorized(RequestError):
+    """No API key, or none that is known; which of the two is not told."""
+
+    code, status, title = "unauthorized", 401, "Unauthorized"
+
+
+class RequestTimeout(RequestError):
+    """The caller took too long to send its request."""
+
+    code, status, title = "request_timeout", 408, "Request timeout"
+
+
+class HeadersTooLarge(RequestError):
+    """Request line and headers together are longer than the server accepts."""
+
+    code, status, title = "headers_too_large", 431, "Headers too large"
+
+
+class MalformedRequest(RequestError):
+    """What came over the connection cannot be read as HTTP."""
+
+    code, status, title = "malformed_request", 400, "Malformed request"
+
+
 class Unavailable(ServerError):
     """The same request can succeed later. reason: one stable word; retry_after_s: when to come back, in whole seconds."""
 
@@ -91,7 +119,7 @@ class Unavailable(ServerError):
 
 
 class Overloaded(Unavailable):
-    """Too much is waiting: pictures (reason `queue_full`) or pixels (`pixels_full`)."""
+    """Too much is waiting: pictures (reason `queue_full`), pixels (`pixels_full`) or connections (`connections_full`)."""
 
     code, title = "overloaded", "Overloaded"
 

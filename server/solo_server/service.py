@@ -127,7 +127,9 @@ class Service:
             LOG.info("ready after %.1f s", perf_counter() - begun)
 
     def drain(self) -> None:
-        """Take nothing more; what was accepted has `drain_seconds` to be answered."""
+        """Take nothing more; what was accepted has `drain_seconds` to be answered. Again, it changes nothing."""
+        if self._drain_end < float("inf"):
+            return
         self._unready = self._unready if self._has_ended else "draining"
         self._drain_end = asyncio.get_running_loop().time() + self.settings.drain_seconds
         for admitted in self._accepted:
@@ -175,6 +177,10 @@ class Service:
         async with self.admit() as admitted:
             return await admitted.answer(body, query, lambda result, _: result)
 
+    async def in_worker(self, work: Callable[[], T]) -> T:
+        """What takes too long for the event loop."""
+        return await self._in(self._decode, work)
+
     async def measure(self, body: bytes) -> int:
         """Pixels of a picture, from its header."""
         return await self._in(self._header, lambda: self.pipeline.pixels(body))
@@ -199,6 +205,7 @@ class Service:
             if name != "total":
                 self.observer.stage(name, ms)
         self.observer.stage("answer", answer_ms)
+        self.observer.found(len(result.instances))
         return answer
 
     def _decoded(self, body: bytes, *, whole: bool) -> Decoded:

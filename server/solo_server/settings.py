@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,24 @@ class Settings:
     """After so long without an answer from the engine the process ends with status 70."""
     drain_seconds: int = 20
     """How long SIGTERM waits for accepted requests."""
+    api_keys_file: Path | None = None
+    """Keys that are asked for, one a line: `solo_server.keys`."""
+    api_keys: str | None = field(default=None, repr=False)
+    """The same in one text, separated by commas."""
+    metrics_open: bool = False
+    """`/metrics` asks for no key."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may read answers: exact, or `*` alone."""
+    max_connections: int = 512
+    max_header_bytes: int = 16 << 10
+    """Of request line and headers together."""
+    header_timeout_s: int = 10
+    """From a request's first byte, or the connection, to the end of its headers."""
+    body_timeout_s: int = 20
+    """Longest gap in a body; what is slower than `body_bytes_per_s` gets as much again, and no more."""
+    body_bytes_per_s: int = 4096
+    keep_alive_s: int = 75
+    """How long an idle connection stays; longer than the usual 60 s of load balancers, so that they close first."""
     log_format: str = "text"
     log_level: str = "info"
     traces: str = "auto"
@@ -139,6 +158,12 @@ _RANGES = (
     ("slots", 0, 8),
     ("workspace_mib", 0, 1 << 20),
     ("drain_seconds", 0, 3600),
+    ("max_connections", 1, 100_000),
+    ("max_header_bytes", 1024, 1 << 20),
+    ("header_timeout_s", 1, 3600),
+    ("body_timeout_s", 1, 3600),
+    ("body_bytes_per_s", 1, 1 << 30),
+    ("keep_alive_s", 1, 3600),
 )
 _NAMES = (
     ("engine", ENGINES),
@@ -147,19 +172,36 @@ _NAMES = (
     ("log_level", LEVELS),
     ("traces", ("auto", "on", "off")),
 )
-_TEXTS: dict[str, Callable[[str], Any]] = {
+_SWITCH_NAMES = ("draft_decode", "build_engines", "metrics_open")
+_SWITCHES = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
+
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:]+\](:\d{1,5})?")
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(part.strip() for part in text.split(","))
+    wrong = [o for o in origins if not _ORIGIN.fullmatch(o)]
+    if wrong and origins != ("*",):
+        raise SettingsError(
+            f"SOLO_CORS_ORIGINS: {wrong[0]!r} is neither an origin such as https://example.org nor * alone"
+        )
+    return origins
+
+
+_TEXTS: Mapping[str, Callable[[str], Any]] = {
     "bundle": Path,
     "host": str,
     "engine": str,
     "precision": str,
     "cache": Path,
     "shapes": parse_shapes,
+    "api_keys_file": Path,
+    "api_keys": str,
+    "cors_origins": _origins,
     "log_format": str,
     "log_level": str,
     "traces": str,
 }
-_SWITCH_NAMES = ("draft_decode", "build_engines")
-_SWITCHES = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
 
 
 def _parse(variable: str, name: str, text: str) -> Any:

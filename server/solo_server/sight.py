@@ -70,7 +70,7 @@ class Sight:
             seen.pictures.append(PictureTrace(begun_ns, outcome, stages))
 
     def found(self, instances: int) -> None:
-        """So many instances are in the answer of the request that runs."""
+        """See `Observer`."""
         seen = SEEN.get()
         if seen is not None:
             seen.instances += instances
