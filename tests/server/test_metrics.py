@@ -198,6 +198,5 @@ def test_nothing_that_a_caller_sends_becomes_a_label() -> None:
 
     one_of_each: list[Asked] = [("GET", "/nowhere", {}), ("GET", "/items/a", {}), ("POST", "/segment", {})]
     many: list[Asked] = [("GET", f"/{where}/{i}", {}) for i in range(5) for where in ("nowhere", "items")]
-    for i in range(5):
-        many.append(("POST", f"/segment?q={i}", {"headers": {"x-request-id": f"{i}", "host": f"h{i}"}}))
+    many += [("POST", f"/segment?q={i}", {"headers": {"x-request-id": f"{i}", "host": f"h{i}"}}) for i in range(5)]
     assert asked(*one_of_each, *many) == asked(*one_of_each)
