@@ -14,7 +14,7 @@ import httpx
 import pytest
 from conftest import encoded, picture
 from solo_server.backend import Backend
-from solo_server.errors import DeviceFailure, DeviceLost, NotReady
+from solo_server.errors import DeviceFailure, DeviceLost, NotReady, ServerError
 from solo_server.pipeline import Pipeline
 from solo_server.service import Service
 from solo_server.types import Query
@@ -28,6 +28,7 @@ class FailingBackend:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self.at_once, self.stages, self.description = backend.at_once, backend.stages, "failing"
+        self.max_batch = backend.max_batch
         self.failure: Exception | None = None
         self.closed = 0
 
@@ -56,7 +57,7 @@ def test_a_failed_batch_leaves_the_service_ready(solo_bundle: Path) -> None:
     pipeline, backend = _failing(solo_bundle)
 
     async def scenario() -> None:
-        service = Service(pipeline, 8)
+        service = Service(lambda: pipeline)
         await service.start()
         backend.failure = DeviceFailure("enqueue failed")
         with pytest.raises(DeviceFailure):
@@ -71,10 +72,10 @@ def test_a_failed_batch_leaves_the_service_ready(solo_bundle: Path) -> None:
 
 def test_a_lost_device_makes_the_service_unready_and_is_told_once(solo_bundle: Path) -> None:
     pipeline, backend = _failing(solo_bundle)
-    told: list[DeviceLost] = []
+    told: list[ServerError] = []
 
     async def scenario() -> None:
-        service = Service(pipeline, 8, told.append)
+        service = Service(lambda: pipeline, on_end=told.append)
         await service.start()
         backend.failure = DeviceLost("CUDA_ERROR_ILLEGAL_ADDRESS")
         answers = await asyncio.gather(*(service.segment(BODY, Query()) for _ in range(3)), return_exceptions=True)
