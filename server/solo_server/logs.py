@@ -9,7 +9,6 @@ What callers send (header values, file names) can never begin a line of its own:
 
 from __future__ import annotations
 
-import atexit
 import io
 import logging
 import queue
@@ -118,7 +117,10 @@ class LogWriter(logging.Handler):
 
 
 def configure(form: str = "text", level: str = "info", output: Output | None = None) -> LogWriter:
-    """Send every logger's records to `output`, or else to stderr, in place of wherever they went before."""
+    """Send every logger's records to `output`, or else to stderr, in place of wherever they went before.
+
+    `logging.shutdown`, which Python calls when a process ends, waits for the last lines.
+    """
     writer = LogWriter(form, output or io.FileIO(2, "w", closefd=False))
     root = logging.getLogger()
     for handler in root.handlers[:]:
@@ -126,7 +128,6 @@ def configure(form: str = "text", level: str = "info", output: Output | None = N
         handler.close()
     root.addHandler(writer)
     root.setLevel(level.upper())
-    atexit.register(writer.close)
     return writer
 
 

@@ -145,10 +145,9 @@ def _access(scope: Scope, seen: Seen) -> Access:
         status, code = (499, "gone") if seen.gone else (500, "internal")
     elif status == 499:
         code = "gone"
-    route = scope.get("route")
     return Access(
         method=scope["method"] if scope["method"] in METHODS else "other",
-        route=getattr(route, "path", None) or "unmatched",
+        route=_route(scope),
         status=status,
         code=code,
         ms=round((perf_counter() - seen.begun) * 1e3, 3),
@@ -157,3 +156,12 @@ def _access(scope: Scope, seen: Seen) -> Access:
         pictures=len(seen.pictures),
         instances=seen.instances,
     )
+
+
+def _route(scope: Scope) -> str:
+    """The path's template; where a guard answered before there was one, the path itself if the application has just that."""
+    route = scope.get("route")
+    if route is not None:
+        return str(route.path)
+    known = (getattr(route, "path", "") for route in scope["app"].routes)
+    return scope["path"] if scope["path"] in known else "unmatched"

@@ -10,9 +10,21 @@ from fastapi import Request, Response
 from looking import MODEL, ask, made_sight, samples, small_app, value
 from solo_server.logs import Access
 from solo_server.metrics import Metrics, ServedModel, outcome
+from starlette.middleware import Middleware
+from starlette.types import Receive, Scope, Send
 
 Asked = tuple[str, str, dict[str, Any]]
 PROBLEM = b'{"code":"overloaded","status":503}'
+
+
+class Guard:
+    """Stands before the application and lets nobody in."""
+
+    def __init__(self, app: object) -> None:
+        pass
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Response(b"no", 401)(scope, receive, send)
 
 
 def told(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -143,6 +155,20 @@ def test_the_code_of_a_refusal_is_taken_from_the_answer_itself() -> None:
         assert (
             value(told(sight.metrics), "solo_requests_total", route="/segment", outcome="unavailable", code=code) == 1
         )
+
+
+def test_a_refusal_before_routing_is_counted_under_the_path_if_there_is_such_a_route() -> None:
+    async def never(_: Request) -> Response:
+        raise AssertionError("the guard lets nobody in")
+
+    sight = made_sight()
+    app = small_app(sight, never)
+    app.user_middleware.append(Middleware(Guard))
+    ask(app, ("POST", "/segment", {}), ("POST", "/segment2", {}), ("GET", "/items/a", {}))
+    found = told(sight.metrics)
+    labels = {"outcome": "client_error", "code": "http_401"}
+    assert value(found, "solo_requests_total", route="/segment", **labels) == 1
+    assert value(found, "solo_requests_total", route="unmatched", **labels) == 2
 
 
 def test_a_failure_that_only_the_outermost_layer_answers_is_a_server_error() -> None:
