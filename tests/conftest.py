@@ -118,9 +118,14 @@ def encoded(pixels: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
 
 
 @contextmanager
-def serving(app: Any, lifespan: Literal["on", "off"] = "on", *, warm: bool = True) -> Iterator[httpx.Client]:
-    """A real server on a free loopback port, and a real client to it; warm: once it takes requests."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan=lifespan))
+def serving(
+    app: Any, lifespan: Literal["on", "off"] = "on", *, warm: bool = True, **options: Any
+) -> Iterator[httpx.Client]:
+    """A real server on a free loopback port, and a real client to it.
+
+    warm: once it takes requests; options: of `uvicorn.Config`.
+    """
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan=lifespan, **options))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

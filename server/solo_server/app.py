@@ -49,6 +49,7 @@ _BODY = {
                     "image/bmp": _PICTURE, "multipart/form-data": {"schema": _FILES}},
     }
 }  # fmt: skip
+_ANSWER = {"description": "Instances, or the overlay.", "content": {"application/json": {}, "image/png": _PICTURE}}
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {"application/problem+json": {}}}
     for status, text in {
@@ -130,7 +131,12 @@ async def _start(service: Service, on_end: Callable[[Exception], None] | None) -
 
 
 def _add_routes(app: FastAPI, service: Service, settings: Settings) -> None:
-    @app.post("/segment", openapi_extra=_BODY, responses=_PROBLEMS, summary="Segment one picture, or several")
+    @app.post(
+        "/segment",
+        openapi_extra=_BODY,
+        responses={200: _ANSWER, **_PROBLEMS},
+        summary="Segment one picture, or several",
+    )
     async def segment(
         request: Request, query: Annotated[SegmentQuery, Query()], timeout_ms: Annotated[int | None, _TIMEOUT] = None
     ) -> Response:

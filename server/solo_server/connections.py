@@ -13,6 +13,7 @@ callbacks: `tests/server/test_connections.py` tells when another version of uvic
 from __future__ import annotations
 
 import asyncio
+import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,8 +26,16 @@ from solo_server.observe import Observer, Unobserved
 from solo_server.problems import problem_response, refusal
 from solo_server.settings import Settings
 
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
 REFUSED_AT_ONCE = 64  # connections above the limit that still get an answer; more are closed unread
 REFUSED_TIMEOUT_S = 2.0  # how long such a connection may take to send its request, and to read the answer
+_CLOSING = {
+    431: {"connection": "close"},
+    503: {},
+}  # with a 503 a body may be on its way: closing now would tear the answer away
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +58,12 @@ def uvicorn_options(settings: Settings, observer: Observer | None = None) -> dic
         stall_s=settings.body_timeout_s,
         bytes_per_s=settings.body_bytes_per_s,
     )
-    return {"http": bounded_protocol(limits, observer), "timeout_keep_alive": settings.keep_alive_s, "ws": "none"}
+    return {
+        "http": bounded_protocol(limits, observer),
+        "timeout_keep_alive": settings.keep_alive_s,
+        "ws": "none",
+        "server_header": False,
+    }
 
 
 def bounded_protocol(limits: ConnectionLimits, observer: Observer | None = None) -> type[BoundedProtocol]:
@@ -156,7 +170,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop("headers")
         self._begun, self._receiving = False, True
         self.door.starts(self)
-        size_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        size_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         self._header_bytes = 0
         problem: ServerError | None = None
         if not self._admitted:
@@ -165,7 +179,7 @@ class BoundedProtocol(HttpToolsProtocol):
             problem = self._too_large()
         if problem is not None:
             self._tell(problem)
-        self.app = self._served_app if problem is None else refusal(problem, uuid.uuid4().hex)
+        self.app = self._served_app if problem is None else refusal(problem, uuid.uuid4().hex, _CLOSING[problem.status])
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -260,13 +274,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._start("headers", seconds if self._admitted else min(seconds, REFUSED_TIMEOUT_S), self._headers_late)
 
     def _watch_unsent(self) -> None:
-        size_bytes = self.transport.get_write_buffer_size()
+        size_bytes = _unsent_bytes(self.transport)
         if size_bytes and "unsent" not in self._timers:
             self._unsent_bytes = size_bytes
             self._start("unsent", self.limits.stall_s, self._check_unsent)
 
     def _check_unsent(self) -> None:
-        before, now = self._unsent_bytes, self.transport.get_write_buffer_size()
+        before, now = self._unsent_bytes, _unsent_bytes(self.transport)
         if now and before is not None and before - now < self.limits.bytes_per_s * self.limits.stall_s:
             self.transport.abort()  # close() would wait for ever for the caller to read
         else:
@@ -282,3 +296,12 @@ class BoundedProtocol(HttpToolsProtocol):
     def _stop(self, name: str) -> None:
         if timer := self._timers.pop(name, None):
             timer.cancel()
+
+
+def _unsent_bytes(transport: asyncio.Transport) -> int:
+    """What waits in this process and, where something does, in the kernel, whose buffer empties in steps of a megabyte."""
+    size_bytes = transport.get_write_buffer_size()
+    if size_bytes and sys.platform == "linux":
+        queued = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        size_bytes += int.from_bytes(queued, sys.byteorder)
+    return size_bytes

@@ -64,9 +64,9 @@ class KeyRing:
             SettingsError: the file cannot be read, or a key is unusable; tells the variable and the line, never the key.
         """
         try:
-            fixed = parse_keys(settings.api_keys.split(",")) if settings.api_keys else ()
+            fixed = parse_keys(settings.api_keys.split(","), "entry") if settings.api_keys else ()
         except ValueError as problem:
-            raise SettingsError(f"SOLO_API_KEYS: entry {problem}") from None
+            raise SettingsError(f"SOLO_API_KEYS: {problem}") from None
         try:
             return cls(fixed, settings.api_keys_file)
         except ValueError as problem:
@@ -117,11 +117,11 @@ class KeyRing:
             self.reload()
 
 
-def parse_keys(lines: Iterable[str]) -> tuple[ApiKey, ...]:
+def parse_keys(lines: Iterable[str], line_word: str = "line") -> tuple[ApiKey, ...]:
     """`name:key` or bare keys, which are named `key-` and their line.
 
     Raises:
-        ValueError: unusable; tells the line, counted from 1, and the reason, never the key.
+        ValueError: unusable; tells the line, counted from 1 and named by `line_word`, and the reason, never the key.
     """
     keys = []
     for number, line in enumerate(lines, 1):
@@ -130,16 +130,19 @@ def parse_keys(lines: Iterable[str]) -> tuple[ApiKey, ...]:
             continue
         name, colon, key = line.rpartition(":")
         if colon and not NAME.fullmatch(name):
-            raise ValueError(f"{number}: a name has letters, digits and . _ - only, 64 at most, then `:` and the key")
+            raise ValueError(
+                f"{line_word} {number}: a name has letters, digits and . _ - only, 64 at most, then `:` and the key"
+            )
         if not MIN_KEY_LENGTH <= len(key) <= MAX_KEY_LENGTH:
             raise ValueError(
-                f"{number}: a key has {MIN_KEY_LENGTH} to {MAX_KEY_LENGTH} characters; try: openssl rand -hex 32"
+                f"{line_word} {number}: a key has {MIN_KEY_LENGTH} to {MAX_KEY_LENGTH} characters; try: openssl rand -hex 32"
             )
         if not key.isascii() or not key.isprintable() or " " in key:
-            raise ValueError(f"{number}: a key is printable ASCII without spaces")
+            raise ValueError(f"{line_word} {number}: a key is printable ASCII without spaces")
         keys.append(ApiKey(name if colon else f"key-{number}", _digest(key)))
     if not keys:
-        raise ValueError("1: there is no key")
+        raise ValueError("there is no key")
+    _refuse_twice(keys)
     return tuple(keys)
 
 
@@ -185,10 +188,7 @@ def _read(file: Path) -> tuple[ApiKey, ...]:
         lines = content.decode().splitlines()
     except UnicodeDecodeError:
         raise ValueError("is no UTF-8 text") from None  # the error itself would quote the content
-    try:
-        return parse_keys(lines)
-    except ValueError as problem:
-        raise ValueError(f"line {problem}") from None
+    return parse_keys(lines)
 
 
 def _refuse_twice(keys: Iterable[ApiKey]) -> None:

@@ -105,6 +105,6 @@ def problem_json(problem: ServerError, request_id: str) -> dict[str, Any]:
 def _class_id(name: str, spec: ModelSpec) -> int:
     if name in spec.class_names:
         return spec.class_names.index(name)
-    if name.isdecimal() and int(name) < spec.num_classes:
+    if name.isdecimal() and len(name) < 10 and int(name) < spec.num_classes:
         return int(name)
     raise InvalidQuery(f"classes: the model has no class {name[:60]!r}; GET /model lists them")

@@ -155,7 +155,6 @@ class _Server(uvicorn.Server):
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=settings.drain_seconds + WRITING_SECONDS,
-            server_header=False,
             **uvicorn_options(settings, self.service.observer),
         )
         super().__init__(config)

@@ -1,6 +1,5 @@
 """What a caller of the HTTP interface sees: answers, formats, and every refusal with its status and code."""
 
-import asyncio
 import json
 from collections.abc import Iterator
 from io import BytesIO

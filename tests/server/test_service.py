@@ -4,14 +4,14 @@ import asyncio
 import os
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import encoded, picture
+from gates import Gate, Gated
 from solo_models.bundle import read_bundle
-from solo_server.backend import Backend
 from solo_server.errors import (
     DeadlineExceeded,
     EngineFailure,
@@ -56,42 +56,6 @@ class Recorder:
 
     def answered(self, outcome: str, total_ms: float) -> None:
         self.outcomes.append(outcome)
-
-
-class Gate:
-    """Holds the engine's calls until it is opened; says when one has come."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = Pipeline(pipeline.bundle, _Gated(pipeline.backend, self))
-        self.open, self.taken = threading.Event(), threading.Event()
-        self.pictures = 0
-
-    async def taken_one(self) -> None:
-        await asyncio.to_thread(self.taken.wait, 30)
-
-
-class _Gated:
-    """The real backend behind a gate."""
-
-    def __init__(self, backend: Backend, gate: Gate) -> None:
-        self._backend, self._gate = backend, gate
-        self.at_once, self.max_batch = backend.at_once, backend.max_batch
-        self.stages, self.description, self.is_closed = backend.stages, "gated", False
-
-    def infer(self, pictures: Sequence[Any], queries: Sequence[Query]) -> Sequence[Any]:
-        self._gate.taken.set()
-        self._gate.open.wait(30)
-        self._gate.pictures += len(pictures)
-        return self._backend.infer(pictures, queries)
-
-    def finish(self, *arguments: Any) -> Any:
-        return self._backend.finish(*arguments)
-
-    def warm_up(self, blank: Any) -> None:
-        self._backend.warm_up(blank)
-
-    def close(self) -> None:
-        self.is_closed = True
 
 
 @pytest.fixture(scope="module")
@@ -245,9 +209,9 @@ def test_a_deadline_that_passes_while_waiting_costs_no_inference(gate: Gate) -> 
 def test_an_answer_that_comes_too_late_is_none(pipeline: Pipeline) -> None:
     async def scenario() -> None:
         service = await started(pipeline)
-        with pytest.raises(DeadlineExceeded):
-            async with service.admit(60_000) as admitted:
-                admitted._deadline = 0.0
+        async with service.admit(60_000) as admitted:
+            admitted._deadline = 0.0
+            with pytest.raises(DeadlineExceeded):
                 await admitted.answer(BODY, Query(), lambda result, _: result)
         service.stop()
 
@@ -333,7 +297,7 @@ def test_what_is_not_answered_when_the_drain_is_over_is_told_so(gate: Gate) -> N
         service.stop()
         assert not service.is_idle  # the engine is still at work: the process has to be ended
         backend = gate.pipeline.backend
-        assert isinstance(backend, _Gated)
+        assert isinstance(backend, Gated)
         assert not backend.is_closed
         gate.open.set()
 
