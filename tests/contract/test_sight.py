@@ -2,7 +2,6 @@
 
 import json
 import logging
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,16 +38,7 @@ def http(pipeline: Pipeline, exporter: InMemorySpanExporter) -> Iterator[httpx.C
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     with serving(create_app(pipeline, Settings(max_files=4), traces=Traces(provider))) as client:
-        _wait_until_ready(client)
         yield client
-
-
-def _wait_until_ready(client: httpx.Client) -> None:
-    end = time.monotonic() + 60
-    while client.get("/readyz").status_code != 200:
-        if time.monotonic() > end:
-            raise TimeoutError("the server does not become ready")
-        time.sleep(0.02)
 
 
 def _scraped(http: httpx.Client) -> Samples:
