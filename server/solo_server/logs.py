@@ -15,7 +15,7 @@ import queue
 import threading
 import traceback
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from time import monotonic, sleep
 from typing import Any, Protocol
@@ -45,6 +45,9 @@ class Access:
     bytes_out: int
     pictures: int
     instances: int
+
+
+_ACCESS_FIELDS = tuple(field.name for field in fields(Access))
 
 
 class Output(Protocol):
@@ -128,6 +131,7 @@ def configure(form: str = "text", level: str = "info", output: Output | None = N
         handler.close()
     root.addHandler(writer)
     root.setLevel(level.upper())
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line has them
     return writer
 
 
@@ -138,7 +142,7 @@ def lost_lines() -> int:
 
 def json_line(record: logging.LogRecord) -> bytes:
     """One JSON object: time, level, logger, message, then request_id, the fields of `Access` and error where there are any."""
-    fields: dict[str, Any] = {
+    told: dict[str, Any] = {
         "time": _time(record),
         "level": record.levelname.lower(),
         "logger": record.name,
@@ -146,13 +150,13 @@ def json_line(record: logging.LogRecord) -> bytes:
     }
     request_id = REQUEST_ID.get()
     if request_id is not None:
-        fields["request_id"] = request_id
+        told["request_id"] = request_id
     access = getattr(record, "access", None)
     if isinstance(access, Access):
-        fields |= asdict(access)
+        told |= {name: getattr(access, name) for name in _ACCESS_FIELDS}
     if record.exc_info:
-        fields["error"] = _sound("".join(traceback.format_exception(*record.exc_info)))
-    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+        told["error"] = _sound("".join(traceback.format_exception(*record.exc_info)))
+    return orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def text_line(record: logging.LogRecord) -> bytes:

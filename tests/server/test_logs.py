@@ -36,10 +36,13 @@ def root() -> Iterator[logging.Logger]:
     """The root logger, put back afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    switches = {name: getattr(logging, name) for name in ("logThreads", "logProcesses", "logMultiprocessing")}
     root.handlers[:] = []  # pytest's own must not be closed
     yield root
     root.handlers[:] = handlers
     root.setLevel(level)
+    for name, on in switches.items():
+        setattr(logging, name, on)
 
 
 def record(message: Any, *values: object, **extra: object) -> logging.LogRecord:
