@@ -154,7 +154,8 @@ def _add_routes(app: FastAPI, service: Service, settings: Settings) -> None:
                 if files is None or len(files) == 1:
                     picture = body if files is None else files[0][1]
                     return _answer(await admitted.answer(picture, chosen, _as_json(bundle)))
-                return await _several(admitted, files, chosen, bundle, request.state.request_id)
+                results = await _several(admitted, files, chosen, bundle, request.state.request_id)
+                return _answer(await service.in_worker(lambda: orjson.dumps({"results": results})))
 
     @app.get("/healthz", summary="The process is alive")
     async def healthz() -> Response:
@@ -206,7 +207,7 @@ async def _overlay(
 
 async def _several(
     admitted: Admitted, files: list[File], query: types.Query, bundle: Bundle, request_id: str
-) -> Response:
+) -> list[Any]:
     """Each file's result, or its own error; the others are not touched."""
 
     async def one(name: str, body: bytes) -> Any:
@@ -215,7 +216,7 @@ async def _several(
         except ServerError as problem:
             return {"filename": name, "error": problem_json(problem, request_id)}
 
-    return _json({"results": await asyncio.gather(*(one(name, body) for name, body in files))})
+    return await asyncio.gather(*(one(name, body) for name, body in files))
 
 
 def _as_json(bundle: Bundle, **more: str) -> Render[bytes]:

@@ -23,7 +23,16 @@ from solo_server.types import Geometry, PreparedPicture, UInt8
 
 Image.init()
 FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "AVIF", "BMP") if name in Image.OPEN)
-_DAMAGE = (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError)  # what Pillow's decoders raise
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    RuntimeError,
+    ArithmeticError,
+    LookupError,
+    struct.error,
+    EOFError,
+)  # of Pillow
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -179,7 +179,7 @@ class Service:
 
     async def in_worker(self, work: Callable[[], T]) -> T:
         """What takes too long for the event loop."""
-        return await self._in(self._decode, work)
+        return await self._in(self._finish, work)
 
     async def measure(self, body: bytes) -> int:
         """Pixels of a picture, from its header."""

@@ -172,8 +172,6 @@ _NAMES = (
     ("log_level", LEVELS),
     ("traces", ("auto", "on", "off")),
 )
-_SWITCH_NAMES = ("draft_decode", "build_engines", "metrics_open")
-_SWITCHES = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:]+\](:\d{1,5})?")
 
@@ -188,7 +186,7 @@ def _origins(text: str) -> tuple[str, ...]:
     return origins
 
 
-_TEXTS: Mapping[str, Callable[[str], Any]] = {
+_TEXTS: dict[str, Callable[[str], Any]] = {
     "bundle": Path,
     "host": str,
     "engine": str,
@@ -202,6 +200,8 @@ _TEXTS: Mapping[str, Callable[[str], Any]] = {
     "log_level": str,
     "traces": str,
 }
+_SWITCH_NAMES = ("draft_decode", "build_engines", "metrics_open")
+_SWITCHES = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
 
 
 def _parse(variable: str, name: str, text: str) -> Any:

@@ -61,7 +61,7 @@ def opened(bundle: Bundle) -> Iterator[Opened]:
     trt, profiles = FakeTensorRt(device), small_profiles(bundle, 2)
 
     def network(watched: Device) -> DeviceNetwork:
-        return TensorRtNetwork(trt, watched, small_engines(trt, bundle, profiles), slots=1)
+        return TensorRtNetwork(trt, watched, small_engines(bundle, profiles), slots=1)
 
     opening = Opening(bundle, 2, _say, {"asked": "tensorrt", "max_batch": 2}, HW)
     ready = opening.open(Place(device, network, b"cubin", is_fake=True))
