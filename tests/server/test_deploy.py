@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from looking import MODEL
 from prometheus_client.metrics_core import Metric
+from solo_server import service
 from solo_server.logs import Access
 from solo_server.metrics import Metrics
+from solo_server.serve import ENGINE_HUNG, GPU_LOST
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "deploy/grafana/solo.json").read_text())
@@ -119,3 +121,11 @@ def test_the_page_has_every_metric_with_its_labels_and_no_other() -> None:
 def test_the_page_tells_what_to_do_about_every_alert() -> None:
     for alert in re.findall(r"- alert: (\w+)", ALERTS):
         assert f"`{alert}`" in PAGE
+
+
+def test_the_page_tells_every_reason_and_exit_status_and_no_other() -> None:
+    refusals = PAGE.split("| reason of `solo_refused_total` | meaning |")[1].split("\n\n")[0]
+    told = re.findall(r"^\| `(\w+)` \|", refusals, re.MULTILINE)
+    assert sorted(told) == sorted([*service._UNREADY, "queue_full", "pixels_full", "connections_full", "connection"])
+    statuses = PAGE.split("| exit status | why |")[1].split("\n\n")[0]
+    assert re.findall(r"^\| (\d+)", statuses, re.MULTILINE) == ["0", "1", "2", f"{ENGINE_HUNG}", f"{GPU_LOST}", "137"]
