@@ -9,10 +9,10 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
-from fastapi import FastAPI, Header, Query, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
 from solo_models.bundle import Bundle
@@ -29,10 +29,19 @@ from solo_server.metrics import Metrics, ServedModel
 from solo_server.overlay import draw_png
 from solo_server.pipeline import Pipeline
 from solo_server.problems import problem_response
-from solo_server.schemas import SegmentQuery, invalid_query, model_json, problem_json, result_json
+from solo_server.schemas import (
+    TIMEOUT_HEADER,
+    invalid_query,
+    model_json,
+    openapi_parameters,
+    problem_json,
+    read_query,
+    read_timeout,
+    result_json,
+)
 from solo_server.security import add_docs, add_guards
 from solo_server.service import Admitted, Render, Service
-from solo_server.settings import MAX_TIMEOUT_MS, Settings
+from solo_server.settings import Settings
 from solo_server.sight import Sight, SightMiddleware
 from solo_server.traces import Traces
 
@@ -65,12 +74,6 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         504: "deadline_exceeded",
     }.items()
 }
-_TIMEOUT = Header(
-    alias="X-Request-Timeout-Ms",
-    ge=1,
-    le=MAX_TIMEOUT_MS,
-    description="answer within so many milliseconds, or with 504; a picture whose time is over is not inferred",
-)
 
 
 def create_app(
@@ -133,17 +136,16 @@ async def _start(service: Service, on_end: Callable[[Exception], None] | None) -
 def _add_routes(app: FastAPI, service: Service, settings: Settings) -> None:
     @app.post(
         "/segment",
-        openapi_extra=_BODY,
+        openapi_extra={**_BODY, "parameters": openapi_parameters()},
         responses={200: _ANSWER, **_PROBLEMS},
         summary="Segment one picture, or several",
     )
-    async def segment(
-        request: Request, query: Annotated[SegmentQuery, Query()], timeout_ms: Annotated[int | None, _TIMEOUT] = None
-    ) -> Response:
+    async def segment(request: Request) -> Response:
         """Instances with label, score, box and COCO RLE mask; a PNG with `format=overlay` or `Accept: image/png`."""
+        query = read_query(request.query_params)
         if request.headers.get("accept", "").startswith("image/png"):
             query = query.model_copy(update={"format": "overlay"})
-        async with service.admit(timeout_ms) as admitted:
+        async with service.admit(read_timeout(request.headers.get(TIMEOUT_HEADER))) as admitted:
             bundle = service.pipeline.bundle
             chosen = query.to_query(bundle.spec)
             body = await read_body(request, settings.max_body_bytes, service.in_worker)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from solo_server.engine.open_cuda import CudaOptions
 
 PREFIX = "SOLO_"
-MAX_TIMEOUT_MS = 600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +150,7 @@ _RANGES = (
     ("max_waiting", 1, 100_000),
     ("max_waiting_pixels", 1024, 1 << 40),
     ("max_delay_ms", 0, 1000),
-    ("request_timeout_ms", 1, MAX_TIMEOUT_MS),
+    ("request_timeout_ms", 1, 600_000),
     ("engine_timeout_s", 1, 86_400),
     ("gpu", 0, 63),
     ("max_batch", 0, 64),
