@@ -26,6 +26,7 @@ from solo_server.settings import Settings
 
 LOG = logging.getLogger("solo_server")
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})  # probes carry no keys, and learn nothing
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 METRICS_PATH = "/metrics"
 MIN_KEY_LENGTH, MAX_KEY_LENGTH = 16, 512
 MAX_FILE_BYTES = 1 << 20
@@ -76,6 +77,13 @@ class KeyRing:
     def is_empty(self) -> bool:
         """No key is asked for."""
         return not self._all
+
+    def log_access(self, host: str) -> None:
+        """Tell the log who may call a server that listens on `host`."""
+        if not self.is_empty:
+            LOG.info("API keys: asked for; known are %s", ", ".join(key.name for key in self._all))
+        elif host not in LOOPBACK:
+            LOG.warning("API keys: none are asked for, and whoever reaches %s may call: docs/security.md", host)
 
     def __repr__(self) -> str:
         return f"KeyRing({', '.join(key.name for key in self._all)})"

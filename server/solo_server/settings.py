@@ -81,7 +81,7 @@ class Settings:
     header_timeout_s: int = 10
     """From a request's first byte, or the connection, to the end of its headers."""
     body_timeout_s: int = 20
-    """Longest gap in a body; what is slower than `body_bytes_per_s` gets as much again, and no more."""
+    """Longest gap in a body, and the time that it may take on top of its size over `body_bytes_per_s`."""
     body_bytes_per_s: int = 4096
     keep_alive_s: int = 75
     """How long an idle connection stays; longer than the usual 60 s of load balancers, so that they close first."""

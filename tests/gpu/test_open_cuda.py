@@ -15,6 +15,7 @@ from gpu.small import pictures, small_bundle
 from gpu.test_cuda_backend import LIMITS, check_same, on_cpu, segment
 from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
 from solo_models.bundle import MASKS, Bundle, BundleError, as_bundle
+from solo_models.engine_file import read_engine_header
 from solo_server.cuda.base import DeviceInfo
 from solo_server.engine import open_cuda as module
 from solo_server.engine import ort_cuda
@@ -86,6 +87,16 @@ def test_engines_are_built_once_and_found_the_next_time(place: Place) -> None:
         backend.close()
     assert place.orders == ["categories.onnx", "masks.onnx"]
     place.device.close()
+
+
+def test_engines_that_have_answered_say_so_in_their_headers(place: Place) -> None:
+    bundle = small_bundle()
+    with place.opened(bundle, "tensorrt") as backend:
+        files = sorted(place.options.cache.rglob("*.engine"))
+        assert [read_engine_header(file).ran_on_gpu for file in files] == [False, False]
+        backend.warm_up(pictures(bundle.spec, SIZE, 1)[0])
+        assert [read_engine_header(file).ran_on_gpu for file in files] == [True, True]
+        check_answers(backend, bundle)
 
 
 def test_refused_engines_are_built_anew_once(place: Place) -> None:

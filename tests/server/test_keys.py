@@ -156,3 +156,16 @@ def test_a_key_shows_in_no_repr(file: Path) -> None:
         for key in (FIRST, SECOND, THIRD):
             assert key not in text
         assert keys[0].digest.hex() not in text
+
+
+def test_a_server_that_is_reached_from_elsewhere_without_keys_says_so(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    KeyRing().log_access("127.0.0.1")
+    assert caplog.records == []
+    KeyRing(file=file).log_access("0.0.0.0")  # noqa: S104  # nothing listens
+    assert caplog.records[-1].getMessage().endswith("known are alice, key-4")
+    KeyRing().log_access("0.0.0.0")  # noqa: S104
+    assert caplog.records[-1].levelno == logging.WARNING
+    assert FIRST not in caplog.text

@@ -4,7 +4,7 @@ import asyncio
 import os
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +136,34 @@ def test_a_pictures_result_is_the_same_alone_and_in_any_batch(bundle_path: Path,
     assert sum(recorder.batches) == len(bodies)
     assert max(recorder.batches) > 1
     assert sum(len(result.instances) for result in alone) > 0
+
+
+def test_one_poisonous_picture_of_a_batch_fails_alone(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    poison, infer, sizes = Query(max_instances=13), gate.pipeline.infer, list[int]()
+
+    def poisoned(pictures: Sequence[Any], queries: Sequence[Query]) -> Any:
+        sizes.append(len(pictures))
+        if poison in queries:
+            gate.open.wait(30)
+            raise EngineFailure("the runtime cannot do this one")
+        return infer(pictures, queries)
+
+    monkeypatch.setattr(gate.pipeline, "infer", poisoned)
+
+    async def scenario() -> None:
+        service = await started(gate.pipeline, Settings(max_batch=8))
+        first = asyncio.create_task(service.segment(BODY, Query()))
+        await gate.taken_one()
+        queries = [Query(), poison, Query(), Query()]
+        tasks = [asyncio.create_task(service.segment(BODY, query)) for query in queries]
+        await settled(lambda: service._batcher is not None and service._batcher.waiting == 4)
+        gate.open.set()
+        answers = await asyncio.gather(first, *tasks, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [*[PictureResult] * 2, EngineFailure, *[PictureResult] * 2]
+        assert sizes == [1, 4, 1, 1, 1, 1]
+        service.stop()
+
+    asyncio.run(scenario())
 
 
 def test_what_is_over_the_count_is_refused_at_once_and_says_when_to_come_back(gate: Gate) -> None:

@@ -99,6 +99,7 @@ class DeviceBackend:
             self._on_slot(lambda slot: slot.warm_up(shapes))
         for _ in range(self.at_once):
             self.infer([blank], [Query()])
+        self._network.note_run()
 
     def close(self) -> None:
         """Refuse further batches, wait for those under way, then give everything back, but for what a lost device holds."""

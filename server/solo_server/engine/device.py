@@ -123,6 +123,10 @@ class DeviceNetwork(Protocol):
         """One of `slots`. Raises `DeviceFailure`, having given back what it took."""
         ...
 
+    def note_run(self) -> None:
+        """It has answered on this device: whoever keeps records of that may do so now."""
+        ...
+
     def close(self) -> None:
         """Give the network back, after its slots."""
         ...

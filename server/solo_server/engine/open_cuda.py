@@ -8,12 +8,14 @@ open_device ─► engine cache ─► TensorRtNetwork ─┐
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from solo_models.bundle import CATEGORIES, MASKS, Bundle
+from solo_models.engine_file import EngineFileError
 
 from solo_server.cuda.base import Device
 from solo_server.cuda.cache import cache_folder
@@ -77,9 +79,7 @@ def open_cuda(bundle: Bundle, engine: str, options: CudaOptions | None = None) -
         OSError: the cache folder cannot be written.
     """
     chosen = options or CudaOptions()
-    engine_profiles(
-        bundle.spec, chosen.max_batch, chosen.shapes
-    )  # shapes that cannot be are told before anything is opened
+    engine_profiles(bundle.spec, chosen.max_batch, chosen.shapes)  # what cannot be is told before anything is opened
     device = open_device(chosen.device)
     cubin = kernels_cubin(KERNELS, device.info.capability, cache_folder(chosen.cache))
     with ExitStack() as opened:
@@ -105,12 +105,23 @@ def _tensorrt(bundle: Bundle, device: Device, profiles: EngineProfiles, options:
 
     def load(kept: Mapping[str, KeptEngine]) -> TensorRtNetwork:
         engines = Engines(kept[CATEGORIES].plan, kept[MASKS].plan, profiles, bundle.precision)
-        return TensorRtNetwork(trt, device, engines, slots=_slots(TENSORRT, options), graphs=options.graphs)
+        note_run = partial(_note_run, cache, list(kept.values()))
+        slots = _slots(TENSORRT, options)
+        return TensorRtNetwork(trt, device, engines, slots=slots, graphs=options.graphs, note_run=note_run)
 
     try:
         return cache.loaded(bundle, profiles, load, UnusableEngine)
     except UnusableEngine as problem:
         raise SettingsError(f"engine tensorrt: {problem}") from problem
+
+
+def _note_run(cache: EngineCache, engines: Sequence[KeptEngine]) -> None:
+    """Their headers say from now on that they have run on a GPU; serving does not depend on it."""
+    try:
+        for engine in engines:
+            cache.note_run(engine)
+    except (EngineFileError, OSError) as problem:
+        LOG.warning("that the engines have run on this GPU cannot be noted: %s", problem)
 
 
 def _onnxruntime(bundle: Bundle, device: Device, profiles: EngineProfiles, options: CudaOptions) -> DeviceNetwork:

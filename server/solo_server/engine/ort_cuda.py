@@ -56,6 +56,9 @@ class OrtCudaNetwork:
         masks = self._session(MASKS, stream, masks_signature(spec))
         return OrtCudaSlot(self._bundle, (categories, masks), self._ordinal, memory)
 
+    def note_run(self) -> None:
+        """Nothing of it is kept."""
+
     def close(self) -> None:
         """Sessions belong to the slots: nothing is left."""
 

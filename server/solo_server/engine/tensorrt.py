@@ -12,6 +12,7 @@ overwrites. Contexts of a slot run one after another on its stream, so that all 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from solo_models.spec import ModelSpec
@@ -45,7 +46,8 @@ class Engines:
 
 
 class TensorRtNetwork:
-    """See `DeviceNetwork`. trt: the module `tensorrt`; graphs: how many CUDA graphs a slot keeps, 0 turns them off.
+    """See `DeviceNetwork`. trt: the module `tensorrt`; graphs: how many CUDA graphs a slot keeps, 0 turns them off; note_run: see
+    there.
 
     Raises:
         UnusableEngine: an engine is damaged, of another TensorRT or GPU, or not of this network.
@@ -53,9 +55,16 @@ class TensorRtNetwork:
     """
 
     def __init__(
-        self, trt: TensorRt, device: Device, engines: Engines, *, slots: int = 2, graphs: int = GRAPHS
+        self,
+        trt: TensorRt,
+        device: Device,
+        engines: Engines,
+        *,
+        slots: int = 2,
+        graphs: int = GRAPHS,
+        note_run: Callable[[], None] | None = None,
     ) -> None:
-        self._profiles, self._device, self.slots = engines.profiles, device, slots
+        self._profiles, self._device, self.slots, self._note_run = engines.profiles, device, slots, note_run
         spec = self._profiles.spec
         check_alignment(spec)
         self._graphs = max(graphs, 1 + len(level_groups(spec))) if graphs else 0
@@ -73,6 +82,11 @@ class TensorRtNetwork:
         size = max(self._categories.scratch_bytes, self._masks.scratch_bytes, ALIGNMENT)
         place = _Place(stream, memory, self._device.allocate(size, "TensorRT's scratch memory"))
         return TensorRtSlot((self._categories, self._masks), self._profiles, place, self._graphs)
+
+    def note_run(self) -> None:
+        """See `DeviceNetwork.note_run`."""
+        if self._note_run is not None:
+            self._note_run()
 
     def close(self) -> None:
         """See `DeviceNetwork.close`."""

@@ -220,6 +220,10 @@ class WatchedNetwork:
             return self._network.open_slot(stream, memory)
         return _WatchedSlot(self._network.open_slot(stream.inner, memory), stream)
 
+    def note_run(self) -> None:
+        """See `DeviceNetwork.note_run`."""
+        self._network.note_run()
+
     def close(self) -> None:
         """See `DeviceNetwork.close`."""
         self._network.close()
