@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from time import monotonic
 
 import pytest
 from fastapi import Request, Response
 from looking import ask, made_sight, small_app
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -207,6 +210,36 @@ def test_missing_packages_stop_the_start_and_say_what_to_install(missing: str, m
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(SettingsError, match=r"SOLO_TRACES: .* pip install 'solo-inference\[otel\]'"):
         open_traces("on", {})
+
+
+def test_spans_reach_a_collector_over_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    received: list[tuple[str, bytes]] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append((self.path, self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Collector) as collector:
+        thread = threading.Thread(target=collector.serve_forever)
+        thread.start()
+        try:
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server_port}")
+            traces = open_traces("auto")
+            assert traces is not None
+            traces.record(ACCESS, BEGUN_NS, [PictureTrace(BEGUN_NS, "ok", [Stage("decode", 1.0)])], {})
+            traces.close()
+        finally:
+            collector.shutdown()
+            thread.join()
+    ((path, body),) = received
+    assert path == "/v1/traces"
+    (resource,) = ExportTraceServiceRequest.FromString(body).resource_spans
+    assert {span.name for span in resource.scope_spans[0].spans} == {"decode", "POST /segment"}
 
 
 def test_a_collector_that_is_not_there_costs_neither_an_answer_nor_a_long_goodbye(
