@@ -26,6 +26,8 @@ from solo_models.deformable import DeformableConv
 from solo_models.network import SoloNetwork
 from solo_models.spec import ModelSpec, PreprocessSpec, Variant
 
+collect_ignore = ["gpu_packages"]  # which have an environment of their own: make test-gpu-code
+
 VARIANTS: tuple[Variant, ...] = ("solo", "decoupled", "decoupled_light")
 
 
