@@ -121,18 +121,11 @@ def run(arguments: argparse.Namespace) -> int:
     except SettingsError as problem:
         return _refuse(problem)
     host, port = listener.getsockname()[:2]
-<<<<<<< HEAD
-=======
-    LOG.info("%s %s, %s, %d classes", bundle.name, bundle.version, bundle.precision, bundle.spec.num_classes)
-    LOG.info("engine: %s (%s)", pipeline.backend.description, pipeline.engine_reason)
-    LOG.info("http://%s:%d  try: curl --data-binary @photo.jpg http://%s:%d/segment", host, port, host, port)
-    keys.log_access(settings.host)
-    lost: list[DeviceLost] = []
->>>>>>> guard
 
     def opening() -> Pipeline:
         pipeline = _open(settings)
         LOG.info("http://%s:%d  try: curl --data-binary @photo.jpg http://%s:%d/segment", host, port, host, port)
+        keys.log_access(settings.host)
         return pipeline
 
     server = _Server(settings, keys, opening, traces)
