@@ -1,4 +1,4 @@
-"""The FastAPI application: `POST /segment`, `/healthz`, `/readyz`, `/model`; failures as problem+json with a stable code."""
+"""The FastAPI application: `POST /segment`, health, metrics, what is served; failures as problem+json with a stable code."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from solo_server import types
 from solo_server.bodies import File, files_of, read_body, while_connected
-from solo_server.errors import InvalidQuery, RequestError, ServerError, Unavailable
+from solo_server.errors import InvalidQuery, NotReady, RequestError, ServerError, Unavailable
 from solo_server.keys import KeyRing
-from solo_server.observe import Observer
+from solo_server.metrics import Metrics, ServedModel
 from solo_server.overlay import draw_png
 from solo_server.pipeline import Pipeline
 from solo_server.problems import problem_response
@@ -42,6 +42,8 @@ from solo_server.schemas import (
 from solo_server.security import add_docs, add_guards
 from solo_server.service import Admitted, Render, Service
 from solo_server.settings import Settings
+from solo_server.sight import Sight, SightMiddleware
+from solo_server.traces import Traces
 
 LOG = logging.getLogger("solo_server")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -79,18 +81,19 @@ def create_app(
     settings: Settings | None = None,
     on_end: Callable[[Exception], None] | None = None,
     keys: KeyRing | None = None,
-    observer: Observer | None = None,
+    traces: Traces | None = None,
 ) -> FastAPI:
     """The application around one model, which is loaded (where that is still to be done) and warmed up when it starts, in a thread.
 
     on_end: hears what only a new process can mend: the model cannot be loaded, its GPU is lost, its engine hangs. keys: who may
-    call; without them the settings tell. observer: hears of every picture.
+    call; without them the settings tell. traces: where spans of requests go.
 
     Raises:
         SettingsError: the API keys cannot be read.
     """
     settings = settings or Settings()
-    service = Service(model if callable(model) else lambda: model, settings, on_end, observer)
+    sight = Sight(Metrics(lambda: _served(service)), traces)
+    service = Service(model if callable(model) else lambda: model, settings, on_end, sight)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -98,6 +101,8 @@ def create_app(
         yield
         starting.cancel()
         service.stop()
+        if traces is not None:
+            await asyncio.to_thread(traces.close)
 
     app = FastAPI(
         title="SOLO inference server",
@@ -110,9 +115,11 @@ def create_app(
     app.state.service, app.state.settings = service, settings
     add_docs(app)
     add_guards(app, settings, KeyRing.read(settings) if keys is None else keys)
+    app.add_middleware(SightMiddleware, sight=sight)
     app.add_middleware(RequestId)
     _add_handlers(app)
     _add_routes(app, service, settings)
+    _add_metrics(app, sight)
     return app
 
 
@@ -170,6 +177,22 @@ def _add_routes(app: FastAPI, service: Service, settings: Settings) -> None:
     @app.get("/", include_in_schema=False)
     async def root() -> Response:
         return RedirectResponse("/docs")
+
+
+def _add_metrics(app: FastAPI, sight: Sight) -> None:
+    @app.get("/metrics", summary="Prometheus's text, or OpenMetrics where Accept asks for it", response_class=Response)
+    def metrics(request: Request) -> Response:  # not async: it runs in a thread, off the event loop
+        content, media_type = sight.metrics.text(request.headers.get("accept", ""))
+        return Response(content, media_type=media_type)
+
+
+def _served(service: Service) -> list[ServedModel]:
+    try:
+        pipeline = service.pipeline
+    except NotReady:
+        return []
+    bundle = pipeline.bundle
+    return [ServedModel(bundle.name, bundle.version, bundle.precision, pipeline.backend.description, service.is_ready)]
 
 
 async def _overlay(

@@ -21,7 +21,8 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from solo_server.errors import HeadersTooLarge, MalformedRequest, Overloaded, RequestTimeout, ServerError
+from solo_server.errors import HeadersTooLarge, MalformedRequest, Overloaded, RequestTimeout, ServerError, Unavailable
+from solo_server.observe import Observer, Unobserved
 from solo_server.problems import problem_response, refusal
 from solo_server.settings import Settings
 
@@ -48,8 +49,8 @@ class ConnectionLimits:
     bytes_per_s: float
 
 
-def uvicorn_options(settings: Settings) -> dict[str, Any]:
-    """What `uvicorn.Config` needs to bound connections as the settings say."""
+def uvicorn_options(settings: Settings, observer: Observer | None = None) -> dict[str, Any]:
+    """What `uvicorn.Config` needs to bound connections as the settings say. observer: hears of refusals before the application."""
     limits = ConnectionLimits(
         max_connections=settings.max_connections,
         max_header_bytes=settings.max_header_bytes,
@@ -58,16 +59,17 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
         bytes_per_s=settings.body_bytes_per_s,
     )
     return {
-        "http": bounded_protocol(limits),
+        "http": bounded_protocol(limits, observer),
         "timeout_keep_alive": settings.keep_alive_s,
         "ws": "none",
         "server_header": False,
     }
 
 
-def bounded_protocol(limits: ConnectionLimits) -> type[BoundedProtocol]:
+def bounded_protocol(limits: ConnectionLimits, observer: Observer | None = None) -> type[BoundedProtocol]:
     """The protocol class for one server; its connections are counted together."""
-    return type("BoundedProtocol", (BoundedProtocol,), {"limits": limits, "door": Door(limits.max_connections)})
+    of_this_server = {"limits": limits, "door": Door(limits.max_connections), "observer": observer or Unobserved()}
+    return type("BoundedProtocol", (BoundedProtocol,), of_this_server)
 
 
 class Door:
@@ -120,6 +122,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     limits: ClassVar[ConnectionLimits]
     door: ClassVar[Door]
+    observer: ClassVar[Observer]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -174,6 +177,8 @@ class BoundedProtocol(HttpToolsProtocol):
             problem = Overloaded("too many connections are open", "connections_full")
         elif size_bytes > self.limits.max_header_bytes:
             problem = self._too_large()
+        if problem is not None:
+            self._tell(problem)
         self.app = self._served_app if problem is None else refusal(problem, uuid.uuid4().hex, _CLOSING[problem.status])
         super().on_headers_complete()
 
@@ -253,11 +258,15 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._answering and not self._receiving:
             self.cycle.keep_alive = False
             return
+        self._tell(problem)
         response = problem_response(problem, uuid.uuid4().hex)
         headers = [*self.server_state.default_headers, *response.raw_headers, (b"connection", b"close")]
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
         self.transport.write(STATUS_LINE[problem.status] + lines + b"\r\n" + bytes(response.body))
         self.transport.close()
+
+    def _tell(self, problem: ServerError) -> None:
+        self.observer.refused(problem.code, problem.reason if isinstance(problem, Unavailable) else "connection")
 
     def _start_header_clock(self) -> None:
         if "headers" not in self._timers:

@@ -1,7 +1,7 @@
 """What the service tells of its work, for metrics, logs and traces; by default to nobody.
 
-All methods are called on the event loop's thread: they must return at once and must not raise. `stage` and `answered` are called
-in the task of the request, so that context variables tell whose they are.
+All methods are called on the event loop's thread: they must return at once and must not raise. `stage`, `found` and `answered` are
+called in the task of the request, so that context variables tell whose they are.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ class Observer(Protocol):
         """A stage of one picture: `decode`, `preprocess`, `queue`, those of the backend, `answer` (JSON or PNG)."""
         ...
 
+    def found(self, instances: int) -> None:
+        """A picture is finished, with so many instances."""
+        ...
+
     def answered(self, outcome: str, total_ms: float) -> None:
         """An accepted picture's end, once for each: `ok`, the problem's code, or `gone` where the caller went away."""
         ...
@@ -46,6 +50,9 @@ class Unobserved:
         """See `Observer`."""
 
     def stage(self, name: str, ms: float) -> None:
+        """See `Observer`."""
+
+    def found(self, instances: int) -> None:
         """See `Observer`."""
 
     def answered(self, outcome: str, total_ms: float) -> None:

@@ -23,6 +23,7 @@ import uvicorn
 from solo_models.bundle import BundleError
 from solo_models.demo import demo_bundle
 
+from solo_server import logs
 from solo_server.app import create_app
 from solo_server.connections import uvicorn_options
 from solo_server.engine.base import ENGINES, GPU_ENGINES, PRECISIONS
@@ -31,6 +32,7 @@ from solo_server.keys import KeyRing
 from solo_server.pipeline import Pipeline
 from solo_server.service import Service
 from solo_server.settings import Settings
+from solo_server.traces import Traces, open_traces
 
 LOG = logging.getLogger("solo_server")
 GPU_LOST = 75  # EX_TEMPFAIL of sysexits.h: try again
@@ -111,10 +113,10 @@ def run(arguments: argparse.Namespace) -> int:
     Exit status 0; 2 when settings or model are wrong; 75 when the GPU is lost and 70 when the engine hangs, which only a new
     process can mend; 1 for what should not happen.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         settings = Settings.read(**vars(arguments))
-        keys = KeyRing.read(settings)
+        logs.configure(settings.log_format, settings.log_level)
+        keys, traces = KeyRing.read(settings), open_traces(settings.traces)
         listener = _listen(settings)
     except SettingsError as problem:
         return _refuse(problem)
@@ -126,7 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
         keys.log_access(settings.host)
         return pipeline
 
-    server = _Server(settings, keys, opening)
+    server = _Server(settings, keys, opening, traces)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, server.handle_exit)
     if not keys.is_empty and hasattr(signal, "SIGHUP"):
@@ -141,17 +143,20 @@ def run(arguments: argparse.Namespace) -> int:
 class _Server(uvicorn.Server):
     """uvicorn, which tells the service at once when it is to go down, and goes down where the service cannot go on."""
 
-    def __init__(self, settings: Settings, keys: KeyRing, opening: Callable[[], Pipeline]) -> None:
+    def __init__(
+        self, settings: Settings, keys: KeyRing, opening: Callable[[], Pipeline], traces: Traces | None = None
+    ) -> None:
         self.problem: Exception | None = None
-        app = create_app(opening, settings, self._end, keys)
+        app = create_app(opening, settings, self._end, keys, traces)
         self.service: Service = app.state.service
         self._loop: asyncio.AbstractEventLoop | None = None
         config = uvicorn.Config(
             app,
+            log_config=None,  # its lines go where ours go
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=settings.drain_seconds + WRITING_SECONDS,
-            **uvicorn_options(settings),
+            **uvicorn_options(settings, self.service.observer),
         )
         super().__init__(config)
 

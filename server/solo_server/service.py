@@ -205,6 +205,7 @@ class Service:
             if name != "total":
                 self.observer.stage(name, ms)
         self.observer.stage("answer", answer_ms)
+        self.observer.found(len(result.instances))
         return answer
 
     def _decoded(self, body: bytes, *, whole: bool) -> Decoded:

@@ -13,6 +13,7 @@ from solo_server.engine.base import ENGINES, PRECISIONS
 from solo_server.engine.tensorrt_profiles import MAX_BATCH, Size, parse_shapes
 from solo_server.errors import SettingsError
 from solo_server.image import ImageLimits
+from solo_server.logs import FORMATS, LEVELS
 
 if TYPE_CHECKING:
     from solo_server.engine.open_cuda import CudaOptions
@@ -84,6 +85,10 @@ class Settings:
     body_bytes_per_s: int = 4096
     keep_alive_s: int = 75
     """How long an idle connection stays; longer than the usual 60 s of load balancers, so that they close first."""
+    log_format: str = "text"
+    log_level: str = "info"
+    traces: str = "auto"
+    """OpenTelemetry: on, off, or auto: where an `OTEL_*` variable says where spans go."""
 
     def __post_init__(self) -> None:
         for name, low, high in _RANGES:
@@ -159,7 +164,14 @@ _RANGES = (
     ("body_bytes_per_s", 1, 1 << 30),
     ("keep_alive_s", 1, 3600),
 )
-_NAMES = (("engine", ENGINES), ("precision", PRECISIONS))
+_NAMES = (
+    ("engine", ENGINES),
+    ("precision", PRECISIONS),
+    ("log_format", FORMATS),
+    ("log_level", LEVELS),
+    ("traces", ("auto", "on", "off")),
+)
+
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:]+\](:\d{1,5})?")
 
 
@@ -183,6 +195,9 @@ _TEXTS: dict[str, Callable[[str], Any]] = {
     "api_keys_file": Path,
     "api_keys": str,
     "cors_origins": _origins,
+    "log_format": str,
+    "log_level": str,
+    "traces": str,
 }
 _SWITCH_NAMES = ("draft_decode", "build_engines", "metrics_open")
 _SWITCHES = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}

@@ -33,7 +33,7 @@ def test_everything_that_the_server_and_the_client_ask_for_is_pinned_and_so_is_w
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     installed = {_name(name) for names in packages_distributions().values() for name in names}
     seen: set[str] = set()
-    todo = [Requirement(text) for extra in ("server", "client", "openvino") for text in extras[extra]]
+    todo = [Requirement(text) for extra in ("server", "client", "openvino", "otel") for text in extras[extra]]
     while todo:
         asked = todo.pop()
         name = _name(asked.name)

@@ -38,6 +38,7 @@ class Recorder:
         self.outcomes: list[str] = []
         self.batches: list[int] = []
         self.stages: list[str] = []
+        self.instances: list[int] = []
         self.most_waiting = (0, 0)
         self.now_waiting = (0, 0)
 
@@ -53,6 +54,9 @@ class Recorder:
 
     def stage(self, name: str, ms: float) -> None:
         self.stages.append(name)
+
+    def found(self, instances: int) -> None:
+        self.instances.append(instances)
 
     def answered(self, outcome: str, total_ms: float) -> None:
         self.outcomes.append(outcome)
