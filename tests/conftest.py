@@ -26,6 +26,8 @@ from solo_models.deformable import DeformableConv
 from solo_models.network import SoloNetwork
 from solo_models.spec import ModelSpec, PreprocessSpec, Variant
 
+collect_ignore = ["gpu_packages"]  # which have an environment of their own: make test-gpu-code
+
 VARIANTS: tuple[Variant, ...] = ("solo", "decoupled", "decoupled_light")
 
 
@@ -118,14 +120,21 @@ def encoded(pixels: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
 
 
 @contextmanager
-def serving(app: Any, lifespan: Literal["on", "off"] = "on") -> Iterator[httpx.Client]:
-    """A real server on a free loopback port, and a real client to it."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan=lifespan))
+def serving(
+    app: Any, lifespan: Literal["on", "off"] = "on", *, warm: bool = True, **options: Any
+) -> Iterator[httpx.Client]:
+    """A real server on a free loopback port, and a real client to it.
+
+    warm: once it takes requests; options: of `uvicorn.Config`.
+    """
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan=lifespan, **options))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         if not thread.is_alive():
             raise RuntimeError("the server did not start")
+        time.sleep(0.01)
+    while warm and lifespan == "on" and not app.state.service.is_ready:
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:

@@ -14,6 +14,7 @@
     │   │   ├── ImageTooLarge            image_too_large
     │   │   ├── BodyTooLarge             body_too_large
     │   │   ├── InvalidQuery             invalid_query
+    │   │   ├── Unauthorized             unauthorized
     │   │   └── NotFound                 not_found
     │   ├── Unavailable            503: the same request can succeed later
     │   │   ├── Overloaded               overloaded
@@ -133,6 +134,10 @@ class InvalidQuery(CallerFault):
     """A query parameter is unusable."""
 
 
+class Unauthorized(CallerFault):
+    """The server asks for an API key, and does not know this one."""
+
+
 class NotFound(CallerFault):
     """The server has nothing at this path."""
 
@@ -192,6 +197,7 @@ _BY_CODE: dict[str, type[ServerProblem]] = {
     "image_too_large": ImageTooLarge,
     "body_too_large": BodyTooLarge,
     "invalid_query": InvalidQuery,
+    "unauthorized": Unauthorized,
     "not_found": NotFound,
     "overloaded": Overloaded,
     "not_ready": NotReady,

@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--model", metavar="BUNDLE", help="run this bundle here (default: the demo model)")
     where.add_argument("--url", help="ask the server at this URL")
+    parser.add_argument("--api-key-file", metavar="FILE", help="file with the key that the server at --url asks for")
     parser.add_argument(
         "--engine", help="what runs the model here: auto (default), onnxruntime or openvino; a server has its own"
     )
@@ -88,10 +89,13 @@ def _run(arguments: argparse.Namespace) -> int:
     output = Path(arguments.output) if arguments.output else None
     if arguments.engine is not None and arguments.url is not None:
         raise Unusable("--engine goes with a model that runs here, not with --url")
+    if arguments.api_key_file is not None and arguments.url is None:
+        raise Unusable("--api-key-file goes with --url")
     jobs = _jobs(arguments)
     check_writable(output, Path(arguments.overlay) if arguments.overlay else None)
     bundle = Path(arguments.model) if arguments.model else None
-    with open_source(bundle, arguments.url, arguments.engine or "auto") as source:
+    key_file = Path(arguments.api_key_file) if arguments.api_key_file else None
+    with open_source(bundle, arguments.url, arguments.engine or "auto", key_file) as source:
         outcome = _do_all(jobs, source, options)
     several = len(jobs) > 1
     if outcome.segmented or (several and outcome.stopped is None):

@@ -1,4 +1,4 @@
-"""The FastAPI application: `POST /segment`, `/healthz`, `/readyz`, `/model`; failures as problem+json with a stable code."""
+"""The FastAPI application: `POST /segment`, health, metrics, what is served; failures as problem+json with a stable code."""
 
 from __future__ import annotations
 
@@ -6,30 +6,47 @@ import asyncio
 import logging
 import re
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from importlib.metadata import version
+from typing import Any
 
 import orjson
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
-from starlette.datastructures import Headers, MutableHeaders, UploadFile
+from solo_models.bundle import Bundle
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from solo_server import types
-from solo_server.errors import BodyTooLarge, DeviceLost, EmptyBody, InvalidQuery, RequestError, ServerError
+from solo_server.bodies import File, files_of, read_body, while_connected
+from solo_server.errors import InvalidQuery, NotReady, RequestError, ServerError, Unavailable
+from solo_server.keys import KeyRing
+from solo_server.metrics import Metrics, ServedModel
+from solo_server.overlay import draw_png
 from solo_server.pipeline import Pipeline
-from solo_server.schemas import SegmentQuery, invalid_query, model_json, problem_json, result_json
-from solo_server.service import Service
+from solo_server.problems import problem_response
+from solo_server.schemas import (
+    TIMEOUT_HEADER,
+    invalid_query,
+    model_json,
+    openapi_parameters,
+    problem_json,
+    read_query,
+    read_timeout,
+    result_json,
+)
+from solo_server.security import add_docs, add_guards
+from solo_server.service import Admitted, Render, Service
 from solo_server.settings import Settings
+from solo_server.sight import Sight, SightMiddleware
+from solo_server.traces import Traces
 
 LOG = logging.getLogger("solo_server")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-RETRY_AFTER_SECONDS = "1"
 
 _PICTURE = {"schema": {"type": "string", "format": "binary"}}
 _FILES = {"type": "object", "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}}}
@@ -41,66 +58,106 @@ _BODY = {
                     "image/bmp": _PICTURE, "multipart/form-data": {"schema": _FILES}},
     }
 }  # fmt: skip
+_ANSWER = {"description": "Instances, or the overlay.", "content": {"application/json": {}, "image/png": _PICTURE}}
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {"application/problem+json": {}}}
     for status, text in {
         400: "empty_body",
+        401: "unauthorized",
+        408: "request_timeout",
         413: "body_too_large, image_too_large",
         415: "unsupported_media_type",
         422: "image_damaged, invalid_query",
+        431: "headers_too_large",
+        500: "internal",
         503: "overloaded, not_ready",
+        504: "deadline_exceeded",
     }.items()
 }
 
 
 def create_app(
-    pipeline: Pipeline, settings: Settings | None = None, on_lost: Callable[[DeviceLost], None] | None = None
+    model: Pipeline | Callable[[], Pipeline],
+    settings: Settings | None = None,
+    on_end: Callable[[Exception], None] | None = None,
+    keys: KeyRing | None = None,
+    traces: Traces | None = None,
 ) -> FastAPI:
-    """The application around one loaded pipeline; it warms up when it starts. on_lost: hears when its GPU is lost for good."""
+    """The application around one model, which is loaded (where that is still to be done) and warmed up when it starts, in a thread.
+
+    on_end: hears what only a new process can mend: the model cannot be loaded, its GPU is lost, its engine hangs. keys: who may
+    call; without them the settings tell. traces: where spans of requests go.
+
+    Raises:
+        SettingsError: the API keys cannot be read.
+    """
     settings = settings or Settings()
-    service = Service(pipeline, settings.max_waiting, on_lost)
+    sight = Sight(Metrics(lambda: _served(service)), traces)
+    service = Service(model if callable(model) else lambda: model, settings, on_end, sight)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await service.start()
+        starting = asyncio.create_task(_start(service, on_end))
         yield
+        starting.cancel()
         service.stop()
+        if traces is not None:
+            await asyncio.to_thread(traces.close)
 
     app = FastAPI(
         title="SOLO inference server",
-        version=pipeline.bundle.version,
+        version=version("solo-inference"),
         description="Instance segmentation with SOLO: a picture in, COCO RLE masks out.",
         lifespan=lifespan,
+        docs_url=None,  # `add_docs` has its own, under a policy
+        redoc_url=None,
     )
     app.state.service, app.state.settings = service, settings
+    add_docs(app)
+    add_guards(app, settings, KeyRing.read(settings) if keys is None else keys)
+    app.add_middleware(SightMiddleware, sight=sight)
     app.add_middleware(RequestId)
     _add_handlers(app)
     _add_routes(app, service, settings)
+    _add_metrics(app, sight)
     return app
 
 
-def _add_routes(app: FastAPI, service: Service, settings: Settings) -> None:
-    bundle = service.pipeline.bundle
+async def _start(service: Service, on_end: Callable[[Exception], None] | None) -> None:
+    """While the server answers already; a failure is for whoever can end the process."""
+    try:
+        await service.start()
+    except Exception as problem:
+        if on_end is None:
+            raise
+        on_end(problem)
 
-    @app.post("/segment", openapi_extra=_BODY, responses=_PROBLEMS, summary="Segment one picture, or several")
-    async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
+
+def _add_routes(app: FastAPI, service: Service, settings: Settings) -> None:
+    @app.post(
+        "/segment",
+        openapi_extra={**_BODY, "parameters": openapi_parameters()},
+        responses={200: _ANSWER, **_PROBLEMS},
+        summary="Segment one picture, or several",
+    )
+    async def segment(request: Request) -> Response:
         """Instances with label, score, box and COCO RLE mask; a PNG with `format=overlay` or `Accept: image/png`."""
+        query = read_query(request.query_params)
         if request.headers.get("accept", "").startswith("image/png"):
             query = query.model_copy(update={"format": "overlay"})
-        chosen = query.to_query(bundle.spec)
-        body = await _read_body(request, settings.max_body_bytes)
-        files = await _files(request, body, settings.max_files)
-        if query.format == "overlay":
-            if files is not None and len(files) != 1:
-                raise InvalidQuery("an overlay is drawn for one picture at a time")
-            content = await service.overlay(body if files is None else files[0][1], chosen)
-            return Response(content, media_type="image/png")
-        if files is None or len(files) == 1:
-            result = await service.segment(body if files is None else files[0][1], chosen)
-            return _json(result_json(result, bundle))
-        request_id = request.state.request_id
-        results = await asyncio.gather(*(_one_of_many(service, name, part, chosen, request_id) for name, part in files))
-        return _json({"results": results})
+        async with service.admit(read_timeout(request.headers.get(TIMEOUT_HEADER))) as admitted:
+            bundle = service.pipeline.bundle
+            chosen = query.to_query(bundle.spec)
+            body = await read_body(request, settings.max_body_bytes, service.in_worker)
+            files = await files_of(request.headers, body, settings.max_files, service.in_worker)
+            async with while_connected(request):
+                if query.format == "overlay":
+                    return await _overlay(admitted, body, files, chosen, bundle)
+                if files is None or len(files) == 1:
+                    picture = body if files is None else files[0][1]
+                    return _answer(await admitted.answer(picture, chosen, _as_json(bundle)))
+                results = await _several(admitted, files, chosen, bundle, request.state.request_id)
+                return _answer(await service.in_worker(lambda: orjson.dumps({"results": results})))
 
     @app.get("/healthz", summary="The process is alive")
     async def healthz() -> Response:
@@ -108,62 +165,65 @@ def _add_routes(app: FastAPI, service: Service, settings: Settings) -> None:
 
     @app.get("/readyz", summary="The model is warm and requests are taken", responses={503: _PROBLEMS[503]})
     async def readyz() -> Response:
-        ready = service.is_ready
-        return _json({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
+        if (reason := service.unready) is not None:
+            return _json({"status": "not ready", "reason": reason}, 503)
+        return _json({"status": "ready"})
 
-    @app.get("/model", summary="What is served")
+    @app.get("/model", summary="What is served", responses={503: _PROBLEMS[503]})
     async def model() -> Response:
-        return _json(model_json(bundle, service.pipeline.backend.description, service.pipeline.engine_reason))
+        pipeline = service.pipeline
+        return _json(model_json(pipeline.bundle, pipeline.backend.description, pipeline.engine_reason))
 
     @app.get("/", include_in_schema=False)
     async def root() -> Response:
         return RedirectResponse("/docs")
 
 
-async def _one_of_many(service: Service, name: str, body: bytes, query: types.Query, request_id: str) -> dict[str, Any]:
-    """One file of several: its result, or its own error; the others are not touched."""
+def _add_metrics(app: FastAPI, sight: Sight) -> None:
+    @app.get("/metrics", summary="Prometheus's text, or OpenMetrics where Accept asks for it", response_class=Response)
+    def metrics(request: Request) -> Response:  # not async: it runs in a thread, off the event loop
+        content, media_type = sight.metrics.text(request.headers.get("accept", ""))
+        return Response(content, media_type=media_type)
+
+
+def _served(service: Service) -> list[ServedModel]:
     try:
-        return {"filename": name, **result_json(await service.segment(body, query), service.pipeline.bundle)}
-    except ServerError as problem:
-        return {"filename": name, "error": problem_json(problem, request_id)}
+        pipeline = service.pipeline
+    except NotReady:
+        return []
+    bundle = pipeline.bundle
+    return [ServedModel(bundle.name, bundle.version, bundle.precision, pipeline.backend.description, service.is_ready)]
 
 
-async def _read_body(request: Request, limit_bytes: int) -> bytes:
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > limit_bytes:
-        raise BodyTooLarge(f"the body has {length} bytes; at most {limit_bytes} are accepted")
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit_bytes:
-            raise BodyTooLarge(f"the body has more than {limit_bytes} bytes")
-        chunks.append(chunk)
-    if size == 0:
-        raise EmptyBody("the request has no body; send the bytes of one picture")
-    return b"".join(chunks)
+async def _overlay(
+    admitted: Admitted, body: bytes, files: list[File] | None, query: types.Query, bundle: Bundle
+) -> Response:
+    """A PNG of one picture."""
+    if files is not None and len(files) != 1:
+        raise InvalidQuery("an overlay is drawn for one picture at a time")
+    names = bundle.spec.class_names
+    picture = body if files is None else files[0][1]
+    png = await admitted.answer(picture, query, lambda result, rgb: draw_png(rgb, result.instances, names), whole=True)
+    return _answer(png, "image/png")
 
 
-async def _files(request: Request, body: bytes, max_files: int) -> list[tuple[str, bytes]] | None:
-    """Name and bytes of each file of a multipart request; `None` where the body is the picture itself."""
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        return None
+async def _several(
+    admitted: Admitted, files: list[File], query: types.Query, bundle: Bundle, request_id: str
+) -> list[Any]:
+    """Each file's result, or its own error; the others are not touched."""
 
-    async def stream() -> AsyncGenerator[bytes, None]:
-        yield body
+    async def one(name: str, body: bytes) -> Any:
+        try:
+            return orjson.Fragment(await admitted.answer(body, query, _as_json(bundle, filename=name)))
+        except ServerError as problem:
+            return {"filename": name, "error": problem_json(problem, request_id)}
 
-    try:
-        parser = MultiPartParser(request.headers, stream(), max_files=max_files, max_fields=max_files)
-        parser.spool_max_size = len(body) + 1  # the body is in memory already and bounded; nothing goes to disk
-        form = await parser.parse()
-    except MultiPartException as problem:
-        raise InvalidQuery(f"the multipart body cannot be read: {problem.message}") from problem
-    except KeyError as problem:
-        raise InvalidQuery("the multipart body cannot be read: the boundary is missing") from problem
-    files = [(v.filename or "", await v.read()) for _, v in form.multi_items() if isinstance(v, UploadFile)]
-    await form.close()
-    if not files:
-        raise EmptyBody("the multipart body holds no file")
-    return files
+    return await asyncio.gather(*(one(name, body) for name, body in files))
+
+
+def _as_json(bundle: Bundle, **more: str) -> Render[bytes]:
+    """The answer for one picture, with `more` before it; made in a worker, for it can be large."""
+    return lambda result, _: orjson.dumps({**more, **result_json(result, bundle)})
 
 
 class RequestId:
@@ -193,12 +253,13 @@ def _add_handlers(app: FastAPI) -> None:
     @app.exception_handler(ServerError)
     async def known(request: Request, problem: ServerError) -> Response:
         if not isinstance(problem, RequestError):
-            LOG.warning("request %s: %s: %s", request.state.request_id, problem.code, problem.detail)
+            level = logging.INFO if isinstance(problem, Unavailable) else logging.WARNING  # many at once, and no fault
+            LOG.log(level, "request %s: %s: %s", request.state.request_id, problem.code, problem.detail)
         return _problem(request, problem)
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, problem: ClientDisconnect) -> Response:
-        LOG.info("request %s: the caller went away while sending", request.state.request_id)
+        LOG.info("request %s: the caller went away", request.state.request_id)
         return Response(status_code=499)  # nobody reads it
 
     @app.exception_handler(RequestValidationError)
@@ -221,12 +282,12 @@ _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
 def _problem(request: Request, problem: ServerError) -> Response:
-    request_id = request.state.request_id
-    headers = {"x-request-id": request_id}
-    if problem.status == 503:
-        headers["retry-after"] = RETRY_AFTER_SECONDS
-    return _json(problem_json(problem, request_id), problem.status, "application/problem+json", headers)
+    return problem_response(problem, request.state.request_id)
 
 
 def _json(content: Any, status: int = 200, media_type: str = "application/json", headers: Any = None) -> Response:
     return Response(orjson.dumps(content), status, headers, media_type)
+
+
+def _answer(content: bytes, media_type: str = "application/json") -> Response:
+    return Response(content, media_type=media_type)

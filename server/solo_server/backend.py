@@ -36,6 +36,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def max_batch(self) -> int:
+        """How many pictures one call should be given at most, where no setting says otherwise."""
+        ...
+
+    @property
     def stages(self) -> tuple[str, ...]:
         """Names of the stages as answers tell them: first what `infer` takes, then the laps of `finish`."""
         ...
@@ -65,6 +70,7 @@ class CpuBackend:
     """A network in a CPU runtime, and post-processing on compiled kernels. See `Backend`."""
 
     at_once = 1
+    max_batch = 1  # a batch takes as long as its pictures one by one: docs/performance.md
     stages = ("categories", "towers", "masks", "nms", "encode")
 
     def __init__(self, bundle: Bundle, engine: Engine, pool: Pool | None = None) -> None:

@@ -8,8 +8,15 @@ ServerError
     ImageDamaged          image_damaged           422   decode
     ImageTooLarge         image_too_large         413   decode, before any pixel is decoded
     BodyTooLarge          body_too_large          413   while receiving
-  Overloaded              overloaded              503   queue full; comes with Retry-After
-  NotReady                not_ready               503   before the model is warm, and while draining
+    Unauthorized          unauthorized            401   keys are asked for, and this request has none that is known
+    RequestTimeout        request_timeout         408   headers or body stopped coming, or came too slowly
+    HeadersTooLarge       headers_too_large       431   on the connection, before there is a request
+    MalformedRequest      malformed_request       400   on the connection: this is no HTTP
+  Unavailable             503, the same request can succeed later: with a reason and Retry-After
+    Overloaded            overloaded              503   queue_full, pixels_full, connections_full
+    NotReady              not_ready               503   warming, draining, stalled, lost
+      EngineHung          not_ready               503   stalled for so long that only a new process can go on
+  DeadlineExceeded        deadline_exceeded       504   the caller's time was over before the answer was there
   EngineFailure           internal                500   the runtime failed; details go to the log
     DeviceFailure         internal                500   a call to the GPU failed; the next batch may succeed
       DeviceOutOfMemory   internal                500   no memory left on the GPU
@@ -77,16 +84,63 @@ class BodyTooLarge(RequestError):
     code, status, title = "body_too_large", 413, "Body too large"
 
 
-class Overloaded(ServerError):
-    """Too many requests are waiting."""
+class Unauthorized(RequestError):
+    """No API key, or none that is known; which of the two is not told."""
 
-    code, status, title = "overloaded", 503, "Overloaded"
+    code, status, title = "unauthorized", 401, "Unauthorized"
 
 
-class NotReady(ServerError):
-    """The model is not loaded yet, or the server is going down."""
+class RequestTimeout(RequestError):
+    """The caller took too long to send its request."""
 
-    code, status, title = "not_ready", 503, "Not ready"
+    code, status, title = "request_timeout", 408, "Request timeout"
+
+
+class HeadersTooLarge(RequestError):
+    """Request line and headers together are longer than the server accepts."""
+
+    code, status, title = "headers_too_large", 431, "Headers too large"
+
+
+class MalformedRequest(RequestError):
+    """What came over the connection cannot be read as HTTP."""
+
+    code, status, title = "malformed_request", 400, "Malformed request"
+
+
+class Unavailable(ServerError):
+    """The same request can succeed later. reason: one stable word; retry_after_s: when to come back, in whole seconds."""
+
+    status = 503
+
+    def __init__(self, detail: str, reason: str, retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self.reason, self.retry_after_s = reason, retry_after_s
+
+
+class Overloaded(Unavailable):
+    """Too much is waiting: pictures (reason `queue_full`), pixels (`pixels_full`) or connections (`connections_full`)."""
+
+    code, title = "overloaded", "Overloaded"
+
+
+class NotReady(Unavailable):
+    """The model is not loaded yet (`warming`), the server goes down (`draining`), or its engine does (`stalled`, `lost`)."""
+
+    code, title = "not_ready", "Not ready"
+
+
+class EngineHung(NotReady):
+    """A batch has not come back from the engine for so long that it never will; a thread cannot be ended, a process can."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the engine has not answered for {seconds:.0f} s; the server starts anew", "stalled")
+
+
+class DeadlineExceeded(ServerError):
+    """The time that the caller gave, or the server's own limit, was over before the answer was there."""
+
+    code, status, title = "deadline_exceeded", 504, "Deadline exceeded"
 
 
 class EngineFailure(ServerError):

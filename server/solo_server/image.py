@@ -23,7 +23,16 @@ from solo_server.types import Geometry, PreparedPicture, UInt8
 
 Image.init()
 FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "AVIF", "BMP") if name in Image.OPEN)
-_DAMAGE = (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError)  # what Pillow's decoders raise
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    RuntimeError,
+    ArithmeticError,
+    LookupError,
+    struct.error,
+    EOFError,
+)  # of Pillow
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -44,6 +53,21 @@ class ImageLimits:
     max_pixels: int = 64_000_000
     max_side: int = 16_384
     draft: bool = False
+
+
+def size(body: bytes, limits: ImageLimits) -> tuple[int, int]:
+    """Rows and columns as the header tells them, before any turning; no pixel is decoded.
+
+    Raises:
+        EmptyBody, UnsupportedMediaType, ImageTooLarge, ImageDamaged: see `solo_server.errors`.
+    """
+    if not body:
+        raise EmptyBody("the request has no body; send the bytes of one picture")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image = _open(body)
+    _check_size(image, limits)
+    return image.height, image.width
 
 
 def decode(body: bytes, limits: ImageLimits) -> UInt8:

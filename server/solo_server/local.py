@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from solo_models.demo import demo_bundle
 
 from solo_server.overlay import draw_png
 from solo_server.pipeline import Pipeline
-from solo_server.schemas import SegmentQuery, invalid_query, result_json
+from solo_server.schemas import read_query, result_json
 from solo_server.types import Query
 from solo_server.warm import warm_kernels
 
@@ -34,10 +33,7 @@ class LocalService:
         return draw_png(decoded.rgb, result.instances, self._pipeline.bundle.spec.class_names)
 
     def _query(self, query: Mapping[str, str]) -> Query:
-        try:
-            return SegmentQuery.model_validate(dict(query)).to_query(self._pipeline.bundle.spec)
-        except ValidationError as problem:
-            raise invalid_query(problem.errors()) from problem
+        return read_query(query).to_query(self._pipeline.bundle.spec)
 
 
 def open_local(bundle: str | Path | None, engine: str = "auto") -> LocalService:

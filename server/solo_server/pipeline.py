@@ -14,7 +14,7 @@ from solo_models.bundle import Bundle, read_bundle
 from solo_server.backend import Backend
 from solo_server.compiled.pool import Pool
 from solo_server.engine.choose import choose
-from solo_server.image import ImageLimits, decode, decode_draft, prepare
+from solo_server.image import ImageLimits, decode, decode_draft, prepare, size
 from solo_server.memory import return_unused
 from solo_server.stopwatch import Stopwatch
 from solo_server.types import PictureResult, PreparedPicture, Query, UInt8
@@ -75,6 +75,11 @@ class Pipeline:
         height = rules.short_side
         blank = np.zeros((height, min(rules.long_side, height * 4 // 3), 3), np.uint8)
         self.backend.warm_up(prepare(blank, rules))
+
+    def pixels(self, body: bytes) -> int:
+        """How many pixels decoding would make, from the header alone; raises what `solo_server.image.size` raises."""
+        height, width = size(body, self._limits)
+        return height * width
 
     def decode(self, body: bytes, *, whole: bool = False) -> Decoded:
         """Decode, resize and pad one picture; raises what `solo_server.image.decode` raises.

@@ -1,28 +1,43 @@
-"""`solo serve`: settings, model, then the server; whatever is wrong is said in one line before it listens."""
+"""`solo serve`: settings, then the server, which loads the model while it answers already that it is not ready.
+
+    settings, keys, address ─► listening ─► model loaded, in a thread ─► warm: ready ─► SIGTERM: draining ─► exit status 0
+
+Whatever is wrong with settings or model is said in one line, exit status 2.
+"""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 import uvicorn
 from solo_models.bundle import BundleError
 from solo_models.demo import demo_bundle
 
+from solo_server import logs
 from solo_server.app import create_app
+from solo_server.connections import uvicorn_options
 from solo_server.engine.base import ENGINES, GPU_ENGINES, PRECISIONS
-from solo_server.errors import DeviceFailure, DeviceLost, SettingsError
+from solo_server.errors import DeviceFailure, DeviceLost, EngineHung, SettingsError
+from solo_server.keys import KeyRing
 from solo_server.pipeline import Pipeline
+from solo_server.service import Service
 from solo_server.settings import Settings
+from solo_server.traces import Traces, open_traces
 
 LOG = logging.getLogger("solo_server")
 GPU_LOST = 75  # EX_TEMPFAIL of sysexits.h: try again
+ENGINE_HUNG = 70  # EX_SOFTWARE
+WRITING_SECONDS = 1  # beyond `drain_seconds`: for the answers that it cuts short to reach their callers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,9 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="decode large JPEGs at a fraction of their size: faster, not exact (SOLO_DRAFT_DECODE; default off)",
     )
+    parser.add_argument(
+        "--api-keys-file", type=Path, help="ask callers for one of these keys (SOLO_API_KEYS_FILE; default: none asked)"
+    )
     gpu = parser.add_argument_group("engines tensorrt and cuda, which have never run on a GPU (docs/gpu.md)")
     gpu.add_argument("--gpu", type=int, help="number of the GPU (SOLO_GPU; default 0)")
-    gpu.add_argument("--max-batch", type=int, help="pictures in one batch (SOLO_MAX_BATCH; default 8)")
     gpu.add_argument("--slots", type=int, help="batches on the GPU at a time (SOLO_SLOTS; tensorrt 2, cuda 1)")
     gpu.add_argument(
         "--shapes",
@@ -62,64 +79,159 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     gpu.add_argument("--workspace-mib", type=int, help="the builder's memory (SOLO_WORKSPACE_MIB; default all)")
     parser.add_argument("--max-body-bytes", type=int, help="largest request body (SOLO_MAX_BODY_BYTES; default 20 MiB)")
     parser.add_argument("--max-waiting", type=int, help="pictures waiting before 503 (SOLO_MAX_WAITING; default 64)")
+    parser.add_argument(
+        "--max-waiting-pixels", type=int, help="their pixels before 503 (SOLO_MAX_WAITING_PIXELS; default 256 million)"
+    )
+    parser.add_argument(
+        "--max-batch", type=int, help="pictures in one batch (SOLO_MAX_BATCH; default 1 on a CPU, 8 on a GPU)"
+    )
+    parser.add_argument(
+        "--max-delay-ms",
+        type=int,
+        help="how long an idle engine waits for a batch to fill (SOLO_MAX_DELAY_MS; default 0)",
+    )
+    parser.add_argument(
+        "--request-timeout-ms",
+        type=int,
+        help="504 after so long, where a request has no X-Request-Timeout-Ms (SOLO_REQUEST_TIMEOUT_MS; default 60000)",
+    )
+    parser.add_argument(
+        "--engine-timeout-s",
+        type=int,
+        help="without an answer from the engine for so long, exit status 70 (SOLO_ENGINE_TIMEOUT_S; default 120)",
+    )
+    parser.add_argument(
+        "--drain-seconds",
+        type=int,
+        help="how long SIGTERM waits for what was accepted (SOLO_DRAIN_SECONDS; default 20)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until stopped; exit status 0, 2 when the start failed, 75 when the GPU is lost and only a new process can go on."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    """Serve until stopped.
+
+    Exit status 0; 2 when settings or model are wrong; 75 when the GPU is lost and 70 when the engine hangs, which only a new
+    process can mend; 1 for what should not happen.
+    """
     try:
         settings = Settings.read(**vars(arguments))
+        logs.configure(settings.log_format, settings.log_level)
+        keys, traces = KeyRing.read(settings), open_traces(settings.traces)
         listener = _listen(settings)
-        path = settings.bundle or demo_bundle()
-        pipeline = Pipeline.open(
-            path,
-            threads=settings.threads,
-            limits=settings.image_limits,
-            engine=settings.engine,
-            precision=settings.precision,
-            cuda=settings.cuda_options if settings.engine in GPU_ENGINES else None,
-        )
-    except (SettingsError, BundleError, DeviceFailure, OSError) as problem:
-        print(f"solo serve: {problem}", file=sys.stderr)
-        return 2
-    bundle = pipeline.bundle
+    except SettingsError as problem:
+        return _refuse(problem)
     host, port = listener.getsockname()[:2]
-    LOG.info("%s %s, %s, %d classes", bundle.name, bundle.version, bundle.precision, bundle.spec.num_classes)
-    LOG.info("engine: %s (%s)", pipeline.backend.description, pipeline.engine_reason)
-    LOG.info("http://%s:%d  try: curl --data-binary @photo.jpg http://%s:%d/segment", host, port, host, port)
-    lost: list[DeviceLost] = []
 
-    def end(problem: DeviceLost) -> None:
-        LOG.critical("the GPU is lost; this process ends with status %d, for a supervisor to start another", GPU_LOST)
-        lost.append(problem)
-        server.should_exit = True
+    def opening() -> Pipeline:
+        pipeline = _open(settings)
+        LOG.info("http://%s:%d  try: curl --data-binary @photo.jpg http://%s:%d/segment", host, port, host, port)
+        keys.log_access(settings.host)
+        return pipeline
 
-    config = uvicorn.Config(
-        create_app(pipeline, settings, end),
-        log_level="info",
-        access_log=False,
-        timeout_graceful_shutdown=settings.drain_seconds,
-        server_header=False,
-    )
-    server = uvicorn.Server(config)
+    server = _Server(settings, keys, opening, traces)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _already_drained)
+        signal.signal(number, server.handle_exit)
+    if not keys.is_empty and hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda *_: keys.reload())
     server.run(sockets=[listener])
-    if lost:
-        _end_now(GPU_LOST)
-    return 0 if server.started else 1
+    status = _status(server.problem) if server.started else 1
+    if not server.service.is_idle:
+        _leave(status)
+    return status
 
 
-def _end_now(status: int) -> NoReturn:
-    """Run no destructors: those of TensorRT and ONNX Runtime would call the dead GPU, and abort the process or wait for ever."""
+class _Server(uvicorn.Server):
+    """uvicorn, which tells the service at once when it is to go down, and goes down where the service cannot go on."""
+
+    def __init__(
+        self, settings: Settings, keys: KeyRing, opening: Callable[[], Pipeline], traces: Traces | None = None
+    ) -> None:
+        self.problem: Exception | None = None
+        app = create_app(opening, settings, self._end, keys, traces)
+        self.service: Service = app.state.service
+        self._loop: asyncio.AbstractEventLoop | None = None
+        config = uvicorn.Config(
+            app,
+            log_config=None,  # its lines go where ours go
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=settings.drain_seconds + WRITING_SECONDS,
+            **uvicorn_options(settings, self.service.observer),
+        )
+        super().__init__(config)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """From here on there is an event loop for `handle_exit`."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM or SIGINT; not handed on to whoever listened before, nobody: the exit status is 0."""
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        if self.service.unready != "draining":
+            LOG.info(
+                "going down: no more requests are taken, those accepted have %d s", self.service.settings.drain_seconds
+            )
+        self.service.drain()
+
+    def _end(self, problem: Exception) -> None:
+        """Only a new process can mend this one."""
+        self.problem = problem
+        if isinstance(problem, DeviceLost | EngineHung):
+            told = "the GPU is lost" if isinstance(problem, DeviceLost) else "the engine hangs"
+            status = _status(problem)
+            LOG.critical("%s; this process ends with status %d, for a supervisor to start another", told, status)
+        elif not isinstance(problem, _EXPECTED):
+            LOG.critical("the model cannot be loaded", exc_info=problem)
+        self.should_exit = True
+        self.service.drain()
+
+
+_EXPECTED = (SettingsError, BundleError, DeviceFailure)
+
+
+def _status(problem: Exception | None) -> int:
+    if problem is None:
+        return 0
+    if isinstance(problem, DeviceLost):
+        return GPU_LOST
+    if isinstance(problem, EngineHung):
+        return ENGINE_HUNG
+    return _refuse(problem) if isinstance(problem, _EXPECTED) else 1
+
+
+def _refuse(problem: Exception) -> int:
+    print(f"solo serve: {problem}", file=sys.stderr)
+    return 2
+
+
+def _leave(status: int) -> NoReturn:
+    """End now: a thread that loads, compiles or hangs cannot be ended, and Python would wait for it."""
     logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(status)
 
 
-def _already_drained(number: int, frame: object) -> None:
-    """uvicorn drains first, then raises the signal again for whoever listened before: nobody, the exit status is 0."""
+def _open(settings: Settings) -> Pipeline:
+    pipeline = Pipeline.open(
+        settings.bundle or demo_bundle(),
+        threads=settings.threads,
+        limits=settings.image_limits,
+        engine=settings.engine,
+        precision=settings.precision,
+        cuda=settings.cuda_options if settings.engine in GPU_ENGINES else None,
+    )
+    bundle = pipeline.bundle
+    LOG.info("%s %s, %s, %d classes", bundle.name, bundle.version, bundle.precision, bundle.spec.num_classes)
+    LOG.info("engine: %s (%s)", pipeline.backend.description, pipeline.engine_reason)
+    return pipeline
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -1,8 +1,12 @@
-"""From an HTTP request's bytes to a result without blocking the event loop: admission, decoding, one inference at a time.
+"""From an HTTP request's bytes to its answer without blocking the event loop, for many callers at a time.
 
-Decoding and post-processing share one thread a core (they release the interpreter lock). The engine has threads of its own: one on
-a CPU, which takes one picture at a time and uses all cores for it, and one for each slot of a GPU. What is over `max_waiting` is
-refused at once instead of waiting for ever. Where the GPU is lost, only a new process can go on: `on_lost` is told, once.
+    admit (a place, a deadline) ─► header ─► decode ─► batcher ─► finish and render ─► answer
+                                  one thread  a core each   engine's threads  a core each
+
+Headers, decoding, engines and post-processing have threads of their own, so that none waits behind another's queue (all of them
+release the interpreter lock). What is over the bounds is refused at once instead of waiting for ever, before its body is read.
+The model is loaded and warmed up in a thread too, while the server already answers that it is not ready. What only a new process
+can mend, a lost GPU or a hanging engine, is told to `on_end`, once.
 """
 
 from __future__ import annotations
@@ -10,98 +14,282 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from time import perf_counter
 from typing import TypeVar
 
-from solo_server.errors import DeviceLost, EngineFailure, NotReady, Overloaded, RequestError
-from solo_server.overlay import draw_png
+import numpy as np
+
+from solo_server.admission import Admission
+from solo_server.batching import Batcher, BatchRules
+from solo_server.errors import (
+    DeadlineExceeded,
+    DeviceLost,
+    EngineFailure,
+    EngineHung,
+    NotReady,
+    RequestError,
+    ServerError,
+)
+from solo_server.observe import Observer, Unobserved
 from solo_server.pipeline import Decoded, Pipeline
-from solo_server.types import PictureResult, Query
+from solo_server.settings import Settings
+from solo_server.threads import Threads
+from solo_server.types import PictureResult, Query, UInt8
 
 T = TypeVar("T")
+Render = Callable[[PictureResult, UInt8], T]
+"""Makes the answer of one picture, in a worker: of its result and, where that was asked for, the whole picture."""
+
 LOG = logging.getLogger("solo_server")
+NO_PIXELS = np.empty((0, 0, 3), np.uint8)
+_UNREADY = {
+    "warming": ("the model is being loaded and warmed up", 5),
+    "draining": ("the server is going down", 1),
+    "stalled": ("the engine has not answered for a long time", 10),
+    "lost": ("the GPU is lost; the server starts anew", 10),
+}
 
 
 class Service:
-    """The pipeline for many callers at a time."""
+    """A pipeline for many callers. opening: loads it, in a thread; on_end: see above."""
 
     def __init__(
-        self, pipeline: Pipeline, max_waiting: int, on_lost: Callable[[DeviceLost], None] | None = None
+        self,
+        opening: Callable[[], Pipeline],
+        settings: Settings | None = None,
+        on_end: Callable[[ServerError], None] | None = None,
+        observer: Observer | None = None,
     ) -> None:
-        self.pipeline = pipeline
-        self._max_waiting, self._on_lost = max_waiting, on_lost
-        self._waiting = 0
-        self._workers = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="solo")
-        self._engine_threads = ThreadPoolExecutor(pipeline.backend.at_once, thread_name_prefix="solo-engine")
-        self._engine = asyncio.Semaphore(pipeline.backend.at_once)
-        self.is_ready, self._is_lost = False, False
+        self.settings, self.observer = settings or Settings(), observer or Unobserved()
+        self._opening, self._on_end = opening, on_end
+        self.admission = Admission(self.settings.max_waiting, self.settings.max_waiting_pixels, self.observer)
+        cores = os.cpu_count() or 1
+        self._loader, self._header = Threads("loader", 1), Threads("header", 1)
+        self._decode, self._finish = Threads("decode", cores), Threads("finish", cores)
+        self._engine: Threads | None = None
+        self._loaded: Pipeline | None = None
+        self._batcher: Batcher | None = None
+        self._unready: str | None = "warming"
+        self._has_ended = False
+        self._drain_end = float("inf")
+        self._accepted: set[Admitted] = set()
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The loaded model.
+
+        Raises:
+            NotReady: it is not loaded yet.
+        """
+        if self._loaded is None:
+            raise _not_ready("warming")
+        return self._loaded
+
+    @property
+    def unready(self) -> str | None:
+        """Why no request is taken: warming, draining, stalled or lost; `None` where they are."""
+        if self._unready is None and self._batcher is not None and self._batcher.is_stalled:
+            return "stalled"
+        return self._unready
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are taken."""
+        return self.unready is None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no thread is at work."""
+        return all(threads.is_idle for threads in self._threads())
 
     async def start(self) -> None:
-        """Warm up, so that the first caller does not wait for lazy initialisation."""
-        await self._in_engine(self.pipeline.warm_up)
-        self.is_ready = True
+        """Load the model and warm it up, so that the first caller does not wait. Raises what `Pipeline.open` and backends raise."""
+        begun = perf_counter()
+        pipeline = self._loaded = await self._loader.run(self._opening)
+        await self._loader.run(pipeline.warm_up)
+        backend, settings = pipeline.backend, self.settings
+        engine = self._engine = Threads("engine", backend.at_once)
+        rules = BatchRules(
+            at_once=backend.at_once,
+            max_batch=settings.max_batch or backend.max_batch,
+            max_delay_s=settings.max_delay_ms / 1e3,
+            engine_timeout_s=settings.engine_timeout_s,
+        )
+        self._batcher = Batcher(
+            lambda pictures, queries: engine.run(lambda: pipeline.infer(pictures, queries)),
+            rules, self._end, self.observer,
+        )  # fmt: skip
+        if self._unready == "warming":
+            self._unready = None
+            LOG.info("ready after %.1f s", perf_counter() - begun)
+
+    def drain(self) -> None:
+        """Take nothing more; what was accepted has `drain_seconds` to be answered. Again, it changes nothing."""
+        if self._drain_end < float("inf"):
+            return
+        self._unready = self._unready if self._has_ended else "draining"
+        self._drain_end = asyncio.get_running_loop().time() + self.settings.drain_seconds
+        for admitted in self._accepted:
+            admitted.end_before(self._drain_end)
 
     def stop(self) -> None:
-        """Refuse further work; threads end when their work has, but for one that waits for a lost GPU: it may never."""
-        self.is_ready = False
-        self._engine_threads.shutdown(wait=not self._is_lost)
-        self._workers.shutdown(wait=True)
-        self.pipeline.backend.close()
+        """Refuse further work. Threads end when their work has; where it has not, the backend is left to the process's end."""
+        self._unready = self._unready or "draining"
+        is_idle = self.is_idle
+        for threads in self._threads():
+            threads.stop()
+        if is_idle and self._loaded is not None:
+            self._loaded.backend.close()
+
+    @asynccontextmanager
+    async def admit(self, timeout_ms: int | None = None) -> AsyncGenerator[Admitted, None]:
+        """A place for one request, and its deadline: everything that it does happens within. Cheap: to be asked first of all.
+
+        Raises:
+            NotReady, Overloaded: it is not taken.
+            DeadlineExceeded: its time was over, wherever it was.
+        """
+        if (reason := self.unready) is not None:
+            self.observer.refused(NotReady.code, reason)
+            raise _not_ready(reason)
+        self.admission.occupy()
+        try:
+            seconds = (timeout_ms or self.settings.request_timeout_ms) / 1e3
+            async with asyncio.timeout(seconds) as alarm:
+                admitted = Admitted(self, alarm)
+                self._accepted.add(admitted)
+                try:
+                    yield admitted
+                finally:
+                    self._accepted.discard(admitted)
+        except TimeoutError as problem:
+            if not alarm.expired():
+                raise
+            raise admitted.time_is_over() from problem
+        finally:
+            self.admission.leave(1, 0)
 
     async def segment(self, body: bytes, query: Query) -> PictureResult:
-        """One picture. Raises `RequestError`, `Overloaded`, `NotReady` or `EngineFailure`."""
-        return (await self._run(body, query))[0]
+        """One picture as a request of its own; raises what `admit` and `Admitted.answer` raise."""
+        async with self.admit() as admitted:
+            return await admitted.answer(body, query, lambda result, _: result)
 
-    async def overlay(self, body: bytes, query: Query) -> bytes:
-        """One picture drawn with its instances, PNG."""
-        result, decoded = await self._run(body, query, whole=True)
-        names = self.pipeline.bundle.spec.class_names
-        return await self._in_worker(lambda: draw_png(decoded.rgb, result.instances, names))
+    async def in_worker(self, work: Callable[[], T]) -> T:
+        """What takes too long for the event loop."""
+        return await self._in(self._finish, work)
 
-    async def _run(self, body: bytes, query: Query, *, whole: bool = False) -> tuple[PictureResult, Decoded]:
-        if not self.is_ready:
-            raise NotReady("the model is not ready yet, or the server is going down")
-        if self._waiting >= self._max_waiting:
-            raise Overloaded(f"{self._waiting} pictures are waiting already")
-        self._waiting += 1
+    async def measure(self, body: bytes) -> int:
+        """Pixels of a picture, from its header."""
+        return await self._in(self._header, lambda: self.pipeline.pixels(body))
+
+    async def run(self, body: bytes, query: Query, render: Render[T], deadline: float, *, whole: bool) -> T:
+        """All stages of one picture that has its place."""
+        batcher = self._batcher
+        if batcher is None:
+            raise _not_ready("warming")
+        decoded = await self._in(self._decode, lambda: self._decoded(body, whole=whole))
+        inferred = await batcher.infer(decoded.picture, query, deadline)
+
+        def finish() -> tuple[PictureResult, T, float]:
+            result = self.pipeline.finish(inferred.output, decoded, query, inferred.infer_ms)
+            timings = {"queue": inferred.queue_ms, **result.timings_ms}
+            timings["total"] += inferred.queue_ms
+            result, start = replace(result, timings_ms=timings), perf_counter()
+            return result, render(result, decoded.rgb), (perf_counter() - start) * 1e3
+
+        result, answer, answer_ms = await self._in(self._finish, finish)
+        for name, ms in result.timings_ms.items():
+            if name != "total":
+                self.observer.stage(name, ms)
+        self.observer.stage("answer", answer_ms)
+        self.observer.found(len(result.instances))
+        return answer
+
+    def _decoded(self, body: bytes, *, whole: bool) -> Decoded:
+        """All that waits from now on is the network's input, unless the picture is to be drawn on."""
+        decoded = self.pipeline.decode(body, whole=whole)
+        return decoded if whole else replace(decoded, rgb=NO_PIXELS)
+
+    async def _in(self, threads: Threads, work: Callable[[], T]) -> T:
         try:
-            decoded = await self._in_worker(lambda: self.pipeline.decode(body, whole=whole))
-            queued = perf_counter()
-            async with self._engine:
-                start = perf_counter()
-                output = (await self._in_engine(lambda: self.pipeline.infer([decoded.picture], [query])))[0]
-                infer_ms = (perf_counter() - start) * 1e3
-            result = await self._in_worker(lambda: self.pipeline.finish(output, decoded, query, infer_ms))
-        finally:
-            self._waiting -= 1
-        queue_ms = (start - queued) * 1e3
-        timings = {"queue": queue_ms, **result.timings_ms, "total": result.timings_ms["total"] + queue_ms}
-        return replace(result, timings_ms=timings), decoded
-
-    async def _in_worker(self, work: Callable[[], T]) -> T:
-        return await self._in_thread(self._workers, work)
-
-    async def _in_engine(self, work: Callable[[], T]) -> T:
-        return await self._in_thread(self._engine_threads, work)
-
-    async def _in_thread(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(pool, work)
+            return await threads.run(work)
         except RequestError:
             raise
         except Exception as problem:
             LOG.exception("a stage failed on input that should have been fine", exc_info=problem)
             if isinstance(problem, DeviceLost):
-                self._lost(problem)
+                self._end(problem)
             if isinstance(problem, EngineFailure):
                 raise
             raise EngineFailure(str(problem)) from problem
 
-    def _lost(self, problem: DeviceLost) -> None:
+    def _end(self, problem: ServerError) -> None:
         """Not ready for anything any more; who is to end the process hears of it the first time."""
-        was_lost, self._is_lost, self.is_ready = self._is_lost, True, False
-        if not was_lost and self._on_lost is not None:
-            self._on_lost(problem)
+        if self._has_ended:
+            return
+        self._has_ended, self._unready = True, "stalled" if isinstance(problem, EngineHung) else "lost"
+        if self._on_end is not None:
+            self._on_end(problem)
+
+    def _threads(self) -> list[Threads]:
+        engine = [] if self._engine is None else [self._engine]
+        return [self._loader, self._header, self._decode, *engine, self._finish]
+
+
+class Admitted:
+    """A request that was accepted: one place, more for further pictures, and a deadline."""
+
+    def __init__(self, service: Service, alarm: asyncio.Timeout) -> None:
+        self._service, self._alarm = service, alarm
+        self._deadline = alarm.when() or float("inf")
+        self._has_place = True
+
+    async def answer(self, body: bytes, query: Query, render: Render[T], *, whole: bool = False) -> T:
+        """What `render` makes of one picture. whole: render draws on the picture.
+
+        Raises:
+            RequestError: it cannot be answered; see `solo_server.errors`.
+            Overloaded: no room for it.
+            EngineFailure: a stage failed.
+        """
+        service, start = self._service, perf_counter()
+        is_first, self._has_place = self._has_place, False
+        if not is_first:
+            service.admission.occupy()
+        pixels, outcome = 0, "gone"
+        try:
+            measured = await service.measure(body)
+            service.admission.occupy_pixels(measured)
+            pixels = measured
+            answer = await service.run(body, query, render, self._deadline, whole=whole)
+            if asyncio.get_running_loop().time() > self._deadline:
+                raise self.time_is_over()
+            outcome = "ok"
+            return answer
+        except ServerError as problem:
+            outcome = problem.code
+            raise
+        finally:
+            if outcome == "gone" and self._alarm.expired():
+                outcome = self.time_is_over().code
+            service.admission.leave(0 if is_first else 1, pixels)
+            service.observer.answered(outcome, (perf_counter() - start) * 1e3)
+
+    def end_before(self, drain_end: float) -> None:
+        """The server goes down: an earlier deadline, perhaps."""
+        if not self._alarm.expired():
+            self._alarm.reschedule(min(self._deadline, drain_end))
+
+    def time_is_over(self) -> ServerError:
+        """The problem of a request whose alarm has gone off."""
+        if (self._alarm.when() or 0.0) < self._deadline:
+            return _not_ready("draining")
+        return DeadlineExceeded("the answer was not there in time")
+
+
+def _not_ready(reason: str) -> NotReady:
+    detail, retry_after_s = _UNREADY[reason]
+    return NotReady(detail, reason, retry_after_s)

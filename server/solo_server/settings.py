@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from solo_server.engine.base import ENGINES, PRECISIONS
 from solo_server.engine.tensorrt_profiles import MAX_BATCH, Size, parse_shapes
 from solo_server.errors import SettingsError
 from solo_server.image import ImageLimits
+from solo_server.logs import FORMATS, LEVELS
 
 if TYPE_CHECKING:
     from solo_server.engine.open_cuda import CudaOptions
@@ -55,8 +57,38 @@ class Settings:
     """Files in one multipart request."""
     max_waiting: int = 64
     """Pictures accepted and not yet answered; beyond that 503."""
+    max_waiting_pixels: int = 256_000_000
+    """Their pixels, before resizing; beyond that 503, unless nothing else waits."""
+    max_delay_ms: int = 0
+    """How long an idle engine waits for a batch to fill; 0: not at all."""
+    request_timeout_ms: int = 60_000
+    """After so long a request is answered 504, where it has no X-Request-Timeout-Ms."""
+    engine_timeout_s: int = 120
+    """After so long without an answer from the engine the process ends with status 70."""
     drain_seconds: int = 20
     """How long SIGTERM waits for accepted requests."""
+    api_keys_file: Path | None = None
+    """Keys that are asked for, one a line: `solo_server.keys`."""
+    api_keys: str | None = field(default=None, repr=False)
+    """The same in one text, separated by commas."""
+    metrics_open: bool = False
+    """`/metrics` asks for no key."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may read answers: exact, or `*` alone."""
+    max_connections: int = 512
+    max_header_bytes: int = 16 << 10
+    """Of request line and headers together."""
+    header_timeout_s: int = 10
+    """From a request's first byte, or the connection, to the end of its headers."""
+    body_timeout_s: int = 20
+    """Longest gap in a body, and the time that it may take on top of its size over `body_bytes_per_s`."""
+    body_bytes_per_s: int = 4096
+    keep_alive_s: int = 75
+    """How long an idle connection stays; longer than the usual 60 s of load balancers, so that they close first."""
+    log_format: str = "text"
+    log_level: str = "info"
+    traces: str = "auto"
+    """OpenTelemetry: on, off, or auto: where an `OTEL_*` variable says where spans go."""
 
     def __post_init__(self) -> None:
         for name, low, high in _RANGES:
@@ -116,13 +148,43 @@ _RANGES = (
     ("max_side", 32, 65_535),
     ("max_files", 1, 1024),
     ("max_waiting", 1, 100_000),
+    ("max_waiting_pixels", 1024, 1 << 40),
+    ("max_delay_ms", 0, 1000),
+    ("request_timeout_ms", 1, 600_000),
+    ("engine_timeout_s", 1, 86_400),
     ("gpu", 0, 63),
     ("max_batch", 0, 64),
     ("slots", 0, 8),
     ("workspace_mib", 0, 1 << 20),
     ("drain_seconds", 0, 3600),
+    ("max_connections", 1, 100_000),
+    ("max_header_bytes", 1024, 1 << 20),
+    ("header_timeout_s", 1, 3600),
+    ("body_timeout_s", 1, 3600),
+    ("body_bytes_per_s", 1, 1 << 30),
+    ("keep_alive_s", 1, 3600),
 )
-_NAMES = (("engine", ENGINES), ("precision", PRECISIONS))
+_NAMES = (
+    ("engine", ENGINES),
+    ("precision", PRECISIONS),
+    ("log_format", FORMATS),
+    ("log_level", LEVELS),
+    ("traces", ("auto", "on", "off")),
+)
+
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:]+\](:\d{1,5})?")
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(part.strip() for part in text.split(","))
+    wrong = [o for o in origins if not _ORIGIN.fullmatch(o)]
+    if wrong and origins != ("*",):
+        raise SettingsError(
+            f"SOLO_CORS_ORIGINS: {wrong[0]!r} is neither an origin such as https://example.org nor * alone"
+        )
+    return origins
+
+
 _TEXTS: dict[str, Callable[[str], Any]] = {
     "bundle": Path,
     "host": str,
@@ -130,8 +192,14 @@ _TEXTS: dict[str, Callable[[str], Any]] = {
     "precision": str,
     "cache": Path,
     "shapes": parse_shapes,
+    "api_keys_file": Path,
+    "api_keys": str,
+    "cors_origins": _origins,
+    "log_format": str,
+    "log_level": str,
+    "traces": str,
 }
-_SWITCH_NAMES = ("draft_decode", "build_engines")
+_SWITCH_NAMES = ("draft_decode", "build_engines", "metrics_open")
 _SWITCHES = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
 
 

@@ -201,7 +201,8 @@ def test_readiness_of_another_kind_of_server_is_an_error(ask: Ask) -> None:
         ("not_ready", 503, "NotReady"),
         ("deadline_exceeded", 504, "DeadlineExceeded"),
         ("internal", 500, "InternalError"),
-        ("unauthorized", 401, "CallerFault"),
+        ("unauthorized", 401, "Unauthorized"),
+        ("request_timeout", 408, "CallerFault"),
         ("from_the_future", 503, "Unavailable"),
     ],
 )

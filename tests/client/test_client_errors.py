@@ -17,6 +17,7 @@ _BY_CODE = {
     "image_too_large": ("ImageTooLarge", 413),
     "body_too_large": ("BodyTooLarge", 413),
     "invalid_query": ("InvalidQuery", 422),
+    "unauthorized": ("Unauthorized", 401),
     "not_found": ("NotFound", 404),
     "overloaded": ("Overloaded", 503),
     "not_ready": ("NotReady", 503),

@@ -406,7 +406,9 @@ def test_url_goes_on_after_a_connection_that_broke(url: str, pictures: Callable[
     assert told.err.startswith(f"solo segment: a.jpg: {url}/segment: ")
 
 
-@pytest.mark.parametrize("body", [b"fail invalid_query 422", b"fail not_found 404", b"fail not_ready 503"])
+@pytest.mark.parametrize(
+    "body", [b"fail invalid_query 422", b"fail not_found 404", b"fail not_ready 503", b"fail unauthorized 401"]
+)
 def test_url_stops_at_what_fails_for_every_picture(
     url: str, pictures: Callable[..., None], capsys: Capture, body: bytes
 ) -> None:
@@ -415,6 +417,31 @@ def test_url_stops_at_what_fails_for_every_picture(
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read"),
+        (b"", "holds no key"),
+        (b"\xff", "cannot be read"),
+        (b"a\nb", "must be printable ASCII"),
+    ],
+)
+def test_a_key_that_cannot_be_used_is_one_line(
+    url: str, pictures: Callable[..., None], capsys: Capture, tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    pictures(a=b"a")
+    if content is not None:
+        (tmp_path / "key").write_bytes(content)
+    assert _solo("a.jpg", "--url", url, "--api-key-file", str(tmp_path / "key")) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_key_goes_to_a_server_only(pictures: Callable[..., None], capsys: Capture) -> None:
+    pictures(a=b"a")
+    assert _solo("a.jpg", "--api-key-file", "key") == 2
+    assert "--api-key-file goes with --url" in capsys.readouterr().err
 
 
 def test_a_server_that_is_not_there_is_one_line(url: str, pictures: Callable[..., None], capsys: Capture) -> None:

@@ -184,6 +184,49 @@ def test_a_missing_or_damaged_bundle_stops_the_start(solo_bundle: Path, tmp_path
     _check_refused(_solo("serve", tmp_path / "damaged", "--port", 0), "masks.onnx")
 
 
+def test_one_flipped_byte_of_a_bundle_stops_the_start(solo_bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(solo_bundle, tmp_path / "damaged")
+    content = bytearray((solo_bundle / "masks.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "damaged" / "masks.onnx").write_bytes(content)
+    _check_refused(_solo("serve", tmp_path / "damaged", "--port", 0), "masks.onnx: sha256 differs")
+
+
+def test_keys_that_cannot_be_read_stop_the_start_and_are_not_told(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("0123456789abcdef\nmy-secret")
+    done = _solo("serve", "--port", 0, "--api-keys-file", tmp_path / "keys")
+    _check_refused(done, "SOLO_API_KEYS_FILE: ")
+    assert "line 2" in done.stderr
+    assert "secret" not in done.stderr
+    _check_refused(_solo("serve", "--port", 0, SOLO_API_KEYS_FILE=str(tmp_path / "nothing")), "cannot be read")
+
+
+def test_keys_are_rotated_by_sighup_without_a_restart(solo_bundle: Path, tmp_path: Path) -> None:
+    old, new = {"x-api-key": "old-0123456789abcdef"}, {"x-api-key": "new-0123456789abcdef"}
+    keys = tmp_path / "keys"
+    keys.write_text(old["x-api-key"])
+    with _server(solo_bundle, "--api-keys-file", keys) as (process, url):
+        assert httpx.get(f"{url}/model", headers=old).status_code == 200
+        assert httpx.get(f"{url}/model", headers=new).status_code == 401
+        keys.write_text(new["x-api-key"])
+        process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 5
+        while (status := httpx.get(f"{url}/model", headers=new).status_code) == 401 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert status == 200
+        assert httpx.get(f"{url}/model", headers=old).status_code == 401
+        assert _segment(PICTURES / "astronaut.jpg", "--url", url, "--api-key-file", keys)["instances"]
+        _check_refused(_solo("segment", PICTURES / "astronaut.jpg", "--url", url), "unauthorized")
+        keys.write_text("")
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.1)
+        assert httpx.get(f"{url}/model", headers=new).status_code == 200  # a damaged file leaves the keys as they are
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=30)[1]
+    assert "the keys of before stay" in said
+    assert "0123456789abcdef" not in said
+
+
 def test_a_bad_setting_stops_the_start(solo_bundle: Path) -> None:
     _check_refused(_solo("serve", solo_bundle, SOLO_PORT="many"), "SOLO_PORT")
     _check_refused(_solo("serve", solo_bundle, SOLO_PROT="1"), "SOLO_PROT")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from threading import Thread
 
 import pytest
 from gpu.fake_driver import FakeDriver
@@ -269,6 +270,28 @@ def test_dynamic_shared_memory_is_asked_for_when_it_grows(
         (asked, "project", "shared", 40),
         (asked, "project", "shared", 60),
     ]
+
+
+def test_who_asks_for_less_shared_memory_never_has_the_last_word(
+    device: DriverDevice, stream: DriverStream, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread asks for more just before the driver has noted less."""
+    kernel, noted = device.load(b"cubin").kernel("project"), list[int]()
+    other = Thread(target=stream.launch, args=(kernel, (1, 1, 1), (1, 1, 1), (), 60))
+    original = driver.cuFuncSetAttribute
+
+    def note(handle: object, attribute: object, size_bytes: int) -> object:
+        if size_bytes == 40:
+            other.start()
+            other.join(0.2)
+        noted.append(size_bytes)
+        return original(handle, attribute, size_bytes)
+
+    note.__name__ = "cuFuncSetAttribute"
+    monkeypatch.setattr(driver, "cuFuncSetAttribute", note)
+    stream.launch(kernel, (1, 1, 1), (1, 1, 1), (), shared_bytes=40)
+    other.join()
+    assert noted == [40, 60]
 
 
 def test_modules_that_do_not_fit_and_kernels_that_are_not_there_are_failures(

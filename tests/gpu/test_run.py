@@ -18,7 +18,7 @@ from gpu.fake_device import FakeDevice
 from solo_models.spec import ModelSpec, Variant
 from solo_server.engine.device import BatchShape, NetworkMemory
 from solo_server.errors import DeviceFailure, DeviceOutOfMemory, EngineFailure, SettingsError
-from solo_server.postprocess.cuda import memory
+from solo_server.postprocess.cuda import memory, run
 from solo_server.postprocess.cuda.memory import CudaLimits, check_limits, slot_bytes
 from solo_server.postprocess.cuda.run import STAGES, CudaPostprocessor
 from solo_server.postprocess.cuda.strings import instances_of
@@ -122,6 +122,14 @@ def test_more_instances_than_fit_are_encoded_in_passes() -> None:
 def test_more_positions_than_fit_are_written_in_windows(runs: int) -> None:
     scene = make_scene("solo", GEOMETRIES[1:2], 7, share=0.05)
     assert _same(scene, [Query()], CudaLimits(runs_per_picture=runs, max_side=512))["write_runs"] > 1
+
+
+def test_more_positions_than_have_numbers_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = make_scene("solo", GEOMETRIES[1:2], 7, share=0.05)
+    with opened(scene) as chain:
+        monkeypatch.setattr(run, "MOST_POSITIONS", 10)
+        with pytest.raises(EngineFailure, match="at most 10"):
+            chain.run(scene, [Query()])
 
 
 @pytest.mark.parametrize("variant", ["solo", "decoupled"])

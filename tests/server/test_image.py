@@ -106,6 +106,30 @@ def test_limits_are_those_given() -> None:
         decode(body, ImageLimits(max_pixels=2400, max_side=59))
 
 
+def test_every_flipped_byte_of_an_avif_is_damage_or_none() -> None:
+    body, damaged = encoded(PIXELS, "AVIF"), 0
+    for place in range(0, len(body), 3):
+        flipped = bytearray(body)
+        flipped[place] ^= 0xFF
+        try:
+            decode(bytes(flipped), LIMITS)
+        except ImageDamaged:  # of the pixels libavif says so by a RuntimeError
+            damaged += 1
+        except (UnsupportedMediaType, ImageTooLarge):
+            pass
+    assert damaged > 10
+
+
+def test_an_avif_whose_seconds_have_no_parts_is_damaged() -> None:
+    body = bytearray(encoded(PIXELS, "AVIF", save_all=True, append_images=[Image.fromarray(picture(40, 60, 1))]))
+    time_scale = (
+        body.find(b"mdhd") + 24
+    )  # version and flags, two times of 8 bytes, then units a second: Pillow divides by them
+    body[time_scale : time_scale + 4] = bytes(4)
+    with pytest.raises(ImageDamaged, match="division by zero"):
+        decode(bytes(body), LIMITS)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_damaged_bytes_never_raise_anything_else(seed: int) -> None:
     rng = np.random.default_rng(seed)

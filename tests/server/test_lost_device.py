@@ -14,7 +14,7 @@ import httpx
 import pytest
 from conftest import encoded, picture
 from solo_server.backend import Backend
-from solo_server.errors import DeviceFailure, DeviceLost, NotReady
+from solo_server.errors import DeviceFailure, DeviceLost, NotReady, ServerError
 from solo_server.pipeline import Pipeline
 from solo_server.service import Service
 from solo_server.types import Query
@@ -28,6 +28,7 @@ class FailingBackend:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self.at_once, self.stages, self.description = backend.at_once, backend.stages, "failing"
+        self.max_batch = backend.max_batch
         self.failure: Exception | None = None
         self.closed = 0
 
@@ -40,8 +41,6 @@ class FailingBackend:
         return self._backend.finish(*arguments)
 
     def warm_up(self, blank: Any) -> None:
-        if self.failure is not None:
-            raise self.failure
         self._backend.warm_up(blank)
 
     def close(self) -> None:
@@ -58,7 +57,7 @@ def test_a_failed_batch_leaves_the_service_ready(solo_bundle: Path) -> None:
     pipeline, backend = _failing(solo_bundle)
 
     async def scenario() -> None:
-        service = Service(pipeline, 8)
+        service = Service(lambda: pipeline)
         await service.start()
         backend.failure = DeviceFailure("enqueue failed")
         with pytest.raises(DeviceFailure):
@@ -73,10 +72,10 @@ def test_a_failed_batch_leaves_the_service_ready(solo_bundle: Path) -> None:
 
 def test_a_lost_device_makes_the_service_unready_and_is_told_once(solo_bundle: Path) -> None:
     pipeline, backend = _failing(solo_bundle)
-    told: list[DeviceLost] = []
+    told: list[ServerError] = []
 
     async def scenario() -> None:
-        service = Service(pipeline, 8, told.append)
+        service = Service(lambda: pipeline, on_end=told.append)
         await service.start()
         backend.failure = DeviceLost("CUDA_ERROR_ILLEGAL_ADDRESS")
         answers = await asyncio.gather(*(service.segment(BODY, Query()) for _ in range(3)), return_exceptions=True)
@@ -88,47 +87,6 @@ def test_a_lost_device_makes_the_service_unready_and_is_told_once(solo_bundle: P
 
     asyncio.run(scenario())
     assert told == [backend.failure]
-
-
-def test_a_device_lost_while_warming_up_is_told_as_well(solo_bundle: Path) -> None:
-    pipeline, backend = _failing(solo_bundle)
-    told: list[DeviceLost] = []
-
-    async def scenario() -> None:
-        service = Service(pipeline, 8, told.append)
-        backend.failure = DeviceLost("CUDA_ERROR_LAUNCH_FAILED")
-        with pytest.raises(DeviceLost):
-            await service.start()
-        service.stop()
-
-    asyncio.run(scenario())
-    assert told == [backend.failure]
-
-
-def test_stopping_does_not_wait_for_a_thread_that_hangs_on_a_lost_device(solo_bundle: Path) -> None:
-    pipeline, backend = _failing(solo_bundle)
-    backend.at_once = 2
-    hanging, go = threading.Event(), threading.Event()
-
-    async def scenario() -> None:
-        service = Service(pipeline, 8, lambda problem: None)
-        await service.start()
-
-        def hang() -> None:
-            hanging.set()
-            go.wait(60)
-
-        stuck = asyncio.ensure_future(service._in_engine(hang))
-        await asyncio.to_thread(hanging.wait)
-        backend.failure = DeviceLost("CUDA_ERROR_ILLEGAL_ADDRESS")
-        with pytest.raises(DeviceLost):
-            await service.segment(BODY, Query())
-        await asyncio.to_thread(service.stop)
-        assert not stuck.done()
-        go.set()
-        await stuck
-
-    asyncio.run(scenario())
 
 
 SERVER = """

@@ -1,21 +1,91 @@
-"""The service keeps work off the event loop, and the engine's thread apart from the others."""
+"""The service keeps work off the event loop, bounds what waits, and answers everything that it has accepted."""
 
 import asyncio
 import os
+import random
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import encoded, picture
+from gates import Gate, Gated
+from solo_models.bundle import read_bundle
+from solo_server.errors import (
+    DeadlineExceeded,
+    EngineFailure,
+    EngineHung,
+    ImageDamaged,
+    NotReady,
+    Overloaded,
+    ServerError,
+)
 from solo_server.pipeline import Pipeline
 from solo_server.service import Service
-from solo_server.types import Query
+from solo_server.settings import Settings
+from solo_server.types import PictureResult, Query
+
+BODY = encoded(picture(90, 120), "JPEG")
+PIXELS = 90 * 120
 
 
-def test_decoding_and_masks_run_in_workers_and_the_network_in_a_thread_of_its_own(
-    solo_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Recorder:
+    """An observer that remembers."""
+
+    def __init__(self) -> None:
+        self.refusals: list[tuple[str, str]] = []
+        self.outcomes: list[str] = []
+        self.batches: list[int] = []
+        self.stages: list[str] = []
+        self.instances: list[int] = []
+        self.most_waiting = (0, 0)
+        self.now_waiting = (0, 0)
+
+    def refused(self, code: str, reason: str) -> None:
+        self.refusals.append((code, reason))
+
+    def waiting(self, pictures: int, pixels: int) -> None:
+        self.now_waiting = (pictures, pixels)
+        self.most_waiting = max(self.most_waiting, self.now_waiting)
+
+    def batched(self, pictures: int, infer_ms: float) -> None:
+        self.batches.append(pictures)
+
+    def stage(self, name: str, ms: float) -> None:
+        self.stages.append(name)
+
+    def found(self, instances: int) -> None:
+        self.instances.append(instances)
+
+    def answered(self, outcome: str, total_ms: float) -> None:
+        self.outcomes.append(outcome)
+
+
+@pytest.fixture(scope="module")
+def pipeline(solo_bundle: Path) -> Pipeline:
+    return Pipeline.open(solo_bundle, threads=1)
+
+
+@pytest.fixture
+def gate(pipeline: Pipeline) -> Gate:
+    return Gate(pipeline)
+
+
+async def started(pipeline: Pipeline, settings: Settings | None = None, **options: Any) -> Service:
+    service = Service(lambda: pipeline, settings, **options)
+    await service.start()
+    return service
+
+
+async def settled(is_so: Callable[[], bool]) -> None:
+    """Until the threads have come so far."""
+    async with asyncio.timeout(30):
+        while not is_so():
+            await asyncio.sleep(0.001)
+
+
+def test_every_stage_has_threads_of_its_own(solo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = Pipeline.open(solo_bundle, threads=1)
     ran: dict[str, set[str]] = {}
 
@@ -28,16 +98,291 @@ def test_decoding_and_masks_run_in_workers_and_the_network_in_a_thread_of_its_ow
 
         return call
 
-    for stage in ("decode", "infer", "finish"):
+    for stage in ("pixels", "decode", "infer", "finish"):
         monkeypatch.setattr(pipeline, stage, watched(stage))
-    asyncio.run(_segment_often(Service(pipeline, 64), encoded(picture(90, 120), "JPEG")))
-    workers = {f"solo_{number}" for number in range(os.cpu_count() or 1)}
-    assert ran["decode"] | ran["finish"] <= workers
+
+    async def scenario() -> None:
+        service = await started(pipeline)
+        results = await asyncio.gather(*(service.segment(BODY, Query()) for _ in range(8)))
+        assert len({len(result.instances) for result in results}) == 1
+        service.stop()
+
+    asyncio.run(scenario())
+    cores = range(os.cpu_count() or 1)
+    assert ran["pixels"] == {"solo-header_0"}
+    assert ran["decode"] <= {f"solo-decode_{core}" for core in cores}
     assert ran["infer"] == {"solo-engine_0"}
+    assert ran["finish"] <= {f"solo-finish_{core}" for core in cores}
 
 
-async def _segment_often(service: Service, body: bytes) -> None:
-    await service.start()
-    results = await asyncio.gather(*(service.segment(body, Query()) for _ in range(8)))
-    assert len({len(result.instances) for result in results}) == 1
-    service.stop()
+@pytest.mark.parametrize("seed", range(3))
+def test_a_pictures_result_is_the_same_alone_and_in_any_batch(bundle_path: Path, seed: int) -> None:
+    pipeline, rng = Pipeline.open(bundle_path, threads=1), random.Random(seed)  # noqa: S311  # no secret
+    sizes = [(90, 120), (90, 120), (120, 90), (60, 130), (128, 128)]
+    bodies = [encoded(picture(*rng.choice(sizes), seed=number)) for number in range(10)]
+    queries = [Query(rng.choice([0.05, 0.2]), rng.choice([None, 5]), None, rng.choice([None, "mask"])) for _ in bodies]
+    alone = [pipeline.segment(body, query) for body, query in zip(bodies, queries, strict=True)]
+    recorder = Recorder()
+
+    async def scenario() -> list[PictureResult]:
+        service = await started(pipeline, Settings(max_batch=4), observer=recorder)
+        answers = [service.segment(body, query) for body, query in zip(bodies, queries, strict=True)]
+        results = await asyncio.gather(*answers)
+        service.stop()
+        return results
+
+    together = asyncio.run(scenario())
+    assert [result.instances for result in together] == [result.instances for result in alone]
+    assert sum(recorder.batches) == len(bodies)
+    assert max(recorder.batches) > 1
+    assert sum(len(result.instances) for result in alone) > 0
+
+
+def test_one_poisonous_picture_of_a_batch_fails_alone(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    poison, infer, sizes = Query(max_instances=13), gate.pipeline.infer, list[int]()
+
+    def poisoned(pictures: Sequence[Any], queries: Sequence[Query]) -> Any:
+        sizes.append(len(pictures))
+        if poison in queries:
+            gate.open.wait(30)
+            raise EngineFailure("the runtime cannot do this one")
+        return infer(pictures, queries)
+
+    monkeypatch.setattr(gate.pipeline, "infer", poisoned)
+
+    async def scenario() -> None:
+        service = await started(gate.pipeline, Settings(max_batch=8))
+        first = asyncio.create_task(service.segment(BODY, Query()))
+        await gate.taken_one()
+        queries = [Query(), poison, Query(), Query()]
+        tasks = [asyncio.create_task(service.segment(BODY, query)) for query in queries]
+        await settled(lambda: service._batcher is not None and service._batcher.waiting == 4)
+        gate.open.set()
+        answers = await asyncio.gather(first, *tasks, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [*[PictureResult] * 2, EngineFailure, *[PictureResult] * 2]
+        assert sizes == [1, 4, 1, 1, 1, 1]
+        service.stop()
+
+    asyncio.run(scenario())
+
+
+def test_what_is_over_the_count_is_refused_at_once_and_says_when_to_come_back(gate: Gate) -> None:
+    async def scenario() -> None:
+        recorder = Recorder()
+        service = await started(gate.pipeline, Settings(max_waiting=2), observer=recorder)
+        accepted = [asyncio.create_task(service.segment(BODY, Query())) for _ in range(2)]
+        await gate.taken_one()
+        with pytest.raises(Overloaded) as caught:
+            await service.segment(b"not even looked at", Query())
+        assert (caught.value.reason, caught.value.retry_after_s) == ("queue_full", 1)
+        assert recorder.refusals == [("overloaded", "queue_full")]
+        gate.open.set()
+        assert len(await asyncio.gather(*accepted)) == 2
+        assert (await service.segment(BODY, Query())).instances
+        service.stop()
+        assert recorder.now_waiting == (0, 0)
+        assert recorder.outcomes == ["ok"] * 3
+        assert {"queue", "decode", "preprocess", "categories", "encode", "answer"} <= set(recorder.stages)
+
+    asyncio.run(scenario())
+
+
+def test_what_is_over_the_pixels_is_refused_before_it_is_decoded_unless_it_is_alone(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[bytes] = []
+    decode = gate.pipeline.decode
+
+    def watched(body: bytes, *, whole: bool = False) -> Any:
+        decoded.append(body)
+        return decode(body, whole=whole)
+
+    monkeypatch.setattr(gate.pipeline, "decode", watched)
+    settings = Settings(max_waiting_pixels=PIXELS - 1)
+
+    async def scenario() -> None:
+        recorder = Recorder()
+        service = await started(gate.pipeline, settings, observer=recorder)
+        first = asyncio.create_task(service.segment(BODY, Query()))
+        await gate.taken_one()
+        assert service.admission.pixels == PIXELS
+        with pytest.raises(Overloaded) as caught:
+            await service.segment(BODY, Query())
+        assert caught.value.reason == "pixels_full"
+        assert len(decoded) == 1
+        gate.open.set()
+        assert (await first).instances
+        assert (await service.segment(BODY, Query())).instances
+        service.stop()
+        assert recorder.now_waiting == (0, 0)
+
+    asyncio.run(scenario())
+
+
+def test_a_deadline_that_passes_while_waiting_costs_no_inference(gate: Gate) -> None:
+    async def scenario() -> None:
+        recorder = Recorder()
+        service = await started(gate.pipeline, observer=recorder)
+        first = asyncio.create_task(service.segment(BODY, Query()))
+        await gate.taken_one()
+        with pytest.raises(DeadlineExceeded):
+            async with service.admit(20) as admitted:
+                await admitted.answer(BODY, Query(), lambda result, _: result)
+        gate.open.set()
+        await first
+        service.stop()
+        assert gate.pictures == 1
+        assert recorder.outcomes == ["deadline_exceeded", "ok"]
+        assert recorder.now_waiting == (0, 0)
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_that_comes_too_late_is_none(pipeline: Pipeline) -> None:
+    async def scenario() -> None:
+        service = await started(pipeline)
+        async with service.admit(60_000) as admitted:
+            admitted._deadline = 0.0
+            with pytest.raises(DeadlineExceeded):
+                await admitted.answer(BODY, Query(), lambda result, _: result)
+        service.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_caller_that_has_gone_leaves_nothing_behind(gate: Gate) -> None:
+    async def scenario() -> None:
+        recorder = Recorder()
+        service = await started(gate.pipeline, observer=recorder)
+        first, gone = (asyncio.create_task(service.segment(BODY, Query())) for _ in range(2))
+        await gate.taken_one()
+        await settled(lambda: service._batcher is not None and service._batcher.waiting == 1)
+        gone.cancel()
+        await settled(gone.done)
+        assert recorder.outcomes == ["gone"]
+        assert service.admission.pictures == 1
+        gate.open.set()
+        await first
+        service.stop()
+        assert gate.pictures == 1
+
+    asyncio.run(scenario())
+
+
+def test_while_the_model_is_loaded_nothing_is_taken_and_the_reason_is_told(pipeline: Pipeline) -> None:
+    async def scenario() -> None:
+        loaded = threading.Event()
+
+        def opening() -> Pipeline:
+            loaded.wait(30)
+            return pipeline
+
+        service = Service(opening)
+        starting = asyncio.create_task(service.start())
+        await asyncio.sleep(0)
+        with pytest.raises(NotReady) as caught:
+            await service.segment(BODY, Query())
+        assert (service.unready, caught.value.reason) == ("warming", "warming")
+        with pytest.raises(NotReady):
+            _ = service.pipeline
+        loaded.set()
+        await starting
+        assert service.unready is None
+        assert (await service.segment(BODY, Query())).instances
+        service.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_model_that_cannot_be_loaded_is_the_starters_problem(tmp_path: Path) -> None:
+    service = Service(lambda: Pipeline(read_bundle(tmp_path / "nothing"), None))  # type: ignore[arg-type]  # never gets there
+    with pytest.raises(Exception, match="does not exist"):
+        asyncio.run(service.start())
+    assert service.unready == "warming"
+
+
+def test_while_draining_nothing_is_taken_and_what_was_accepted_is_answered(gate: Gate) -> None:
+    async def scenario() -> None:
+        service = await started(gate.pipeline)
+        accepted = [asyncio.create_task(service.segment(BODY, Query())) for _ in range(3)]
+        await gate.taken_one()
+        service.drain()
+        with pytest.raises(NotReady) as caught:
+            await service.segment(BODY, Query())
+        assert (service.unready, caught.value.reason) == ("draining", "draining")
+        gate.open.set()
+        assert all(result.instances for result in await asyncio.gather(*accepted))
+        service.stop()
+        assert service.is_idle
+
+    asyncio.run(scenario())
+
+
+def test_what_is_not_answered_when_the_drain_is_over_is_told_so(gate: Gate) -> None:
+    async def scenario() -> None:
+        service = await started(gate.pipeline, Settings(drain_seconds=0))
+        accepted = [asyncio.create_task(service.segment(BODY, Query())) for _ in range(2)]
+        await gate.taken_one()
+        service.drain()
+        answers = await asyncio.gather(*accepted, return_exceptions=True)
+        assert [getattr(answer, "reason", None) for answer in answers] == ["draining", "draining"]
+        service.stop()
+        assert not service.is_idle  # the engine is still at work: the process has to be ended
+        backend = gate.pipeline.backend
+        assert isinstance(backend, Gated)
+        assert not backend.is_closed
+        gate.open.set()
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_hangs_makes_the_service_unready_and_is_told_once(gate: Gate) -> None:
+    told: list[ServerError] = []
+
+    async def scenario() -> None:
+        service = await started(gate.pipeline, Settings(engine_timeout_s=1), on_end=told.append)
+        answers = await asyncio.gather(*(service.segment(BODY, Query()) for _ in range(2)), return_exceptions=True)
+        assert [type(answer) for answer in answers] == [EngineHung, EngineHung]
+        assert service.unready == "stalled"
+        service.stop()
+        gate.open.set()
+
+    asyncio.run(scenario())
+    assert [type(problem) for problem in told] == [EngineHung]
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("boom"), MemoryError(), SystemExit(3), KeyboardInterrupt()])
+@pytest.mark.parametrize("stage", ["pixels", "decode", "infer", "finish"])
+def test_whatever_a_thread_dies_of_fails_one_request_only(
+    pipeline: Pipeline, stage: str, failure: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any, **__: Any) -> None:
+        raise failure
+
+    async def scenario() -> None:
+        service = await started(pipeline)
+        with monkeypatch.context() as patched:
+            patched.setattr(pipeline, stage, die)
+            with pytest.raises(EngineFailure):
+                await service.segment(BODY, Query())
+        assert service.is_ready
+        assert (await service.segment(BODY, Query())).instances
+        service.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_damaged_picture_fails_alone_and_leaves_nothing_behind(pipeline: Pipeline) -> None:
+    async def scenario() -> None:
+        recorder = Recorder()
+        service = await started(pipeline, observer=recorder)
+        answers = await asyncio.gather(
+            service.segment(BODY[:600], Query()), service.segment(BODY, Query()), return_exceptions=True
+        )
+        assert isinstance(answers[0], ImageDamaged)
+        assert isinstance(answers[1], PictureResult)
+        service.stop()
+        assert sorted(recorder.outcomes) == ["image_damaged", "ok"]
+        assert recorder.now_waiting == (0, 0)
+
+    asyncio.run(scenario())

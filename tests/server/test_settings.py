@@ -25,9 +25,24 @@ def test_drafts_are_switched_on_and_off(text: str, on: bool) -> None:
     assert not Settings().draft_decode
 
 
+def test_who_may_call_is_read_from_the_environment() -> None:
+    environment = {"SOLO_API_KEYS_FILE": "some/keys", "SOLO_API_KEYS": "a:b", "SOLO_METRICS_OPEN": "on"}
+    settings = Settings.read(environment | {"SOLO_CORS_ORIGINS": "*"})
+    assert (settings.api_keys_file, settings.api_keys) == (Path("some/keys"), "a:b")
+    assert settings.metrics_open
+    assert settings.cors_origins == ("*",)
+
+
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
+        ({"SOLO_MAX_CONNECTIONS": "0"}, "SOLO_MAX_CONNECTIONS: 0 is not within 1"),
+        ({"SOLO_MAX_HEADER_BYTES": "100"}, "SOLO_MAX_HEADER_BYTES: 100 is not within 1024"),
+        ({"SOLO_HEADER_TIMEOUT_S": "0"}, "SOLO_HEADER_TIMEOUT_S: 0 is not within 1"),
+        ({"SOLO_BODY_TIMEOUT_S": "0"}, "SOLO_BODY_TIMEOUT_S: 0 is not within 1"),
+        ({"SOLO_BODY_BYTES_PER_S": "0"}, "SOLO_BODY_BYTES_PER_S: 0 is not within 1"),
+        ({"SOLO_KEEP_ALIVE_S": "4000"}, "SOLO_KEEP_ALIVE_S: 4000 is not within 1"),
+        ({"SOLO_METRICS_OPEN": "maybe"}, "SOLO_METRICS_OPEN: 'maybe' is neither on nor off"),
         ({"SOLO_PORT": "many"}, "SOLO_PORT: 'many' is not a whole number"),
         ({"SOLO_PORT": "70000"}, "SOLO_PORT: 70000 is not within"),
         ({"SOLO_MAX_WAITING": "0"}, "SOLO_MAX_WAITING: 0"),

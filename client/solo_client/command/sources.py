@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from solo_client.client import SoloClient
 
 RETRIES = 3
-_FAILS_FOR_EVERY_PICTURE = frozenset({"invalid_query", "not_found", "not_ready"})
+_FAILS_FOR_EVERY_PICTURE = frozenset({"invalid_query", "unauthorized", "not_found", "not_ready"})
 
 
 class Source(Protocol):
@@ -46,16 +46,20 @@ class LocalModel(Protocol):
 
 
 @contextmanager
-def open_source(bundle: Path | None, url: str | None, engine: str = "auto") -> Iterator[Source]:
+def open_source(
+    bundle: Path | None, url: str | None, engine: str = "auto", api_key_file: Path | None = None
+) -> Iterator[Source]:
     """The server at `url`, else the model in `bundle`, else the demo model; `engine` runs it here.
 
+    api_key_file: holds the key that the server asks for.
+
     Raises:
-        Unusable: the extra for it is not installed, the URL is none, there is no such bundle or it does not load.
+        Unusable: the extra for it is not installed, the URL or the key is none, there is no such bundle or it does not load.
     """
     if url is None:
         yield _LocalSource(_open_local(bundle, engine))
         return
-    with _open_client(url) as client:
+    with _open_client(url, _read_key(api_key_file)) as client:
         yield _RemoteSource(client)
 
 
@@ -86,15 +90,28 @@ class _RemoteSource:
             return self._client.overlay(body, **options)
 
 
-def _open_client(url: str) -> SoloClient:
+def _read_key(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        key = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unusable(f"--api-key-file: {file} cannot be read") from error
+    if not key:
+        raise Unusable(f"--api-key-file: {file} holds no key")
+    return key
+
+
+def _open_client(url: str, api_key: str | None) -> SoloClient:
     try:
         from solo_client.client import SoloClient
     except ImportError as error:
         raise Unusable(f"--url needs pip install 'solo-inference[client]' ({error})") from error
     try:
-        return SoloClient(url, retries=RETRIES)
+        return SoloClient(url, api_key=api_key, retries=RETRIES)
     except InvalidArgument as error:
-        raise Unusable(f"--url {error.reason}") from error
+        argument = "--api-key-file: the key" if error.name == "api_key" else "--url"
+        raise Unusable(f"{argument} {error.reason}") from error
 
 
 def _open_local(bundle: Path | None, engine: str) -> LocalModel:
@@ -105,7 +122,8 @@ def _open_local(bundle: Path | None, engine: str) -> LocalModel:
     except ImportError as error:
         raise Unusable(f"running a model here needs pip install 'solo-inference[server]' ({error})") from error
     except Exception as error:  # whatever stops a bundle from loading; this package may not import the types
-        raise Unusable(f"{bundle or 'the demo model'}: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise Unusable(f"{bundle or 'the demo model'}: {reason}") from error
     return model
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, TypeVar
 
 from solo_server.cuda.base import Capture, DeviceBuffer, Event, Graph, Kernel, PinnedBuffer, Size3, Stream
@@ -22,7 +23,7 @@ class DriverKernel:
 
     def __init__(self, call: CheckedCalls, handle: Any, name: str) -> None:
         self._call, self.handle, self._name = call, handle, name
-        self._shared_bytes = 0
+        self._shared_bytes, self._one_at_a_time = 0, Lock()
 
     @property
     def name(self) -> str:
@@ -32,13 +33,15 @@ class DriverKernel:
     def allow_shared(self, size_bytes: int) -> None:
         """Ask for so much dynamic shared memory, unless as much was asked for before.
 
-        Only needed where it and the kernel's static shared memory are more than 48 KiB together.
+        Only needed where it and the kernel's static shared memory are more than 48 KiB together. Slots of several threads share
+        the kernel: one that asks for less at the same time must not have the last word, or the launch of the other is refused.
         """
-        if size_bytes > self._shared_bytes:
-            cu = self._call.driver
-            attribute = cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            self._call(cu.cuFuncSetAttribute, self.handle, attribute, size_bytes, what=self._name)
-            self._shared_bytes = size_bytes
+        with self._one_at_a_time:
+            if size_bytes > self._shared_bytes:
+                cu = self._call.driver
+                attribute = cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+                self._call(cu.cuFuncSetAttribute, self.handle, attribute, size_bytes, what=self._name)
+                self._shared_bytes = size_bytes
 
 
 class DriverModule:

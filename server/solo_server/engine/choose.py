@@ -57,7 +57,10 @@ class Choice:
         if self.engine in GPU_ENGINES:
             from solo_server.engine.open_cuda import open_cuda  # a server on a CPU has no use for it
 
-            return open_cuda(bundle, self.engine, cuda)
+            try:
+                return open_cuda(bundle, self.engine, cuda)
+            except OSError as problem:
+                raise SettingsError(f"engine {self.engine}: the cache folder cannot be used ({problem})") from problem
         runtime = self._runtime(pool.threads, bundle.int8_for)
         return CpuBackend(bundle, open_network(bundle, runtime, pool, self.head), pool)
 

@@ -57,6 +57,7 @@ class DeviceBackend:
     ) -> None:
         self._device, self._network = device, network
         self.description, self.at_once = network.description, network.slots
+        self.max_batch = max(shape.pictures for shape in network.shapes)
         self._changed, self._closed = Condition(), False
         self._lost: DeviceLost | None = None
         with ExitStack() as opened:
@@ -92,8 +93,8 @@ class DeviceBackend:
 
     def warm_up(self, blank: PreparedPicture) -> None:
         """On every slot all of the network, in the largest shapes and the usual ones, and one batch that goes all the way."""
-        most = self._network.shapes[0].pictures
-        shapes = [*self._network.shapes, *(BatchShape(n, blank.geometry.padded_hw) for n in (most, 1))]
+        usual = (BatchShape(n, blank.geometry.padded_hw) for n in (self.max_batch, 1))
+        shapes = [*self._network.shapes, *usual]
         for _ in range(self.at_once):  # the slot that was idle longest comes first
             self._on_slot(lambda slot: slot.warm_up(shapes))
         for _ in range(self.at_once):
@@ -118,9 +119,8 @@ class DeviceBackend:
 
     def _check(self, shape: BatchShape) -> None:
         shapes = self._network.shapes
-        most = max(largest.pictures for largest in shapes)
-        if shape.pictures > most:
-            raise ValueError(f"pictures: {shape.pictures} in one batch; at most {most} (max_batch)")
+        if shape.pictures > self.max_batch:
+            raise ValueError(f"pictures: {shape.pictures} in one batch; at most {self.max_batch} (max_batch)")
         if not any(_is_within(shape, largest) for largest in shapes):
             allowed = " or ".join(_sides(largest.padded_hw) for largest in shapes)
             raise EngineFailure(f"pictures of {_sides(shape.padded_hw)} (padded); the network takes at most {allowed}")

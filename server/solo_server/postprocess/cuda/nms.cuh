@@ -172,6 +172,7 @@ extern "C" __global__ void __launch_bounds__(1024) greedy_keep(const Batch b) {
                 unsigned its = __shfl_sync(ALL_LANES, mine, better);
                 if (!(fallen >> better & 1)) fallen |= its;
             }
+            __syncwarp();  // all have read it: shuffles alone do not order memory
             if (lane == 0) gone[round] = fallen;
             if (i < count) b.factors[size_t(p) * b.max_best + i] = fallen >> lane & 1 ? 0 : 1;
         }

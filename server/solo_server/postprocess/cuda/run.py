@@ -41,6 +41,7 @@ from solo_server.types import Geometry, Query
 COUNTS, SUMMARY = record_of(Counts), record_of(Summary)
 MARKS = ("begin", "candidates", "features", "masks", "nms", "encode")
 STAGES = ("candidates", "towers", "masks", "nms", "encode")
+MOST_POSITIONS = 1 << 31  # of a pass: kernels number them in 32 bits
 
 Positions = NDArray[np.uint32]
 
@@ -207,6 +208,8 @@ class PostprocessSlot:
 
     def _positions(self, runs: int) -> Positions:
         """All positions of a pass: those that came with the answer, and windows of what did not fit."""
+        if runs >= MOST_POSITIONS:
+            raise EngineFailure(f"masks change at {runs} places in one batch, at most {MOST_POSITIONS} can be numbered")
         capacity = self._batch.run_capacity
         positions = np.empty(runs, np.uint32)
         for first in range(0, runs, capacity):

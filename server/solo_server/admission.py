@@ -1,0 +1,83 @@
+"""How much may wait: the server's bounds on accepted pictures, by count and by pixels, and when to come back where they are full.
+
+request ─► occupy, before its body is read ─► header of the picture ─► occupy_pixels, before it is decoded ─► ... ─► leave
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+
+from solo_server.errors import Overloaded
+from solo_server.observe import Observer, Unobserved
+
+RECENT = 64  # answers that the rate is taken from
+LONGEST_RETRY_S = 60
+
+
+class Admission:
+    """Counts what is accepted and not yet answered. Of the event loop's thread.
+
+    clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        max_pictures: int,
+        max_pixels: int,
+        observer: Observer | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._max_pictures, self._max_pixels, self._clock = max_pictures, max_pixels, clock
+        self._observer = observer or Unobserved()
+        self._recent: deque[float] = deque(maxlen=RECENT)  # of this busy period: its start or an answer, then answers
+        self.pictures = self.pixels = 0
+
+    def occupy(self) -> None:
+        """A place for one picture.
+
+        Raises:
+            Overloaded: `queue_full`.
+        """
+        if self.pictures >= self._max_pictures:
+            raise self._refusal(f"{self.pictures} pictures are waiting already", "queue_full")
+        if self.pictures == 0:  # what an idle server did before says nothing about how fast it is
+            self._recent.clear()
+            self._recent.append(self._clock())
+        self.pictures += 1
+        self._observer.waiting(self.pictures, self.pixels)
+
+    def occupy_pixels(self, pixels: int) -> None:
+        """Room for the pixels of a picture; one alone always has it.
+
+        Raises:
+            Overloaded: `pixels_full`.
+        """
+        if self.pixels and self.pixels + pixels > self._max_pixels:
+            detail = f"pictures of {self.pixels} pixels are waiting already; at most {self._max_pixels} may"
+            raise self._refusal(detail, "pixels_full")
+        self.pixels += pixels
+        self._observer.waiting(self.pictures, self.pixels)
+
+    def leave(self, pictures: int, pixels: int) -> None:
+        """Places and room that are free again."""
+        self.pictures -= pictures
+        self.pixels -= pixels
+        if pictures:
+            self._recent.append(self._clock())
+        self._observer.waiting(self.pictures, self.pixels)
+
+    def _refusal(self, detail: str, reason: str) -> Overloaded:
+        problem = Overloaded(detail, reason, self._retry_after_s())
+        self._observer.refused(problem.code, reason)
+        return problem
+
+    def _retry_after_s(self) -> int:
+        """When all that waits will have been answered, at the rate of late."""
+        answered = len(self._recent) - 1
+        if answered < 1:
+            return 1
+        seconds = self.pictures * (self._clock() - self._recent[0]) / answered
+        return min(max(math.ceil(seconds), 1), LONGEST_RETRY_S)

@@ -1,0 +1,248 @@
+"""Batches of pictures of one padded size, for engines that are idle; never a wait for company unless a setting asks for it.
+
+    infer ─► bucket of its padded size ─► an engine is idle: up to `max_batch` of the bucket whose first waits longest ─► answers
+
+All of it happens on the event loop's thread, when a picture comes or an engine is idle again; there is no thread and no polling.
+A picture whose caller goes away (the task is cancelled) or whose deadline passes while it waits costs no inference. A batch that
+fails is tried again picture by picture, so that only the guilty one fails; where the device is lost, nothing is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from solo_server.errors import DeadlineExceeded, DeviceLost, EngineFailure, EngineHung, ServerError
+from solo_server.observe import Observer, Unobserved
+from solo_server.types import PreparedPicture, Query
+
+LOG = logging.getLogger("solo_server")
+STALLED = 0.5  # of `engine_timeout_s`: from then on nothing is accepted
+
+Infer = Callable[[Sequence[PreparedPicture], Sequence[Query]], Awaitable[Sequence[Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRules:
+    """at_once: engines, or slots of one; max_batch: pictures; max_delay_s: how long an idle engine waits for a batch to fill."""
+
+    at_once: int = 1
+    max_batch: int = 1
+    max_delay_s: float = 0.0
+    engine_timeout_s: float = 120.0
+    """After so long without an answer the engine is held to be hanging."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """What the backend's `finish` takes, and how long the picture waited and its batch took."""
+
+    output: Any
+    queue_ms: float
+    infer_ms: float
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A picture that waits. Times by the monotonic clock."""
+
+    picture: PreparedPicture
+    query: Query
+    deadline: float
+    since: float
+    answer: asyncio.Future[Inferred]
+    is_waiting: bool = True
+
+    def fail(self, problem: BaseException) -> None:
+        """Unless it has its answer, or nobody waits for one."""
+        if not self.answer.done():
+            self.answer.set_exception(problem)
+
+
+class Batcher:
+    """Where prepared pictures meet idle engines.
+
+    infer: runs one batch in a thread of its own; `at_once` calls at a time. on_end: hears once of what only a new process can
+    mend, `DeviceLost` or `EngineHung`; everything that waits, and comes later, fails with it.
+    """
+
+    def __init__(
+        self,
+        infer: Infer,
+        rules: BatchRules,
+        on_end: Callable[[ServerError], None] | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self._infer, self._rules, self._on_end = infer, rules, on_end
+        self._observer = observer or Unobserved()
+        self._buckets: dict[tuple[int, int], deque[_Entry]] = {}
+        self._idle = rules.at_once
+        self._running: dict[asyncio.Task[None], float] = {}
+        self._alarm: asyncio.TimerHandle | None = None
+        self._ended: ServerError | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Pictures that wait for an engine."""
+        return sum(len(bucket) for bucket in self._buckets.values())
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether a batch takes suspiciously long."""
+        since = min(self._running.values(), default=None)
+        return since is not None and monotonic() - since > STALLED * self._rules.engine_timeout_s
+
+    async def infer(self, picture: PreparedPicture, query: Query, deadline: float = float("inf")) -> Inferred:
+        """The backend's output of one picture. deadline: by the monotonic clock; beyond it the engine does not take the picture.
+
+        Raises:
+            DeadlineExceeded: the deadline passed while it waited.
+            EngineFailure: the backend failed on this picture; `DeviceLost`: on everything.
+            EngineHung: it never answered.
+        """
+        if self._ended is not None:
+            raise self._ended
+        answer: asyncio.Future[Inferred] = asyncio.get_running_loop().create_future()
+        entry = _Entry(picture, query, deadline, monotonic(), answer)
+        self._buckets.setdefault(picture.geometry.padded_hw, deque()).append(entry)
+        self._dispatch()
+        try:
+            return await answer
+        finally:
+            if entry.is_waiting:
+                self._remove(entry)
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # seen, even where the caller went away in the same moment
+
+    def _remove(self, entry: _Entry) -> None:
+        """Its caller has gone."""
+        shape = entry.picture.geometry.padded_hw
+        self._buckets[shape].remove(entry)
+        if not self._buckets[shape]:
+            del self._buckets[shape]
+
+    def _dispatch(self) -> None:
+        """Give every idle engine a batch."""
+        while self._idle and (batch := self._next_batch()):
+            self._idle -= 1
+            task = asyncio.get_running_loop().create_task(self._run(batch))
+            self._running[task] = monotonic()
+
+    def _next_batch(self) -> list[_Entry]:
+        """Of the bucket whose first picture waits longest; empty where none waits, or none long enough."""
+        while ripe := [shape for shape, bucket in self._buckets.items() if self._is_ripe(bucket)]:
+            shape = min(ripe, key=lambda shape: self._buckets[shape][0].since)
+            if batch := self._take(shape):
+                return batch
+        if self._buckets:
+            self._wake_up_when_ripe()
+        return []
+
+    def _is_ripe(self, bucket: deque[_Entry]) -> bool:
+        rules = self._rules
+        return len(bucket) >= rules.max_batch or monotonic() >= bucket[0].since + rules.max_delay_s
+
+    def _wake_up_when_ripe(self) -> None:
+        """Only with a `max_delay_s`: without one everything that waits is ripe."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        first = min(bucket[0].since for bucket in self._buckets.values())
+        delay_s = max(0.0, first + self._rules.max_delay_s - monotonic())
+        self._alarm = asyncio.get_running_loop().call_later(delay_s, self._dispatch)
+
+    def _take(self, shape: tuple[int, int]) -> list[_Entry]:
+        """Up to `max_batch` pictures out of a bucket, but for those whose time is over."""
+        bucket, batch, now = self._buckets[shape], list[_Entry](), monotonic()
+        while bucket and len(batch) < self._rules.max_batch:
+            entry = bucket.popleft()
+            entry.is_waiting = False
+            if entry.deadline <= now:
+                entry.fail(DeadlineExceeded("the deadline passed while the picture waited for the network"))
+            elif not entry.answer.done():
+                batch.append(entry)
+        if not bucket:
+            del self._buckets[shape]
+        return batch
+
+    async def _run(self, batch: list[_Entry]) -> None:
+        """One batch, then what waits for this engine."""
+        task = asyncio.current_task()
+        try:
+            problem = await self._attempt(batch)
+            if problem is not None and len(batch) > 1 and self._ended is None:
+                LOG.warning("a batch of %d failed and is tried again picture by picture: %s", len(batch), problem)
+                await self._attempt_each(batch)
+            elif problem is not None:
+                _fail(batch, problem)
+        finally:
+            if task is not None:
+                self._running.pop(task, None)
+            self._idle += 1
+            self._dispatch()
+
+    async def _attempt_each(self, batch: list[_Entry]) -> None:
+        for entry in batch:
+            if self._ended is not None:
+                entry.fail(self._ended)
+            elif entry.deadline <= monotonic():
+                entry.fail(DeadlineExceeded("the deadline passed while the picture waited for the network"))
+            elif not entry.answer.done() and (problem := await self._attempt([entry])) is not None:
+                _fail([entry], problem)
+
+    async def _attempt(self, batch: list[_Entry]) -> Exception | None:
+        """Run a batch and answer it, or say why not."""
+        task, start = asyncio.current_task(), monotonic()
+        if task is not None:
+            self._running[task] = start
+        watchdog = asyncio.get_running_loop().call_later(self._rules.engine_timeout_s, self._hang, batch)
+        try:
+            outputs = await self._infer([entry.picture for entry in batch], [entry.query for entry in batch])
+            infer_ms = (monotonic() - start) * 1e3
+            for entry, output in zip(batch, outputs, strict=True):
+                if not entry.answer.done():
+                    entry.answer.set_result(Inferred(output, (start - entry.since) * 1e3, infer_ms))
+        except DeviceLost as problem:
+            self._end(problem)
+            return problem
+        except Exception as problem:
+            return problem
+        finally:
+            watchdog.cancel()
+            self._observer.batched(len(batch), (monotonic() - start) * 1e3)
+        return None
+
+    def _hang(self, batch: list[_Entry]) -> None:
+        """The watchdog: nothing has come back for so long that nothing will."""
+        problem = EngineHung(self._rules.engine_timeout_s)
+        self._end(problem)
+        for entry in batch:
+            entry.fail(problem)
+
+    def _end(self, problem: ServerError) -> None:
+        """Fail what waits and whatever comes later; who is to end the process hears of it the first time."""
+        if self._ended is not None:
+            return
+        self._ended = problem
+        buckets, self._buckets = self._buckets, {}
+        for entry in (entry for bucket in buckets.values() for entry in bucket):
+            entry.is_waiting = False
+            entry.fail(problem)
+        if self._on_end is not None:
+            self._on_end(problem)
+
+
+def _fail(batch: list[_Entry], problem: Exception) -> None:
+    """What is no failure of the engine's own becomes one: a caller is told nothing of the inside."""
+    LOG.error("the engine failed on %d pictures that should have been fine", len(batch), exc_info=problem)
+    if isinstance(problem, ServerError):
+        failure: ServerError = problem
+    else:
+        failure = EngineFailure(str(problem))
+        failure.__cause__ = problem
+    for entry in batch:
+        entry.fail(failure)

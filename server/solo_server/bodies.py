@@ -1,0 +1,115 @@
+"""What a caller sends: the body, within its limit; the files of a form; and whether anyone still waits for the answer.
+
+Whatever takes more than a moment with a large body is done in a worker, not on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol, TypeVar
+
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from solo_server.errors import BodyTooLarge, EmptyBody, InvalidQuery
+
+T = TypeVar("T")
+LARGE_BYTES = 256 << 10  # the parser takes a millisecond or two for so much
+
+File = tuple[str, bytes]
+"""Name and bytes."""
+
+
+class InWorker(Protocol):
+    """Runs work in a thread."""
+
+    def __call__(self, work: Callable[[], T], /) -> Awaitable[T]:
+        """What `work` returns or raises."""
+        ...
+
+
+async def read_body(request: Request, limit_bytes: int, in_worker: InWorker) -> bytes:
+    """The whole body.
+
+    Raises:
+        BodyTooLarge: it has more than `limit_bytes`; known from its length, or as soon as they are passed.
+        EmptyBody: it has none.
+        ClientDisconnect: the caller went away.
+    """
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limit_bytes:
+        raise BodyTooLarge(f"the body has {length} bytes; at most {limit_bytes} are accepted")
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit_bytes:
+            raise BodyTooLarge(f"the body has more than {limit_bytes} bytes")
+        chunks.append(chunk)
+    if size == 0:
+        raise EmptyBody("the request has no body; send the bytes of one picture")
+    return b"".join(chunks) if size <= LARGE_BYTES else await in_worker(lambda: b"".join(chunks))
+
+
+async def files_of(headers: Headers, body: bytes, max_files: int, in_worker: InWorker) -> list[File] | None:
+    """The files of a multipart request; `None` where the body is the picture itself.
+
+    Raises:
+        InvalidQuery: the form is broken, or holds too many files.
+        EmptyBody: it holds none.
+    """
+    if not headers.get("content-type", "").startswith("multipart/form-data"):
+        return None
+    if len(body) <= LARGE_BYTES:
+        return await _parse(headers, body, max_files)
+    return await in_worker(lambda: asyncio.run(_parse(headers, body, max_files)))
+
+
+@asynccontextmanager
+async def while_connected(request: Request) -> AsyncGenerator[None, None]:
+    """Cancels what is done within as soon as the caller has gone. The body must have been read.
+
+    Raises:
+        ClientDisconnect: it has.
+    """
+    task, gone = asyncio.current_task(), False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass  # uvicorn may tell once more that the body is complete
+        gone = True
+        if task is not None:
+            task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not gone or task is None:
+            raise
+        task.uncancel()
+        raise ClientDisconnect from None
+    finally:
+        watcher.cancel()
+
+
+async def _parse(headers: Headers, body: bytes, max_files: int) -> list[File]:
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    try:
+        parser = MultiPartParser(headers, stream(), max_files=max_files, max_fields=max_files)
+        parser.spool_max_size = len(body) + 1  # the body is in memory already and bounded; nothing goes to disk
+        form = await parser.parse()
+    except MultiPartException as problem:
+        raise InvalidQuery(f"the multipart body cannot be read: {problem.message}") from problem
+    except KeyError as problem:
+        raise InvalidQuery("the multipart body cannot be read: the boundary is missing") from problem
+    files = [(v.filename or "", await v.read()) for _, v in form.multi_items() if isinstance(v, UploadFile)]
+    await form.close()
+    if not files:
+        raise EmptyBody("the multipart body holds no file")
+    return files

@@ -1,0 +1,307 @@
+"""What a connection may cost before it is a request: uvicorn's protocol with bounds on time, headers, number and unread answers.
+
+    connected ── headers within header_timeout_s and max_header_bytes ──> request ── answered ──> idle, for keep_alive_s
+        │                                                                    │
+        └── late: 408, too long: 431, no HTTP: 400; then closed              └── body: `solo_server.uploads`
+
+uvicorn knows none of these but keep_alive_s, and takes one byte as the end of being idle: without bounds, callers that trickle
+their headers hold connections for ever. When `max_connections` are open, whoever has waited longest without a complete request
+makes room for the next; where every one is in a request, the next is answered 503. Built on uvicorn's `HttpToolsProtocol` and its
+callbacks: `tests/server/test_connections.py` tells when another version of uvicorn breaks that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from solo_server.errors import HeadersTooLarge, MalformedRequest, Overloaded, RequestTimeout, ServerError, Unavailable
+from solo_server.observe import Observer, Unobserved
+from solo_server.problems import problem_response, refusal
+from solo_server.settings import Settings
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
+REFUSED_AT_ONCE = 64  # connections above the limit that still get an answer; more are closed unread
+REFUSED_TIMEOUT_S = 2.0  # how long such a connection may take to send its request, and to read the answer
+_CLOSING = {
+    431: {"connection": "close"},
+    503: {},
+}  # with a 503 a body may be on its way: closing now would tear the answer away
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """stall_s: for what is answered already: the rest of its body, and an answer that goes out slower than bytes_per_s."""
+
+    max_connections: int
+    max_header_bytes: int
+    header_timeout_s: float
+    stall_s: float
+    bytes_per_s: float
+
+
+def uvicorn_options(settings: Settings, observer: Observer | None = None) -> dict[str, Any]:
+    """What `uvicorn.Config` needs to bound connections as the settings say. observer: hears of refusals before the application."""
+    limits = ConnectionLimits(
+        max_connections=settings.max_connections,
+        max_header_bytes=settings.max_header_bytes,
+        header_timeout_s=settings.header_timeout_s,
+        stall_s=settings.body_timeout_s,
+        bytes_per_s=settings.body_bytes_per_s,
+    )
+    return {
+        "http": bounded_protocol(limits, observer),
+        "timeout_keep_alive": settings.keep_alive_s,
+        "ws": "none",
+        "server_header": False,
+    }
+
+
+def bounded_protocol(limits: ConnectionLimits, observer: Observer | None = None) -> type[BoundedProtocol]:
+    """The protocol class for one server; its connections are counted together."""
+    of_this_server = {"limits": limits, "door": Door(limits.max_connections), "observer": observer or Unobserved()}
+    return type("BoundedProtocol", (BoundedProtocol,), of_this_server)
+
+
+class Door:
+    """Who is connected: in a request, waiting to send one (longest first), or let in only to be refused."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._in_request: set[BoundedProtocol] = set()
+        self._waiting: dict[BoundedProtocol, None] = {}
+        self._refused: set[BoundedProtocol] = set()
+
+    def enter(self, connection: BoundedProtocol) -> bool:
+        """Whether it may stay; one that waits is sent away for it where the house is full."""
+        if len(self._in_request) + len(self._waiting) >= self._most:
+            if not self._waiting:
+                self._refused.add(connection)
+                return False
+            longest = next(iter(self._waiting))
+            self.leave(longest)
+            longest.make_room()
+        self._waiting[connection] = None
+        return True
+
+    def starts(self, connection: BoundedProtocol) -> None:
+        """Its headers are complete."""
+        if connection in self._waiting:
+            del self._waiting[connection]
+            self._in_request.add(connection)
+
+    def waits(self, connection: BoundedProtocol) -> None:
+        """Its request is answered."""
+        if connection in self._in_request:
+            self._in_request.remove(connection)
+            self._waiting[connection] = None
+
+    def leave(self, connection: BoundedProtocol) -> None:
+        """It is closed, or as good as."""
+        self._waiting.pop(connection, None)
+        self._in_request.discard(connection)
+        self._refused.discard(connection)
+
+    @property
+    def overrun(self) -> bool:
+        """Too many are waiting to be refused."""
+        return len(self._refused) > REFUSED_AT_ONCE
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection within `ConnectionLimits`."""
+
+    limits: ClassVar[ConnectionLimits]
+    door: ClassVar[Door]
+    observer: ClassVar[Observer]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._served_app = self.app
+        self._admitted = True
+        self._begun = False  # the first byte of a request has come, its headers are not complete
+        self._receiving = False  # headers are complete, the body is not
+        self._header_bytes = 0
+        self._unsent_bytes: int | None = None
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Find a place; the clock for the first request starts."""
+        super().connection_made(transport)
+        self._admitted = self.door.enter(self)
+        if self.door.overrun:
+            transport.abort()
+        self._start_header_clock()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing of it stays."""
+        self.door.leave(self)
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bound what may come before a request's headers are complete."""
+        if not self._receiving:
+            self._header_bytes += len(data)
+            self._start_header_clock()
+        super().data_received(data)
+        if "headers" in self._timers and self._header_bytes > self.limits.max_header_bytes:
+            self._refuse(self._too_large())
+
+    def on_message_begin(self) -> None:
+        """A request's first byte."""
+        self._begun = True
+        self._start_header_clock()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """From here it is a request: for the application, or to be refused."""
+        self._stop("headers")
+        self._begun, self._receiving = False, True
+        self.door.starts(self)
+        size_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        self._header_bytes = 0
+        problem: ServerError | None = None
+        if not self._admitted:
+            problem = Overloaded("too many connections are open", "connections_full")
+        elif size_bytes > self.limits.max_header_bytes:
+            problem = self._too_large()
+        if problem is not None:
+            self._tell(problem)
+        self.app = self._served_app if problem is None else refusal(problem, uuid.uuid4().hex, _CLOSING[problem.status])
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The body is complete."""
+        self._receiving = False
+        self._stop("rest")
+        super().on_message_complete()
+        if not self._admitted and not self._answering:
+            self.transport.close()
+
+    def on_response_complete(self) -> None:
+        """The answer is written: what is left of the body, and the reading of the answer, are bounded too."""
+        super().on_response_complete()
+        self._watch_unsent()
+        if self.transport.is_closing() or self._answering:
+            return
+        self.door.waits(self)
+        if self._receiving:
+            seconds = self.limits.stall_s if self._admitted else REFUSED_TIMEOUT_S
+            self._start("rest", seconds, self.transport.close)
+        elif not self._admitted:
+            self.transport.close()
+
+    def pause_writing(self) -> None:
+        """The caller does not read as fast as we write."""
+        super().pause_writing()
+        self._watch_unsent()
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        super().resume_writing()
+        self._unsent_bytes = None
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is no HTTP. A request before it still gets its own answer, where its body is complete."""
+        if not self._answering:
+            self._refuse(MalformedRequest("this is no HTTP/1.1 request"))
+        elif self._receiving:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            if self.cycle.response_started:
+                self.transport.close()
+            else:
+                self._refuse(MalformedRequest("the body is not framed as its headers say"))
+        else:
+            self.cycle.keep_alive = False
+
+    def make_room(self) -> None:
+        """Close, as another is waiting; who has begun a request is told."""
+        if self._begun:
+            detail = "too many connections are open; this one was waiting longest for its headers"
+            self._refuse(Overloaded(detail, "connections_full"))
+        else:
+            self.transport.close()
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _headers_late(self) -> None:
+        if self._answering:
+            self.cycle.keep_alive = False  # the next request trickles behind one that will be answered
+        elif self._begun:
+            self._refuse(RequestTimeout("the headers came too slowly"))
+        else:
+            self.transport.close()
+
+    def _too_large(self) -> HeadersTooLarge:
+        return HeadersTooLarge(f"request line and headers have more than {self.limits.max_header_bytes} bytes")
+
+    def _refuse(self, problem: ServerError) -> None:
+        """Answer without the application, and close."""
+        self._stop("headers")
+        if self.transport.is_closing():
+            return
+        if self._answering and not self._receiving:
+            self.cycle.keep_alive = False
+            return
+        self._tell(problem)
+        response = problem_response(problem, uuid.uuid4().hex)
+        headers = [*self.server_state.default_headers, *response.raw_headers, (b"connection", b"close")]
+        lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+        self.transport.write(STATUS_LINE[problem.status] + lines + b"\r\n" + bytes(response.body))
+        self.transport.close()
+
+    def _tell(self, problem: ServerError) -> None:
+        self.observer.refused(problem.code, problem.reason if isinstance(problem, Unavailable) else "connection")
+
+    def _start_header_clock(self) -> None:
+        if "headers" not in self._timers:
+            seconds = self.limits.header_timeout_s
+            self._start("headers", seconds if self._admitted else min(seconds, REFUSED_TIMEOUT_S), self._headers_late)
+
+    def _watch_unsent(self) -> None:
+        size_bytes = _unsent_bytes(self.transport)
+        if size_bytes and "unsent" not in self._timers:
+            self._unsent_bytes = size_bytes
+            self._start("unsent", self.limits.stall_s, self._check_unsent)
+
+    def _check_unsent(self) -> None:
+        before, now = self._unsent_bytes, _unsent_bytes(self.transport)
+        if now and before is not None and before - now < self.limits.bytes_per_s * self.limits.stall_s:
+            self.transport.abort()  # close() would wait for ever for the caller to read
+        else:
+            self._watch_unsent()
+
+    def _start(self, name: str, seconds: float, then: Callable[[], None]) -> None:
+        def fire() -> None:
+            self._timers.pop(name, None)
+            then()
+
+        self._timers[name] = self.loop.call_later(seconds, fire)
+
+    def _stop(self, name: str) -> None:
+        if timer := self._timers.pop(name, None):
+            timer.cancel()
+
+
+def _unsent_bytes(transport: asyncio.Transport) -> int:
+    """What waits in this process and, where something does, in the kernel, whose buffer empties in steps of a megabyte."""
+    size_bytes = transport.get_write_buffer_size()
+    if size_bytes and sys.platform == "linux":
+        queued = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        size_bytes += int.from_bytes(queued, sys.byteorder)
+    return size_bytes

@@ -1,0 +1,204 @@
+"""The server's log: one line a record, as text or as JSON, written by a thread of its own.
+
+    any thread ─► one line ─► bounded queue ─► writer thread ─► stderr
+                                  └ full, or stderr cannot be written: the line is lost and counted
+
+So neither a full disk nor a pipe that nobody reads stops an answer. When lines can be written again, one says how many were lost.
+What callers send (header values, file names) can never begin a line of its own: text is escaped, JSON is JSON.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import queue
+import threading
+import traceback
+from contextvars import ContextVar
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from time import monotonic, sleep
+from typing import Any, Protocol
+
+import orjson
+
+ACCESS = logging.getLogger("solo_server.access")
+FORMATS = ("text", "json")
+LEVELS = ("debug", "info", "warning", "error")
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""Of the request that the running code serves; every line it logs has it."""
+QUEUED_LINES = 10_000
+"""Lines that wait for the writer: some megabytes at most."""
+CLOSE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One answered request. route: the path's template; code: `ok` or a problem's code; ms: from the head to the last byte."""
+
+    method: str
+    route: str
+    status: int
+    code: str
+    ms: float
+    bytes_in: int
+    bytes_out: int
+    pictures: int
+    instances: int
+
+
+_ACCESS_FIELDS = tuple(field.name for field in fields(Access))
+
+
+class Output(Protocol):
+    """Where lines go: an unbuffered binary file."""
+
+    def write(self, line: memoryview, /) -> int | None:
+        """How many bytes were taken, perhaps not all; `None` where a non-blocking file takes none just now."""
+        ...
+
+
+class LogWriter(logging.Handler):
+    """Turns records into lines at once, and writes them later."""
+
+    def __init__(self, form: str, output: Output, queued_lines: int = QUEUED_LINES) -> None:
+        super().__init__()
+        self._line = json_line if form == "json" else text_line
+        self._output = output
+        self._lines: queue.Queue[bytes] = queue.Queue(queued_lines)
+        self._unsaid = 0
+        self._counting = threading.Lock()
+        self.lost_lines = 0
+        threading.Thread(target=self._write_all, name="solo-log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue the record's line. Never waits, never raises."""
+        try:
+            self._lines.put_nowait(self._line(record))
+        except queue.Full:
+            self._lose()
+
+    def close(self) -> None:
+        """Wait until all is written, for two seconds at most: nobody may be reading."""
+        deadline = monotonic() + CLOSE_SECONDS
+        while self._lines.unfinished_tasks and monotonic() < deadline:
+            sleep(0.005)
+        super().close()
+
+    def _lose(self) -> None:
+        with self._counting:
+            self.lost_lines += 1
+            self._unsaid += 1
+
+    def _write_all(self) -> None:
+        while True:
+            line = self._lines.get()
+            if not (self._tell_lost() and self._write(line)):
+                self._lose()
+            self._lines.task_done()
+
+    def _tell_lost(self) -> bool:
+        with self._counting:
+            count, self._unsaid = self._unsaid, 0
+        if count == 0 or self._write(self._line(_record_of_lost(count))):
+            return True
+        with self._counting:
+            self._unsaid += count
+        return False
+
+    def _write(self, line: bytes) -> bool:
+        left = memoryview(line)
+        try:
+            while left:
+                taken = self._output.write(left)
+                if taken is None:
+                    sleep(0.02)
+                left = left[taken or 0 :]
+        except (OSError, ValueError):  # disk full, nobody at the pipe's other end, closed
+            return False
+        return True
+
+
+def configure(form: str = "text", level: str = "info", output: Output | None = None) -> LogWriter:
+    """Send every logger's records to `output`, or else to stderr, in place of wherever they went before.
+
+    `logging.shutdown`, which Python calls when a process ends, waits for the last lines.
+    """
+    writer = LogWriter(form, output or io.FileIO(2, "w", closefd=False))
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        root.removeHandler(handler)
+        handler.close()
+    root.addHandler(writer)
+    root.setLevel(level.upper())
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line has them
+    return writer
+
+
+def lost_lines() -> int:
+    """How many lines could not be written since the start."""
+    return sum(h.lost_lines for h in logging.getLogger().handlers if isinstance(h, LogWriter))
+
+
+def json_line(record: logging.LogRecord) -> bytes:
+    """One JSON object: time, level, logger, message, then request_id, the fields of `Access` and error where there are any."""
+    told: dict[str, Any] = {
+        "time": _time(record),
+        "level": record.levelname.lower(),
+        "logger": record.name,
+        "message": _sound(_message(record)),
+    }
+    request_id = REQUEST_ID.get()
+    if request_id is not None:
+        told["request_id"] = request_id
+    access = getattr(record, "access", None)
+    if isinstance(access, Access):
+        told |= {name: getattr(access, name) for name in _ACCESS_FIELDS}
+    if record.exc_info:
+        told["error"] = _sound("".join(traceback.format_exception(*record.exc_info)))
+    return orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def text_line(record: logging.LogRecord) -> bytes:
+    """Time, level, logger, message, request id; lines of a traceback follow, indented."""
+    request_id = REQUEST_ID.get()
+    known_by = "" if request_id is None else f" [{request_id}]"
+    lines = [f"{_time(record)} {record.levelname} {record.name} {_printable(_message(record))}{known_by}"]
+    if record.exc_info:
+        told = "".join(traceback.format_exception(*record.exc_info)).split("\n")
+        lines += [f"    {_printable(line)}" for line in told if line]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _message(record: logging.LogRecord) -> str:
+    access = getattr(record, "access", None)
+    if isinstance(access, Access):
+        return (
+            f"{access.method} {access.route} {access.status} {access.code} {access.ms:.1f} ms, {access.bytes_in} bytes in, "
+            f"{access.bytes_out} out, pictures: {access.pictures}, instances: {access.instances}"
+        )
+    try:
+        return record.getMessage()
+    except Exception:  # whatever a __str__ does: the line still tells where to look
+        return f"{record.msg!r} cannot be told with its arguments ({record.pathname}:{record.lineno})"
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+
+def _printable(text: str) -> str:
+    """Control characters, line separators and lone surrogates as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def _sound(text: str) -> str:
+    """Lone surrogates as escapes: JSON has none."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _record_of_lost(count: int) -> logging.LogRecord:
+    message = "%d lines of this log were lost: they could not be written, or not fast enough"
+    return logging.LogRecord("solo_server.logs", logging.WARNING, __file__, 0, message, (count,), None)

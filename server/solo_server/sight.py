@@ -1,0 +1,167 @@
+"""Looks at every request from outside: one access line, its metrics, its trace. Knows nothing of pictures but what `observe` tells.
+
+request ─► SightMiddleware ─► application ─► service ─► Sight (an Observer), whose context variable knows the request
+                 └ at the end: Access ─► metrics, log, trace
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from time import perf_counter, time_ns
+
+import orjson
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from solo_server.logs import ACCESS, REQUEST_ID, Access
+from solo_server.metrics import Metrics
+from solo_server.traces import PictureTrace, Stage, Traces
+
+PROBES = ("/healthz", "/readyz", "/metrics")
+"""Asked every few seconds: their successes are worth a line at level debug only, and no trace."""
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+@dataclass(slots=True)
+class Seen:
+    """One request so far, gathered while it runs."""
+
+    begun: float = field(default_factory=perf_counter)
+    begun_ns: int = field(default_factory=time_ns)
+    status: int | None = None
+    content_type: str = ""
+    code: str = "ok"
+    bytes_in: int = 0
+    bytes_out: int = 0
+    instances: int = 0
+    gone: bool = False
+    pictures: list[PictureTrace] = field(default_factory=list)
+    stages: dict[int, list[Stage]] = field(default_factory=dict)
+    """By picture, that is by task: each picture of a request has its own."""
+
+
+SEEN: ContextVar[Seen | None] = ContextVar("seen", default=None)
+
+
+class Sight:
+    """What the service tells goes to the metrics, and to the request that it is about."""
+
+    def __init__(self, metrics: Metrics, traces: Traces | None = None) -> None:
+        self.metrics, self.traces = metrics, traces
+        self.refused, self.waiting, self.batched = metrics.refused, metrics.waiting, metrics.batched
+
+    def stage(self, name: str, ms: float) -> None:
+        """See `Observer`."""
+        self.metrics.stage(name, ms)
+        seen = SEEN.get()
+        if seen is not None and self.traces is not None:
+            seen.stages.setdefault(id(asyncio.current_task()), []).append(Stage(name, ms))
+
+    def answered(self, outcome: str, total_ms: float) -> None:
+        """See `Observer`."""
+        self.metrics.answered(outcome, total_ms)
+        seen = SEEN.get()
+        if seen is not None:
+            stages = seen.stages.setdefault(id(asyncio.current_task()), [])  # whose last ones may still come
+            begun_ns = time_ns() - int(total_ms * 1e6)
+            seen.pictures.append(PictureTrace(begun_ns, outcome, stages))
+
+    def found(self, instances: int) -> None:
+        """See `Observer`."""
+        seen = SEEN.get()
+        if seen is not None:
+            seen.instances += instances
+
+
+class SightMiddleware:
+    """Follows every request from its head to the last byte of its answer."""
+
+    def __init__(self, app: ASGIApp, sight: Sight) -> None:
+        self._app, self._sight = app, sight
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and tell of it when it has ended."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        seen = Seen()
+        SEEN.set(seen)  # each request runs in a task, hence a context, of its own
+        REQUEST_ID.set(scope.get("state", {}).get("request_id"))
+
+        async def receive_counted() -> Message:
+            message = await receive()
+            seen.bytes_in += len(message.get("body", b""))
+            seen.gone |= message["type"] == "http.disconnect" and seen.status is None
+            return message
+
+        async def send_counted(message: Message) -> None:
+            _note_sent(seen, message)
+            await send(message)
+
+        self._sight.metrics.begun()
+        try:
+            await self._app(scope, receive_counted, send_counted)
+        except asyncio.CancelledError:
+            seen.gone = True
+            raise
+        finally:
+            self._tell(scope, seen)
+
+    def _tell(self, scope: Scope, seen: Seen) -> None:
+        access = _access(scope, seen)
+        self._sight.metrics.ended(access)
+        is_probe = access.route in PROBES
+        if self._sight.traces is not None and not is_probe:
+            carrier = {k: v for k, v in Headers(scope=scope).items() if k in ("traceparent", "tracestate")}
+            self._sight.traces.record(access, seen.begun_ns, seen.pictures, carrier)
+        level = logging.DEBUG if is_probe and access.status < 400 else logging.INFO
+        ACCESS.log(level, "%s %s", access.method, access.route, extra={"access": access})
+
+
+def _note_sent(seen: Seen, message: Message) -> None:
+    if message["type"] == "http.response.start":
+        seen.status = message["status"]
+        seen.content_type = Headers(raw=message["headers"]).get("content-type", "")
+    elif message["type"] == "http.response.body":
+        body = message.get("body", b"")
+        if seen.status is not None and seen.status >= 400 and seen.bytes_out == 0:
+            seen.code = _code(seen.status, seen.content_type, body)
+        seen.bytes_out += len(body)
+
+
+def _code(status: int, content_type: str, body: bytes) -> str:
+    """The code that the answer itself tells, so that it does not matter which layer refused."""
+    if content_type == "application/problem+json":
+        return str(orjson.loads(body)["code"])
+    return f"http_{status}"
+
+
+def _access(scope: Scope, seen: Seen) -> Access:
+    status, code = seen.status, seen.code
+    if status is None:  # nothing was answered: the caller has gone, or a failure that only the outermost layer answers
+        status, code = (499, "gone") if seen.gone else (500, "internal")
+    elif status == 499:
+        code = "gone"
+    return Access(
+        method=scope["method"] if scope["method"] in METHODS else "other",
+        route=_route(scope),
+        status=status,
+        code=code,
+        ms=round((perf_counter() - seen.begun) * 1e3, 3),
+        bytes_in=seen.bytes_in,
+        bytes_out=seen.bytes_out,
+        pictures=len(seen.pictures),
+        instances=seen.instances,
+    )
+
+
+def _route(scope: Scope) -> str:
+    """The path's template; where a guard answered before there was one, the path itself if the application has just that."""
+    route = scope.get("route")
+    if route is not None:
+        return str(route.path)
+    known = (getattr(route, "path", "") for route in scope["app"].routes)
+    return scope["path"] if scope["path"] in known else "unmatched"

@@ -1,0 +1,160 @@
+"""OpenTelemetry traces: one span a request, one below it for each stage of each picture. Needs the extra `otel`.
+
+Spans are made when the request has ended, from the times that it was seen to take: nothing waits for a trace, and a request that is
+not sampled costs nothing. What the standard `OTEL_*` variables say of exporter, sampler, service name and limits holds.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from solo_server.errors import SettingsError
+from solo_server.logs import Access
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.trace import Span
+
+VARIABLES = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+"""One of these set is what `SOLO_TRACES=auto` waits for."""
+PROTOCOL = "http/protobuf"
+CLOSE_SECONDS = 3.0
+BEFORE_QUEUE = ("decode", "preprocess")
+"""Stages that come first, although answers tell of the queue before them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of a picture, and how long it took."""
+
+    name: str
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class PictureTrace:
+    """One picture: when it was accepted (nanoseconds since 1970), how it ended, its stages in order."""
+
+    begun_ns: int
+    outcome: str
+    stages: list[Stage] = field(default_factory=list)
+
+
+def open_traces(switch: str, environment: Mapping[str, str] | None = None) -> Traces | None:
+    """What the settings ask for; switch: `on`, `off`, or `auto`, which is on where an `OTEL_*` variable says where spans go.
+
+    Raises:
+        SettingsError: traces are wanted, and their packages are not installed, or there is no such exporter.
+    """
+    environment = os.environ if environment is None else environment
+    if not _is_wanted(switch, environment):
+        return None
+    try:
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
+        provider.add_span_processor(BatchSpanProcessor(_exporter(environment)))
+    except ImportError as problem:
+        raise SettingsError(
+            f"SOLO_TRACES: {problem.name} is missing; pip install 'solo-inference[otel]', or switch traces off: SOLO_TRACES=off"
+        ) from problem
+    return Traces(provider)
+
+
+class Traces:
+    """Makes the spans of requests that have ended."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        self._provider = provider
+        self._tracer = provider.get_tracer("solo_server")
+        self._propagator = TraceContextTextMapPropagator()
+
+    def record(
+        self, access: Access, begun_ns: int, pictures: Sequence[PictureTrace], carrier: Mapping[str, str]
+    ) -> None:
+        """The spans of one request. carrier: its `traceparent` and `tracestate`, whose trace it goes on."""
+        from opentelemetry.trace import SpanKind, Status, StatusCode
+
+        span = self._tracer.start_span(
+            f"{access.method} {access.route}",
+            self._propagator.extract(carrier),
+            SpanKind.SERVER,
+            {
+                "http.request.method": access.method,
+                "http.route": access.route,
+                "http.response.status_code": access.status,
+                "http.request.body.size": access.bytes_in,
+                "http.response.body.size": access.bytes_out,
+                "solo.code": access.code,
+                "solo.pictures": access.pictures,
+                "solo.instances": access.instances,
+            },
+            start_time=begun_ns,
+        )
+        if span.is_recording():
+            for number, picture in enumerate(pictures):
+                self._record_picture(span, number, picture)
+        if access.status >= 500:
+            span.set_status(Status(StatusCode.ERROR, access.code))
+        span.end(begun_ns + int(access.ms * 1e6))
+
+    def close(self) -> None:
+        """Send what has not been sent; where nobody takes it, that is given up after three seconds."""
+        sending = threading.Thread(target=self._provider.shutdown, name="solo-traces", daemon=True)
+        sending.start()
+        sending.join(CLOSE_SECONDS)
+
+    def _record_picture(self, request: Span, number: int, picture: PictureTrace) -> None:
+        """Stages follow each other from the picture's acceptance on: lengths are measured, gaps between stages are not shown."""
+        from opentelemetry.trace import set_span_in_context
+
+        parent, at_ns = set_span_in_context(request), picture.begun_ns
+        for stage in sorted(picture.stages, key=lambda stage: stage.name not in BEFORE_QUEUE):
+            attributes: dict[str, str | int] = {"solo.picture": number, "solo.outcome": picture.outcome}
+            span = self._tracer.start_span(stage.name, parent, attributes=attributes, start_time=at_ns)
+            at_ns += int(stage.ms * 1e6)
+            span.end(at_ns)
+
+
+def _is_wanted(switch: str, environment: Mapping[str, str]) -> bool:
+    is_disabled = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if switch == "off" or is_disabled or environment.get("OTEL_TRACES_EXPORTER") == "none":
+        return False
+    return switch == "on" or any(environment.get(name) for name in VARIABLES)
+
+
+def _exporter(environment: Mapping[str, str]) -> SpanExporter:
+    kind = environment.get("OTEL_TRACES_EXPORTER") or "otlp"
+    if kind == "console":
+        from opentelemetry.sdk.trace.export import ConsoleSpanExporter
+
+        return ConsoleSpanExporter(out=sys.stdout)
+    if kind != "otlp":
+        raise SettingsError(f"OTEL_TRACES_EXPORTER: {kind!r} is none of otlp, console, none")
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        protocol = environment.get(name) or PROTOCOL
+        if protocol != PROTOCOL:
+            raise SettingsError(f"{name}: {protocol!r} is not spoken here; {PROTOCOL} is")
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter()
+
+
+def _resource() -> Resource:
+    """What `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say; a name where they say none."""
+    from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+
+    resource = Resource.create()
+    if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
+        return resource.merge(Resource({SERVICE_NAME: "solo-inference"}))
+    return resource

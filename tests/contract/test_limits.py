@@ -1,0 +1,241 @@
+"""What a caller sees of a server that is full, late, not warm yet or going down; and what the server sees of callers that go."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from conftest import encoded, picture, serving
+from gates import Gate
+from solo_server.app import create_app
+from solo_server.pipeline import Pipeline
+from solo_server.service import Service
+from solo_server.settings import Settings
+
+PNG = encoded(picture(90, 120))
+
+
+@pytest.fixture(scope="module")
+def pipeline(solo_bundle: Path) -> Pipeline:
+    return Pipeline.open(solo_bundle, threads=1)
+
+
+@pytest.fixture
+def gate(pipeline: Pipeline) -> Iterator[Gate]:
+    gate = Gate(pipeline)
+    yield gate
+    gate.open.set()
+
+
+@contextlib.contextmanager
+def _occupied(gate: Gate, settings: Settings) -> Iterator[tuple[httpx.Client, Service, "Future[httpx.Response]"]]:
+    """A server whose engine holds one picture."""
+    app = create_app(gate.pipeline, settings)
+
+    @app.post("/drain")
+    async def drain() -> None:  # on the event loop, as the signal does it
+        app.state.service.drain()
+
+    with serving(app) as client, ThreadPoolExecutor(1) as pool:
+        url = client.base_url
+        first = pool.submit(lambda: httpx.post(f"{url}/segment", content=PNG, timeout=60))
+        assert gate.taken.wait(30)
+        try:
+            yield client, app.state.service, first
+        finally:
+            gate.open.set()
+
+
+def _check_unavailable(response: httpx.Response, code: str, reason: str) -> None:
+    problem = response.json()
+    assert (response.status_code, problem["code"], problem["reason"]) == (503, code, reason)
+    assert int(response.headers["retry-after"]) >= 1
+
+
+def _until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_full_server_refuses_at_once_and_before_it_has_the_body(gate: Gate) -> None:
+    with _occupied(gate, Settings(max_waiting=1)) as (client, _, first):
+        _check_unavailable(client.post("/segment", content=PNG), "overloaded", "queue_full")
+        with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=30) as raw:
+            raw.sendall(b"POST /segment HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n")
+            assert raw.recv(4096).startswith(b"HTTP/1.1 503")
+        gate.open.set()
+        assert first.result().status_code == 200
+        assert client.post("/segment", content=PNG).status_code == 200
+
+
+def test_refusals_of_a_full_server_take_less_than_50_ms(gate: Gate) -> None:
+    with _occupied(gate, Settings(max_waiting=1)) as (client, _, _first):
+        took = []
+        for _ in range(20):
+            start = time.perf_counter()
+            assert client.post("/segment", content=PNG).status_code == 503
+            took.append(time.perf_counter() - start)
+        assert np.median(took) < 0.05
+
+
+def test_pixels_are_bounded_too(gate: Gate) -> None:
+    with _occupied(gate, Settings(max_waiting_pixels=20_000)) as (client, _, first):
+        _check_unavailable(client.post("/segment", content=PNG), "overloaded", "pixels_full")
+        small = ThreadPoolExecutor(1).submit(client.post, "/segment", content=encoded(picture(30, 40)))
+        gate.open.set()
+        assert [first.result().status_code, small.result().status_code] == [200, 200]
+
+
+def test_files_of_a_form_that_find_no_place_fail_alone(gate: Gate) -> None:
+    with _occupied(gate, Settings(max_waiting=3)) as (client, _, first), ThreadPoolExecutor(1) as pool:
+        files = [("f", (f"{number}.png", PNG)) for number in range(4)]
+        form = pool.submit(lambda: client.post("/segment", files=files))
+        assert not form.done()
+        gate.open.set()
+        results = form.result().json()["results"]
+        assert [result.get("error", {}).get("reason") for result in results] == [None, None, "queue_full", "queue_full"]
+        assert all(result["instances"] for result in results[:2])
+        assert first.result().status_code == 200
+
+
+def test_a_deadline_is_answered_504_and_costs_no_inference(gate: Gate) -> None:
+    with _occupied(gate, Settings()) as (client, service, first):
+        response = client.post("/segment", content=PNG, headers={"x-request-timeout-ms": "30"})
+        problem = response.json()
+        assert (response.status_code, problem["code"]) == (504, "deadline_exceeded")
+        assert set(problem) == {"type", "title", "status", "detail", "code", "request_id"}
+        gate.open.set()
+        assert first.result().status_code == 200
+        assert gate.pictures == 1
+        assert service.admission.pictures == 0
+
+
+def test_the_server_has_a_deadline_of_its_own(gate: Gate) -> None:
+    with _occupied(gate, Settings(request_timeout_ms=200)) as (client, _, first):
+        assert client.post("/segment", content=PNG).status_code == 504
+        assert first.result().status_code == 504
+
+
+@pytest.mark.parametrize("value", ["0", "-5", "600001", "soon", "1.5", ""])
+def test_an_impossible_deadline_is_refused(gate: Gate, value: str) -> None:
+    gate.open.set()
+    with serving(create_app(gate.pipeline)) as client:
+        response = client.post("/segment", content=PNG, headers={"x-request-timeout-ms": value})
+        assert (response.status_code, response.json()["code"]) == (422, "invalid_query")
+        assert response.json()["detail"].startswith("X-Request-Timeout-Ms: ")
+        assert client.post("/segment", content=PNG, headers={"x-request-timeout-ms": "600000"}).status_code == 200
+
+
+def test_before_the_model_is_loaded_the_server_answers_that_it_is_warming(pipeline: Pipeline) -> None:
+    loaded = threading.Event()
+
+    def opening() -> Pipeline:
+        loaded.wait(30)
+        return pipeline
+
+    app = create_app(opening)
+    with serving(app, warm=False) as client:
+        assert client.get("/healthz").status_code == 200
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.json()) == (503, {"status": "not ready", "reason": "warming"})
+        _check_unavailable(client.post("/segment", content=PNG), "not_ready", "warming")
+        _check_unavailable(client.get("/model"), "not_ready", "warming")
+        assert client.get("/openapi.json").status_code == 200
+        loaded.set()
+        _until(lambda: client.get("/readyz").status_code == 200)
+        assert client.post("/segment", content=PNG).status_code == 200
+
+
+def test_a_draining_server_is_not_ready_and_answers_what_it_has_accepted(gate: Gate) -> None:
+    with _occupied(gate, Settings()) as (client, service, first):
+        assert client.post("/drain").status_code == 200
+        assert service.unready == "draining"
+        assert client.get("/readyz").json() == {"status": "not ready", "reason": "draining"}
+        assert client.get("/healthz").status_code == 200
+        _check_unavailable(client.post("/segment", content=PNG), "not_ready", "draining")
+        gate.open.set()
+        assert first.result().status_code == 200
+
+
+def test_a_hanging_engine_is_told_and_everything_is_answered(gate: Gate) -> None:
+    told: list[Exception] = []
+    app = create_app(gate.pipeline, Settings(engine_timeout_s=1), told.append)
+    with serving(app) as client:
+        _check_unavailable(client.post("/segment", content=PNG), "not_ready", "stalled")
+        assert client.get("/readyz").json()["reason"] == "stalled"
+        _check_unavailable(client.post("/segment", content=PNG), "not_ready", "stalled")
+        assert [type(problem).__name__ for problem in told] == ["EngineHung"]
+        gate.open.set()
+
+
+def test_a_model_that_cannot_be_loaded_is_told(pipeline: Pipeline) -> None:
+    told: list[Exception] = []
+
+    def opening() -> Pipeline:
+        raise ValueError("no model")
+
+    with serving(create_app(opening, on_end=told.append), warm=False) as client:
+        _until(lambda: bool(told))
+        assert client.get("/readyz").status_code == 503
+    assert str(told[0]) == "no model"
+
+
+def test_a_caller_that_hangs_up_costs_no_inference(gate: Gate) -> None:
+    with _occupied(gate, Settings()) as (client, service, first):
+        with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as raw:
+            head = f"POST /segment HTTP/1.1\r\nhost: x\r\ncontent-length: {len(PNG)}\r\n\r\n"
+            raw.sendall(head.encode() + PNG)
+            _until(lambda: service._batcher is not None and service._batcher.waiting == 1)
+        _until(lambda: service.admission.pictures == 1)
+        gate.open.set()
+        assert first.result().status_code == 200
+        assert gate.pictures == 1
+
+
+def test_a_caller_that_hangs_up_while_sending_leaves_nothing_behind(gate: Gate) -> None:
+    gate.open.set()
+    app = create_app(gate.pipeline)
+    with serving(app) as client:
+        with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as raw:
+            raw.sendall(b"POST /segment HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\nhalf")
+            _until(lambda: app.state.service.admission.pictures == 1)
+        _until(lambda: app.state.service.admission.pictures == 0)
+        assert client.post("/segment", content=PNG).status_code == 200
+
+
+def test_a_second_request_on_the_connection_does_not_look_like_a_caller_that_has_gone(gate: Gate) -> None:
+    with _occupied(gate, Settings()) as (client, service, _):
+        with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=30) as raw:
+            head = f"POST /segment HTTP/1.1\r\nhost: x\r\ncontent-length: {len(PNG)}\r\n\r\n"
+            raw.sendall(head.encode() + PNG)
+            _until(lambda: service._batcher is not None and service._batcher.waiting == 1)
+            raw.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            gate.open.set()
+            received = b""
+            while chunk := raw.recv(65536):
+                received += chunk
+        assert received.count(b"HTTP/1.1 200") == 2
+
+
+def test_large_forms_are_read_off_the_event_loop(gate: Gate) -> None:
+    gate.open.set()
+    with serving(create_app(gate.pipeline)) as client:
+        noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+        body = encoded(noise)
+        assert len(body) > 400_000
+        raw = client.post("/segment", content=body).json()
+        files = [("f", ("a.png", body)), ("f", ("b.png", body)), ("f", ("c.png", b"no picture"))]
+        several = client.post("/segment", files=files).json()["results"]
+        assert [result["filename"] for result in several] == ["a.png", "b.png", "c.png"]
+        assert several[0]["instances"] == several[1]["instances"] == raw["instances"]
+        assert several[2]["error"]["code"] == "unsupported_media_type"
+        broken = client.post("/segment", content=body, headers={"content-type": "multipart/form-data; boundary=b"})
+        assert (broken.status_code, broken.json()["code"]) == (422, "invalid_query")

@@ -1,0 +1,48 @@
+"""A real pipeline whose engine waits until a test lets it go on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from solo_server.backend import Backend
+from solo_server.pipeline import Pipeline
+from solo_server.types import Query
+
+
+class Gate:
+    """Holds the engine's calls until it is opened; says when one has come."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = Pipeline(pipeline.bundle, Gated(pipeline.backend, self))
+        self.open, self.taken = threading.Event(), threading.Event()
+        self.pictures = 0
+
+    async def taken_one(self) -> None:
+        await asyncio.to_thread(self.taken.wait, 30)
+
+
+class Gated:
+    """The real backend behind a gate."""
+
+    def __init__(self, backend: Backend, gate: Gate) -> None:
+        self._backend, self._gate = backend, gate
+        self.at_once, self.max_batch = backend.at_once, backend.max_batch
+        self.stages, self.description, self.is_closed = backend.stages, "gated", False
+
+    def infer(self, pictures: Sequence[Any], queries: Sequence[Query]) -> Sequence[Any]:
+        self._gate.taken.set()
+        self._gate.open.wait(30)
+        self._gate.pictures += len(pictures)
+        return self._backend.infer(pictures, queries)
+
+    def finish(self, *arguments: Any) -> Any:
+        return self._backend.finish(*arguments)
+
+    def warm_up(self, blank: Any) -> None:
+        self._backend.warm_up(blank)
+
+    def close(self) -> None:
+        self.is_closed = True

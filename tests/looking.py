@@ -1,0 +1,62 @@
+"""A small application behind `SightMiddleware`, without a model, and ways to ask it; reading of metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+from fastapi import FastAPI, Request, Response
+from prometheus_client.parser import text_string_to_metric_families
+from solo_server.metrics import Metrics, ServedModel
+from solo_server.sight import Sight, SightMiddleware
+from solo_server.traces import Traces
+
+MODEL = ServedModel("tiny", "0123", "fp32", "onnxruntime 1.32.0 cpu", ready=True)
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def made_sight(traces: Traces | None = None) -> Sight:
+    return Sight(Metrics(lambda: [MODEL]), traces)
+
+
+def small_app(sight: Sight, segment: Callable[[Request], Awaitable[Response]]) -> FastAPI:
+    app = FastAPI()
+    app.add_middleware(SightMiddleware, sight=sight)
+    app.add_api_route("/segment", segment, methods=["POST"], response_model=None)
+
+    @app.get("/items/{name}")
+    async def item(name: str) -> str:
+        return name
+
+    @app.get("/healthz")
+    async def healthz() -> str:
+        return "ok"
+
+    return app
+
+
+def ask(app: FastAPI, *requests: tuple[str, str, dict[str, Any]]) -> list[httpx.Response]:
+    """The answers to requests (method, path, options of httpx) one after another, without a socket."""
+
+    async def all_of_them() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://solo") as client:
+            return [await client.request(method, path, **options) for method, path, options in requests]
+
+    return asyncio.run(all_of_them())
+
+
+def samples(text: str) -> Samples:
+    """Every sample by name and labels, as Prometheus's own parser reads them."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(found: Samples, name: str, /, **labels: str) -> float | None:
+    """The sample of exactly these labels."""
+    return found.get((name, frozenset(labels.items())))

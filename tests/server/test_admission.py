@@ -1,0 +1,64 @@
+"""Bounds on what waits, and when to come back."""
+
+import pytest
+from solo_server.admission import Admission
+from solo_server.errors import Overloaded
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _retry_after_s(admission: Admission) -> int:
+    with pytest.raises(Overloaded) as caught:
+        admission.occupy()
+    return caught.value.retry_after_s
+
+
+def test_retry_after_is_the_time_to_answer_all_that_waits_at_the_rate_of_late() -> None:
+    clock = Clock()
+    admission = Admission(10, 1000, clock=clock)
+    for _ in range(10):
+        admission.occupy()
+    assert _retry_after_s(admission) == 1  # nothing is known yet
+    for _ in range(4):
+        clock.now += 0.5
+        admission.leave(1, 0)
+        admission.occupy()
+    assert _retry_after_s(admission) == 5  # ten at two a second
+    clock.now += 3
+    assert _retry_after_s(admission) == 13  # nothing came since: 1.25 s each
+    clock.now += 1000
+    assert _retry_after_s(admission) == 60
+
+
+def test_an_idle_time_says_nothing_about_the_rate() -> None:
+    clock = Clock()
+    admission = Admission(2, 1000, clock=clock)
+    admission.occupy()
+    clock.now = 1
+    admission.leave(1, 0)
+    clock.now = 1000
+    admission.occupy()
+    admission.occupy()
+    clock.now = 1000.5
+    admission.leave(1, 0)
+    admission.occupy()
+    assert _retry_after_s(admission) == 1
+
+
+def test_one_picture_always_has_room_for_its_pixels() -> None:
+    admission = Admission(10, 1000)
+    admission.occupy_pixels(5000)
+    with pytest.raises(Overloaded) as caught:
+        admission.occupy_pixels(1)
+    assert caught.value.reason == "pixels_full"
+    admission.leave(0, 5000)
+    admission.occupy_pixels(600)
+    admission.occupy_pixels(400)
+    with pytest.raises(Overloaded):
+        admission.occupy_pixels(1)

@@ -1,0 +1,131 @@
+"""Dashboard, alert rules and the operator's page speak of metrics that exist, and the page speaks of all of them."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from looking import MODEL
+from prometheus_client.metrics_core import Metric
+from solo_server import service
+from solo_server.logs import Access
+from solo_server.metrics import Metrics
+from solo_server.serve import ENGINE_HUNG, GPU_LOST
+
+ROOT = Path(__file__).parents[2]
+DASHBOARD = json.loads((ROOT / "deploy/grafana/solo.json").read_text())
+ALERTS = (ROOT / "deploy/alerts.yml").read_text()
+PAGE = (ROOT / "docs/operations.md").read_text()
+OF_PROMETHEUS = {"job", "instance", "le"}
+SELECTOR = re.compile(r"\b((?:solo|process)_[a-z_]+)\b(?:\{([^}]*)\})?")
+
+
+def families() -> list[Metric]:
+    """Every family, each with a sample of everything that it can have."""
+    metrics = Metrics(lambda: [MODEL])
+    metrics.begun()
+    metrics.ended(Access("POST", "/segment", 200, "ok", 1.0, 1, 1, 1, 1))
+    metrics.refused("overloaded", "queue_full")
+    metrics.stage("decode", 1.0)
+    metrics.batched(1, 1.0)
+    metrics.answered("ok", 1.0)
+    return list(metrics.registry.collect())
+
+
+def labels_by_name() -> dict[str, set[str]]:
+    """The labels of every sample, by its name."""
+    found: dict[str, set[str]] = {}
+    for family in families():
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    return found
+
+
+def expressions() -> list[str]:
+    panels: list[dict[str, Any]] = DASHBOARD["panels"]
+    drawn = [target["expr"] for panel in panels for target in panel.get("targets", [])]
+    return drawn + re.findall(r"expr: (?:>-\n((?:          .*\n)+)|(.*))", ALERTS)
+
+
+def flat() -> list[str]:
+    return [e if isinstance(e, str) else "".join(e) for e in expressions()]
+
+
+def test_there_are_expressions_to_check() -> None:
+    assert len([e for e in flat() if "solo_" in e or "process_" in e]) > 40
+    assert len(re.findall(r"- alert:", ALERTS)) == len(re.findall(r"expr:", ALERTS)) >= 6
+
+
+@pytest.mark.parametrize("expression", flat())
+def test_every_metric_and_label_of_an_expression_exists(expression: str) -> None:
+    known = labels_by_name()
+    for name, selector in SELECTOR.findall(expression):
+        assert name in known
+        asked = set(re.findall(r"(\w+)\s*[=!]~?", selector))
+        assert asked <= known[name] | OF_PROMETHEUS, name
+    for open_, close in ("()", "{}", "[]"):
+        assert expression.count(open_) == expression.count(close)
+
+
+@pytest.mark.parametrize("expression", [e for e in flat() if " by (" in e])
+def test_what_is_grouped_by_is_a_label_of_what_is_summed(expression: str) -> None:
+    known = labels_by_name()
+    available = set().union(*(known[name] for name, _ in SELECTOR.findall(expression))) | OF_PROMETHEUS
+    for group in re.findall(r" by \(([^)]*)\)", expression):
+        assert {label.strip() for label in group.split(",")} <= available
+
+
+def test_counters_are_never_shown_without_a_rate() -> None:
+    for expression in flat():
+        for name in re.findall(r"\b(?:solo|process)_\w+?(?:_total|_sum|_count|_bucket)\b", expression):
+            assert re.search(rf"(rate|increase)\({name}\b", expression), expression
+
+
+def test_panels_of_the_dashboard_do_not_overlap_and_have_ids_of_their_own() -> None:
+    panels = DASHBOARD["panels"]
+    assert len({p["id"] for p in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not cells & taken, panel["title"]
+        assert at["x"] + at["w"] <= 24
+        taken |= cells
+
+
+def test_the_rows_tell_what_an_operator_asks() -> None:
+    rows = [p["title"] for p in DASHBOARD["panels"] if p["type"] == "row"]
+    assert rows == [
+        "Traffic and outcomes",
+        "Latency by stage",
+        "Queue and batches",
+        "Refusals by reason",
+        "Process",
+        "Model",
+    ]
+
+
+def test_the_page_has_every_metric_with_its_labels_and_no_other() -> None:
+    rows = re.findall(r"^\| `((?:solo|process)_\w+)(?:\{([\w,]*)\})?` \| (\w+) \|", PAGE, re.MULTILINE)
+    told = {name: (kind, {label for label in labels.split(",") if label}) for name, labels, kind in rows}
+    there = {}
+    for family in families():
+        labels = set().union(*(s.labels for s in family.samples)) - {"le"}
+        suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+        kind = "gauge" if family.type == "info" else family.type
+        there[family.name + suffix] = (kind, labels)
+    assert told == there
+
+
+def test_the_page_tells_what_to_do_about_every_alert() -> None:
+    for alert in re.findall(r"- alert: (\w+)", ALERTS):
+        assert f"`{alert}`" in PAGE
+
+
+def test_the_page_tells_every_reason_and_exit_status_and_no_other() -> None:
+    refusals = PAGE.split("| reason of `solo_refused_total` | meaning |")[1].split("\n\n")[0]
+    told = re.findall(r"^\| `(\w+)` \|", refusals, re.MULTILINE)
+    assert sorted(told) == sorted([*service._UNREADY, "queue_full", "pixels_full", "connections_full", "connection"])
+    statuses = PAGE.split("| exit status | why |")[1].split("\n\n")[0]
+    assert re.findall(r"^\| (\d+)", statuses, re.MULTILINE) == ["0", "1", "2", f"{ENGINE_HUNG}", f"{GPU_LOST}", "137"]
