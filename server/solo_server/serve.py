@@ -135,7 +135,7 @@ def run(arguments: argparse.Namespace) -> int:
         signal.signal(signal.SIGHUP, lambda *_: keys.reload())
     server.run(sockets=[listener])
     status = _status(server.problem) if server.started else 1
-    if not server.service.is_idle:
+    if not server.service.is_idle or isinstance(server.problem, DeviceLost):
         _leave(status)
     return status
 
@@ -212,7 +212,10 @@ def _refuse(problem: Exception) -> int:
 
 
 def _leave(status: int) -> NoReturn:
-    """End now: a thread that loads, compiles or hangs cannot be ended, and Python would wait for it."""
+    """End now: a thread that loads, compiles or hangs cannot be ended, and Python would wait for it.
+
+    No destructors run: on a lost GPU those of TensorRT and ONNX Runtime may abort the process, which is another exit status.
+    """
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
