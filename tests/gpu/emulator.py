@@ -10,6 +10,7 @@ AddressSanitizer and UndefinedBehaviorSanitizer, which then see each access of a
 
 That sets what `sanitizer_environment` gives; SOLO_SANITIZE=1 in it is what makes `Emulator()` use the watched library.
 SOLO_BACKWARDS=1 runs threads and blocks in the opposite order: a result that changes with it comes from a data race.
+SOLO_RACES=1 uses a library that looks at each access (`races.h`): a launch with a data race ends with an EmulationError.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from numpy.typing import NDArray
 from solo_server.postprocess.cuda import batch as structs
 
 KERNELS = structs.SOURCE.parent
-FLAGS = ("-x", "c++", "-std=c++17", "-O1", "-g", "-ffp-contract=off", "-fPIC", "-shared", "-fno-strict-aliasing")
+FLAGS = ("-x", "c++", "-std=c++17", "-O1", "-g", "-ffp-contract=off", "-fPIC", "-fno-strict-aliasing")
 WARNINGS = ("-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function")
 SANITIZERS = (
     "-fsanitize=address,undefined",
@@ -38,6 +39,7 @@ SANITIZERS = (
     "-fno-omit-frame-pointer",
     "-fsanitize-sections=emulated_shared",
 )
+RACES = ("-fsanitize=thread", "-DWATCH_RACES")
 GARBAGE = 0xFFA5A5A5  # NaN as float, negative as int; what host_cuda.h fills shared memory with
 
 _KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(\s*const Batch b([^)]*)\)')
@@ -58,14 +60,23 @@ class Emulator:
 
     sanitize: watched by the sanitizers, only in a process started with `sanitizer_environment`; None: as SOLO_SANITIZE says.
     backwards: threads and blocks run from the last to the first; None: as SOLO_BACKWARDS says.
+    races: data races are looked for, instead of what the sanitizers find; None: as SOLO_RACES says.
     """
 
-    def __init__(self, sanitize: bool | None = None, source: str | None = None, backwards: bool | None = None) -> None:
+    def __init__(
+        self,
+        sanitize: bool | None = None,
+        source: str | None = None,
+        backwards: bool | None = None,
+        races: bool | None = None,
+    ) -> None:
         self._backwards = _asked("SOLO_BACKWARDS") if backwards is None else backwards
         text = _all_sources() if source is None else source
         self._ints = {name: ints.count("int ") for name, ints in _KERNEL.findall(text)}
         program = _program('#include "kernels.cu"' if source is None else source, self._ints)
-        library = _build(program, _asked("SOLO_SANITIZE") if sanitize is None else sanitize)
+        sanitized = _asked("SOLO_SANITIZE") if sanitize is None else sanitize
+        watched = _asked("SOLO_RACES") if races is None else races
+        library = _build(program, RACES if watched else SANITIZERS if sanitized else ())
         self._library = ctypes.CDLL(str(library))
         self._library.emulated_layout.restype = ctypes.POINTER(ctypes.c_size_t)
 
@@ -187,6 +198,9 @@ extern "C" void emulated_launch(const char* name, const unsigned* grid, const un
     for (const auto& kernel : kernels)
         if (!strcmp(kernel.name, name)) {
             emulated::call = kernel.call;
+#ifdef WATCH_RACES
+            races::words.clear();
+#endif
             problem = emulated::run_grid(shared_bytes, backwards);
         }
     snprintf(message, room, "%s", problem.c_str());
@@ -195,23 +209,30 @@ extern "C" void emulated_launch(const char* name, const unsigned* grid, const un
 
 
 @functools.cache
-def _build(program: str, sanitize: bool) -> Path:
+def _build(program: str, watching: tuple[str, ...]) -> Path:
     """Compile once for each content of the sources; another process that does the same meanwhile is harmless."""
-    flags = [*FLAGS, *WARNINGS, *(SANITIZERS if sanitize else ())]
+    flags = [*FLAGS, *WARNINGS, *watching]
     digest = hashlib.sha256("\n".join([program, _all_sources(), *flags, _output("g++", "--version")]).encode())
     folder = Path(tempfile.gettempdir()) / f"solo-emulator-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     library = folder / f"{digest.hexdigest()[:24]}.so"
     if not library.exists():
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            source, built = Path(place) / "kernels.cpp", Path(place) / "kernels.so"
+            source, compiled, built = (Path(place) / f"kernels.{end}" for end in ("cpp", "o", "so"))
             source.write_text(program)
-            command = ["g++", *flags, f"-I{KERNELS}", f"-I{Path(__file__).parent}", str(source), "-o", str(built)]
-            run = subprocess.run(command, check=False, capture_output=True, text=True)
-            if run.returncode:
-                raise BuildError(run.stderr)
+            _run("g++", *flags, "-c", f"-I{KERNELS}", f"-I{Path(__file__).parent}", str(source), "-o", str(compiled))
+            linked_too = [
+                flag for flag in watching if flag not in RACES
+            ]  # races.h stands in for the sanitizer's library
+            _run("g++", "-shared", *linked_too, str(compiled), "-o", str(built))
             built.replace(library)
     return library
+
+
+def _run(*command: str) -> None:
+    ran = subprocess.run(command, check=False, capture_output=True, text=True)
+    if ran.returncode:
+        raise BuildError(ran.stderr)
 
 
 if __name__ == "__main__":

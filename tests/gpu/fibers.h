@@ -90,6 +90,10 @@ static const char* fault;                      // what a thread complains of, wh
 static uint64_t seen[MOST_THREADS / 32][32];  // what the lanes of each warp gave to its last operation
 static dim3 block_at, block_size, grid_size;
 static unsigned char* dynamic_shared;
+static size_t dynamic_bytes;
+static long block_number;                             // of the launch's blocks
+static unsigned block_waits, warp_waits[MOST_THREADS / 32];  // how often all have waited for each other so far
+static bool in_thread;                                // a fiber runs, not the scheduler
 static void *scheduler, *scheduler_fake;
 static const void* scheduler_stack;
 static size_t scheduler_stack_size;
@@ -126,7 +130,9 @@ static inline void resume(Fiber& fiber) {
 #ifdef __SANITIZE_ADDRESS__
     __sanitizer_start_switch_fiber(&scheduler_fake, fiber.stack, STACK);
 #endif
+    in_thread = true;
     emulated_switch(&scheduler, fiber.pointer);
+    in_thread = false;
 #ifdef __SANITIZE_ADDRESS__
     __sanitizer_finish_switch_fiber(scheduler_fake, nullptr, nullptr);
 #endif
@@ -173,6 +179,8 @@ static bool release(unsigned first, unsigned count, State state, std::string& pr
         if (state == IN_WARP) seen[i / 32][i % 32] = fibers[i].given;
         fibers[i].state = READY;
     }
+    if (state == IN_BLOCK) block_waits++;
+    if (state == IN_WARP && !strcmp(fibers[first].place.what, "__syncwarp")) warp_waits[first / 32]++;
     return true;
 }
 
@@ -226,12 +234,14 @@ static std::string run_grid(unsigned shared_bytes, bool backwards) {
     std::string problem = check_launch(shared_bytes);
     std::vector<unsigned char> shared(shared_bytes);
     dynamic_shared = shared.data();
+    dynamic_bytes = shared_bytes;
     fault = nullptr;
     unsigned long blocks = 1ul * grid_size.x * grid_size.y * grid_size.z;
     for (unsigned long i = 0; i < blocks && problem.empty(); i++) {
         unsigned long at = backwards ? blocks - 1 - i : i;
         unsigned x = at % grid_size.x, y = at / grid_size.x % grid_size.y, z = at / grid_size.x / grid_size.y;
         block_at = {x, y, z};
+        block_number = long(at);
         fill_with_garbage(shared_bytes);
         problem = run_block(backwards);
         std::string block = "block " + std::to_string(x) + " " + std::to_string(y) + " " + std::to_string(z) + ": ";

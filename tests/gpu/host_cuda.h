@@ -5,7 +5,7 @@
 // A block is a set of fibers, one a thread, which change hands only where CUDA's threads wait for each other; blocks run one
 // after another. Wrong waiting ends the launch with a message: a thread that ends or waits elsewhere while others are in
 // __syncthreads, a warp operation that not all 32 lanes reach. Shared memory is filled with garbage before each block.
-// Data races cannot be seen, but threads and blocks may run backwards: what then differs, raced.
+// Threads and blocks may run backwards: what then differs, raced. Compiled with WATCH_RACES, races.h looks at each access.
 #pragma once
 
 #include <math.h>
@@ -15,6 +15,11 @@
 #include <type_traits>
 
 #include "fibers.h"
+#ifdef WATCH_RACES
+#include "races.h"
+#else
+#define UNWATCHED
+#endif
 
 #define __global__
 #define __device__ static inline
@@ -119,8 +124,11 @@ static inline float __int_as_float(int word) { return __uint_as_float(unsigned(w
 
 // Threads change hands only where they wait, so that plain code is atomic.
 template <typename T, typename Change>
-static inline T emulated_atomic(T* at, Change change) {
+UNWATCHED static T emulated_atomic(T* at, Change change) {
     static_assert(std::is_integral<T>::value, "sums of floats depend on their order");
+#ifdef WATCH_RACES
+    races::touch(at, sizeof(T), true, true);
+#endif
     T old = *at;
     *at = change(old);
     return old;

@@ -46,6 +46,28 @@ extern "C" __global__ void race(const Batch b) {
     __syncthreads();
     b.best_rows[threadIdx.x] = last;
 }
+extern "C" __global__ void swap(const Batch b, int how) {  // 0 no wait, 1 a shuffle, 2 the warp, 3 the block; of neighbours
+    __shared__ int all[64];
+    all[threadIdx.x] = threadIdx.x;
+    if (how == 1) (void)__shfl_sync(ALL_LANES, 1, 0);
+    if (how == 2) __syncwarp();
+    if (how == 3) __syncthreads();
+    b.best_rows[threadIdx.x] = all[threadIdx.x ^ 1];
+}
+extern "C" __global__ void rewrite(const Batch b, int wait) {
+    __shared__ int one;
+    if (threadIdx.x == 0) one = 5;
+    __syncthreads();
+    int found = one;
+    if (wait) __syncwarp();
+    if (threadIdx.x == 0) one = 6;
+    b.best_rows[threadIdx.x] = found;
+}
+extern "C" __global__ void count_blocks(const Batch b, int atomic) {
+    if (threadIdx.x > 0) return;
+    if (atomic) atomicAdd(b.best_rows, 1);
+    else b.best_rows[0] += 1;
+}
 extern "C" __global__ void leave_others_waiting(const Batch b) {
     if (threadIdx.x == 33) return;
     __syncthreads();
@@ -78,11 +100,19 @@ extern "C" __global__ void overflow(const Batch b, int value) { b.best_rows[thre
 
 
 def run(
-    name: str, grid: int, block: int, numbers: int, *ints: int, shared_bytes: int = 0, backwards: bool = False
+    name: str,
+    grid: int,
+    block: int,
+    numbers: int,
+    *ints: int,
+    shared_bytes: int = 0,
+    backwards: bool = False,
+    races: bool | None = None,
 ) -> list[int]:
     out = uninitialised(numbers, np.int32)
     batch = structs.Batch(best_rows=out.ctypes.data)
-    Emulator(source=SOURCE, backwards=backwards).launch(name, grid, block, batch, *ints, shared_bytes=shared_bytes)
+    emulator = Emulator(source=SOURCE, backwards=backwards, races=races)
+    emulator.launch(name, grid, block, batch, *ints, shared_bytes=shared_bytes)
     return list(out.tolist())
 
 
@@ -132,6 +162,39 @@ def test_shared_memory_of_a_block_does_not_reach_the_next() -> None:
 def test_a_race_shows_when_threads_run_backwards() -> None:
     assert run("race", 1, 64, 64)[0] == 63
     assert run("race", 1, 64, 64, backwards=True)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("kernel", "grid", "block", "how", "words"),
+    [
+        ("swap", 1, 64, 0, "shared memory: thread 1 writes what thread 0 has read"),
+        (
+            "swap",
+            1,
+            64,
+            1,
+            "shared memory: thread 1 reads what thread 0 has written|thread 0 reads what thread 1 has written",
+        ),
+        (
+            "rewrite",
+            1,
+            32,
+            0,
+            "shared memory: thread 0 writes what thread . has read|thread . reads what thread 0 has written",
+        ),
+        ("count_blocks", 3, 32, 0, "block 1 0 0: a race on global memory"),
+    ],
+)
+def test_accesses_without_order_are_reported(kernel: str, grid: int, block: int, how: int, words: str) -> None:
+    with pytest.raises(EmulationError, match=words):
+        run(kernel, grid, block, 64, how, races=True)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "grid", "how"), [("swap", 1, 2), ("swap", 1, 3), ("rewrite", 1, 1), ("count_blocks", 3, 1)]
+)
+def test_waiting_and_atomics_order_accesses(kernel: str, grid: int, how: int) -> None:
+    run(kernel, grid, 32, 64, how, races=True)
 
 
 @pytest.mark.parametrize(
