@@ -22,6 +22,7 @@ from solo_server.engine.tensorrt_profiles import engine_profiles
 GRAPHS = Path(os.environ["SOLO_TEST_GRAPHS"])
 VARIANTS, PRECISIONS = ("solo", "decoupled", "decoupled_light"), ("fp32", "fp16", "int8")
 KINDS = ("categories", "masks")
+CAPABILITIES = ("SM75", "SM86")  # a plan for both
 BATCH = 3
 EMPTY_PLAN_BYTES = 10_000
 
@@ -34,11 +35,11 @@ def _onnx(name: str, precision: str, kind: str) -> bytes:
     return (GRAPHS / f"{name}.{precision}.{kind}.onnx").read_bytes()
 
 
-def _build(order: BuildOrder, capability: str) -> tuple[dict[str, tuple[int, ...]], list[tuple[str, int, int]]]:
+def _build(order: BuildOrder) -> tuple[dict[str, tuple[int, ...]], list[tuple[str, int, int]]]:
     """Shapes of the network's outputs by name, and the steps that were told."""
     networks: list[Any] = []
     told: list[tuple[str, int, int]] = []
-    built = build_plan(rtx_for(capability, networks), order, lambda *step: told.append(step))
+    built = build_plan(rtx_for(CAPABILITIES, networks), order, lambda *step: told.append(step))
     assert len(built.plan) > EMPTY_PLAN_BYTES
     outputs = [networks[0].get_output(i) for i in range(networks[0].num_outputs)]
     return {output.name: tuple(output.shape) for output in outputs}, told
@@ -74,7 +75,7 @@ def test_graphs_of_fixed_shapes_build_with_the_shapes_of_three_pictures(name: st
     level = (BATCH, spec.fpn_channels, *level_hw[0])
     inputs = {"images": (BATCH, height, width, 3), "image_hw": (BATCH, 2), "level": level}
     order = BuildOrder(f"{kind}.onnx", _fixed(_onnx(name, precision, kind), inputs), ())
-    outputs, _ = _build(order, "SM86")
+    outputs, _ = _build(order)
     assert outputs == _expected(spec, kind, BATCH, level_hw)
 
 
@@ -84,7 +85,7 @@ def test_graphs_of_fixed_shapes_build_with_the_shapes_of_three_pictures(name: st
 def test_graphs_build_with_our_profiles_and_leave_the_batch_open(name: str, precision: str, kind: str) -> None:
     spec = _spec(name)
     profiles = engine_profiles(spec, max_batch=4).of_graph(f"{kind}.onnx")
-    outputs, told = _build(BuildOrder(f"{kind}.onnx", _onnx(name, precision, kind), profiles), "SM75")
+    outputs, told = _build(BuildOrder(f"{kind}.onnx", _onnx(name, precision, kind), profiles))
     assert outputs == _expected(spec, kind, -1, [(-1, -1)] * len(spec.grids))
     assert len(told) > 10
     assert all(0 <= step <= steps for _, step, steps in told)
@@ -97,26 +98,26 @@ def test_deformable_networks_and_a_published_one_build_in_half_precision(name: s
     profiles = engine_profiles(spec).of_graph(f"{kind}.onnx")
     bucket = len(level_groups(spec)) if kind == "masks" else 1
     order = BuildOrder(f"{kind}.onnx", _onnx(name, "fp16", kind), profiles[:bucket], workspace_mib=4096)
-    outputs, _ = _build(order, "SM75")
+    outputs, _ = _build(order)
     assert outputs == _expected(spec, kind, -1, [(-1, -1)] * len(spec.grids))
 
 
 def test_an_exact_size_gets_a_profile_beside_the_ranges() -> None:
     profiles = engine_profiles(_spec("solo"), 2, ((128, 192),)).categories
     assert len(profiles) == 3
-    outputs, _ = _build(BuildOrder("categories.onnx", _onnx("solo", "fp16", "categories"), profiles), "SM86")
+    outputs, _ = _build(BuildOrder("categories.onnx", _onnx("solo", "fp16", "categories"), profiles))
     assert outputs["scores"][0] == -1
 
 
 def test_a_graph_without_a_profile_for_its_open_shapes_is_refused_with_the_builders_words() -> None:
     with pytest.raises(EngineBuildError, match=r"masks\.onnx: TensorRT 1\.7\.1\.116 cannot build it: .*rofile"):
-        _build(BuildOrder("masks.onnx", _onnx("solo", "fp32", "masks"), ()), "SM75")
+        _build(BuildOrder("masks.onnx", _onnx("solo", "fp32", "masks"), ()))
 
 
 def test_a_profile_that_does_not_fit_is_refused() -> None:
     profile = {"level": ShapeRange((1, 5, 4, 4), (1, 5, 4, 4), (1, 5, 4, 4))}
     with pytest.raises(EngineBuildError, match=r"masks\.onnx"):
-        _build(BuildOrder("masks.onnx", _onnx("solo", "fp32", "masks"), (profile,)), "SM75")
+        _build(BuildOrder("masks.onnx", _onnx("solo", "fp32", "masks"), (profile,)))
 
 
 def test_an_operator_that_tensorrt_lacks_is_named_with_its_node() -> None:
@@ -124,7 +125,7 @@ def test_an_operator_that_tensorrt_lacks_is_named_with_its_node() -> None:
     node = next(node for node in model.graph.node if node.op_type == "Relu")
     node.op_type = "Det"
     with pytest.raises(EngineBuildError, match=rf"cannot read it: node {node.name} \(Det\)"):
-        _build(BuildOrder("masks.onnx", model.SerializeToString(), ()), "SM75")
+        _build(BuildOrder("masks.onnx", model.SerializeToString(), ()))
 
 
 def test_the_int8_form_for_cpus_is_refused_by_the_parser() -> None:
@@ -133,7 +134,7 @@ def test_the_int8_form_for_cpus_is_refused_by_the_parser() -> None:
     zero = next(t for t in model.graph.initializer if t.name == "level.zero")
     zero.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(zero) + np.int8(3), zero.name))
     with pytest.raises(EngineBuildError, match=r"cannot read it: node level\.(de)?quantise"):
-        _build(BuildOrder("masks.onnx", model.SerializeToString(), ()), "SM75")
+        _build(BuildOrder("masks.onnx", model.SerializeToString(), ()))
 
 
 def test_ctrl_c_ends_a_build_at_its_next_step() -> None:
@@ -143,4 +144,4 @@ def test_ctrl_c_ends_a_build_at_its_next_step() -> None:
     spec = _spec("solo")
     order = BuildOrder("masks.onnx", _onnx("solo", "fp32", "masks"), engine_profiles(spec, 2).masks)
     with pytest.raises(KeyboardInterrupt):
-        build_plan(rtx_for("SM75", []), order, interrupted)
+        build_plan(rtx_for(CAPABILITIES, []), order, interrupted)
