@@ -1,12 +1,16 @@
-"""All tests of kernels once more, watched by the sanitizers and with threads and blocks in the opposite order; then for races."""
+"""All tests of kernels once more: watched by the sanitizers, with threads and blocks in the opposite order; and for races."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
+import pytest
 from gpu.emulator import sanitizer_environment
 
 HERE = Path(__file__).parent
@@ -17,18 +21,45 @@ SMALL_TESTS = (
     "not larger and not windows",
 )  # the rest would take minutes more
 
-
-def test_kernels_touch_only_their_memory_and_do_not_depend_on_the_order_of_threads() -> None:
-    _pass(sanitizer_environment() | {"SOLO_BACKWARDS": "1"})
+Pass = tuple[subprocess.Popen[bytes], IO[bytes]]
 
 
-def test_kernels_have_no_data_races() -> None:
-    _pass({**os.environ, "SOLO_RACES": "1"}, *SMALL_TESTS)
+@pytest.fixture(scope="module")
+def passes() -> Iterator[Mapping[str, Pass]]:
+    """Both at once: each takes one core for about two minutes."""
+    started = {
+        "sanitizers": _start(sanitizer_environment() | {"SOLO_BACKWARDS": "1"}),
+        "races": _start({**os.environ, "SOLO_RACES": "1"}, *SMALL_TESTS),
+    }
+    yield started
+    for process, output in started.values():
+        process.kill()
+        process.wait()
+        output.close()
 
 
-def _pass(environment: dict[str, str], *options: str) -> None:
-    environment = environment | {"PYTHONPATH": ":".join(filter(None, sys.path))}
+def test_kernels_touch_only_their_memory_and_do_not_depend_on_the_order_of_threads(passes: Mapping[str, Pass]) -> None:
+    _check_passed(*passes["sanitizers"])
+
+
+def test_kernels_have_no_data_races(passes: Mapping[str, Pass]) -> None:
+    _check_passed(*passes["races"])
+
+
+def _start(environment: Mapping[str, str], *options: str) -> Pass:
+    output = TemporaryFile()  # noqa: SIM115  # closed by the fixture
     tests = [str(HERE / f"test_{name}.py") for name in TESTS]
     command = [sys.executable, "-m", "pytest", "-q", "--noconftest", *options, *tests]
-    ran = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, cwd=HERE.parent.parent)
-    assert ran.returncode == 0, ran.stdout[-8000:] + ran.stderr[-4000:]
+    path = {"PYTHONPATH": ":".join(filter(None, sys.path))}
+    process = subprocess.Popen(
+        command, stdout=output, stderr=subprocess.STDOUT, env={**environment, **path}, cwd=HERE.parent.parent
+    )
+    return process, output
+
+
+def _check_passed(process: subprocess.Popen[bytes], output: IO[bytes]) -> None:
+    status = process.wait()
+    output.seek(0)
+    told = output.read().decode(errors="replace")
+    assert status == 0, told[-12000:]
+    assert " passed" in told
