@@ -27,7 +27,8 @@ from solo_server.engine.bindings import (
 )
 from solo_server.engine.device import ALIGNMENT, FLOAT_BYTES, BatchShape, NetworkMemory, level_groups
 from solo_server.engine.replays import Replays
-from solo_server.engine.tensorrt_engine import Context, EngineOrder, LoadedEngine, Loader, TensorRt
+from solo_server.engine.tensorrt_build import TensorRt
+from solo_server.engine.tensorrt_engine import Context, EngineOrder, LoadedEngine, Loader
 from solo_server.engine.tensorrt_profiles import EngineProfiles
 from solo_server.errors import DeviceFailure, DeviceLost, EngineFailure, SettingsError
 

@@ -124,11 +124,12 @@ def build_plan(trt: TensorRt, order: BuildOrder, progress: Progress) -> Built:
         SettingsError: TensorRT cannot use this GPU at all.
         BaseException: what `progress` raised, Ctrl-C for instance, which ends the build at its next step.
     """
-    logger, monitor = _logger(trt), _monitor(trt, progress)
+    errors: list[str] = []
+    logger, monitor = error_logger(trt, errors.append), _monitor(trt, progress)
     try:
         builder = trt.Builder(logger)
     except TypeError as problem:
-        raise unstartable(trt, _reasons(logger.errors)) from problem
+        raise unstartable(trt, _reasons(errors)) from problem
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, logger)  # holds the weights: it must live until the engine is built
     _parse(parser, order, trt.__version__)
@@ -143,21 +144,21 @@ def build_plan(trt: TensorRt, order: BuildOrder, progress: Progress) -> Built:
     if monitor.problem is not None:
         raise monitor.problem
     if plan is None:
-        raise EngineBuildError(f"{order.name}: TensorRT {trt.__version__} cannot build it: {_reasons(logger.errors)}")
-    for error in logger.errors:  # kernels that did not fit, for instance; others did
+        raise EngineBuildError(f"{order.name}: TensorRT {trt.__version__} cannot build it: {_reasons(errors)}")
+    for error in errors:  # kernels that did not fit, for instance; others did
         LOG.warning("%s: TensorRT: %s", order.name, error)
     return Built(bytes(plan), bytes(times.serialize()))
 
 
 def deserialises(trt: TensorRt, plan: bytes) -> bool:
     """Whether TensorRT loads a plan on this GPU; why not is in the log. Raises `SettingsError` where it cannot use it at all."""
-    logger = _logger(trt)
+    errors: list[str] = []
     try:
-        runtime = trt.Runtime(logger)
+        runtime = trt.Runtime(error_logger(trt, errors.append))
     except TypeError as problem:
-        raise unstartable(trt, _reasons(logger.errors)) from problem
+        raise unstartable(trt, _reasons(errors)) from problem
     loads = runtime.deserialize_cuda_engine(plan) is not None
-    for error in logger.errors:
+    for error in errors:
         LOG.warning("TensorRT: %s", error)
     return loads
 
@@ -168,6 +169,22 @@ def unstartable(trt: TensorRt, reason: str) -> SettingsError:
         f"engine tensorrt: TensorRT {trt.__version__} cannot use this GPU: {reason} (CUDA error 35: the driver is older than "
         "the CUDA that it was made for)"
     )
+
+
+def error_logger(trt: TensorRt, heard: Callable[[str], None], warning_level: int = logging.DEBUG) -> Any:
+    """An `ILogger` that tells errors, and writes warnings to the log. It lives as long as what TensorRT makes with it."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc]  # a base class that only the module knows
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
+                heard(msg)
+            elif severity == trt.ILogger.Severity.WARNING:
+                LOG.log(warning_level, "TensorRT: %s", msg)
+
+    return Logger()
 
 
 def progress_lines(name: str, say: Callable[[str], None], seconds: float = SECONDS_BETWEEN_LINES) -> Progress:
@@ -231,23 +248,6 @@ def _timing_cache(config: Any, order: BuildOrder) -> Any:
         times = config.create_timing_cache(b"")
         config.set_timing_cache(times, False)
     return times
-
-
-def _logger(trt: TensorRt) -> Any:
-    """An `ILogger` that keeps errors."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc]  # a base class that only the module knows
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, msg: str) -> None:
-            if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
-                self.errors.append(msg)
-            elif severity == trt.ILogger.Severity.WARNING:
-                LOG.debug("TensorRT: %s", msg)
-
-    return Logger()
 
 
 def _monitor(trt: TensorRt, progress: Progress) -> Any:

@@ -18,15 +18,13 @@ from solo_models.engine_file import Profile, ShapeRange
 from solo_server.cuda.base import DeviceBuffer, Stream
 from solo_server.engine.bindings import VARIES, Bindings, Tensor
 from solo_server.engine.device import NetworkMemory
-from solo_server.engine.tensorrt_build import unstartable
+from solo_server.engine.tensorrt_build import TensorRt, error_logger, unstartable
 from solo_server.errors import DeviceFailure, DeviceOutOfMemory, EngineFailure
 
 LOG = logging.getLogger("solo_server")
 NO_REASON = "TensorRT gives no reason"
 NO_MEMORY = re.compile("out of memory|OutOfMemory", re.IGNORECASE)
 DTYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FLOAT"}
-
-TensorRt = Any  # the module `tensorrt`, which has no types
 
 
 class UnusableEngine(EngineFailure):
@@ -56,7 +54,7 @@ class Loader:
         self.trt = trt
         self._errors: deque[str] = deque(maxlen=1)
         try:
-            self._runtime = trt.Runtime(_logger(trt, self._errors.append))
+            self._runtime = trt.Runtime(error_logger(trt, _told_to(self._errors), logging.WARNING))
         except TypeError as problem:
             raise unstartable(trt, self._reason()) from problem
 
@@ -206,18 +204,11 @@ def _agree(side: int, wanted: int) -> bool:
     return VARIES in (side, wanted) or side == wanted
 
 
-def _logger(trt: TensorRt, heard: Callable[[str], None]) -> Any:
-    """An `ILogger` that writes to the log and tells errors."""
+def _told_to(errors: deque[str]) -> Callable[[str], None]:
+    """Keeps an error, and writes it to the log at once."""
 
-    class Logger(trt.ILogger):  # type: ignore[misc]  # a base class that only the module knows
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
+    def heard(error: str) -> None:
+        errors.append(error)
+        LOG.error("TensorRT: %s", error)
 
-        def log(self, severity: Any, msg: str) -> None:
-            if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
-                heard(msg)
-                LOG.error("TensorRT: %s", msg)
-            elif severity == trt.ILogger.Severity.WARNING:
-                LOG.warning("TensorRT: %s", msg)
-
-    return Logger()
+    return heard
