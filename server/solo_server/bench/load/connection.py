@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import httptools
@@ -94,12 +95,11 @@ class Connection(asyncio.Protocol):
             self._reply.set_result(Reply(status, "" if status == OK else _code(status, bytes(self._body))))
 
 
-def post(host: str, port: int, path: str, body: bytes) -> bytes:
-    """A complete request that carries one picture."""
-    head = (
-        f"POST {path} HTTP/1.1\r\nhost: {host}:{port}\r\ncontent-type: application/octet-stream\r\n"
-        f"content-length: {len(body)}\r\n\r\n"
-    )
+def post(host: str, port: int, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
+    """A complete request that carries one picture. headers: beside those that every request has, or instead of them."""
+    lines = {"host": f"{host}:{port}", "content-type": "application/octet-stream", "content-length": str(len(body))}
+    head = f"POST {path} HTTP/1.1\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in (lines | dict(headers or {})).items()) + "\r\n"
     return head.encode() + body
 
 
