@@ -1,0 +1,2 @@
+def side_by_side(setting):
+    return {}
