@@ -79,7 +79,7 @@ async def _call(address: Address, body: bytes, counts: Counter[str]) -> None:
 
 def worker_killed(setting: Setting) -> dict[str, Any]:
     """kill -9 of one of two workers, under load."""
-    if not _knows_workers():
+    if not knows_workers():
         say("faults: NOT RUN: solo serve has no --workers yet, so no worker could be killed")
         return {"not_run": "solo serve has no --workers"}
     with served("--workers", str(WORKERS), "--threads", "1") as server:
@@ -133,6 +133,7 @@ def full_speed_after_s(shots: list[Shot], killed_s: float, share: float = 0.9) -
     return None if back is None else float(back)
 
 
-def _knows_workers() -> bool:
+def knows_workers() -> bool:
+    """Whether `solo serve` can have several."""
     command = [sys.executable, "-m", "solo_models.cli", "serve", "--help"]
     return "--workers" in subprocess.run(command, capture_output=True, text=True, check=False).stdout

@@ -2,8 +2,8 @@
 
     python benchmarks/reliability_parts/probed_server.py FILE --host H --port P
 
-Written to FILE when the server ends: for each wake-up the clock (`time.monotonic`), how late it was in wall time, and how much of that
-the event loop's thread used processor time, at most, both in milliseconds. The second is what callbacks of ours took; the first
+Written to FILE when the server ends: for each wake-up the clock (`time.monotonic`), how late it was in wall time, and for how much
+of that, at most, the event loop's thread had a core, both in milliseconds. The second is what callbacks of ours took; the first
 also holds what the thread waited for a core or for the interpreter lock.
 """
 

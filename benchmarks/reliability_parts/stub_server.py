@@ -2,7 +2,7 @@
 
     python benchmarks/reliability_parts/stub_server.py [--profile FILE] --host H --port P
 
-Every picture is answered at once with the same five instances, some 5 KB of JSON, as the demo model answers photographs. `--profile`
+Every picture is answered at once with the same five instances, some 5 KB of JSON, as the demo model answers them. `--profile`
 watches the event loop's thread with cProfile, whose own cost is in its figures, and names the threads in a file beside it.
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import uvicorn
 from solo_models import cli
 from solo_models.bundle import read_bundle
 from solo_models.demo import demo_bundle
@@ -75,17 +76,24 @@ def main() -> int:
 
 def _profiled(words: list[str], path: Path) -> int:
     """As `main`; while it runs, `path` with the ending .threads holds the system's number and the name of every thread."""
-    watch, start, threads = cProfile.Profile(), threading.Thread.start, {str(os.getpid()): "event loop"}
+    watch, threads = cProfile.Profile(), {str(os.getpid()): "event loop"}
+    start, startup = threading.Thread.start, uvicorn.Server.startup
 
     def started(thread: threading.Thread) -> None:
         start(thread)
         threads[str(thread.native_id)] = thread.name
         path.with_suffix(".threads").write_text(json.dumps(threads))
 
+    async def watched(server: uvicorn.Server, *arguments: Any, **options: Any) -> None:
+        await startup(server, *arguments, **options)
+        watch.enable()  # what comes before is loading
+
     threading.Thread.start = started  # type: ignore[method-assign]
+    uvicorn.Server.startup = watched  # type: ignore[method-assign]
     try:
-        return watch.runcall(cli.main, ["serve", *words])
+        return cli.main(["serve", *words])
     finally:
+        watch.disable()
         watch.dump_stats(path)
 
 

@@ -129,6 +129,10 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             return None
 
+    def family(self) -> list[int]:
+        """It and all that it started."""
+        return _family(self.pid)
+
     def children(self) -> list[int]:
         """Processes that it started itself."""
         return _children().get(self.pid, [])
