@@ -1,7 +1,7 @@
 """The same pictures, model and pipeline behind our server, LitServe and BentoML, in rounds that take turns.
 
 Inside the others runs `solo_server.pipeline.Pipeline`, from bytes to instances: they profit from all that makes it fast, and what
-is compared is serving alone. Each is taken twice: one worker process with both cores, and two workers with a core each. Whoever does
+is compared is serving alone. Each is taken twice: one worker process with both cores, and two workers with a core each. Who does
 not have its turn is stopped (SIGSTOP), for some of them poll.
 """
 

@@ -1,9 +1,8 @@
 """Our pipeline in LitServe: `python litserve_app.py --host H --port P`; SOLO_PEER_WORKERS processes of SOLO_PEER_THREADS cores.
 
 LitServe hands multipart forms on, and no plain bodies: the picture comes as the form's `file`.
+No `from __future__ import annotations`: LitServe looks at the annotation of `decode_request`, which must not be text.
 """
-
-from __future__ import annotations
 
 import argparse
 import os
