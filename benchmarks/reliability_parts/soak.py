@@ -42,7 +42,7 @@ def soak(setting: Setting) -> dict[str, Any]:
         peak = server.rss_mib("VmHWM")
     figures = point.figures()
     return {
-        "pictures": count,
+        "count": count,
         "sizes": sizes,
         "sides": list(SIDES),
         "every": every,
