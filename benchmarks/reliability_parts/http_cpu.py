@@ -6,11 +6,11 @@ other estimate, served minus in process on real pictures, is in the part `closed
 
 from __future__ import annotations
 
-import io
 import json
 import pstats
 import sys
 import tempfile
+from collections import Counter
 from math import inf
 from pathlib import Path
 from time import sleep
@@ -27,6 +27,7 @@ STUB = Program("the stub server", (sys.executable, stub_server.__file__))
 RATE = 15.0  # what the demo model answers on two cores
 IDLE_S = 4.0
 SHOWN = 30
+BUILT_IN = "~"  # the file of functions in C
 
 
 def http_cpu(setting: Setting) -> dict[str, Any]:
@@ -69,10 +70,27 @@ def _print_profile(setting: Setting, count: int) -> None:
         print(f"\nprocessor time a request by thread, of {requests}; the event loop's holds cProfile's own")
         for name, seconds in sorted(after.items(), key=lambda item: -item[1]):
             print(f"{(seconds - before.get(name, 0.0)) * 1e3 / requests:8.3f} ms  {name}")
-        text = io.StringIO()
-        statistics = pstats.Stats(str(path), stream=text)
+        statistics = pstats.Stats(str(path), stream=sys.stdout)
+        _print_by_file(statistics)
         statistics.strip_dirs().sort_stats("tottime").print_stats(SHOWN)
-        print(text.getvalue())
+
+
+def _print_by_file(statistics: pstats.Stats) -> None:
+    """Own time of each source file's functions; what is built in counts for whoever called it."""
+    own: Counter[str] = Counter()
+    for (file, _, _), (_, _, seconds, _, callers) in statistics.stats.items():  # type: ignore[attr-defined]
+        if file != BUILT_IN:
+            own[_short(file)] += seconds
+        for (caller, _, _), (_, _, of_this, _) in callers.items() if file == BUILT_IN else ():
+            own[_short(caller)] += of_this
+    total = sum(own.values())
+    print("\nevent loop: share of its time by source file")
+    for name, seconds in own.most_common(SHOWN):
+        print(f"{100 * seconds / total:8.1f} %  {name}")
+
+
+def _short(file: str) -> str:
+    return "/".join(Path(file).parts[-2:])
 
 
 def _threads_s(pid: int, path: Path) -> dict[str, float]:
