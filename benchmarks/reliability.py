@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,7 @@ BUSY_STATUS = 3
 def main() -> int:
     """Measure parts; exit status 3 where the machine is not idle."""
     arguments = _parser().parse_args()
+    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: no server is left behind
     if unknown := [name for name in arguments.part if name not in PARTS]:
         say(f"reliability: there is no part {unknown[0]!r}; known: {', '.join(PARTS)}")
         return 2
@@ -62,6 +64,10 @@ def merge(path: Path, name: str, part: dict[str, Any]) -> None:
     content["parts"][name] = part
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:

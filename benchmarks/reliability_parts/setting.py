@@ -50,7 +50,7 @@ def circumstances(setting: Setting) -> dict[str, Any]:
     """Where, when and how a part is measured; no path of this machine."""
     return {
         **machine.provenance(),
-        "command": _command(setting),
+        "command": _command(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "quick": setting.is_quick,
         "pictures": list(setting.pictures()),
@@ -72,7 +72,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _command(setting: Setting) -> str:
+def _command() -> str:
     """The command line; folders by their names only."""
     words = [word if not Path(word).is_absolute() else Path(word).name for word in sys.argv[1:]]
     return shlex.join(["python", "benchmarks/reliability.py", *words])
