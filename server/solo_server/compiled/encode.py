@@ -1,69 +1,81 @@
-"""One soft mask to a COCO run-length encoding at original size: resize, threshold, runs and string in one pass over its columns.
+"""One soft mask to the runs of its encoding at original size, column by column; and runs to COCO's characters.
 
 Both bilinear steps of the reference (mask stride to padded input, cropped, to original size) are one set of at most three taps
-for each pixel and axis. Format: COCO's maskApi.c: runs in column-major order, zeros first, five bits a character.
+for each pixel and axis. Only pixels near an outline are computed: a column costs as much as it has mask pixels and edges, however
+many rows the original has. Format: COCO's maskApi.c: runs in column-major order, zeros first, five bits a character.
 """
 
 from __future__ import annotations
+
+import numpy as np
 
 from solo_server.compiled.kernel import kernel
 from solo_server.compiled.soft import covered
 from solo_server.compiled.taps import TAPS
 
 CHARACTERS_A_RUN = 7
-AREA, LEFT, TOP, RIGHT, BOTTOM, CHARACTERS = range(6)
+AREA, LEFT, TOP, RIGHT, BOTTOM = range(5)
+CLEAR = np.float32(1e-5)  # three float32 products of values below ten, summed, are off by less than half of this
+FEW = 8  # rows that are sooner computed than searched
 
 
 @kernel
-def encode(soft, step, box, rows, columns, threshold, work, counts, text, found):
-    """Fill `text` with the encoding of `soft > threshold` at original size and `found` with what it holds.
+def encode(soft, step, box, rows, columns, threshold, line, places, counts, found):
+    """Fill `counts` with the runs of `soft > threshold` at original size and `found` with what they hold; returns their number.
 
-    soft: flat, rows `step` apart, exact inside `box`; rows, columns: `original_taps`; work: `(2 * mask height + original height,)`;
-    found: `(6,) int64`, indices as named above. Returns false where `counts` is too small: at least three more than the runs.
+    soft: flat, rows `step` apart, exact inside `box`; rows, columns: `original_taps`; line: `(mask height + TAPS,) float32` and
+    places: `(2 * mask height + original height + 4 * TAPS,) int64`, to work in; found: `(5,) int64`, indices as named above.
+    Returns -1 where `counts` is too small: three more than the runs are enough.
     """
     rows_first, rows_last, rows_weight = rows
     columns_first, columns_last, columns_weight = columns
     height, width = len(rows_first), len(columns_first)
     top, bottom = covered(rows_first, rows_last, box[0], box[1])
     left, right = covered(columns_first, columns_last, box[2], box[3])
-    line = work[: box[1] + TAPS]
+    parts, edges = places[: 2 * (box[1] + TAPS)], places[2 * (box[1] + TAPS) :]
+    _divide(rows_first, rows_last, top, bottom, box[1], parts)
     line[:] = 0
-    inside = work[len(line) :]
     number, end = 0, 0
     found[AREA], found[LEFT], found[TOP], found[RIGHT], found[BOTTOM] = 0, width, height, -1, -1
     for x in range(left, right):
         if not _blend(soft, step, box, columns_first[x], columns_weight[:, x], threshold, line):
             continue
-        for y in range(top, bottom):
-            at = rows_first[y]
-            inside[y] = (
-                rows_weight[0, y] * line[at] + rows_weight[1, y] * line[at + 1] + rows_weight[2, y] * line[at + 2]
-            )
-        y = top
-        while y < bottom:
-            if inside[y] <= threshold:
-                y += 1
-                continue
-            begin = y
-            while y < bottom and inside[y] > threshold:
-                y += 1
-            if number + TAPS > len(counts):
-                return False
-            start = x * height + begin
+        several = _edges(line, rows_first, rows_weight, box[0], box[1], parts, threshold, edges)
+        if number + several + TAPS > len(counts):
+            return -1
+        for i in range(0, several, 2):
+            begin, start = edges[i], x * height + edges[i]
             if start == end and number > 0:
-                counts[number - 1] += y - begin
+                counts[number - 1] += edges[i + 1] - begin
             else:
-                counts[number], counts[number + 1] = start - end, y - begin
+                counts[number], counts[number + 1] = start - end, edges[i + 1] - begin
                 number += 2
-            end = x * height + y
-            found[AREA] += y - begin
+            end = x * height + edges[i + 1]
+            found[AREA] += edges[i + 1] - begin
+        if several > 0:
             found[LEFT], found[RIGHT] = min(found[LEFT], x), x
-            found[TOP], found[BOTTOM] = min(found[TOP], begin), max(found[BOTTOM], y - 1)
+            found[TOP], found[BOTTOM] = min(found[TOP], edges[0]), max(found[BOTTOM], edges[several - 1] - 1)
     if end < height * width:
         counts[number] = height * width - end
         number += 1
-    found[CHARACTERS] = compress(counts, number, text)
-    return True
+    return number
+
+
+@kernel
+def _divide(rows_first, rows_last, top, bottom, last, parts):
+    """Where the rows that read from tap `k` on begin, `parts[2 * k]`, and those of them that read three, `parts[2 * k + 1]`.
+
+    From one of these places to the next the blended value only rises or only falls, whatever is blended: what is weighed are either
+    two taps, more and more of the second, or two lines between taps, more and more of the second (tests/server/test_rle.py).
+    """
+    y = top
+    for tap in range(last + 1):
+        while y < bottom and rows_first[y] < tap:
+            y += 1
+        parts[2 * tap] = y
+        while y < bottom and rows_first[y] == tap and rows_last[y] < tap + 2:
+            y += 1
+        parts[2 * tap + 1] = y
 
 
 @kernel
@@ -76,6 +88,80 @@ def _blend(soft, step, box, column, weights, threshold, line):
         line[y] = value
         any_above |= value > threshold
     return any_above
+
+
+@kernel
+def _edges(line, taps, weights, tap, last, parts, threshold, edges):
+    """Rows where a column enters and leaves the mask, in turns, into `edges`; returns how many: an even number."""
+    number = 0
+    while tap < last:
+        begin, end, side = parts[2 * tap], parts[2 * tap + 2], _side(line, tap, threshold)
+        if side != 0:
+            edges[number] = begin
+            number += (begin < end) & ((side > 0) != (number & 1))
+        elif end - begin > FEW:
+            middle = parts[2 * tap + 1]
+            number = _crossing(line, taps, weights, begin, middle, threshold, edges, number)
+            number = _crossing(line, taps, weights, middle, end, threshold, edges, number)
+        else:
+            while tap + 1 < last and parts[2 * tap + 4] - end <= FEW and _side(line, tap + 1, threshold) == 0:
+                tap += 1
+                end = parts[2 * tap + 2]
+            number = _compute(line, taps, weights, begin, end, threshold, edges, number)
+        tap += 1
+    edges[number] = parts[2 * last]
+    return number + (number & 1)
+
+
+@kernel
+def _side(line, tap, threshold):
+    """1 where all that is made of the three taps is above the threshold, -1 where nothing is, else 0."""
+    a, b, c, high, low = line[tap], line[tap + 1], line[tap + 2], threshold + CLEAR, threshold - CLEAR
+    return int((a > high) & (b > high) & (c > high)) - int((a < low) & (b < low) & (c < low))
+
+
+@kernel
+def _crossing(line, taps, weights, begin, end, threshold, edges, number):
+    """The same of rows `begin` to `end`, in which the value only rises or only falls, but for rounding.
+
+    Rows between two that are clear of the threshold on one side are on that side too. What is not clear is computed.
+    """
+    low, high = begin, end - 1
+    if high - low > FEW:
+        at_low, at_high = _value(line, taps, weights, low) - threshold, _value(line, taps, weights, high) - threshold
+        if abs(at_low) > CLEAR and abs(at_high) > CLEAR:
+            rises, falls = at_low < 0 < at_high, at_low > 0 > at_high
+            if not rises and not falls:
+                high = low
+            else:
+                guess = low + int((high - low) * (at_low / (at_low - at_high)))  # right where the weights rise evenly
+                for y in range(guess, min(guess + 2, high)):
+                    value = _value(line, taps, weights, y) - threshold
+                    if abs(value) > CLEAR and (value > 0) == falls:
+                        low = y
+                    elif abs(value) > CLEAR:
+                        high = y
+                        break
+    before = number
+    number = _compute(line, taps, weights, low, high + 1, threshold, edges, number)
+    if number > before and edges[before] == low:
+        edges[before] = begin
+    return number
+
+
+@kernel
+def _compute(line, taps, weights, begin, end, threshold, edges, number):
+    """The same of any rows, one by one, without a branch."""
+    for y in range(begin, end):
+        edges[number] = y
+        number += (_value(line, taps, weights, y) > threshold) != (number & 1)
+    return number
+
+
+@kernel
+def _value(line, taps, weights, y):
+    at = taps[y]
+    return weights[0, y] * line[at] + weights[1, y] * line[at + 1] + weights[2, y] * line[at + 2]
 
 
 @kernel
