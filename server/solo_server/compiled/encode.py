@@ -93,21 +93,25 @@ def _blend(soft, step, box, column, weights, threshold, line):
 @kernel
 def _edges(line, taps, weights, tap, last, parts, threshold, edges):
     """Rows where a column enters and leaves the mask, in turns, into `edges`; returns how many: an even number."""
-    number = 0
+    number, first, second, third = 0, weights[0], weights[1], weights[2]
     while tap < last:
         begin, end, side = parts[2 * tap], parts[2 * tap + 2], _side(line, tap, threshold)
         if side != 0:
             edges[number] = begin
             number += (begin < end) & ((side > 0) != (number & 1))
         elif end - begin > FEW:
-            middle = parts[2 * tap + 1]
-            number = _crossing(line, taps, weights, begin, middle, threshold, edges, number)
-            number = _crossing(line, taps, weights, middle, end, threshold, edges, number)
+            middle, around = parts[2 * tap + 1], (line[tap], line[tap + 1], line[tap + 2])
+            number = _crossing(around, first, second, third, begin, middle, threshold, edges, number)
+            number = _crossing(around, first, second, third, middle, end, threshold, edges, number)
         else:
             while tap + 1 < last and parts[2 * tap + 4] - end <= FEW and _side(line, tap + 1, threshold) == 0:
                 tap += 1
                 end = parts[2 * tap + 2]
-            number = _compute(line, taps, weights, begin, end, threshold, edges, number)
+            for y in range(begin, end):
+                at = taps[y]
+                value = first[y] * line[at] + second[y] * line[at + 1] + third[y] * line[at + 2]
+                edges[number] = y
+                number += (value > threshold) != (number & 1)
         tap += 1
     edges[number] = parts[2 * last]
     return number + (number & 1)
@@ -121,47 +125,34 @@ def _side(line, tap, threshold):
 
 
 @kernel
-def _crossing(line, taps, weights, begin, end, threshold, edges, number):
+def _crossing(around, first, second, third, begin, end, threshold, edges, number):
     """The same of rows `begin` to `end`, in which the value only rises or only falls, but for rounding.
 
     Rows between two that are clear of the threshold on one side are on that side too. What is not clear is computed.
     """
+    if begin == end:
+        return number
+    a, b, c = around
     low, high = begin, end - 1
-    if high - low > FEW:
-        at_low, at_high = _value(line, taps, weights, low) - threshold, _value(line, taps, weights, high) - threshold
-        if abs(at_low) > CLEAR and abs(at_high) > CLEAR:
-            rises, falls = at_low < 0 < at_high, at_low > 0 > at_high
-            if not rises and not falls:
-                high = low
-            else:
-                guess = low + int((high - low) * (at_low / (at_low - at_high)))  # right where the weights rise evenly
-                for y in range(guess, min(guess + 2, high)):
-                    value = _value(line, taps, weights, y) - threshold
-                    if abs(value) > CLEAR and (value > 0) == falls:
-                        low = y
-                    elif abs(value) > CLEAR:
-                        high = y
-                        break
-    before = number
-    number = _compute(line, taps, weights, low, high + 1, threshold, edges, number)
-    if number > before and edges[before] == low:
-        edges[before] = begin
-    return number
-
-
-@kernel
-def _compute(line, taps, weights, begin, end, threshold, edges, number):
-    """The same of any rows, one by one, without a branch."""
+    at_low = first[low] * a + second[low] * b + third[low] * c - threshold
+    at_high = first[high] * a + second[high] * b + third[high] * c - threshold
+    if abs(at_low) > CLEAR and abs(at_high) > CLEAR:
+        edges[number] = begin
+        number += (at_low > 0) != (number & 1)
+        if (at_low > 0) == (at_high > 0):
+            return number
+        guess = low + int((high - low) * (at_low / (at_low - at_high)))  # right where the weights rise evenly
+        after = min(guess + 1, high)
+        value = first[guess] * a + second[guess] * b + third[guess] * c - threshold
+        next_value = first[after] * a + second[after] * b + third[after] * c - threshold
+        if abs(value) > CLEAR and abs(next_value) > CLEAR and (value > 0) != (next_value > 0):
+            edges[number] = after
+            return number + 1
     for y in range(begin, end):
+        value = first[y] * a + second[y] * b + third[y] * c
         edges[number] = y
-        number += (_value(line, taps, weights, y) > threshold) != (number & 1)
+        number += (value > threshold) != (number & 1)
     return number
-
-
-@kernel
-def _value(line, taps, weights, y):
-    at = taps[y]
-    return weights[0, y] * line[at] + weights[1, y] * line[at + 1] + weights[2, y] * line[at + 2]
 
 
 @kernel
