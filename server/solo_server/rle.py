@@ -10,12 +10,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from solo_server.compiled.encode import AREA, BOTTOM, CHARACTERS_A_RUN, LEFT, RIGHT, TOP, compress, encode
+from solo_server.compiled.encode import (
+    AREA,
+    BOTTOM,
+    CHARACTERS_A_RUN,
+    LEFT,
+    NOTHING,
+    RIGHT,
+    RUNS,
+    TOP,
+    compress,
+    encode,
+)
 from solo_server.compiled.taps import TAPS, original_taps
 from solo_server.types import Geometry, Int64, Rle, SoftMask
 
 FIRST_RUNS = 4096
-MORE_RUNS = 8  # times as many, where they were too few: what was done in vain is a fraction of the rest
 EMPTY_BOX = (0, 0, 0, 0)
 
 
@@ -37,17 +47,15 @@ def outline(mask: SoftMask | None, geometry: Geometry, stride: int, threshold: f
         original_taps(padded // stride, stride, resized, original)
         for padded, resized, original in zip(geometry.padded_hw, geometry.resized_hw, geometry.original_hw, strict=True)
     )
-    tall, capacity, number = int(mask.box[1]) + TAPS, FIRST_RUNS, -1
+    tall = int(mask.box[1]) + TAPS
     line, places = np.empty(tall, np.float32), np.empty(2 * tall + height + 2 * TAPS, np.int64)
-    found = np.zeros(5, np.int64)
-    while number < 0:
-        counts = np.empty(capacity, np.int64)
-        arguments = (np.float32(threshold), line, places, counts, found)
-        number = encode(mask.values, mask.step, mask.box, rows, columns, *arguments)
-        capacity *= MORE_RUNS
+    counts, found = np.empty(max(FIRST_RUNS, height + TAPS + 1), np.int64), np.array(NOTHING, np.int64)
+    arguments = (mask.values, mask.step, mask.box, rows, columns, np.float32(threshold), line, places)
+    while not encode(*arguments, counts, found):
+        counts = np.concatenate([counts, np.empty_like(counts)])
     left, top, right, bottom = (int(found[i]) for i in (LEFT, TOP, RIGHT, BOTTOM))
     box = (left, top, right + 1 - left, bottom + 1 - top) if found[AREA] else EMPTY_BOX
-    return Outline(int(found[AREA]), box, Rle(geometry.original_hw, _text(counts[:number])))
+    return Outline(int(found[AREA]), box, Rle(geometry.original_hw, _text(counts[: found[RUNS]])))
 
 
 def decode_rle(rle: Rle) -> NDArray[np.bool_]:

@@ -1,7 +1,7 @@
 """One soft mask to the runs of its encoding at original size, column by column; and runs to COCO's characters.
 
 Both bilinear steps of the reference (mask stride to padded input, cropped, to original size) are one set of at most three taps
-for each pixel and axis. Only pixels near an outline are computed: a column costs as much as it has mask pixels and edges, however
+for each pixel and axis. Only pixels beside an outline are computed: a column costs as much as it has mask pixels and edges, however
 many rows the original has. Format: COCO's maskApi.c: runs in column-major order, zeros first, five bits a character.
 """
 
@@ -14,18 +14,19 @@ from solo_server.compiled.soft import covered
 from solo_server.compiled.taps import TAPS
 
 CHARACTERS_A_RUN = 7
-AREA, LEFT, TOP, RIGHT, BOTTOM = range(5)
+AREA, LEFT, TOP, RIGHT, BOTTOM, COLUMN, RUNS, END = range(8)
+NOTHING = (0, 1 << 62, 1 << 62, -1, -1, 0, 0, 0)
 CLEAR = np.float32(1e-5)  # three float32 products of values below ten, summed, are off by less than half of this
-FEW = 8  # rows that are sooner computed than searched
+FEW = 8  # rows between two taps that are sooner computed than searched
 
 
 @kernel
 def encode(soft, step, box, rows, columns, threshold, line, places, counts, found):
-    """Fill `counts` with the runs of `soft > threshold` at original size and `found` with what they hold; returns their number.
+    """Fill `counts` with the runs of `soft > threshold` at original size and `found` with what they hold.
 
     soft: flat, rows `step` apart, exact inside `box`; rows, columns: `original_taps`; line: `(mask height + TAPS,) float32` and
-    places: `(2 * mask height + original height + 4 * TAPS,) int64`, to work in; found: `(5,) int64`, indices as named above.
-    Returns -1 where `counts` is too small: three more than the runs are enough.
+    places: `(2 * mask height + original height + 4 * TAPS,) int64`, to work in; found: `NOTHING`, indices as named above. Returns
+    false where `counts` is too small for the next column, with what it needs to go on with more room in `found`.
     """
     rows_first, rows_last, rows_weight = rows
     columns_first, columns_last, columns_weight = columns
@@ -35,30 +36,31 @@ def encode(soft, step, box, rows, columns, threshold, line, places, counts, foun
     parts, edges = places[: 2 * (box[1] + TAPS)], places[2 * (box[1] + TAPS) :]
     _divide(rows_first, rows_last, top, bottom, box[1], parts)
     line[:] = 0
-    number, end = 0, 0
-    found[AREA], found[LEFT], found[TOP], found[RIGHT], found[BOTTOM] = 0, width, height, -1, -1
-    for x in range(left, right):
+    number, end = found[RUNS], found[END]
+    for x in range(max(left, found[COLUMN]), right):
         if not _blend(soft, step, box, columns_first[x], columns_weight[:, x], threshold, line):
             continue
         several = _edges(line, rows_first, rows_weight, box[0], box[1], parts, threshold, edges)
         if number + several + TAPS > len(counts):
-            return -1
+            found[COLUMN], found[RUNS], found[END] = x, number, end
+            return False
         for i in range(0, several, 2):
-            begin, start = edges[i], x * height + edges[i]
+            start, long = x * height + edges[i], edges[i + 1] - edges[i]
             if start == end and number > 0:
-                counts[number - 1] += edges[i + 1] - begin
+                counts[number - 1] += long
             else:
-                counts[number], counts[number + 1] = start - end, edges[i + 1] - begin
+                counts[number], counts[number + 1] = start - end, long
                 number += 2
-            end = x * height + edges[i + 1]
-            found[AREA] += edges[i + 1] - begin
+            end = start + long
+            found[AREA] += long
         if several > 0:
             found[LEFT], found[RIGHT] = min(found[LEFT], x), x
             found[TOP], found[BOTTOM] = min(found[TOP], edges[0]), max(found[BOTTOM], edges[several - 1] - 1)
     if end < height * width:
         counts[number] = height * width - end
         number += 1
-    return number
+    found[RUNS] = number
+    return True
 
 
 @kernel
@@ -136,18 +138,18 @@ def _crossing(around, first, second, third, begin, end, threshold, edges, number
     low, high = begin, end - 1
     at_low = first[low] * a + second[low] * b + third[low] * c - threshold
     at_high = first[high] * a + second[high] * b + third[high] * c - threshold
-    if abs(at_low) > CLEAR and abs(at_high) > CLEAR:
+    crosses = (at_low > 0) != (at_high > 0)
+    share = at_low / (at_low - at_high) if crosses else np.float32(0)  # right where the weights rise evenly
+    low += int((high - low) * share)
+    high = min(low + 1, high)
+    before = first[low] * a + second[low] * b + third[low] * c - threshold
+    after = first[high] * a + second[high] * b + third[high] * c - threshold
+    are_clear = min(min(abs(at_low), abs(at_high)), min(abs(before), abs(after))) > CLEAR
+    if are_clear & (crosses == ((before > 0) != (after > 0))):
         edges[number] = begin
         number += (at_low > 0) != (number & 1)
-        if (at_low > 0) == (at_high > 0):
-            return number
-        guess = low + int((high - low) * (at_low / (at_low - at_high)))  # right where the weights rise evenly
-        after = min(guess + 1, high)
-        value = first[guess] * a + second[guess] * b + third[guess] * c - threshold
-        next_value = first[after] * a + second[after] * b + third[after] * c - threshold
-        if abs(value) > CLEAR and abs(next_value) > CLEAR and (value > 0) != (next_value > 0):
-            edges[number] = after
-            return number + 1
+        edges[number] = high
+        return number + crosses
     for y in range(begin, end):
         value = first[y] * a + second[y] * b + third[y] * c
         edges[number] = y
