@@ -64,9 +64,7 @@ def try_operations(url: str, examples: int, seed: int) -> Tried:
             *["--max-response-time", LIMIT_S, "--suppress-health-check", "all", "--report", "ndjson,json"],
             *["--report-ndjson-path", events, "--report-json-path", report],
         ]
-        done = subprocess.run(
-            [str(word) for word in command], capture_output=True, text=True, check=False, cwd=folder
-        )
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, cwd=folder)
         if done.returncode not in (0, FAILED) or not (events.exists() and report.exists()):
             raise RuntimeError(f"schemathesis ended with {done.returncode}: {done.stdout}{done.stderr}")
         tried = _read(_events(events), json.loads(report.read_text()))
@@ -80,7 +78,8 @@ def _read(recorders: Iterator[dict[str, Any]], report: dict[str, Any]) -> Tried:
     operations = report["operations"]
     if not report["complete"] or operations["tested"] != operations["total"] or report["test_cases"]["errored"]:
         raise RuntimeError(f"schemathesis left operations out: {operations}, {report['test_cases']}")
-    tried = Tried(failures=[f"{each['title']}: {', '.join(each['operations'])}" for each in report["failures"]])
+    failures = [f"{failure['title']}: {where}" for failure in report["failures"] for where in failure["operations"]]
+    tried = Tried(failures=failures)
     for recorder in recorders:
         answers = tried.answers.setdefault(recorder["label"], Counter())
         for interaction in recorder["interactions"].values():
