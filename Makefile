@@ -10,7 +10,6 @@ SERVE := .venv
 DEV := .venv-dev
 GPU := .venv-gpu
 AUDIT := .venv-audit
-URL ?= http://$(HOST):$(PORT)
 GRAPHS := build/graphs
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
