@@ -139,7 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
     host, port = listener.getsockname()[:2]
 
     LOG.info(
-        "http://%s:%d  once it is ready: curl --data-binary @photo.jpg http://%s:%d/segment", host, port, host, port
+        "http://%s:%d  try: curl --data-binary @photo.jpg http://%s:%d/segment", host, port, host, port
     )
     keys.log_access(settings.host)
     server = _Server(settings, keys, traces)
