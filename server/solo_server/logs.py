@@ -62,9 +62,7 @@ class Output(Protocol):
 class LogWriter(logging.Handler):
     """Turns records into lines at once, and writes them later."""
 
-    def __init__(
-        self, form: str, output: Output, queued_lines: int = QUEUED_LINES, worker: int | None = None
-    ) -> None:
+    def __init__(self, form: str, output: Output, queued_lines: int = QUEUED_LINES, worker: int | None = None) -> None:
         super().__init__()
         self._line = partial(json_line if form == "json" else text_line, worker=worker)
         self._output = output
@@ -148,7 +146,7 @@ def lost_lines() -> int:
 
 
 def json_line(record: logging.LogRecord, worker: int | None = None) -> bytes:
-    """One JSON object: time, level, logger, message, then worker, request_id, the fields of `Access` and error, if there are any."""
+    """One JSON object: time, level, logger, message; worker, request_id, the fields of `Access` and error where there are any."""
     told: dict[str, Any] = {
         "time": _time(record),
         "level": record.levelname.lower(),

@@ -13,10 +13,13 @@ import asyncio
 import logging
 import signal
 import socket
+import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+
+from solo_server.settings import Settings
+from solo_server.worker_metrics import SupervisorFigures, metrics_folder
+from solo_server.workers import Process, Start, Worker, in_order_of_choice, received_from
 
 LOG = logging.getLogger("solo_server")
 LONGEST_DELAY_S = 60.0
@@ -35,85 +38,6 @@ _MEANINGS = {
 }
 
 
-class Process(Protocol):
-    """What is known of a worker's process, as `asyncio.subprocess.Process` has it."""
-
-    @property
-    def pid(self) -> int:
-        """Its number."""
-        ...
-
-    def send_signal(self, signal: int, /) -> None:
-        """Raises ProcessLookupError where it has ended."""
-        ...
-
-    async def wait(self) -> int:
-        """Its exit status; below 0, the signal that ended it."""
-        ...
-
-
-Start = Callable[[int, socket.socket], Awaitable[Process]]
-"""Starts worker number so and so, with its end of the channel."""
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    """One worker, and what it has told. channel: our end; untaken: handed to it, oldest first, and not confirmed yet."""
-
-    number: int
-    process: Process
-    channel: socket.socket
-    unready: str | None = "starting"
-    connections: int = 0
-    turn: int = 0
-    has_been_ready: bool = False
-    is_leaving: bool = False
-    refusal: str = ""
-    untaken: deque[socket.socket] = field(default_factory=deque)
-    partial: bytes = b""
-
-    @property
-    def can_take(self) -> bool:
-        """It is there, whether or not it is ready."""
-        return self.unready != "starting" and not self.is_leaving
-
-    def give(self, connection: socket.socket, turn: int) -> bool:
-        """Hand over; False where it has no room just now, or is gone. Never waits."""
-        try:
-            socket.send_fds(self.channel, [b"c"], [connection.fileno()])
-        except OSError:  # its end of the channel is full, or closed, which we shall read
-            return False
-        self.untaken.append(connection)
-        self.connections += 1
-        self.turn = turn
-        return True
-
-    def hear(self, received: bytes) -> None:
-        """What it says: `solo_server.worker` has the list."""
-        *lines, self.partial = (self.partial + received).split(b"\n")
-        for line in lines:
-            word, _, rest = line.decode().partition(" ")
-            if word == "took":
-                for _ in range(min(int(rest), len(self.untaken))):
-                    self.untaken.popleft().close()
-            elif word == "closed":
-                self.connections -= int(rest)
-            elif word in ("ready", "unready"):
-                self.unready = rest if word == "unready" else None
-                self.has_been_ready |= word == "ready"
-            elif word == "leaving":
-                self.is_leaving = True
-            elif word == "refused":
-                self.refusal = rest
-
-    def tell(self, number: int) -> None:
-        """Send a signal, if it still is there."""
-        try:
-            self.process.send_signal(number)
-        except ProcessLookupError:
-            LOG.debug("worker %d has ended already", self.number)
-
-
 class Delays:
     """How long to wait before the next attempt: not at all, but 1, 2, 4 ... s where attempts fail one after another."""
 
@@ -126,25 +50,52 @@ class Delays:
         return min(2.0 ** (self._failures - 1), LONGEST_DELAY_S) if self._failures else 0.0
 
 
-def in_order_of_choice(workers: Iterable[Worker]) -> list[Worker]:
-    """Who may take a connection: ready ones, or else whoever is there to say why not; fewest connections first, then by turns."""
-    there = [worker for worker in workers if worker.can_take]
-    ready = [worker for worker in there if worker.unready is None]
-    return sorted(ready or there, key=lambda worker: (worker.connections, worker.turn))
-
-
 def told(status: int) -> str:
     """How a process ended, in words."""
     if status < 0:
-        return f"was killed by {signal.Signals(-status).name}"
+        known = {int(number): number.name for number in signal.Signals}
+        return f"was killed by {known.get(-status, f'signal {-status}')}"
     meaning = _MEANINGS.get(status)
     return f"ended with status {status}" + (f" ({meaning})" if meaning else "")
+
+
+def supervise(
+    settings: Settings, listener: socket.socket, argv: list[str], on_ready: Callable[[], None]
+) -> tuple[int, str]:
+    """Run the same command once for each worker, which `--seat` tells which one it is; the exit status, and what it is for.
+
+    argv: of `solo serve`; on_ready: called once, when the first worker is ready.
+
+    Raises:
+        SettingsError: there is no temporary folder.
+    """
+
+    async def start(number: int, channel: socket.socket) -> Process:
+        seat = ("--seat", str(number), str(channel.fileno()))
+        command = (
+            sys.executable,
+            "-P",
+            "-m",
+            "solo_models.cli",
+            "serve",
+            *seat,
+            *argv,
+        )  # -P: no modules of this folder
+        return await asyncio.create_subprocess_exec(*command, pass_fds=(channel.fileno(),))
+
+    async def run(figures: SupervisorFigures) -> tuple[int, str]:
+        seconds, events = settings.drain_seconds, (figures.ended, figures.restarted)
+        supervisor = Supervisor(listener, settings.workers, start, seconds, on_ready, *events)
+        return await supervisor.run(), supervisor.refusal
+
+    with metrics_folder() as folder:
+        return asyncio.run(run(SupervisorFigures(folder, settings.workers)))
 
 
 class Supervisor:
     """Owns the listener and the workers.
 
-    on_ready: called once, when the first worker is ready; on_end, on_restart: of a worker, for metrics; pause: waits so many seconds.
+    on_ready: called once, when the first worker is ready; on_end, on_restart: of a worker, for metrics; pause: waits for so long.
     """
 
     def __init__(
@@ -153,7 +104,6 @@ class Supervisor:
         count: int,
         start: Start,
         drain_seconds: float,
-        *,
         on_ready: Callable[[], None] = lambda: None,
         on_end: Callable[[int], None] = lambda number: None,
         on_restart: Callable[[], None] = lambda: None,
@@ -171,7 +121,7 @@ class Supervisor:
         self.refusal = ""
 
     async def run(self) -> int:
-        """Until SIGTERM or SIGINT; the exit status: 0, 2 where a worker refused to start (`refusal`), 1 where one had to be killed."""
+        """Until SIGTERM or SIGINT. The exit status: 0; 2 where a worker refused to start (`refusal`); 1 where one was killed."""
         self._loop = asyncio.get_running_loop()
         self._listener.setblocking(False)
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -197,7 +147,12 @@ class Supervisor:
         """Fill one place as long as there is to be a worker."""
         delays, is_first = Delays(), True
         while not self._stopping.is_set():
-            worker = await self._begin(number)
+            try:
+                worker = await self._begin(number)
+            except OSError as problem:  # no memory, no descriptors, too many processes
+                LOG.error("worker %d cannot be started: %s", number, problem)
+                await self._rest(delays.after(ready=False))
+                continue
             status = await worker.process.wait()
             self._bury(worker)
             if self._stopping.is_set():
@@ -219,9 +174,13 @@ class Supervisor:
 
     async def _begin(self, number: int) -> Worker:
         ours, theirs = socket.socketpair()
-        with theirs:
-            process = await self._start(number, theirs)
         ours.setblocking(False)
+        with theirs:
+            try:
+                process = await self._start(number, theirs)
+            except OSError:
+                ours.close()
+                raise
         worker = self._workers[number] = Worker(number, process, ours)
         self._loop.add_reader(ours, self._hear, worker)
         if self._stopping.is_set():  # while it was being started
@@ -230,16 +189,14 @@ class Supervisor:
 
     def _hear(self, worker: Worker) -> None:
         """Whatever a worker has said; at the channel's end what it had not taken is for others."""
-        received = _received(worker.channel)
+        received = received_from(worker.channel)
         was_unready = worker.unready is not None
         if received is None:
             self._loop.remove_reader(worker.channel)
             worker.is_leaving = True
         else:
             worker.hear(received)
-        if worker.is_leaving:
-            self._waiting.extend(worker.untaken)
-            worker.untaken.clear()
+        self._take_back(worker)
         if was_unready and worker.unready is None:
             LOG.info("worker %d (pid %d) is ready", worker.number, worker.process.pid)
             if not self._has_been_ready:
@@ -249,16 +206,21 @@ class Supervisor:
 
     def _bury(self, worker: Worker) -> None:
         """It has ended: its last words, then its place is free."""
-        while not worker.is_leaving or worker.partial:
-            before = len(worker.untaken), worker.partial
-            self._hear(worker)
-            if worker.is_leaving and (len(worker.untaken), worker.partial) == before:
-                break
         self._loop.remove_reader(worker.channel)
+        while received := received_from(worker.channel):
+            worker.hear(received)
         worker.channel.close()
+        worker.is_leaving = True
+        self._take_back(worker)
         del self._workers[worker.number]
         self._on_end(worker.number)
-        self._listen()
+        self._distribute()
+
+    def _take_back(self, worker: Worker) -> None:
+        """What a worker that leaves has not taken is for others."""
+        if worker.is_leaving:
+            self._waiting.extend(worker.untaken)
+            worker.untaken.clear()
 
     def _accept(self) -> None:
         for _ in range(ACCEPTED_AT_ONCE):
@@ -332,13 +294,3 @@ class Supervisor:
         _, left = await asyncio.wait(resting, return_when=asyncio.FIRST_COMPLETED)
         for task in left:
             task.cancel()
-
-
-def _received(channel: socket.socket) -> bytes | None:
-    """What is there to read; `None` at the end."""
-    try:
-        return channel.recv(65536) or None
-    except BlockingIOError:
-        return b""
-    except ConnectionError:
-        return None

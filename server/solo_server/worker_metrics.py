@@ -14,24 +14,31 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
+from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, values
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
+from solo_server.errors import SettingsError
 from solo_server.logs import lost_lines
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-SUM = "livesum"
+SUM: Final = "livesum"
 """How gauges of several workers become one: their sum, of those that live."""
-_MODES = {"process_start_time_seconds": "livemax", "process_max_fds": "livemin"}
+_MODES: dict[str, Literal["livemax", "livemin"]] = {
+    "process_start_time_seconds": "livemax",
+    "process_max_fds": "livemin",
+}
 _READS = 3  # of files that begin to be at this moment
 
 
 def count_as(number: int) -> None:
     """All metrics that this process makes from now on are those of worker `number`."""
-    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: number)  # type: ignore[assignment,no-untyped-call]  # as its documentation does
+    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: number)  # type: ignore[no-untyped-call]  # as its documentation does
 
 
 def of_all_workers(own: CollectorRegistry) -> CollectorRegistry:
@@ -53,14 +60,17 @@ class ProcessFigures:
         self._gauges = {
             family.name: Gauge(
                 family.name, family.documentation, registry=None, multiprocess_mode=_MODES.get(family.name, SUM)
-            )  # type: ignore[arg-type]  # a mode that is no literal
+            )
             for family in self._process.collect()
             if family.type == "gauge"
         }
         self._cpu = Counter("process_cpu_seconds", "Total user and system CPU time spent in seconds.", registry=None)
         self._lost = Counter("solo_log_lines_lost", "Lines of the log that could not be written.", registry=None)
         self._ready = Gauge(
-            "solo_ready", "1 when requests are taken, by one worker at least.", registry=None, multiprocess_mode="livemax"
+            "solo_ready",
+            "1 when requests are taken, by one worker at least.",
+            registry=None,
+            multiprocess_mode="livemax",
         )
         self._ready_workers = Gauge(
             "solo_workers_ready", "Workers whose requests are taken.", registry=None, multiprocess_mode=SUM
@@ -101,6 +111,21 @@ class SupervisorFigures:
     def restarted(self) -> None:
         """A worker was started in another's place."""
         self._restarts.inc(1)
+
+
+@contextmanager
+def metrics_folder() -> Iterator[str]:
+    """A new folder for all workers' metrics, and no more of it afterwards.
+
+    Raises:
+        SettingsError: there is no place for it.
+    """
+    try:
+        folder = TemporaryDirectory(prefix="solo-metrics-", ignore_cleanup_errors=True)
+    except OSError as problem:
+        raise SettingsError(f"several workers need a temporary folder (TMPDIR): {problem.strerror}") from problem
+    with folder as name:
+        yield name
 
 
 class _Merged(Collector):
