@@ -141,7 +141,9 @@ class Silent:
         raise AssertionError("nobody waits for it")
 
 
-def test_the_ready_worker_with_the_fewest_connections_is_first_and_equals_take_turns(make: Callable[..., Worker]) -> None:
+def test_the_ready_worker_with_the_fewest_connections_is_first_and_equals_take_turns(
+    make: Callable[..., Worker],
+) -> None:
     ready = [make(0, unready=None, connections=2), make(1, unready=None, connections=1, turn=9),
              make(2, unready=None, connections=1, turn=4)]  # fmt: skip
     others = [make(3, unready="warming"), make(4), make(5, unready=None, is_leaving=True)]
@@ -262,7 +264,9 @@ def test_a_worker_that_leaves_of_its_own_accord_gets_no_more() -> None:
     assert played(2, play) == 0
 
 
-def test_a_worker_that_dies_before_it_is_ready_is_started_after_growing_delays(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_worker_that_dies_before_it_is_ready_is_started_after_growing_delays(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def play(stage: Stage) -> None:
         stage.workers[0].say("unready warming", "ready")
         stage.workers[0].end(-11)
