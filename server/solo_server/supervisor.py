@@ -236,7 +236,6 @@ class Supervisor:
                 self._is_listening = False
                 self._loop.call_later(NO_FILES_PAUSE_S, self._listen)
                 return
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._waiting.append(connection)
             self._distribute()
 

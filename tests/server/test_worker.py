@@ -98,7 +98,14 @@ def test_a_connection_that_is_handed_over_is_served_and_its_end_is_told(loop: An
                 await running.sock_sendall(caller, b"hello")
                 assert await running.sock_recv(caller, 100) == b"hello at once"
         await until(lambda: boss.hear().count(b"closed") == 2)
-        assert sorted(boss.heard.split(b"\n")) == [b"", b"closed 1", b"closed 1", b"took 1", b"took 1", b"unready warming"]
+        assert sorted(boss.heard.split(b"\n")) == [
+            b"",
+            b"closed 1",
+            b"closed 1",
+            b"took 1",
+            b"took 1",
+            b"unready warming",
+        ]
 
     played(play, loop)
 

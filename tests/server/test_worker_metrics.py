@@ -41,8 +41,9 @@ def test_whichever_worker_answers_tells_of_all() -> None:
     second.answered("gone", 1.0)
     first.waiting(2, 1000)
     second.waiting(3, 500)
-    assert told(first) == told(second)
     found = told(first)
+    here = {key: number for key, number in found.items() if key[0].startswith("solo_")}
+    assert here == {key: number for key, number in told(second).items() if key[0].startswith("solo_")}
     assert value(found, "solo_pictures_total", outcome="ok") == 2
     assert value(found, "solo_pictures_total", outcome="gone") == 1
     assert value(found, "solo_picture_duration_seconds_count") == 3
