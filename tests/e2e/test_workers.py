@@ -89,7 +89,6 @@ def serving(bundle: Path, *arguments: object) -> Iterator[Server]:
         finally:
             process.kill()  # its workers end when it has
             reader.join()
-            print(*server.lines, sep="\n")
     assert not any("error" in line for line in server.lines), server.lines
 
 
