@@ -52,7 +52,8 @@ class Seat:
 
     def share(self, settings: Settings) -> Settings:
         """What this worker may take of the machine: its part of the cores where they are not given, a GPU of its own."""
-        threads = settings.threads or max(1, (os.cpu_count() or 1) // settings.workers)
+        sharing = settings.workers * settings.replicas
+        threads = settings.threads or max(1, (os.cpu_count() or 1) // sharing)
         return replace(settings, threads=threads, gpu=settings.gpu + self.number)
 
     def reporting(self, protocol: type[asyncio.Protocol]) -> type[asyncio.Protocol]:

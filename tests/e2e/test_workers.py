@@ -44,7 +44,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        told = (re.search(r"(http://[\d.]+:\d+)  try:", line["message"]) for line in list(self.lines))
+        told = (re.search(r"(http://[\d.]+:\d+)  ", line["message"]) for line in list(self.lines))
         return next((match[1] for match in told if match), "")
 
     def pids(self) -> dict[int, list[int]]:
@@ -148,7 +148,7 @@ def test_one_scrape_tells_of_all_workers_and_counts_on_when_one_of_them_dies(ser
         return samples(httpx.get(f"{server.url}/metrics", headers=OLD, timeout=60).text)
 
     def pictures() -> float:
-        return value(scrape(), "solo_pictures_total", outcome="ok") or 0.0
+        return value(scrape(), "solo_pictures_total", model="tiny-solo", outcome="ok") or 0.0
 
     def restarts() -> float:
         return value(scrape(), "solo_worker_restarts_total") or 0.0

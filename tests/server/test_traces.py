@@ -114,10 +114,10 @@ def test_pictures_of_one_request_have_stages_of_their_own(traces: Traces, export
     sight = made_sight(traces)
 
     async def picture(ms: float) -> None:
-        sight.stage("decode", ms)
+        sight.stage("tiny", "decode", ms)
         await asyncio.sleep(0.001)
-        sight.stage("encode", ms + 0.5)
-        sight.answered("ok", 3 * ms)
+        sight.stage("tiny", "encode", ms + 0.5)
+        sight.answered("tiny", "ok", 3 * ms)
 
     async def segment(_: Request) -> Response:
         await asyncio.gather(picture(1.0), picture(4.0))
@@ -140,7 +140,7 @@ def test_without_traces_no_stages_are_kept() -> None:
     async def segment(_: Request) -> Response:
         from solo_server.sight import SEEN
 
-        sight.stage("decode", 1.0)
+        sight.stage("tiny", "decode", 1.0)
         seen = SEEN.get()
         assert seen is not None
         kept.append(dict(seen.stages))

@@ -182,5 +182,6 @@ def test_each_worker_has_its_share_of_the_cores_and_a_gpu_of_its_own(monkeypatch
         assert (shared.threads, shared.gpu) == (2, 3)
         assert boss.seat.share(Settings(workers=3, threads=5)).threads == 5
         assert boss.seat.share(Settings(workers=8)).threads == 1
+        assert boss.seat.share(Settings(workers=2, replicas=2)).threads == 1
     finally:
         boss.close()

@@ -36,37 +36,37 @@ def told(metrics: Metrics) -> Samples:
 
 def test_whichever_worker_answers_tells_of_all() -> None:
     first, second = worker(0), worker(1)
-    first.answered("ok", 30.0)
-    second.answered("ok", 700.0)
-    second.answered("gone", 1.0)
+    first.answered("tiny", "ok", 30.0)
+    second.answered("tiny", "ok", 700.0)
+    second.answered("tiny", "gone", 1.0)
     first.waiting(2, 1000)
     second.waiting(3, 500)
     found = told(first)
     here = {key: number for key, number in found.items() if key[0].startswith("solo_")}
     assert here == {key: number for key, number in told(second).items() if key[0].startswith("solo_")}
-    assert value(found, "solo_pictures_total", outcome="ok") == 2
-    assert value(found, "solo_pictures_total", outcome="gone") == 1
-    assert value(found, "solo_picture_duration_seconds_count") == 3
-    assert value(found, "solo_picture_duration_seconds_sum") == pytest.approx(0.731)
-    assert value(found, "solo_picture_duration_seconds_bucket", le="0.05") == 2
+    assert value(found, "solo_pictures_total", model="tiny", outcome="ok") == 2
+    assert value(found, "solo_pictures_total", model="tiny", outcome="gone") == 1
+    assert value(found, "solo_picture_duration_seconds_count", model="tiny") == 3
+    assert value(found, "solo_picture_duration_seconds_sum", model="tiny") == pytest.approx(0.731)
+    assert value(found, "solo_picture_duration_seconds_bucket", model="tiny", le="0.05") == 2
     assert (value(found, "solo_waiting_pictures"), value(found, "solo_waiting_pixels")) == (5, 1500)
 
 
 def test_a_worker_in_a_dead_ones_place_counts_on_and_holds_nothing_of_its(folder: Path) -> None:
     figures = SupervisorFigures(str(folder), 2)
     other, dead = worker(0), worker(1)
-    dead.answered("ok", 1.0)
+    dead.answered("tiny", "ok", 1.0)
     dead.waiting(4, 4000)
     other.waiting(1, 100)
     files = sorted(file.name for file in folder.iterdir())
     figures.ended(1)
     assert value(told(other), "solo_waiting_pictures") == 1
-    assert value(told(other), "solo_pictures_total", outcome="ok") == 1
+    assert value(told(other), "solo_pictures_total", model="tiny", outcome="ok") == 1
     figures.restarted()
     heir = worker(1)
-    heir.answered("ok", 1.0)
+    heir.answered("tiny", "ok", 1.0)
     found = told(other)
-    assert value(found, "solo_pictures_total", outcome="ok") == 2
+    assert value(found, "solo_pictures_total", model="tiny", outcome="ok") == 2
     assert (value(found, "solo_workers"), value(found, "solo_worker_restarts_total")) == (2, 1)
     assert sorted(file.name for file in folder.iterdir()) == files  # no more of them with every death
 
@@ -104,7 +104,7 @@ def test_what_no_worker_shares_is_of_the_one_that_answers_and_nothing_is_told_tw
 
 def test_a_file_that_begins_to_be_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     metrics, collect, failures = worker(0), MultiProcessCollector.collect, [struct.error(), struct.error()]
-    metrics.answered("ok", 1.0)
+    metrics.answered("tiny", "ok", 1.0)
 
     def failing(self: Any) -> Any:
         if failures:
@@ -112,7 +112,7 @@ def test_a_file_that_begins_to_be_is_read_again(monkeypatch: pytest.MonkeyPatch)
         return collect(self)
 
     monkeypatch.setattr(MultiProcessCollector, "collect", failing)
-    assert value(told(metrics), "solo_pictures_total", outcome="ok") == 1
+    assert value(told(metrics), "solo_pictures_total", model="tiny", outcome="ok") == 1
     failures.extend(struct.error() for _ in range(3))
     with pytest.raises(struct.error):
         metrics.text()
