@@ -141,7 +141,8 @@ class Supervisor:
         self._listener.close()
         for worker in self._workers.values():
             worker.tell(signal.SIGTERM)
-        self._loop.call_later(self._drain_seconds + KILL_AFTER_S, self._kill)
+        for worker in self._workers.values():
+            self._bound(worker)
 
     async def _keep(self, number: int) -> None:
         """Fill one place as long as there is to be a worker."""
@@ -185,6 +186,7 @@ class Supervisor:
         self._loop.add_reader(ours, self._hear, worker)
         if self._stopping.is_set():  # while it was being started
             worker.tell(signal.SIGTERM)
+            self._bound(worker)
         return worker
 
     def _hear(self, worker: Worker) -> None:
@@ -196,6 +198,8 @@ class Supervisor:
             worker.is_leaving = True
         else:
             worker.hear(received)
+        if worker.is_leaving:
+            self._bound(worker)
         self._take_back(worker)
         if was_unready and worker.unready is None:
             LOG.info("worker %d (pid %d) is ready", worker.number, worker.process.pid)
@@ -274,8 +278,14 @@ class Supervisor:
             if worker.can_take:
                 worker.tell(signal.SIGHUP)
 
-    def _kill(self) -> None:
-        for worker in self._workers.values():
+    def _bound(self, worker: Worker) -> None:
+        """It goes down, and its place waits for it no longer than that takes; a driver may hold a process for ever."""
+        if not worker.is_bounded:
+            worker.is_bounded = True
+            self._loop.call_later(self._drain_seconds + KILL_AFTER_S, self._kill, worker)
+
+    def _kill(self, worker: Worker) -> None:
+        if self._workers.get(worker.number) is worker:
             LOG.error("worker %d (pid %d) does not end, and is killed", worker.number, worker.process.pid)
             worker.tell(signal.SIGKILL)
 

@@ -45,6 +45,7 @@ class Worker:
     turn: int = 0
     has_been_ready: bool = False
     is_leaving: bool = False
+    is_bounded: bool = False
     refusal: str = ""
     untaken: deque[socket.socket] = field(default_factory=deque)
     partial: bytes = b""

@@ -262,6 +262,6 @@ def test_a_bundle_that_no_worker_can_load_is_said_once(solo_bundle: Path, tmp_pa
     (tmp_path / "damaged" / "masks.onnx").write_bytes(b"x")
     with serving(tmp_path / "damaged") as server:
         assert server.process.wait(WAIT_S) == 2
-    assert len(server.lines) == 1
-    assert server.lines[0]["message"].startswith("solo serve: ")
-    assert "masks.onnx" in server.lines[0]["message"]
+    told = [line["message"] for line in server.lines if line["message"].startswith("solo serve: ")]
+    assert len(told) == 1
+    assert "masks.onnx" in told[0]

@@ -311,6 +311,17 @@ def test_a_worker_that_does_not_end_in_time_is_killed_and_the_exit_status_says_s
     assert played(1, play, drain_seconds=0) == 1
 
 
+def test_a_worker_that_leaves_and_does_not_end_is_killed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solo_server.supervisor.KILL_AFTER_S", 0.0)
+
+    async def play(stage: Stage) -> None:
+        stage.workers[0].say("unready warming", "ready", "unready stalled", "leaving")
+        await stage.started(2)
+        assert stage.workers[0].signals == [signal.SIGKILL]
+
+    assert played(1, play, drain_seconds=0) == 0
+
+
 def test_signals_are_passed_on_to_the_workers_that_can_hear_them() -> None:
     async def play(stage: Stage) -> None:
         first, second = stage.workers
