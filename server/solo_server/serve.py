@@ -32,7 +32,8 @@ from solo_server.keys import KeyRing
 from solo_server.pipeline import Pipeline
 from solo_server.service import Service
 from solo_server.settings import Settings
-from solo_server.supervisor import REFUSED, supervise
+from solo_server.supervise import become_supervisor
+from solo_server.supervisor import REFUSED
 from solo_server.traces import Traces, open_traces
 from solo_server.worker import Seat
 
@@ -152,7 +153,7 @@ def run(arguments: argparse.Namespace) -> int:
             return _serve(settings, keys, seat)
         listener = _listen(settings)
         if settings.workers > 1:
-            return _supervise(settings, keys, listener, argv)
+            become_supervisor(settings, listener, argv)
         return _serve(settings, keys, listener)
     except SettingsError as problem:
         return _refuse(problem, seat)
@@ -163,7 +164,9 @@ def _serve(settings: Settings, keys: KeyRing, source: socket.socket | Seat) -> i
     seat = source if isinstance(source, Seat) else None
 
     if not isinstance(source, Seat):
-        _announce(settings, keys, source)
+        _announce(source)
+    if seat is None or seat.number == 0:
+        keys.log_access(settings.host)
     server = _Server(settings, keys, open_traces(settings.traces), seat)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, server.handle_exit)
@@ -171,22 +174,18 @@ def _serve(settings: Settings, keys: KeyRing, source: socket.socket | Seat) -> i
         signal.signal(signal.SIGHUP, lambda *_: server.reload(keys))
     server.run(sockets=[] if isinstance(source, Seat) else [source])
     status = _status(server.problem, seat) if server.started else 1
+    if seat is not None:
+        seat.end()
     if not server.service.is_idle or isinstance(server.problem, DeviceLost):
         _leave(status)
     return status
 
 
-def _supervise(settings: Settings, keys: KeyRing, listener: socket.socket, argv: list[str]) -> int:
-    status, refusal = supervise(settings, listener, argv, lambda: _announce(settings, keys, listener))
-    return _refuse(SettingsError(refusal)) if refusal else status
-
-
-def _announce(settings: Settings, keys: KeyRing, listener: socket.socket) -> None:
+def _announce(listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     LOG.info(
         "http://%s:%d  once it is ready: curl --data-binary @photo.jpg http://%s:%d/segment", host, port, host, port
     )
-    keys.log_access(settings.host)
 
 
 class _Server(uvicorn.Server):

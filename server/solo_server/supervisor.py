@@ -13,13 +13,10 @@ import asyncio
 import logging
 import signal
 import socket
-import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from solo_server.settings import Settings
-from solo_server.worker_metrics import SupervisorFigures, metrics_folder
-from solo_server.workers import Process, Start, Worker, in_order_of_choice, received_from
+from solo_server.workers import Start, Worker, in_order_of_choice, received_from
 
 LOG = logging.getLogger("solo_server")
 LONGEST_DELAY_S = 60.0
@@ -57,39 +54,6 @@ def told(status: int) -> str:
         return f"was killed by {known.get(-status, f'signal {-status}')}"
     meaning = _MEANINGS.get(status)
     return f"ended with status {status}" + (f" ({meaning})" if meaning else "")
-
-
-def supervise(
-    settings: Settings, listener: socket.socket, argv: list[str], on_ready: Callable[[], None]
-) -> tuple[int, str]:
-    """Run the same command once for each worker, which `--seat` tells which one it is; the exit status, and what it is for.
-
-    argv: of `solo serve`; on_ready: called once, when the first worker is ready.
-
-    Raises:
-        SettingsError: there is no temporary folder.
-    """
-
-    async def start(number: int, channel: socket.socket) -> Process:
-        seat = ("--seat", str(number), str(channel.fileno()))
-        command = (
-            sys.executable,
-            "-P",
-            "-m",
-            "solo_models.cli",
-            "serve",
-            *seat,
-            *argv,
-        )  # -P: no modules of this folder
-        return await asyncio.create_subprocess_exec(*command, pass_fds=(channel.fileno(),))
-
-    async def run(figures: SupervisorFigures) -> tuple[int, str]:
-        seconds, events = settings.drain_seconds, (figures.ended, figures.restarted)
-        supervisor = Supervisor(listener, settings.workers, start, seconds, on_ready, *events)
-        return await supervisor.run(), supervisor.refusal
-
-    with metrics_folder() as folder:
-        return asyncio.run(run(SupervisorFigures(folder, settings.workers)))
 
 
 class Supervisor:

@@ -24,7 +24,7 @@ from dataclasses import replace
 from typing import Any
 
 from solo_server.settings import Settings
-from solo_server.worker_metrics import ProcessFigures, count_as
+from solo_server.worker_metrics import ProcessFigures, count_as, remove_folder
 
 LOG = logging.getLogger("solo_server")
 AT_ONCE = 64  # connections received in one call
@@ -37,7 +37,7 @@ class Seat:
         self.number, self._channel = number, channel
         self._said: str | None = None
         self._unsent = b""
-        self._is_receiving = False
+        self._is_receiving = self._is_orphaned = False
         self._adopting: set[asyncio.Task[None]] = set()
         self._figures: ProcessFigures | None = None
         channel.setblocking(False)
@@ -92,6 +92,11 @@ class Seat:
             await asyncio.wait(self._adopting)
         self._say("leaving")
 
+    def end(self) -> None:
+        """The process is about to end; what the supervisor would tidy up."""
+        if self._is_orphaned:
+            remove_folder()
+
     def refuse(self, problem: Exception) -> None:
         """A setting or the model is wrong; the supervisor is to tell it, once for all workers."""
         self._channel.setblocking(True)
@@ -113,6 +118,7 @@ class Seat:
             if not sent:
                 self._stop_receiving()
                 LOG.error("the supervisor is gone, so this worker goes down too")
+                self._is_orphaned = True
                 self._on_orphaned()
                 return
             self._say(f"took {len(sent)}")

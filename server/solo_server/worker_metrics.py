@@ -12,6 +12,7 @@ a dead worker go with it.
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -126,6 +127,11 @@ def metrics_folder() -> Iterator[str]:
         raise SettingsError(f"several workers need a temporary folder (TMPDIR): {problem.strerror}") from problem
     with folder as name:
         yield name
+
+
+def remove_folder() -> None:
+    """Where the supervisor cannot any more. What other workers still write goes to files without a name."""
+    shutil.rmtree(os.environ[FOLDER], ignore_errors=True)
 
 
 class _Merged(Collector):

@@ -16,7 +16,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,10 +75,12 @@ def until(is_so: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def serving(bundle: Path, *arguments: object) -> Iterator[Server]:
+def serving(bundle: Path, *arguments: object, **more: str) -> Iterator[Server]:
     """Two workers, both ready."""
     command = [sys.executable, "-m", "solo_models.cli", "serve", bundle, "--port", 0, "--workers", 2, *arguments]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SOLO_")} | {"SOLO_LOG_FORMAT": "json"}
+    environment = (
+        {k: v for k, v in os.environ.items() if not k.startswith("SOLO_")} | {"SOLO_LOG_FORMAT": "json"} | more
+    )
     with subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True, env=environment) as process:
         server = Server(process)
         reader = threading.Thread(target=server.read)
@@ -87,6 +89,9 @@ def serving(bundle: Path, *arguments: object) -> Iterator[Server]:
             until(lambda: (bool(server.url) and len(server.pids()) == 2) or process.poll() is not None)
             yield server
         finally:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(WAIT_S)
             process.kill()  # its workers end when it has
             reader.join()
     assert not any("error" in line for line in server.lines), server.lines
@@ -248,13 +253,15 @@ def _is_refused(url: str) -> bool:
     return False
 
 
-def test_workers_end_when_their_supervisor_is_killed(solo_bundle: Path) -> None:
-    with serving(solo_bundle) as server:
+def test_workers_end_when_their_supervisor_is_killed_and_leave_nothing(solo_bundle: Path, tmp_path: Path) -> None:
+    with serving(solo_bundle, TMPDIR=str(tmp_path)) as server:
+        assert len(list(tmp_path.glob("solo-metrics-*"))) == 1
         pids = [pid for pids in server.pids().values() for pid in pids]
         server.process.kill()
         until(lambda: not any(alive(pid) for pid in pids))
     said = [line["worker"] for line in server.lines if "the supervisor is gone" in line["message"]]
     assert sorted(said) == [0, 1]
+    assert list(tmp_path.glob("solo-metrics-*")) == []
 
 
 def test_a_bundle_that_no_worker_can_load_is_said_once(solo_bundle: Path, tmp_path: Path) -> None:
