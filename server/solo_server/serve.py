@@ -183,9 +183,7 @@ def _serve(settings: Settings, keys: KeyRing, source: socket.socket | Seat) -> i
 
 def _announce(listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
-    LOG.info(
-        "http://%s:%d  once it is ready: curl --data-binary @photo.jpg http://%s:%d/segment", host, port, host, port
-    )
+    LOG.info("http://%s:%d  try: curl --data-binary @photo.jpg http://%s:%d/segment", host, port, host, port)
 
 
 class _Server(uvicorn.Server):
