@@ -54,7 +54,7 @@ def create_app(
         SettingsError: the API keys cannot be read.
     """
     settings = settings or Settings()
-    sight = Sight(Metrics(lambda: _served(service)), traces)
+    sight = Sight(Metrics(lambda: _served(service), among_workers=settings.workers > 1), traces)
     service = Service(only(models) if isinstance(models, Pipeline) else models, settings, on_end, sight)
 
     @asynccontextmanager
