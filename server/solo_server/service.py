@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -27,6 +26,7 @@ import numpy as np
 
 from solo_server.admission import Admission
 from solo_server.catalogue import Catalogue
+from solo_server.cores import cores
 from solo_server.errors import (
     DeadlineExceeded,
     DeviceLost,
@@ -70,9 +70,8 @@ class Service:
         self.settings, self.observer = settings or Settings(), observer or Unobserved()
         self._on_end = on_end
         self.admission = Admission(self.settings.max_waiting, self.settings.max_waiting_pixels, self.observer)
-        cores = os.cpu_count() or 1
         self._loader, self._header = Threads("loader", 1), Threads("header", 1)
-        self._decode, self._finish = Threads("decode", cores), Threads("finish", cores)
+        self._decode, self._finish = Threads("decode", cores()), Threads("finish", cores())
         self.models = Registry(
             catalogue,
             self._loader,

@@ -1,7 +1,6 @@
 """The service keeps work off the event loop, bounds what waits, and answers everything that it has accepted."""
 
 import asyncio
-import os
 import random
 import threading
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ import pytest
 from conftest import encoded, picture
 from gates import Gate, Gated
 from solo_server.catalogue import Source, catalogue, only
+from solo_server.cores import cores
 from solo_server.errors import (
     DeadlineExceeded,
     EngineFailure,
@@ -109,11 +109,11 @@ def test_every_stage_has_threads_of_its_own(solo_bundle: Path, monkeypatch: pyte
         service.stop()
 
     asyncio.run(scenario())
-    cores = range(os.cpu_count() or 1)
+    numbers = range(cores())
     assert ran["pixels"] == {"solo-header_0"}
-    assert ran["decode"] <= {f"solo-decode_{core}" for core in cores}
+    assert ran["decode"] <= {f"solo-decode_{core}" for core in numbers}
     assert ran["infer"] == {"solo-engine_0"}
-    assert ran["finish"] <= {f"solo-finish_{core}" for core in cores}
+    assert ran["finish"] <= {f"solo-finish_{core}" for core in numbers}
 
 
 @pytest.mark.parametrize("seed", range(3))

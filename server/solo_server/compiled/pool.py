@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
+
+from solo_server.cores import cores
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -18,7 +19,7 @@ class Pool:
     """`threads` cores; 0 takes all. Shared by everything that one pipeline computes outside of its runtime."""
 
     def __init__(self, threads: int = 0) -> None:
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or cores()
         self._executor = ThreadPoolExecutor(self.threads, thread_name_prefix="solo-kernel")
         _one_thread_for_each_product()
 
