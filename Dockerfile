@@ -41,6 +41,7 @@ COPY deploy/image/locks/gpu.txt /locks/
 RUN ${INSTALL} --require-hashes -r /locks/gpu.txt \
  && ${INSTALL} --no-deps ${TENSORRT_INDEX:+--index-url ${TENSORRT_INDEX}} tensorrt-cu12-libs==10.4.0 tensorrt-cu12-bindings==10.4.0
 COPY --from=sources /src /src
+COPY --from=environment-cpu /opt/solo/kernels /opt/solo/kernels
 RUN /opt/solo/bin/python deploy/image/check_tensorrt.py 10.4. && sh deploy/image/finish.sh serving
 
 FROM tools AS environment-gpu-modern
@@ -49,6 +50,7 @@ COPY deploy/image/locks/gpu-modern.txt /locks/
 RUN ${INSTALL} --require-hashes -r /locks/gpu-modern.txt \
  && ${INSTALL} --no-deps ${TENSORRT_INDEX:+--index-url ${TENSORRT_INDEX}} tensorrt-cu12-libs==10.16.1.11 tensorrt-cu12-bindings==10.16.1.11
 COPY --from=sources /src /src
+COPY --from=environment-cpu /opt/solo/kernels /opt/solo/kernels
 RUN /opt/solo/bin/python deploy/image/check_tensorrt.py 10.16.1. && sh deploy/image/finish.sh serving
 
 # PyPI's torch brings gigabytes of CUDA that nothing uses: --build-arg TORCH_FLAGS="--index-url URL" for PyTorch's CPU builds
@@ -57,6 +59,7 @@ ARG TORCH_FLAGS=
 COPY deploy/image/locks/export.txt /locks/
 RUN ${INSTALL} --require-hashes -r /locks/export.txt && ${INSTALL} ${TORCH_FLAGS} torch==2.13.0
 COPY --from=sources /src /src
+COPY --from=environment-cpu /opt/solo/kernels /opt/solo/kernels
 RUN sh deploy/image/finish.sh export
 
 FROM ${BASE} AS bare
@@ -101,7 +104,8 @@ COPY --from=environment-gpu-modern /opt/solo /opt/solo
 
 FROM bare AS export
 COPY --from=environment-export /opt/solo /opt/solo
-CMD ["export", "--help"]
+ENTRYPOINT ["solo", "export"]
+CMD ["--help"]
 
 FROM serving AS cpu
 COPY --from=environment-cpu /opt/solo /opt/solo
