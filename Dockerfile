@@ -79,7 +79,6 @@ ENV PATH=/opt/solo/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/cache TMPDIR=/cache XDG_CACHE_HOME=/cache SOLO_CACHE=/cache/solo NUMBA_CACHE_DIR=/opt/solo/kernels \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 VOLUME /cache
-WORKDIR /cache
 USER 10001:10001
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["solo"]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -50,8 +51,8 @@ def test_the_demo_is_served_at_once_and_answers_as_the_repository_does(cpu: Imag
         answer, peak = _answer(url), container.peak_bytes()
         status = container.stop()
     assert status == 0
-    bundle = read_bundle(demo_bundle())
-    expected = json.loads(json.dumps(result_json(Pipeline.open(bundle).segment(PHOTOGRAPH), bundle)))
+    pipeline = Pipeline.open(demo_bundle())
+    expected = json.loads(json.dumps(result_json(pipeline.segment(PHOTOGRAPH), pipeline.bundle)))
     assert answer["instances"]
     assert answer["instances"] == expected["instances"]
     assert answer["model"] == expected["model"]
@@ -80,7 +81,7 @@ def test_what_was_accepted_is_answered_after_sigterm(cpu: Image) -> None:
         before = _done(url)
         asked = [callers.submit(_answer, url) for _ in range(4)]
         while (waiting := _waiting(url)) == 0 and not all(call.done() for call in asked):
-            pass
+            time.sleep(0.001)
         assert container.stop() == 0
         answered = sum(call.exception() is None for call in asked)
     assert before == 0
@@ -116,10 +117,12 @@ def test_a_mount_without_a_bundle_or_with_a_damaged_one_is_refused_in_one_line(c
 
 
 def test_a_cache_that_cannot_be_written_is_told_in_one_line(cpu: Image, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
     port = free_port()
     with running(cpu, cache=tmp_path, SOLO_PORT=str(port)) as container:
         while not any("compiling kernels" in line for line in container.said):
-            assert container.process.poll() is None
+            assert container.process.poll() is None, container.said
+            time.sleep(0.1)
     (line,) = [line for line in container.said if "compiling kernels" in line]
     assert "nothing can be written" in line
     assert "docs/deployment.md" in line
