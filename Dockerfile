@@ -37,18 +37,16 @@ RUN sh deploy/image/finish.sh serving
 # NVIDIA's own package index has the libraries of TensorRT: --build-arg TENSORRT_INDEX=URL
 FROM tools AS environment-gpu
 ARG TENSORRT_INDEX=
-COPY deploy/image/locks/gpu.txt /locks/
-RUN ${INSTALL} --require-hashes -r /locks/gpu.txt \
- && ${INSTALL} --no-deps ${TENSORRT_INDEX:+--index-url ${TENSORRT_INDEX}} tensorrt-cu12-libs==10.4.0 tensorrt-cu12-bindings==10.4.0
+COPY deploy/image/locks/gpu.txt deploy/image/tensorrt.sh /locks/
+RUN ${INSTALL} --require-hashes -r /locks/gpu.txt && sh /locks/tensorrt.sh 10.4.0
 COPY --from=sources /src /src
 COPY --from=environment-cpu /opt/solo/kernels /opt/solo/kernels
 RUN /opt/solo/bin/python deploy/image/check_tensorrt.py 10.4. && sh deploy/image/finish.sh serving
 
 FROM tools AS environment-gpu-modern
 ARG TENSORRT_INDEX=
-COPY deploy/image/locks/gpu-modern.txt /locks/
-RUN ${INSTALL} --require-hashes -r /locks/gpu-modern.txt \
- && ${INSTALL} --no-deps ${TENSORRT_INDEX:+--index-url ${TENSORRT_INDEX}} tensorrt-cu12-libs==10.16.1.11 tensorrt-cu12-bindings==10.16.1.11
+COPY deploy/image/locks/gpu-modern.txt deploy/image/tensorrt.sh /locks/
+RUN ${INSTALL} --require-hashes -r /locks/gpu-modern.txt && sh /locks/tensorrt.sh 10.16.1.11
 COPY --from=sources /src /src
 COPY --from=environment-cpu /opt/solo/kernels /opt/solo/kernels
 RUN /opt/solo/bin/python deploy/image/check_tensorrt.py 10.16.1. && sh deploy/image/finish.sh serving

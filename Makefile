@@ -17,7 +17,7 @@ GRAPHS := build/graphs
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help serve test test-gpu-code check format bench pages audit fuzz image image-test clean
+.PHONY: help serve test test-gpu-code check format bench pages audit fuzz image image-test image-test-gpu clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -65,6 +65,10 @@ image-test: $(DEV)/.ready ## build images without a container engine, and run th
 
 clean: ## remove all environments
 	rm -rf $(SERVE) $(DEV) $(GPU) $(AUDIT) build
+
+image-test-gpu: $(DEV)/.ready ## images for GPUs over stubs of TensorRT (20 GB of disk, g++)
+	$(DEV)/bin/python tests/image/build.py gpu gpu-modern
+	$(DEV)/bin/python -m pytest -q -c tests/image/pytest.ini tests/image/gpu_images.py
 
 $(SERVE)/.ready: pyproject.toml constraints.txt
 	@echo "preparing $(SERVE) (once, about a minute)"

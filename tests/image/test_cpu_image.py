@@ -124,7 +124,7 @@ def test_a_cache_that_cannot_be_written_is_told_in_one_line(cpu: Image, tmp_path
             assert container.process.poll() is None, container.said
             time.sleep(0.1)
     (line,) = [line for line in container.said if "compiling kernels" in line]
-    assert "nothing can be written" in line
+    assert "no folder can be written" in line
     assert "docs/deployment.md" in line
 
 
