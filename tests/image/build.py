@@ -65,7 +65,10 @@ def _torch_flags() -> list[str]:
     told = subprocess.run(command, capture_output=True, text=True, check=False)  # status 1: there is none
     folders = [folder for folder in told.stdout.split() if Path(folder).is_dir()]
     flags = [os.environ.get("TORCH_FLAGS", ""), *(f"--find-links {folder}" for folder in folders)]
-    return [*(f"--volume={folder}:{folder}:ro" for folder in folders), f"--build-arg=TORCH_FLAGS={' '.join(flags).strip()}"]
+    return [
+        *(f"--volume={folder}:{folder}:ro" for folder in folders),
+        f"--build-arg=TORCH_FLAGS={' '.join(flags).strip()}",
+    ]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ from container import running
 from standin import Image, laid_out
 
 TENSORRT = {"gpu": "10.4.0", "gpu-modern": "10.16.1.11"}
-CHECK = "import tensorrt, importlib.metadata as m; assert tensorrt.__version__ == m.version('tensorrt-cu12-libs') == '{}'"
+CHECK = (
+    "import tensorrt, importlib.metadata as m; assert tensorrt.__version__ == m.version('tensorrt-cu12-libs') == '{}'"
+)
 
 
 @pytest.fixture(scope="module", params=TENSORRT)

@@ -1,4 +1,4 @@
-"""An index of packages with TensorRT's real bindings and, for its libraries, stubs of nothing but names: NVIDIA's index is not needed."""
+"""An index of packages with TensorRT's real bindings, and stubs of nothing but names for its libraries; without NVIDIA's index."""
 
 from __future__ import annotations
 
@@ -19,7 +19,16 @@ def make_index(folder: Path, version: str) -> None:
     """Write the index of one version; gcc makes the stubs, pip fetches the bindings."""
     bindings, libraries = folder / "tensorrt-cu12-bindings", folder / "tensorrt-cu12-libs"
     libraries.mkdir(parents=True)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--python-version=3.11"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--python-version=3.11",
+    ]
     subprocess.run([*command, f"--dest={bindings}", f"tensorrt-cu12-bindings=={version}"], check=True)
     _write_wheel(libraries, version)
     for package in (bindings, libraries):

@@ -95,7 +95,11 @@ def test_it_runs_on_one_core_with_one_gigabyte(cpu: Image, figures: dict[str, An
         assert container.stop() == 0
     assert peak < GIB
     limit = "memory control group" if before else "peak resident memory only"
-    figures["one_core_1_gib"] = {"ready_s": round(ready_s, 2), "peak_rss_bytes": peak, "limited_by": f"taskset, {limit}"}
+    figures["one_core_1_gib"] = {
+        "ready_s": round(ready_s, 2),
+        "peak_rss_bytes": peak,
+        "limited_by": f"taskset, {limit}",
+    }
 
 
 def test_what_is_mounted_at_bundle_is_served_instead(cpu: Image, tmp_path: Path) -> None:
@@ -164,7 +168,10 @@ def test_the_bill_of_materials_names_every_package(cpu: Image) -> None:
     bill = json.loads((cpu.root / "opt/solo/share/doc/solo/sbom.cdx.json").read_text())
     assert bill["bomFormat"] == "CycloneDX"
     listed = {component["purl"] for component in bill["components"]}
-    packages = [path.name.removesuffix(".dist-info") for path in cpu.root.glob("opt/solo/lib/python3*/site-packages/*.dist-info")]
+    packages = [
+        path.name.removesuffix(".dist-info")
+        for path in cpu.root.glob("opt/solo/lib/python3*/site-packages/*.dist-info")
+    ]
     pinned = {name.replace("_", "-").lower() + "@" + version for name, version in (p.rsplit("-", 1) for p in packages)}
     assert len(pinned) > 30
     told = {purl.removeprefix("pkg:pypi/") for purl in listed} | {_itself(bill)}
