@@ -1,7 +1,7 @@
 """Writes `locks/`: everything that goes into each image, by version and hash. `make locks` runs it, with uv, where versions change.
 
-Versions are those of constraints.txt; hashes are of every file of a release, so that a lock holds for every platform. torch is in none:
-its CPU builds have hashes of their own.
+Versions are those of constraints.txt; hashes are of every file of a release, so that a lock holds for every platform. torch is in
+none: its CPU builds have hashes of their own.
 """
 
 from __future__ import annotations

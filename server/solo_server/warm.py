@@ -31,7 +31,7 @@ from solo_server.rle import outline
 from solo_server.types import Geometry
 
 LOG = logging.getLogger("solo_server")
-NOT_KEPT = "at every start, since no folder can be written to keep them: NUMBA_CACHE_DIR, or /cache of an image (docs/deployment.md)"
+NOT_KEPT = "at every start, since no folder can be written to keep them: NUMBA_CACHE_DIR, in images /cache (docs/deployment.md)"
 HOW_OFTEN = "once" if CAN_BE_KEPT else NOT_KEPT
 GRIDS, CHANNELS, HW = (3, 2, 2, 2, 2), 8, (16, 24)
 

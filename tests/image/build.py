@@ -1,4 +1,7 @@
-"""Builds the images that the tests beside this file look at: python build.py TARGET... ; says NOT RUN, status 3, where it cannot."""
+"""Builds the images that the tests beside this file look at; says NOT RUN, with status 3, where it cannot.
+
+python build.py TARGET...
+"""
 
 from __future__ import annotations
 

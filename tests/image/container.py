@@ -1,4 +1,4 @@
-"""A process in an image's files, held as a container engine would hold it: `docker run --read-only --cap-drop ALL`, on the host's network.
+"""A process in an image's files, held as a container engine holds it: `docker run --read-only --cap-drop ALL --network host`.
 
 It is process 1 of its own process namespace, its root is read-only, user and environment are the image's, privileges cannot be
 gained. What lies in the image's volume /cache is writable, as Docker makes it, unless a test says otherwise.
