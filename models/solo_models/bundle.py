@@ -17,6 +17,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 import zipfile
@@ -40,6 +41,7 @@ KERNELS = "kernels.npz"
 REQUIRED = (CATEGORIES, MASKS, KERNELS)
 DAMAGED_ZIP = (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError)  # what zipfile raises on opening one
 INT8_FORMS = ("cpu", "tensorrt")  # activations with a zero point and weights of 7 bits; without one, and of 8 bits
+SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_FILE_BYTES = 2 << 30
 
@@ -142,6 +144,39 @@ def read_bundle(source: Path) -> Bundle:
         raise BundleError(f"{source}: {problem}") from problem
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A bundle without its weights. sha256: of the manifest, which holds those of all files: it changes with any of them."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+def identify(source: Path) -> Identity:
+    """Name and version of a bundle folder or zip from its manifest alone; whether its files are whole only `read_bundle` tells.
+
+    Raises:
+        BundleError: there is no manifest, or it is not a bundle's.
+    """
+    if not source.exists():
+        raise BundleError(f"{source} does not exist")
+    try:
+        if source.is_dir():
+            content = _read_file(source / MANIFEST, MAX_MANIFEST_BYTES)
+        else:
+            content = _read_zipped(source, MANIFEST, MAX_MANIFEST_BYTES)
+        manifest = _parse_manifest(content)
+        listed = _field(manifest, "files", dict)
+        version = _version(_spec(manifest), {name: _required(listed, name) for name in REQUIRED})
+        name = _field(manifest, "name", str) or source.stem
+        return Identity(name, version, hashlib.sha256(content).hexdigest())
+    except (*DAMAGED_ZIP, OSError) as problem:
+        raise BundleError(f"{source} is neither a bundle folder nor a bundle zip") from problem
+    except BundleError as problem:
+        raise BundleError(f"{source}: {problem}") from problem
+
+
 def _files_of(content: BundleContent) -> dict[str, bytes]:
     kernels = io.BytesIO()
     np.savez(kernels, **content.kernels)  # type: ignore[arg-type]  # numpy types **kwds as its own bool flag
@@ -202,14 +237,10 @@ def _read_member(archive: zipfile.ZipFile, name: str, limit_bytes: int) -> bytes
 
 def _read(fallback_name: str, read: Any) -> Bundle:
     manifest = _parse_manifest(read(MANIFEST, MAX_MANIFEST_BYTES))
-    try:
-        spec = ModelSpec.from_dict(_field(manifest, "spec", dict))
-    except SpecError as problem:
-        raise BundleError(f"{MANIFEST}: spec.{problem}") from problem
+    spec = _spec(manifest)
     listed = _field(manifest, "files", dict)
-    missing = [name for name in REQUIRED if name not in listed]
-    if missing:
-        raise BundleError(f"{MANIFEST}: files: {missing[0]} is not listed")
+    for name in REQUIRED:
+        _required(listed, name)
     files = _Files(listed, read)
     for name in listed:
         if name != KERNELS:  # which are read below
@@ -225,6 +256,23 @@ def _read(fallback_name: str, read: Any) -> Bundle:
         kernels=_read_kernels(files[KERNELS], spec),
         int8_for=_int8_form(manifest),
     )
+
+
+def _spec(manifest: dict[str, Any]) -> ModelSpec:
+    try:
+        return ModelSpec.from_dict(_field(manifest, "spec", dict))
+    except SpecError as problem:
+        raise BundleError(f"{MANIFEST}: spec.{problem}") from problem
+
+
+def _required(listed: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The manifest's entry of a file that no bundle can do without."""
+    if name not in listed:
+        raise BundleError(f"{MANIFEST}: files: {name} is not listed")
+    entry: dict[str, Any] = listed[name]
+    if not isinstance(entry, dict) or not SHA256.fullmatch(str(entry.get("sha256"))):
+        raise BundleError(f"{MANIFEST}: files.{name}: needs bytes and sha256")
+    return entry
 
 
 class _Files(Mapping[str, bytes]):

@@ -26,7 +26,15 @@ class Settings:
     """Settings with their defaults; the environment variable of a field is `SOLO_` and its name in capitals."""
 
     bundle: Path | None = None
-    """Folder or zip to serve; without one the demo model."""
+    """Folder or zip to serve; without one, and without `models`, the demo model."""
+    models: Path | None = None
+    """Folder of bundles to serve, each under `/models/NAME`: `solo_server.catalogue`."""
+    default_model: str | None = None
+    """Name of the model at `/segment`; without one the only one is."""
+    model_control: bool = False
+    """Models may be loaded and unloaded over HTTP."""
+    replicas: int = 1
+    """Of each model in one process, each with its share of the cores: that many pictures at a time."""
     host: str = "127.0.0.1"
     port: int = 8000
     threads: int = 0
@@ -143,6 +151,7 @@ class Settings:
 _RANGES = (
     ("port", 0, 65_535),
     ("threads", 0, 1024),
+    ("replicas", 1, 64),
     ("max_body_bytes", 1024, 2 << 30),
     ("max_pixels", 1024, 1 << 30),
     ("max_side", 32, 65_535),
@@ -187,6 +196,8 @@ def _origins(text: str) -> tuple[str, ...]:
 
 _TEXTS: dict[str, Callable[[str], Any]] = {
     "bundle": Path,
+    "models": Path,
+    "default_model": str,
     "host": str,
     "engine": str,
     "precision": str,
@@ -199,7 +210,7 @@ _TEXTS: dict[str, Callable[[str], Any]] = {
     "log_level": str,
     "traces": str,
 }
-_SWITCH_NAMES = ("draft_decode", "build_engines", "metrics_open")
+_SWITCH_NAMES = ("draft_decode", "build_engines", "metrics_open", "model_control")
 _SWITCHES = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
 
 
