@@ -83,7 +83,7 @@ ENTRYPOINT ["solo"]
 
 FROM bare AS serving
 COPY models/solo_models/demo/person /bundle
-ENV SOLO_HOST=0.0.0.0 SOLO_BUNDLE=/bundle
+ENV SOLO_HOST=0.0.0.0
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s CMD ["python", "-S", "/opt/solo/share/solo/ready.py"]
 CMD ["serve"]

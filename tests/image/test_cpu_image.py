@@ -108,6 +108,14 @@ def test_what_is_mounted_at_bundle_is_served_instead(cpu: Image, tmp_path: Path)
         assert httpx.get(f"{url}/model").json()["name"] == read_bundle(bundle).name
 
 
+def test_a_folder_of_models_is_served_without_the_demo(cpu: Image, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "tiny", bundle_content(tiny_network("solo")))
+    tmp_path.chmod(0o755)
+    with _serving(cpu, mounts={"/mnt": tmp_path}, SOLO_MODELS="/mnt") as (_, url, _):
+        assert httpx.get(f"{url}/models/tiny").status_code == 200
+        assert "demo-person" not in httpx.get(f"{url}/models").text
+
+
 def test_a_mount_without_a_bundle_or_with_a_damaged_one_is_refused_in_one_line(cpu: Image, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -118,6 +126,7 @@ def test_a_mount_without_a_bundle_or_with_a_damaged_one_is_refused_in_one_line(c
         assert status == 2
         assert len(said) == 1, said
         assert said[0].startswith("solo serve: ")
+        assert "/bundle" in said[0]
 
 
 def test_a_cache_that_cannot_be_written_is_told_in_one_line(cpu: Image, tmp_path: Path) -> None:
