@@ -22,7 +22,9 @@ PATTERNS = (
     "numpy/f2py",
     "numpy/_core/include",
     "torch/include",
-    "torch/bin",
+    "torch/bin/protoc*",  # torch_shm_manager beside them is asked for by every import of torch
+    "torch/bin/test_*",
+    "torch/bin/*Test",
     "torch/test",
     "pip",
     "setuptools",
