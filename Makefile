@@ -3,6 +3,7 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 BUNDLE ?=
+HOSTILE ?=
 PIP_FLAGS ?=
 TARGET ?= cpu
 IMAGE_FLAGS ?=
@@ -12,14 +13,14 @@ SERVE := .venv
 DEV := .venv-dev
 GPU := .venv-gpu
 AUDIT := .venv-audit
-URL ?= http://$(HOST):$(PORT)
+PEERS := .venv-peers
 GRAPHS := build/graphs
 BUILD_IMAGES = $(DEV)/bin/python tests/image/build.py cpu export
 TEST_IMAGES = $(DEV)/bin/python -m pytest -q -c tests/image/pytest.ini tests/image $(if $(RECORD),--record $(abspath $(RECORD)))
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help serve test test-gpu-code check format bench pages audit locks fuzz image image-test image-test-gpu clean
+.PHONY: help serve test test-gpu-code check format bench pages audit locks fuzz peers reliability image image-test image-test-gpu clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,15 +54,19 @@ bench: $(SERVE)/.ready ## measure the demo model on this machine
 pages: $(DEV)/.ready ## write the figures of benchmarks/results into the pages
 	$(DEV)/bin/python benchmarks/pages.py
 
+peers: $(PEERS)/.ready ## LitServe and BentoML, to be measured beside
+
+reliability: $(DEV)/.ready $(PEERS)/.ready ## measure benchmarks/reliability.md on this machine, which is to be left alone
+	$(DEV)/bin/python benchmarks/reliability.py -o benchmarks/results/reliability.json
+
 audit: $(AUDIT)/.ready ## look up known vulnerabilities of constraints.txt (needs the network)
 	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 locks: $(AUDIT)/.ready ## write the lock files of the images anew, after a change of versions
 	$(AUDIT)/bin/python deploy/image/lock.py
 
-fuzz: $(AUDIT)/.ready $(DEV)/.ready ## broken pictures in process, then generated requests against a server at URL
-	$(DEV)/bin/python benchmarks/fuzz_images.py -n 20000
-	$(AUDIT)/bin/st run $(URL)/openapi.json --max-response-time 5 -n 400 --exclude-checks positive_data_acceptance
+fuzz: $(DEV)/.ready ## generated requests and 20,000 broken pictures against a server started for it; HOSTILE=DIR for more seeds
+	$(DEV)/bin/python benchmarks/fuzz.py $(BUNDLE) $(if $(HOSTILE),--hostile $(HOSTILE)) -n 20000 -o build/fuzz.json
 
 image: ## build the image TARGET: cpu (default), gpu, gpu-modern, export (needs docker)
 	docker build --target $(TARGET) $(IMAGE_FLAGS) --build-arg REVISION=$(shell git rev-parse HEAD) -t solo-inference:$(TARGET) .
@@ -71,7 +76,7 @@ image-test: $(DEV)/.ready ## build images without a container engine, and run th
 	$(TEST_IMAGES)
 
 clean: ## remove all environments
-	rm -rf $(SERVE) $(DEV) $(GPU) $(AUDIT) build
+	rm -rf $(SERVE) $(DEV) $(GPU) $(AUDIT) $(PEERS) build
 
 image-test-gpu: $(DEV)/.ready ## images for GPUs over stubs of TensorRT (20 GB of disk, g++)
 	$(DEV)/bin/python tests/image/build.py gpu gpu-modern
@@ -101,9 +106,23 @@ $(GPU)/.ready: tests/gpu_packages/requirements.txt
 	@$(GPU)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_FLAGS) tensorrt-cu12-bindings==10.4.0
 	@touch $@
 
+$(PEERS)/.ready: benchmarks/reliability_parts/peers/requirements.txt
+	@echo "preparing $(PEERS) (once, about a minute; other servers, apart from ours)"
+	@$(CHECK_PYTHON)
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r benchmarks/reliability_parts/peers/requirements.txt
+	@touch $@
+
 $(AUDIT)/.ready: Makefile
+<<<<<<< HEAD
 	@echo "preparing $(AUDIT) (once; pip-audit, schemathesis and uv, apart from what they look at)"
 	@$(CHECK_PYTHON)
 	@$(PYTHON) -m venv $(AUDIT)
 	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) pip-audit==2.10.1 schemathesis==4.32.5 uv==0.13.9
+=======
+	@echo "preparing $(AUDIT) (once; pip-audit, apart from what it looks at)"
+	@$(CHECK_PYTHON)
+	@$(PYTHON) -m venv $(AUDIT)
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) pip-audit==2.10.1
+>>>>>>> main
 	@touch $@
