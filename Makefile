@@ -114,15 +114,8 @@ $(PEERS)/.ready: benchmarks/reliability_parts/peers/requirements.txt
 	@touch $@
 
 $(AUDIT)/.ready: Makefile
-<<<<<<< HEAD
-	@echo "preparing $(AUDIT) (once; pip-audit, schemathesis and uv, apart from what they look at)"
-	@$(CHECK_PYTHON)
-	@$(PYTHON) -m venv $(AUDIT)
-	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) pip-audit==2.10.1 schemathesis==4.32.5 uv==0.13.9
-=======
 	@echo "preparing $(AUDIT) (once; pip-audit, apart from what it looks at)"
 	@$(CHECK_PYTHON)
 	@$(PYTHON) -m venv $(AUDIT)
-	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) pip-audit==2.10.1
->>>>>>> main
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) pip-audit==2.10.1 uv==0.13.9
 	@touch $@
