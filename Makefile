@@ -5,6 +5,9 @@ PORT ?= 8000
 BUNDLE ?=
 HOSTILE ?=
 PIP_FLAGS ?=
+TARGET ?= cpu
+IMAGE_FLAGS ?=
+RECORD ?=
 
 SERVE := .venv
 DEV := .venv-dev
@@ -12,10 +15,12 @@ GPU := .venv-gpu
 AUDIT := .venv-audit
 PEERS := .venv-peers
 GRAPHS := build/graphs
+BUILD_IMAGES = $(DEV)/bin/python tests/image/build.py cpu export
+TEST_IMAGES = $(DEV)/bin/python -m pytest -q -c tests/image/pytest.ini tests/image $(if $(RECORD),--record $(abspath $(RECORD)))
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help serve test test-gpu-code check format bench pages audit fuzz peers reliability image clean
+.PHONY: help serve test test-gpu-code check format bench pages audit locks fuzz peers reliability image image-test image-test-gpu clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,8 +28,9 @@ help: ## show this list
 serve: $(SERVE)/.ready ## serve the demo model, or BUNDLE=..., on HOST and PORT
 	@exec $(SERVE)/bin/solo serve --host $(HOST) --port $(PORT) $(BUNDLE)
 
-test: check test-gpu-code ## style, types, layering and all tests
+test: check test-gpu-code ## style, types, layering and all tests; images where they can be built (root, Debian)
 	$(DEV)/bin/python -m pytest -q
+	@$(BUILD_IMAGES); status=$$?; case $$status in 0) $(TEST_IMAGES);; 3) ;; *) exit $$status;; esac
 
 test-gpu-code: $(DEV)/.ready $(GPU)/.ready ## GPU code against NVIDIA's own packages, without a GPU
 	$(DEV)/bin/python tests/gpu_packages/make_graphs.py $(GRAPHS)
@@ -36,6 +42,7 @@ check: $(DEV)/.ready ## style, types and layering only
 	$(DEV)/bin/mypy
 	$(DEV)/bin/pyright
 	$(DEV)/bin/lint-imports
+	$(DEV)/bin/hadolint Dockerfile
 
 format: $(DEV)/.ready ## rewrite the sources in the house style
 	$(DEV)/bin/ruff format .
@@ -55,14 +62,25 @@ reliability: $(DEV)/.ready $(PEERS)/.ready ## measure benchmarks/reliability.md 
 audit: $(AUDIT)/.ready ## look up known vulnerabilities of constraints.txt (needs the network)
 	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
+locks: $(AUDIT)/.ready ## write the lock files of the images anew, after a change of versions
+	$(AUDIT)/bin/python deploy/image/lock.py
+
 fuzz: $(DEV)/.ready ## generated requests and 20,000 broken pictures against a server started for it; HOSTILE=DIR for more seeds
 	$(DEV)/bin/python benchmarks/fuzz.py $(BUNDLE) $(if $(HOSTILE),--hostile $(HOSTILE)) -n 20000 -o build/fuzz.json
 
-image: ## build the CPU image (needs docker)
-	docker build -t solo-inference .
+image: ## build the image TARGET: cpu (default), gpu, gpu-modern, export (needs docker)
+	docker build --target $(TARGET) $(IMAGE_FLAGS) --build-arg REVISION=$(shell git rev-parse HEAD) -t solo-inference:$(TARGET) .
+
+image-test: $(DEV)/.ready ## build images without a container engine, and run them (needs root and Debian)
+	$(BUILD_IMAGES)
+	$(TEST_IMAGES)
 
 clean: ## remove all environments
 	rm -rf $(SERVE) $(DEV) $(GPU) $(AUDIT) $(PEERS) build
+
+image-test-gpu: $(DEV)/.ready ## images for GPUs over stubs of TensorRT (20 GB of disk, g++)
+	$(DEV)/bin/python tests/image/build.py gpu gpu-modern
+	$(DEV)/bin/python -m pytest -q -c tests/image/pytest.ini tests/image/gpu_images.py
 
 $(SERVE)/.ready: pyproject.toml constraints.txt
 	@echo "preparing $(SERVE) (once, about a minute)"
@@ -99,5 +117,5 @@ $(AUDIT)/.ready: Makefile
 	@echo "preparing $(AUDIT) (once; pip-audit, apart from what it looks at)"
 	@$(CHECK_PYTHON)
 	@$(PYTHON) -m venv $(AUDIT)
-	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) pip-audit==2.10.1
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) pip-audit==2.10.1 uv==0.13.9
 	@touch $@
