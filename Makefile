@@ -43,7 +43,7 @@ format: $(DEV)/.ready ## rewrite the sources in the house style
 bench: $(SERVE)/.ready ## measure the demo model on this machine
 	$(SERVE)/bin/solo bench pipeline tests/pictures/*.jpg
 
-pages: $(DEV)/.ready ## write the figures of benchmarks/results into the pages
+pages: $(DEV)/.ready ## write figures of benchmarks/results, and the settings, into the pages
 	$(DEV)/bin/python benchmarks/pages.py
 
 audit: $(AUDIT)/.ready ## look up known vulnerabilities of constraints.txt (needs the network)

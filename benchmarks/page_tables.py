@@ -8,6 +8,7 @@ from typing import Any
 from page_gpu import gpu_estimate, gpu_kernels, gpu_memory
 from page_results import Contender, NotMeasured, Results, quiet_share, time_ratio
 from page_rewrites import rewrites
+from page_settings import settings_table
 from page_targets import TARGETS
 from page_words import head, number, row
 from solo_models import arithmetic
@@ -280,5 +281,6 @@ TABLES: dict[str, Callable[[Results], Lines]] = {
         *(targets, stages, work, roofline, rewrites, growth, engines, accuracy, server),
         *(summary, demo, parity, runs),
         *(gpu_estimate, gpu_memory, gpu_kernels),
+        settings_table,
     )
 }

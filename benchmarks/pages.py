@@ -1,4 +1,4 @@
-"""Fill the pages with figures from `benchmarks/results/*.json`, so that none is typed by hand.
+"""Fill the pages with figures from `benchmarks/results/*.json` and with the server's settings, so that none is typed by hand.
 
     python benchmarks/pages.py [--check]
 
@@ -18,7 +18,7 @@ from page_results import BadResult, NotMeasured, Results
 from page_tables import TABLES
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/performance.md", "docs/engines.md", "docs/export.md", "docs/gpu.md")
+PAGES = ("README.md", "docs/performance.md", "docs/engines.md", "docs/export.md", "docs/gpu.md", "docs/deployment.md")
 BLOCK = re.compile(r"<!-- figures: (?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- end -->", re.DOTALL)
 
 

@@ -23,15 +23,21 @@ PREFIX = "SOLO_"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Settings with their defaults; the environment variable of a field is `SOLO_` and its name in capitals."""
+    """Settings with their defaults; the environment variable of a field is `SOLO_` and its name in capitals.
+
+    The text below a field is its row in docs/deployment.md: `make pages` writes it there.
+    """
 
     bundle: Path | None = None
     """Folder or zip to serve; without one the demo model."""
     host: str = "127.0.0.1"
+    """Address to listen on; `0.0.0.0` is every IPv4 address of the machine."""
     port: int = 8000
+    """Port to listen on; 0 takes a free one, and the log says which."""
     threads: int = 0
     """Cores for one inference; 0 takes all."""
     engine: str = "auto"
+    """What runs the network; auto never takes a GPU: docs/engines.md has the rule."""
     precision: str | None = None
     """Of the network's arithmetic; without one the bundle's own."""
     draft_decode: bool = False
@@ -51,8 +57,11 @@ class Settings:
     workspace_mib: int = 0
     """Memory of TensorRT's builder on the GPU; 0 is all there is."""
     max_body_bytes: int = 20 << 20
+    """Largest request body; beyond that 413, while it is received."""
     max_pixels: int = 64_000_000
+    """Of one picture; beyond that 413, before it is decoded."""
     max_side: int = 16_384
+    """Longest side of a picture; beyond that 413."""
     max_files: int = 32
     """Files in one multipart request."""
     max_waiting: int = 64
@@ -68,25 +77,29 @@ class Settings:
     drain_seconds: int = 20
     """How long SIGTERM waits for accepted requests."""
     api_keys_file: Path | None = None
-    """Keys that are asked for, one a line: `solo_server.keys`."""
+    """Keys that callers are asked for, one a line: docs/security.md."""
     api_keys: str | None = field(default=None, repr=False)
-    """The same in one text, separated by commas."""
+    """The same keys in one text, separated by commas."""
     metrics_open: bool = False
     """`/metrics` asks for no key."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may read answers: exact, or `*` alone."""
     max_connections: int = 512
+    """Open at a time; beyond that the idlest makes room, or 503."""
     max_header_bytes: int = 16 << 10
     """Of request line and headers together."""
     header_timeout_s: int = 10
     """From a request's first byte, or the connection, to the end of its headers."""
     body_timeout_s: int = 20
-    """Longest gap in a body, and the time that it may take on top of its size over `body_bytes_per_s`."""
+    """Longest gap in a body, and the time that it may take on top of its size over `SOLO_BODY_BYTES_PER_S`."""
     body_bytes_per_s: int = 4096
+    """Least rate at which a body has to arrive."""
     keep_alive_s: int = 75
     """How long an idle connection stays; longer than the usual 60 s of load balancers, so that they close first."""
     log_format: str = "text"
+    """Lines for people or for machines."""
     log_level: str = "info"
+    """Least level that is logged; probes are `debug`."""
     traces: str = "auto"
     """OpenTelemetry: on, off, or auto: where an `OTEL_*` variable says where spans go."""
 
