@@ -29,7 +29,7 @@ KINDS = {bool: "`on`, `off`", int: "whole number", str: "text"}
 LISTS = {"shapes": "`HxW`, with commas", "cors_origins": "origins, with commas"}
 
 
-def settings_table(results: Results) -> Iterator[str]:  # noqa: ARG001 - a table of the pages, though nothing is measured
+def settings_table(results: Results) -> Iterator[str]:
     """Every environment variable: what it may be, default, unit, meaning."""
     yield from head("variable", "value", "default", "unit", "")
     told, kinds = described(inspect.getsource(settings)), get_type_hints(Settings)

@@ -1,4 +1,4 @@
-"""docker-compose.yml as Docker Compose itself reads it: schema, profiles and interpolation. It needs no container engine for that."""
+"""docker-compose.yml as Docker Compose itself reads it: schema, profiles and interpolation. No container engine is needed."""
 
 import json
 import os
