@@ -4,6 +4,9 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 BUNDLE ?=
 PIP_FLAGS ?=
+TARGET ?= cpu
+IMAGE_FLAGS ?=
+RECORD ?=
 
 SERVE := .venv
 DEV := .venv-dev
@@ -14,7 +17,7 @@ GRAPHS := build/graphs
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help serve test test-gpu-code check format bench pages audit fuzz image clean
+.PHONY: help serve test test-gpu-code check format bench pages audit fuzz image image-test clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,8 +56,12 @@ fuzz: $(AUDIT)/.ready $(DEV)/.ready ## broken pictures in process, then generate
 	$(DEV)/bin/python benchmarks/fuzz_images.py -n 20000
 	$(AUDIT)/bin/st run $(URL)/openapi.json --max-response-time 5 -n 400 --exclude-checks positive_data_acceptance
 
-image: ## build the CPU image (needs docker)
-	docker build -t solo-inference .
+image: ## build the image TARGET: cpu (default), gpu, gpu-modern, export (needs docker)
+	docker build --target $(TARGET) $(IMAGE_FLAGS) --build-arg REVISION=$(shell git rev-parse HEAD) -t solo-inference:$(TARGET) .
+
+image-test: $(DEV)/.ready ## build images without a container engine, and run them (needs root and Debian)
+	$(DEV)/bin/python tests/image/build.py cpu export
+	$(DEV)/bin/python -m pytest -q -c tests/image/pytest.ini tests/image $(if $(RECORD),--record $(RECORD))
 
 clean: ## remove all environments
 	rm -rf $(SERVE) $(DEV) $(GPU) $(AUDIT) build

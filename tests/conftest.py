@@ -26,7 +26,7 @@ from solo_models.deformable import DeformableConv
 from solo_models.network import SoloNetwork
 from solo_models.spec import ModelSpec, PreprocessSpec, Variant
 
-collect_ignore = ["gpu_packages"]  # which have an environment of their own: make test-gpu-code
+collect_ignore = ["gpu_packages", "image"]  # which have commands of their own: make test-gpu-code, make image-test
 
 VARIANTS: tuple[Variant, ...] = ("solo", "decoupled", "decoupled_light")
 

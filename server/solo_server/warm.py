@@ -31,6 +31,9 @@ from solo_server.rle import outline
 from solo_server.types import Geometry
 
 LOG = logging.getLogger("solo_server")
+HOW_OFTEN = (
+    "once" if CAN_BE_KEPT else "at every start, since nothing can be written where they are kept (docs/deployment.md#cache)"
+)
 GRIDS, CHANNELS, HW = (3, 2, 2, 2, 2), 8, (16, 24)
 
 Say = Callable[[str], None]
@@ -60,8 +63,7 @@ def warm_kernels(say: Say = LOG.info, *, tell_cached: bool = True) -> None:
         with event.install_listener("numba:compile", listener):
             for step in (_resize, _head, _masks, _suppression):
                 step()
-        kept = "" if CAN_BE_KEPT else "; nothing can be written here, so the next start compiles them again"
-        origin = f"compiled{kept}" if listener.count else "from the cache"
+        origin = "compiled" if listener.count else "from the cache"
         if listener.count or tell_cached:
             say(f"kernels ready after {perf_counter() - start:.1f} s ({origin})")
         _DONE.append("all")
@@ -76,7 +78,7 @@ class _Compilations(event.Listener):
     def on_start(self, event: Any) -> None:
         """A kernel is about to be compiled."""
         if self.count == 0:
-            self._say("compiling kernels for this processor, once: about half a minute")
+            self._say(f"compiling kernels for this processor, {HOW_OFTEN}: about half a minute")
         self.count += 1
 
     def on_end(self, event: Any) -> None:

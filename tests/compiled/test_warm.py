@@ -80,23 +80,27 @@ def test_compiled_kernels_are_kept_and_read_back_from_a_folder_that_cannot_be_wr
     assert said[1].endswith("(compiled)")
     assert _segment(NUMBA_CACHE_DIR=str(cache)).stderr == ""
     assert _warm(NUMBA_CACHE_DIR=str(cache)).stderr.splitlines()[-1].endswith("(from the cache)")
-    script = f"""
+    script = """
 import tempfile
 create = tempfile.TemporaryFile
 def refuse(*arguments, dir=None, **options):
-    if str(dir).startswith({str(cache)!r}): raise OSError("read-only file system")
+    if str(dir).startswith(refused): raise OSError("read-only file system")
     return create(*arguments, dir=dir, **options)
 tempfile.TemporaryFile = refuse
 from solo_server.warm import warm_kernels
 warm_kernels(print)
 """
-    private = tmp_path / "private"
+    kept, private = tmp_path / "kept", tmp_path / "private"
     private.mkdir()
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "TMPDIR": str(private)}
-    command = [sys.executable, "-c", script]
-    denied = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True, env=environment)
-    assert denied.stdout.strip().endswith("(from the cache)")
-    assert not list(private.iterdir())
+    folders = {"NUMBA_CACHE_DIR": str(cache), "XDG_CACHE_HOME": str(kept), "TMPDIR": str(private)}
+    for refused in ((str(cache), str(kept)), (str(cache),)):
+        command = [sys.executable, "-c", f"refused = {refused!r}\n{script}"]
+        denied = subprocess.run(
+            command, capture_output=True, text=True, timeout=300, check=True, env={**os.environ, **folders}
+        )
+        assert denied.stdout.strip().endswith("(from the cache)")
+        assert not list(private.iterdir())
+    assert list(kept.rglob("*.nbi"))
 
 
 def test_where_nothing_at_all_can_be_written_the_kernels_work_all_the_same(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 On x86 the target is x86-64-v3 (AVX2, FMA; 2013 and later) rather than the very processor, so that kernels compiled while an image
 is built serve on other machines, with the same results. numba keeps compiled code beside the sources, in the user's cache folder
 or in `NUMBA_CACHE_DIR`, and refuses to work where none of them can be written; a precompiled `NUMBA_CACHE_DIR` that is read-only
-is therefore copied to a private temporary folder: numba's cache files are pickles, a folder that others may write to will not do.
+is therefore copied, to the user's cache folder or else to a private temporary one: numba's cache files are pickles, a folder that
+others may write to will not do.
 """
 
 from __future__ import annotations
@@ -54,19 +55,36 @@ def _settle_cache() -> bool:
     The folder is named for all sources here: numba itself would not see that a kernel has changed which another one calls.
     """
     name = f"solo-{_digest()}"
-    given = [Path(config.CACHE_DIR)] if config.CACHE_DIR else [Path(__file__).parent / "__pycache__", _user_cache()]
-    for folder in given:
-        if _can_write(folder / name):
-            config.CACHE_DIR = str(folder / name)
-            return True
+    first = (Path(config.CACHE_DIR) if config.CACHE_DIR else Path(__file__).parent / "__pycache__") / name
+    kept = _user_cache() / name
+    if _can_write(first):
+        config.CACHE_DIR = str(first)
+    elif _copied(first, kept) and _can_write(kept):
+        config.CACHE_DIR = str(kept)
+    else:
+        try:
+            private = Path(tempfile.mkdtemp(prefix="solo-kernels-"))
+        except OSError:
+            return False
+        atexit.register(shutil.rmtree, private, ignore_errors=True)
+        if first.is_dir():
+            shutil.copytree(first, private, dirs_exist_ok=True)
+        config.CACHE_DIR = str(private)
+    return True
+
+
+def _copied(precompiled: Path, kept: Path) -> bool:
+    """Begin the folder `kept` with what is precompiled, at once: other processes find all of it or nothing. Whether that worked."""
+    if kept.is_dir() or not precompiled.is_dir():
+        return True
     try:
-        private = Path(tempfile.mkdtemp(prefix="solo-kernels-"))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
+            copy = shutil.copytree(precompiled, Path(scratch) / kept.name)
+            if not kept.is_dir():  # two that come here at once bring the same; the second is refused, or replaces nothing
+                copy.rename(kept)
     except OSError:
-        return False
-    atexit.register(shutil.rmtree, private, ignore_errors=True)
-    if (given[0] / name).is_dir():
-        shutil.copytree(given[0] / name, private, dirs_exist_ok=True)
-    config.CACHE_DIR = str(private)
+        return kept.is_dir()
     return True
 
 

@@ -1,0 +1,41 @@
+"""The images that `build.py` has built over the stand-in base, and the figures that `--record` writes."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from standin import Image, laid_out
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record", type=Path, help="write sizes, start time and memory to this JSON file")
+
+
+@pytest.fixture(scope="session")
+def cpu() -> Iterator[Image]:
+    with laid_out("cpu") as image:
+        yield image
+
+
+@pytest.fixture(scope="session")
+def exporter() -> Iterator[Image]:
+    with laid_out("export") as image:
+        yield image
+
+
+@pytest.fixture(scope="session")
+def figures(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """Where tests leave what they measured; written at the end of a session that was asked to."""
+    found: dict[str, Any] = {}
+    yield found
+    if path := request.config.getoption("--record"):
+        from record import write_record
+
+        write_record(path, {"format": "solo-image", "format_version": 1, **found})

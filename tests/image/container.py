@@ -1,0 +1,116 @@
+"""A process in an image's files, held as a container engine would hold it: `docker run --read-only --cap-drop ALL`, on the host's network.
+
+It is process 1 of its own process namespace, its root is read-only, user and environment are the image's, privileges cannot be
+gained. What lies in the image's volume /cache is writable, as Docker makes it, unless a test says otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from standin import Image
+
+ENTER = r"""
+set -eu
+root=$1; shift
+mount --bind "$root" "$root"
+for mount in $MOUNTS; do mount --bind "${mount%%:*}" "$root${mount#*:}"; done
+mount -o remount,bind,ro "$root"
+mount -t proc proc "$root/proc"
+mount -t tmpfs -o mode=755 tmpfs "$root/dev"
+for name in null zero full random urandom; do touch "$root/dev/$name"; mount --bind "/dev/$name" "$root/dev/$name"; done
+mkdir "$root/dev/shm"
+mount -t tmpfs -o mode=1777,size=64m tmpfs "$root/dev/shm"
+mount -o remount,ro "$root/dev"
+exec setpriv --no-new-privs --bounding-set=-all,+sys_chroot,+setuid,+setgid \
+    chroot --userspec="$RUN_AS" --groups= "$root" /usr/bin/env -i -C "$RUN_IN" "$@"
+"""
+
+
+@dataclass(slots=True)
+class Container:
+    """A running container. said: lines of its standard error so far."""
+
+    process: subprocess.Popen[str]
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def pid(self) -> int:
+        """Of its first process, as the host sees it."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return int(children[0])
+
+    def stop(self) -> int:
+        """As `docker stop`: SIGTERM to the first process; its exit status."""
+        os.kill(self.pid, signal.SIGTERM)
+        return self.process.wait(60)
+
+    def peak_bytes(self) -> int:
+        """The most memory that its first process has held."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+
+@contextmanager
+def running(
+    image: Image,
+    *arguments: str,
+    cache: Path | None = None,
+    mounts: Mapping[str, Path] | None = None,
+    before: Sequence[str] = (),
+    entrypoint: Sequence[str] | None = None,
+    **environment: str,
+) -> Iterator[Container]:
+    """The image's entry point with `arguments`, or its usual ones.
+
+    cache: at /cache, a fresh folder of its user's by default; mounts: folders at other places; before: a command of the host that
+    runs it all, such as `taskset`; entrypoint: instead of the image's, and of its arguments; environment: beside the image's.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if cache is None:
+            cache = Path(folder)
+            os.chown(folder, *_user(image))
+        held = {"/cache": cache, **(mounts or {})}
+        command = entrypoint or [*image.config["Entrypoint"], *(arguments or image.config["Cmd"])]
+        process = _start(image, command, held, before, environment)
+        container = Container(process)
+        reader = threading.Thread(target=lambda: container.said.extend(process.stderr or ()))
+        reader.start()
+        try:
+            yield container
+        finally:
+            process.kill()  # and with it, by --kill-child, all that it holds
+            process.wait()
+            reader.join()
+
+
+def _start(
+    image: Image,
+    inside: Sequence[str],
+    mounts: Mapping[str, Path],
+    before: Sequence[str],
+    environment: Mapping[str, str],
+) -> subprocess.Popen[str]:
+    variables = [f"{name}={value}" for name, value in {**image.environment, **environment}.items()]
+    outside = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "MOUNTS": " ".join(f"{path}:{place}" for place, path in mounts.items()),
+        "RUN_AS": image.config["User"],
+        "RUN_IN": image.config["WorkingDir"],
+    }
+    isolated = ["unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child"]
+    command = [*before, *isolated, "sh", "-c", ENTER, "sh", str(image.root), *variables, *inside]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=outside)
+
+
+def _user(image: Image) -> tuple[int, int]:
+    user, group = image.config["User"].split(":")
+    return int(user), int(group)

@@ -1,0 +1,100 @@
+"""A stand-in for the official Python base image, made of Debian's packages, and the Dockerfile's targets built over it by buildah.
+
+No container engine and no image registry is needed; root, and Debian's packages, are. What the stand-in cannot show is what only
+the official image has.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+BASE = "docker.io/library/python:3.11-slim-bookworm"
+PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+ENVIRONMENT = {**os.environ, "BUILDAH_ISOLATION": "chroot", "DEBIAN_FRONTEND": "noninteractive"}
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A built image. tag: its name; root: its files, as a container would begin with them; config: what its builder wrote."""
+
+    tag: str
+    root: Path
+    config: Mapping[str, Any]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Its variables."""
+        return dict(line.split("=", 1) for line in self.config["Env"])
+
+
+def make_base(folder: Path) -> str:
+    """Put the stand-in where the Dockerfile's FROM looks for the base, unless it is there; its name."""
+    if _answers("buildah", "inspect", "--type", "image", BASE):
+        return BASE
+    debian = folder / "debian"
+    run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(debian))
+    (debian / "usr/bin/python").symlink_to("python3")
+    for marker in debian.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
+        marker.unlink()
+    for package in debian.glob("var/cache/apt/archives/*.deb"):
+        package.unlink()
+    shutil.copy(CERTIFICATES, debian / CERTIFICATES.lstrip("/"))  # of a network whose proxy has its own
+    container = run("buildah", "from", "scratch").strip()
+    run("buildah", "add", "-q", container, str(debian), "/")
+    variables = (f"PIP_CERT={CERTIFICATES}", f"SSL_CERT_FILE={CERTIFICATES}", "PATH=/usr/local/bin:/usr/bin:/bin")
+    run("buildah", "config", *(f"--env={variable}" for variable in variables), container)
+    run("buildah", "commit", "-q", "--rm", container, BASE)
+    shutil.rmtree(debian)
+    return BASE
+
+
+def build(target: str, *options: str) -> None:
+    """Build one target of the real Dockerfile, in Docker's format: OCI's has no health check."""
+    command = ["buildah", "bud", "--isolation=chroot", "--pull-never", "--layers", "--format=docker"]
+    run(*command, f"--target={target}", *options, f"--tag={_tag(target)}", str(ROOT), told=True)
+
+
+@contextmanager
+def laid_out(target: str) -> Iterator[Image]:
+    """An image that was built, with its files in a folder."""
+    tag = _tag(target)
+    described = json.loads(run("buildah", "inspect", "--type", "image", tag))
+    container = run("buildah", "from", "--pull-never", tag).strip()
+    try:
+        yield Image(tag, Path(run("buildah", "mount", container).strip()), described["Docker"]["config"])
+    finally:
+        run("buildah", "rm", container)
+
+
+def size_bytes(image: Image) -> tuple[int, int]:
+    """Bytes of the base's layers, and of those above it, unpacked."""
+    layers = json.loads(json.loads(run("buildah", "inspect", "--type", "image", image.tag))["Manifest"])["layers"]
+    base = json.loads(json.loads(run("buildah", "inspect", "--type", "image", BASE))["Manifest"])["layers"]
+    return sum(layer["size"] for layer in base), sum(layer["size"] for layer in layers[len(base) :])
+
+
+def run(*command: str, told: bool = False) -> str:
+    """Standard output of a command that has to succeed. told: what it says goes to the terminal instead."""
+    kept = None if told else subprocess.PIPE
+    done = subprocess.run(command, stdout=kept, stderr=kept, text=True, env=ENVIRONMENT, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: status {done.returncode}\n{done.stderr or ''}")
+    return done.stdout or ""
+
+
+def _tag(target: str) -> str:
+    return f"localhost/solo-image-test:{target}"
+
+
+def _answers(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True, env=ENVIRONMENT, check=False).returncode == 0
