@@ -62,7 +62,7 @@ def test_every_profile_is_valid_and_starts_one_server_at_most(profiles: tuple[st
         ("restart:", "restrat:", "restrat"),
         ("mem_limit: 1g", "mem_limit: [1g]", "mem_limit"),
         ("profiles: [cpu]", "profiles: cpu", "profiles"),
-        ("start_period: 30m", "start_period: soon", "soon"),
+        ("stop_grace_period: 35s", "stop_grace_period: soon", "soon"),
     ],
 )
 def test_a_word_that_the_schema_does_not_have_is_found(tmp_path: Path, right: str, wrong: str, said: str) -> None:
@@ -84,7 +84,7 @@ def test_docker_compose_up_serves_the_demo_model_on_port_8000_of_this_machine_al
 def test_a_model_is_mounted_where_it_is_served_and_never_made_up() -> None:
     for name in OF_A_SERVER:
         service = services("*", BUNDLE="./mine")[name]
-        (mount,) = [m for m in service["volumes"] if m["target"] == service["environment"]["SOLO_BUNDLE"]]
+        (mount,) = [m for m in service["volumes"] if m["target"] == "/bundle"]
         assert mount["source"] == str(ROOT / "mine")
         assert mount["read_only"]
         assert mount["bind"]["create_host_path"] is False
@@ -104,13 +104,24 @@ def test_limits_are_those_that_were_asked_for() -> None:
     assert (solo["cpus"], solo["environment"]["SOLO_THREADS"], int(solo["mem_limit"])) == (3, "3", 1 << 30)
 
 
-def test_the_gpu_server_reserves_its_device_keeps_its_engines_and_may_take_long_to_start() -> None:
+def test_the_gpu_server_reserves_its_device() -> None:
     service = services("gpu", GPU="1")["solo-gpu"]
     (device,) = service["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["device_ids"], device["capabilities"]) == ("nvidia", ["1"], ["gpu"])
-    (cache,) = [m for m in service["volumes"] if m["type"] == "volume"]
-    assert cache["target"] == service["environment"]["SOLO_CACHE"]
-    assert service["healthcheck"]["start_period"] == "30m0s"
+
+
+def test_what_the_image_expects_is_mounted() -> None:
+    """Model and cache, at the places that its environment names."""
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert "SOLO_BUNDLE=/bundle" in dockerfile
+    assert "VOLUME /cache" in dockerfile
+    for name in OF_A_SERVER:
+        assert {m["target"] for m in EVERYTHING[name]["volumes"]} == {"/bundle", "/cache"}
+
+
+def test_a_first_start_on_a_gpu_may_take_long() -> None:
+    assert "start-period=1h" in (ROOT / "Dockerfile").read_text().split("FROM serving AS gpu\n")[1].split("FROM")[0]
+    assert "healthcheck" not in EVERYTHING["solo-gpu"]
 
 
 def test_profiles_pick_targets_that_the_dockerfile_has() -> None:
