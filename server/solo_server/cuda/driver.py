@@ -26,7 +26,9 @@ from solo_server.types import UInt8
 INSTALL = "pip install 'solo-inference[gpu]'"
 NAME_BYTES = 256
 BINDINGS = "cuda-bindings"
-LOOK = "nvidia-smi has to show it; a container needs the NVIDIA Container Toolkit, and --gpus all or compose's profile gpu"
+LOOK = (
+    "nvidia-smi has to show it; a container needs the NVIDIA Container Toolkit, and --gpus all or compose's profile gpu"
+)
 OLDEST_DRIVER = 12_000  # as cuDriverGetVersion tells it: CUDA 12.0
 OLDEST_BINDINGS = (12, 9, 1)  # earlier ones keep the interpreter lock while they wait: no other thread would go on
 
