@@ -17,11 +17,13 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,7 @@ KERNELS = "kernels.npz"
 REQUIRED = (CATEGORIES, MASKS, KERNELS)
 DAMAGED_ZIP = (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError)  # what zipfile raises on opening one
 INT8_FORMS = ("cpu", "tensorrt")  # activations with a zero point and weights of 7 bits; without one, and of 8 bits
+SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_FILE_BYTES = 2 << 30
 
@@ -130,13 +133,48 @@ def read_bundle(source: Path) -> Bundle:
     Raises:
         BundleError: missing, damaged, newer than this program, or not a bundle; nothing is returned in part.
     """
+    with _named(source):
+        if source.is_dir():
+            return _read(source.name, lambda name, limit: _read_file(source / name, limit))
+        return _read(source.stem, lambda name, limit: _read_zipped(source, name, limit))
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A bundle without its weights. sha256: of the manifest, which holds those of all files: it changes with any of them."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+def identify(source: Path) -> Identity:
+    """Name and version of a bundle folder or zip from its manifest alone; whether its files are whole only `read_bundle` tells.
+
+    Raises:
+        BundleError: there is no manifest, or it is not a bundle's.
+    """
+    with _named(source):
+        if source.is_dir():
+            content = _read_file(source / MANIFEST, MAX_MANIFEST_BYTES)
+        else:
+            content = _read_zipped(source, MANIFEST, MAX_MANIFEST_BYTES)
+        manifest = _parse_manifest(content)
+        listed = _field(manifest, "files", dict)
+        version = _version(_spec(manifest), {name: _required(listed, name) for name in REQUIRED})
+        name = _field(manifest, "name", str) or source.stem
+        return Identity(name, version, hashlib.sha256(content).hexdigest())
+
+
+@contextmanager
+def _named(source: Path) -> Iterator[None]:
+    """What goes wrong inside is a BundleError that begins with `source`; so is that it is not there, or obviously no bundle."""
     try:
         if not source.exists():
             raise BundleError("does not exist")
         if source.is_dir():
             _refuse_other_folders(source)
-            return _read(source.name, lambda name, limit: _read_file(source / name, limit))
-        return _read(source.stem, lambda name, limit: _read_zipped(source, name, limit))
+        yield
     except DAMAGED_ZIP as problem:
         raise BundleError(f"{source} is neither a bundle folder nor a bundle zip") from problem
     except OSError as problem:
@@ -219,14 +257,10 @@ def _read_member(archive: zipfile.ZipFile, name: str, limit_bytes: int) -> bytes
 
 def _read(fallback_name: str, read: Any) -> Bundle:
     manifest = _parse_manifest(read(MANIFEST, MAX_MANIFEST_BYTES))
-    try:
-        spec = ModelSpec.from_dict(_field(manifest, "spec", dict))
-    except SpecError as problem:
-        raise BundleError(f"{MANIFEST}: spec.{problem}") from problem
+    spec = _spec(manifest)
     listed = _field(manifest, "files", dict)
-    missing = [name for name in REQUIRED if name not in listed]
-    if missing:
-        raise BundleError(f"{MANIFEST}: files: {missing[0]} is not listed")
+    for name in REQUIRED:
+        _required(listed, name)
     files = _Files(listed, read)
     for name in listed:
         if name != KERNELS:  # which are read below
@@ -242,6 +276,23 @@ def _read(fallback_name: str, read: Any) -> Bundle:
         kernels=_read_kernels(files[KERNELS], spec),
         int8_for=_int8_form(manifest),
     )
+
+
+def _spec(manifest: dict[str, Any]) -> ModelSpec:
+    try:
+        return ModelSpec.from_dict(_field(manifest, "spec", dict))
+    except SpecError as problem:
+        raise BundleError(f"{MANIFEST}: spec.{problem}") from problem
+
+
+def _required(listed: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The manifest's entry of a file that no bundle can do without."""
+    if name not in listed:
+        raise BundleError(f"{MANIFEST}: files: {name} is not listed")
+    entry: dict[str, Any] = listed[name]
+    if not isinstance(entry, dict) or not SHA256.fullmatch(str(entry.get("sha256"))):
+        raise BundleError(f"{MANIFEST}: files.{name}: needs bytes and sha256")
+    return entry
 
 
 class _Files(Mapping[str, bytes]):

@@ -9,6 +9,7 @@ everything but the text of the encodings.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 import numpy as np
@@ -100,3 +101,46 @@ class CpuBackend:
 
     def close(self) -> None:
         """Nothing to give back."""
+
+
+class Replicas:
+    """Several backends of one bundle as one: that many batches at a time, each on the backend that is idle. See `Backend`."""
+
+    def __init__(self, backends: Sequence[Backend]) -> None:
+        self._backends = tuple(backends)
+        self._idle: SimpleQueue[int] = SimpleQueue()
+        for number, backend in enumerate(self._backends):
+            for _ in range(backend.at_once):
+                self._idle.put(number)
+        self.at_once = self._idle.qsize()
+        self.max_batch, self.stages = self._backends[0].max_batch, self._backends[0].stages
+
+    @property
+    def description(self) -> str:
+        """See `Backend.description`."""
+        return f"{len(self._backends)} x {self._backends[0].description}"
+
+    def infer(self, pictures: Sequence[PreparedPicture], queries: Sequence[Query]) -> Sequence[tuple[int, Any]]:
+        """See `Backend.infer`; each output with the number of the backend that understands it."""
+        number = self._idle.get()
+        try:
+            return [(number, output) for output in self._backends[number].infer(pictures, queries)]
+        finally:
+            self._idle.put(number)
+
+    def finish(
+        self, output: tuple[int, Any], geometry: Geometry, query: Query, watch: Stopwatch
+    ) -> tuple[Instance, ...]:
+        """See `Backend.finish`."""
+        number, own = output
+        return self._backends[number].finish(own, geometry, query, watch)
+
+    def warm_up(self, blank: PreparedPicture) -> None:
+        """See `Backend.warm_up`."""
+        for backend in self._backends:
+            backend.warm_up(blank)
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        for backend in self._backends:
+            backend.close()

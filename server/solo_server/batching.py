@@ -18,7 +18,6 @@ from time import monotonic
 from typing import Any
 
 from solo_server.errors import DeadlineExceeded, DeviceLost, EngineFailure, EngineHung, ServerError
-from solo_server.observe import Observer, Unobserved
 from solo_server.types import PreparedPicture, Query
 
 LOG = logging.getLogger("solo_server")
@@ -68,7 +67,8 @@ class Batcher:
     """Where prepared pictures meet idle engines.
 
     infer: runs one batch in a thread of its own; `at_once` calls at a time. on_end: hears once of what only a new process can
-    mend, `DeviceLost` or `EngineHung`; everything that waits, and comes later, fails with it.
+    mend, `DeviceLost` or `EngineHung`; everything that waits, and comes later, fails with it. on_batch: hears of every batch that
+    came back, or failed: its pictures, and milliseconds.
     """
 
     def __init__(
@@ -76,10 +76,9 @@ class Batcher:
         infer: Infer,
         rules: BatchRules,
         on_end: Callable[[ServerError], None] | None = None,
-        observer: Observer | None = None,
+        on_batch: Callable[[int, float], None] | None = None,
     ) -> None:
-        self._infer, self._rules, self._on_end = infer, rules, on_end
-        self._observer = observer or Unobserved()
+        self._infer, self._rules, self._on_end, self._on_batch = infer, rules, on_end, on_batch
         self._buckets: dict[tuple[int, int], deque[_Entry]] = {}
         self._idle = rules.at_once
         self._running: dict[asyncio.Task[None], float] = {}
@@ -213,7 +212,8 @@ class Batcher:
             return problem
         finally:
             watchdog.cancel()
-            self._observer.batched(len(batch), (monotonic() - start) * 1e3)
+            if self._on_batch is not None:
+                self._on_batch(len(batch), (monotonic() - start) * 1e3)
         return None
 
     def _hang(self, batch: list[_Entry]) -> None:

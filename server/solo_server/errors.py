@@ -8,6 +8,9 @@ ServerError
     ImageDamaged          image_damaged           422   decode
     ImageTooLarge         image_too_large         413   decode, before any pixel is decoded
     BodyTooLarge          body_too_large          413   while receiving
+    UnknownModel          model_not_found         404   no model of that name or version
+    ControlOff            control_off             403   models are not loaded and unloaded over HTTP here
+    ModelNotLoadable      model_not_loadable      422   its bundle is damaged, or does not run here; details go to the log
     Unauthorized          unauthorized            401   keys are asked for, and this request has none that is known
     RequestTimeout        request_timeout         408   headers or body stopped coming, or came too slowly
     HeadersTooLarge       headers_too_large       431   on the connection, before there is a request
@@ -88,6 +91,24 @@ class Unauthorized(RequestError):
     """No API key, or none that is known; which of the two is not told."""
 
     code, status, title = "unauthorized", 401, "Unauthorized"
+
+
+class UnknownModel(RequestError):
+    """No model of that name or version is served."""
+
+    code, status, title = "model_not_found", 404, "Unknown model"
+
+
+class ControlOff(RequestError):
+    """Models are loaded and unloaded by who runs the server, not over HTTP."""
+
+    code, status, title = "control_off", 403, "Model control is off"
+
+
+class ModelNotLoadable(RequestError):
+    """What lies in the place of a model cannot be served; what was served before still is."""
+
+    code, status, title = "model_not_loadable", 422, "Model not loadable"
 
 
 class RequestTimeout(RequestError):

@@ -55,18 +55,22 @@ class ImageLimits:
     draft: bool = False
 
 
-def size(body: bytes, limits: ImageLimits) -> tuple[int, int]:
-    """Rows and columns as the header tells them, before any turning; no pixel is decoded.
+def size(body: bytes | UInt8, limits: ImageLimits) -> tuple[int, int]:
+    """Rows and columns as the header tells them, before any turning, or of RGB pixels; no pixel is decoded.
 
     Raises:
         EmptyBody, UnsupportedMediaType, ImageTooLarge, ImageDamaged: see `solo_server.errors`.
     """
+    if not isinstance(body, bytes):
+        height, width = body.shape[:2]
+        _check_size(width, height, limits)
+        return height, width
     if not body:
         raise EmptyBody("the request has no body; send the bytes of one picture")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = _open(body)
-    _check_size(image, limits)
+    _check_size(*image.size, limits)
     return image.height, image.width
 
 
@@ -90,8 +94,8 @@ def _decode(body: bytes, limits: ImageLimits, draft_for: PreprocessSpec | None) 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns about sizes below our own limit and about odd metadata
         image = _open(body)
-        _check_size(image, limits)
         width, height = image.size
+        _check_size(width, height, limits)
         if draft_for is not None:
             factor = draft_factor(height, width, draft_for)
             image.draft(None, (max(1, width // factor), max(1, height // factor)))
@@ -148,8 +152,7 @@ def _open(body: bytes) -> Image.Image:
         raise ImageDamaged(f"the header cannot be read: {_reason(problem)}") from problem
 
 
-def _check_size(image: Image.Image, limits: ImageLimits) -> None:
-    width, height = image.size
+def _check_size(width: int, height: int, limits: ImageLimits) -> None:
     if width * height > limits.max_pixels or max(width, height) > limits.max_side:
         allowed = f"{limits.max_pixels} pixels and {limits.max_side} on a side"
         raise ImageTooLarge(f"the picture is {width}x{height}; at most {allowed} are accepted")

@@ -24,7 +24,9 @@ class LocalService:
 
     def segment(self, body: bytes, query: Mapping[str, str]) -> dict[str, Any]:
         """The JSON object of one picture; raises what the server would answer, as `ServerError`."""
-        return result_json(self._pipeline.segment(body, self._query(query)), self._pipeline.bundle)
+        bundle = self._pipeline.bundle
+        result = self._pipeline.segment(body, self._query(query))
+        return result_json(result, bundle.name, bundle.version, bundle.spec.class_names)
 
     def overlay(self, body: bytes, query: Mapping[str, str]) -> bytes:
         """One picture drawn with its instances, PNG."""

@@ -67,19 +67,19 @@ class Metrics:
         self._waiting_pictures.set(pictures)
         self._waiting_pixels.set(pixels)
 
-    def batched(self, pictures: int, infer_ms: float) -> None:
+    def batched(self, model: str, pictures: int, infer_ms: float) -> None:
         """See `Observer`."""
-        self._batch_pictures.observe(pictures)
-        self._batch_seconds.observe(infer_ms / 1e3)
+        self._batch_pictures.labels(model).observe(pictures)
+        self._batch_seconds.labels(model).observe(infer_ms / 1e3)
 
-    def stage(self, name: str, ms: float) -> None:
+    def stage(self, model: str, name: str, ms: float) -> None:
         """See `Observer`."""
-        self._stage_seconds.labels(name).observe(ms / 1e3)
+        self._stage_seconds.labels(model, name).observe(ms / 1e3)
 
-    def answered(self, outcome: str, total_ms: float) -> None:
+    def answered(self, model: str, outcome: str, total_ms: float) -> None:
         """See `Observer`."""
-        self._pictures.labels(outcome).inc()
-        self._picture_seconds.observe(total_ms / 1e3)
+        self._pictures.labels(model, outcome).inc()
+        self._picture_seconds.labels(model).observe(total_ms / 1e3)
 
     def text(self, accept: str = "") -> tuple[bytes, str]:
         """The exposition and its media type: Prometheus's text, or OpenMetrics where `accept` asks for it."""
@@ -110,17 +110,25 @@ class Metrics:
 
     def _add_pictures(self) -> None:
         to = self.registry
-        self._pictures = Counter("solo_pictures", "Accepted pictures by how they ended.", ["outcome"], registry=to)
+        self._pictures = Counter(
+            "solo_pictures", "Accepted pictures by how they ended.", ["model", "outcome"], registry=to
+        )
         self._picture_seconds = Histogram(
-            "solo_picture_duration_seconds", "From a picture's acceptance to its end.", buckets=SECONDS, registry=to
+            "solo_picture_duration_seconds",
+            "From a picture's acceptance to its end.",
+            ["model"],
+            buckets=SECONDS,
+            registry=to,
         )
         self._stage_seconds = Histogram(
-            "solo_stage_duration_seconds", "Stages of a picture.", ["stage"], buckets=SECONDS, registry=to
+            "solo_stage_duration_seconds", "Stages of a picture.", ["model", "stage"], buckets=SECONDS, registry=to
         )
         self._instances = Counter("solo_instances", "Instances found.", registry=to)
-        self._batch_pictures = Histogram("solo_batch_pictures", "Pictures of a batch.", buckets=PICTURES, registry=to)
+        self._batch_pictures = Histogram(
+            "solo_batch_pictures", "Pictures of a batch.", ["model"], buckets=PICTURES, registry=to
+        )
         self._batch_seconds = Histogram(
-            "solo_batch_duration_seconds", "A batch in the engine.", buckets=SECONDS, registry=to
+            "solo_batch_duration_seconds", "A batch in the engine.", ["model"], buckets=SECONDS, registry=to
         )
         self._waiting_pictures = Gauge("solo_waiting_pictures", "Pictures accepted and not yet answered.", registry=to)
         self._waiting_pixels = Gauge("solo_waiting_pixels", "Pixels of the waiting pictures.", registry=to)

@@ -1,7 +1,7 @@
 """What the service tells of its work, for metrics, logs and traces; by default to nobody.
 
 All methods are called on the event loop's thread: they must return at once and must not raise. `stage`, `found` and `answered` are
-called in the task of the request, so that context variables tell whose they are.
+called in the task of the request, so that context variables tell whose they are. model: its name.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class Observer(Protocol):
         """How many pictures are accepted and not yet answered, and how many pixels they have; at each change."""
         ...
 
-    def batched(self, pictures: int, infer_ms: float) -> None:
+    def batched(self, model: str, pictures: int, infer_ms: float) -> None:
         """A batch of so many pictures came back from the engine, or failed there, after so long."""
         ...
 
-    def stage(self, name: str, ms: float) -> None:
+    def stage(self, model: str, name: str, ms: float) -> None:
         """A stage of one picture: `decode`, `preprocess`, `queue`, those of the backend, `answer` (JSON or PNG)."""
         ...
 
@@ -32,7 +32,7 @@ class Observer(Protocol):
         """A picture is finished, with so many instances."""
         ...
 
-    def answered(self, outcome: str, total_ms: float) -> None:
+    def answered(self, model: str, outcome: str, total_ms: float) -> None:
         """An accepted picture's end, once for each: `ok`, the problem's code, or `gone` where the caller went away."""
         ...
 
@@ -46,14 +46,14 @@ class Unobserved:
     def waiting(self, pictures: int, pixels: int) -> None:
         """See `Observer`."""
 
-    def batched(self, pictures: int, infer_ms: float) -> None:
+    def batched(self, model: str, pictures: int, infer_ms: float) -> None:
         """See `Observer`."""
 
-    def stage(self, name: str, ms: float) -> None:
+    def stage(self, model: str, name: str, ms: float) -> None:
         """See `Observer`."""
 
     def found(self, instances: int) -> None:
         """See `Observer`."""
 
-    def answered(self, outcome: str, total_ms: float) -> None:
+    def answered(self, model: str, outcome: str, total_ms: float) -> None:
         """See `Observer`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from solo_models.bundle import Bundle, read_bundle
 
-from solo_server.backend import Backend
+from solo_server.backend import Backend, Replicas
 from solo_server.compiled.pool import Pool
+from solo_server.engine.base import GPU_ENGINES
 from solo_server.engine.choose import choose
+from solo_server.errors import SettingsError
 from solo_server.image import ImageLimits, decode, decode_draft, prepare, size
 from solo_server.memory import return_unused
 from solo_server.stopwatch import Stopwatch
@@ -21,6 +24,10 @@ from solo_server.types import PictureResult, PreparedPicture, Query, UInt8
 
 if TYPE_CHECKING:
     from solo_server.engine.open_cuda import CudaOptions
+
+
+Body = bytes | UInt8
+"""A picture as it comes: the bytes of a file, or RGB pixels `(H, W, 3) uint8`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,7 @@ class Pipeline:
         bundle: Path,
         *,
         threads: int = 0,
+        replicas: int = 1,
         limits: ImageLimits | None = None,
         engine: str = "auto",
         precision: str | None = None,
@@ -58,14 +66,22 @@ class Pipeline:
     ) -> Pipeline:
         """Read a bundle and load it into the engine that `solo_server.engine.choose` picks.
 
+        threads: cores of one inference; 0 takes all, shared among the replicas.
+
         Raises:
             BundleError: missing, damaged, or not loadable.
             SettingsError: this bundle cannot run on that engine, or in that precision; or there is no GPU for it.
             DeviceFailure: the GPU failed, or has too little memory.
         """
         content = read_bundle(bundle)
-        choice, pool = choose(content, engine, precision), Pool(threads)
-        backend = choice.open(content, pool, cuda)
+        choice = choose(content, engine, precision)
+        if replicas > 1 and choice.engine in GPU_ENGINES:
+            raise SettingsError(
+                f"SOLO_REPLICAS: engine {choice.engine} has SOLO_SLOTS instead, and SOLO_WORKERS for GPUs"
+            )
+        share = threads or max(1, (os.cpu_count() or 1) // replicas)
+        backends = [choice.open(content, Pool(share), cuda) for _ in range(replicas)]
+        backend = backends[0] if replicas == 1 else Replicas(backends)
         return_unused()
         return cls(content, backend, limits, choice.reason)
 
@@ -76,19 +92,21 @@ class Pipeline:
         blank = np.zeros((height, min(rules.long_side, height * 4 // 3), 3), np.uint8)
         self.backend.warm_up(prepare(blank, rules))
 
-    def pixels(self, body: bytes) -> int:
+    def pixels(self, body: Body) -> int:
         """How many pixels decoding would make, from the header alone; raises what `solo_server.image.size` raises."""
         height, width = size(body, self._limits)
         return height * width
 
-    def decode(self, body: bytes, *, whole: bool = False) -> Decoded:
+    def decode(self, body: Body, *, whole: bool = False) -> Decoded:
         """Decode, resize and pad one picture; raises what `solo_server.image.decode` raises.
 
         whole: every pixel is decoded even where drafts are allowed, so that the picture can be drawn on.
         """
         start = perf_counter()
         rules = self.bundle.spec.preprocess
-        if self._limits.draft and not whole:
+        if not isinstance(body, bytes):
+            rgb, original_hw = body, body.shape[:2]
+        elif self._limits.draft and not whole:
             rgb, original_hw = decode_draft(body, self._limits, rules)
         else:
             rgb = decode(body, self._limits)

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from solo_models.bundle import Bundle
 from solo_models.spec import ModelSpec
 
 from solo_server.errors import InvalidQuery, ServerError, Unavailable
+from solo_server.registry import Listed, Served
 from solo_server.types import PictureResult, Query
 
 MAX_INSTANCES = 500
@@ -91,16 +91,15 @@ def invalid_query(errors: Sequence[Any]) -> InvalidQuery:
     return InvalidQuery(f"{first['loc'][-1] if first['loc'] else 'query'}: {first['msg']}")
 
 
-def result_json(result: PictureResult, bundle: Bundle) -> dict[str, Any]:
-    """The answer for one picture."""
-    names = bundle.spec.class_names
+def result_json(result: PictureResult, name: str, version: str, class_names: Sequence[str]) -> dict[str, Any]:
+    """The answer for one picture. name, version: of the model, as it is served."""
     return {
         "image": {"width": result.original_hw[1], "height": result.original_hw[0]},
-        "model": {"name": bundle.name, "version": bundle.version},
+        "model": {"name": name, "version": version},
         "timings_ms": {stage: round(ms, 3) for stage, ms in result.timings_ms.items()},
         "instances": [
             {
-                "label": names[i.class_id],
+                "label": class_names[i.class_id],
                 "class_id": i.class_id,
                 "score": round(i.score, 6),
                 "box_xywh": list(i.box_xywh),
@@ -112,19 +111,37 @@ def result_json(result: PictureResult, bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def model_json(bundle: Bundle, engine: str, engine_reason: str) -> dict[str, Any]:
-    """The answer of `GET /model`; engine_reason: why it runs on this engine."""
+def model_json(served: Served) -> dict[str, Any]:
+    """The answer of `GET /models/{name}`. bundle: twelve hex digits that tell the content, whatever the version is called."""
+    pipeline = served.pipeline
+    bundle = pipeline.bundle
     return {
-        "name": bundle.name,
-        "version": bundle.version,
+        "name": served.name,
+        "version": served.version,
+        "bundle": bundle.version,
         "precision": bundle.precision,
-        "engine": engine,
-        "engine_reason": engine_reason,
+        "engine": pipeline.backend.description,
+        "engine_reason": pipeline.engine_reason,
         "classes": list(bundle.spec.class_names),
         "spec": bundle.spec.to_dict(),
         "provenance": bundle.provenance,
         "parity": bundle.parity,
     }
+
+
+def listed_json(listed: Sequence[Listed], default: str | None) -> dict[str, Any]:
+    """The answer of `GET /models`."""
+    return {"default": default, "models": [_listed(one) for one in listed]}
+
+
+def _listed(one: Listed) -> dict[str, Any]:
+    content: dict[str, Any] = {"name": one.name, "version": one.version, "state": one.state}
+    if one.served is None:
+        return content
+    pipeline = one.served.pipeline
+    bundle = pipeline.bundle
+    engine = pipeline.backend.description
+    return content | {"bundle": bundle.version, "precision": bundle.precision, "engine": engine}
 
 
 def problem_json(problem: ServerError, request_id: str) -> dict[str, Any]:

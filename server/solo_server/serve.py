@@ -15,7 +15,6 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -26,6 +25,7 @@ from solo_models.demo import demo_bundle
 
 from solo_server import logs
 from solo_server.app import create_app
+from solo_server.catalogue import Catalogue, catalogue
 from solo_server.connections import uvicorn_options
 from solo_server.engine.base import ENGINES, GPU_ENGINES, PRECISIONS
 from solo_server.errors import DeviceFailure, DeviceLost, EngineHung, SettingsError
@@ -46,9 +46,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "bundle", type=Path, nargs="?", help="bundle folder or zip (SOLO_BUNDLE; default: the demo model)"
     )
+    parser.add_argument(
+        "--models", type=Path, metavar="DIR", help="folder of bundles, each served at /models/NAME (SOLO_MODELS)"
+    )
+    parser.add_argument(
+        "--default-model",
+        metavar="NAME",
+        help="the model at /segment (SOLO_DEFAULT_MODEL; default: the only one)",
+    )
+    parser.add_argument(
+        "--model-control",
+        action=argparse.BooleanOptionalAction,
+        help="models may be loaded and unloaded over HTTP (SOLO_MODEL_CONTROL; default off: SIGHUP reloads them)",
+    )
     parser.add_argument("--host", help="address to listen on (SOLO_HOST; default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (SOLO_PORT; default 8000)")
     parser.add_argument("--threads", type=int, help="cores for one inference (SOLO_THREADS; default: all)")
+    parser.add_argument(
+        "--replicas", type=int, help="of each model, with a share of the cores each (SOLO_REPLICAS; default 1)"
+    )
     parser.add_argument(
         "--engine", help=f"{', '.join(ENGINES)} (SOLO_ENGINE; default auto: docs/engines.md tells the rule)"
     )
@@ -123,17 +139,15 @@ def run(arguments: argparse.Namespace) -> int:
         return _refuse(problem)
     host, port = listener.getsockname()[:2]
 
-    def opening() -> Pipeline:
-        pipeline = _open(settings)
-        LOG.info("http://%s:%d  try: curl --data-binary @photo.jpg http://%s:%d/segment", host, port, host, port)
-        keys.log_access(settings.host)
-        return pipeline
-
-    server = _Server(settings, keys, opening, traces)
+    LOG.info(
+        "http://%s:%d  try: curl --data-binary @photo.jpg http://%s:%d/segment", host, port, host, port
+    )
+    keys.log_access(settings.host)
+    server = _Server(settings, keys, traces)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, server.handle_exit)
-    if not keys.is_empty and hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, lambda *_: keys.reload())
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda *_: server.reload(keys))
     server.run(sockets=[listener])
     status = _status(server.problem) if server.started else 1
     if not server.service.is_idle or isinstance(server.problem, DeviceLost):
@@ -144,11 +158,9 @@ def run(arguments: argparse.Namespace) -> int:
 class _Server(uvicorn.Server):
     """uvicorn, which tells the service at once when it is to go down, and goes down where the service cannot go on."""
 
-    def __init__(
-        self, settings: Settings, keys: KeyRing, opening: Callable[[], Pipeline], traces: Traces | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, keys: KeyRing, traces: Traces | None = None) -> None:
         self.problem: Exception | None = None
-        app = create_app(opening, settings, self._end, keys, traces)
+        app = create_app(_catalogue(settings), settings, self._end, keys, traces)
         self.service: Service = app.state.service
         self._loop: asyncio.AbstractEventLoop | None = None
         config = uvicorn.Config(
@@ -173,6 +185,12 @@ class _Server(uvicorn.Server):
         self.should_exit = True
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._drain)
+
+    def reload(self, keys: KeyRing) -> None:
+        """SIGHUP: keys and models are looked at again."""
+        keys.reload()
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.service.reload)
 
     def _drain(self) -> None:
         if self.service.unready != "draining":
@@ -223,10 +241,17 @@ def _leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _open(settings: Settings) -> Pipeline:
+def _catalogue(settings: Settings) -> Catalogue:
+    """What the settings name; where they name nothing, the demo model."""
+    bundle = settings.bundle or (None if settings.models else demo_bundle())
+    return catalogue(bundle, settings.models, lambda path: _open(path, settings))
+
+
+def _open(bundle_path: Path, settings: Settings) -> Pipeline:
     pipeline = Pipeline.open(
-        settings.bundle or demo_bundle(),
+        bundle_path,
         threads=settings.threads,
+        replicas=settings.replicas,
         limits=settings.image_limits,
         engine=settings.engine,
         precision=settings.precision,

@@ -1,12 +1,13 @@
 """From an HTTP request's bytes to its answer without blocking the event loop, for many callers at a time.
 
-    admit (a place, a deadline) ─► header ─► decode ─► batcher ─► finish and render ─► answer
+    admit (a model, a place, a deadline) ─► header ─► decode ─► batcher ─► finish and render ─► answer
                                   one thread  a core each   engine's threads  a core each
 
 Headers, decoding, engines and post-processing have threads of their own, so that none waits behind another's queue (all of them
-release the interpreter lock). What is over the bounds is refused at once instead of waiting for ever, before its body is read.
-The model is loaded and warmed up in a thread too, while the server already answers that it is not ready. What only a new process
-can mend, a lost GPU or a hanging engine, is told to `on_end`, once.
+release the interpreter lock). Each model of the registry has its own engine and batcher; bounds, and all other threads, are common.
+What is over the bounds is refused at once instead of waiting for ever, before its body is read. Models are loaded and warmed up in
+a thread too, while the server already answers that it is not ready. What only a new process can mend, a lost GPU or a hanging
+engine, is told to `on_end`, once.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 from typing import TypeVar
 
 import numpy as np
 
 from solo_server.admission import Admission
-from solo_server.batching import Batcher, BatchRules
+from solo_server.catalogue import Catalogue
 from solo_server.errors import (
     DeadlineExceeded,
     DeviceLost,
@@ -34,7 +36,8 @@ from solo_server.errors import (
     ServerError,
 )
 from solo_server.observe import Observer, Unobserved
-from solo_server.pipeline import Decoded, Pipeline
+from solo_server.pipeline import Body, Decoded, Pipeline
+from solo_server.registry import EXPECTED, Registry, Served
 from solo_server.settings import Settings
 from solo_server.threads import Threads
 from solo_server.types import PictureResult, Query, UInt8
@@ -46,7 +49,7 @@ Render = Callable[[PictureResult, UInt8], T]
 LOG = logging.getLogger("solo_server")
 NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 _UNREADY = {
-    "warming": ("the model is being loaded and warmed up", 5),
+    "warming": ("the models are being loaded and warmed up", 5),
     "draining": ("the server is going down", 1),
     "stalled": ("the engine has not answered for a long time", 10),
     "lost": ("the GPU is lost; the server starts anew", 10),
@@ -54,44 +57,37 @@ _UNREADY = {
 
 
 class Service:
-    """A pipeline for many callers. opening: loads it, in a thread; on_end: see above."""
+    """Pipelines for many callers. catalogue: tells which; on_end: see above."""
 
     def __init__(
         self,
-        opening: Callable[[], Pipeline],
+        catalogue: Catalogue,
         settings: Settings | None = None,
         on_end: Callable[[ServerError], None] | None = None,
         observer: Observer | None = None,
     ) -> None:
         self.settings, self.observer = settings or Settings(), observer or Unobserved()
-        self._opening, self._on_end = opening, on_end
+        self._on_end = on_end
         self.admission = Admission(self.settings.max_waiting, self.settings.max_waiting_pixels, self.observer)
         cores = os.cpu_count() or 1
         self._loader, self._header = Threads("loader", 1), Threads("header", 1)
         self._decode, self._finish = Threads("decode", cores), Threads("finish", cores)
-        self._engine: Threads | None = None
-        self._loaded: Pipeline | None = None
-        self._batcher: Batcher | None = None
+        self.models = Registry(
+            catalogue,
+            self._loader,
+            lambda source, pipeline: Served(source, pipeline, self.settings, self._end, self.observer),
+            self.settings.default_model,
+        )
         self._unready: str | None = "warming"
         self._has_ended = False
         self._drain_end = float("inf")
         self._accepted: set[Admitted] = set()
-
-    @property
-    def pipeline(self) -> Pipeline:
-        """The loaded model.
-
-        Raises:
-            NotReady: it is not loaded yet.
-        """
-        if self._loaded is None:
-            raise _not_ready("warming")
-        return self._loaded
+        self._reloading: set[asyncio.Task[None]] = set()
 
     @property
     def unready(self) -> str | None:
         """Why no request is taken: warming, draining, stalled or lost; `None` where they are."""
-        if self._unready is None and self._batcher is not None and self._batcher.is_stalled:
+        if self._unready is None and any(model.batcher.is_stalled for model in self.models.in_service()):
             return "stalled"
         return self._unready
 
@@ -103,28 +99,25 @@ class Service:
     @property
     def is_idle(self) -> bool:
         """Whether no thread is at work."""
-        return all(threads.is_idle for threads in self._threads())
+        return all(threads.is_idle for threads in self._threads()) and self.models.is_idle
+
+    def not_ready(self) -> NotReady:
+        """The problem of whoever comes while nothing is taken."""
+        return _not_ready(self.unready or "warming")
 
     async def start(self) -> None:
-        """Load the model and warm it up, so that the first caller does not wait. Raises what `Pipeline.open` and backends raise."""
+        """Load all models and warm them up, so that the first caller does not wait. Raises what `Registry.load` raises."""
         begun = perf_counter()
-        pipeline = self._loaded = await self._loader.run(self._opening)
-        await self._loader.run(pipeline.warm_up)
-        backend, settings = pipeline.backend, self.settings
-        engine = self._engine = Threads("engine", backend.at_once)
-        rules = BatchRules(
-            at_once=backend.at_once,
-            max_batch=settings.max_batch or backend.max_batch,
-            max_delay_s=settings.max_delay_ms / 1e3,
-            engine_timeout_s=settings.engine_timeout_s,
-        )
-        self._batcher = Batcher(
-            lambda pictures, queries: engine.run(lambda: pipeline.infer(pictures, queries)),
-            rules, self._end, self.observer,
-        )  # fmt: skip
+        await self.models.load(is_start=True)
         if self._unready == "warming":
             self._unready = None
             LOG.info("ready after %.1f s", perf_counter() - begun)
+
+    def reload(self) -> None:
+        """Look for models again, in the background; the log tells what came of it."""
+        task = asyncio.get_running_loop().create_task(self._reload())
+        self._reloading.add(task)
+        task.add_done_callback(self._reloading.discard)
 
     def drain(self) -> None:
         """Take nothing more; what was accepted has `drain_seconds` to be answered. Again, it changes nothing."""
@@ -136,33 +129,41 @@ class Service:
             admitted.end_before(self._drain_end)
 
     def stop(self) -> None:
-        """Refuse further work. Threads end when their work has; where it has not, the backend is left to the process's end."""
+        """Refuse further work. Threads end when their work has; where it has not, a backend is left to the process's end."""
         self._unready = self._unready or "draining"
-        is_idle = self.is_idle
+        self.models.stop()
         for threads in self._threads():
             threads.stop()
-        if is_idle and self._loaded is not None:
-            self._loaded.backend.close()
 
     @asynccontextmanager
-    async def admit(self, timeout_ms: int | None = None) -> AsyncGenerator[Admitted, None]:
-        """A place for one request, and its deadline: everything that it does happens within. Cheap: to be asked first of all.
+    async def admit(
+        self, timeout_ms: int | None = None, name: str | None = None, version: str | None = None
+    ) -> AsyncGenerator[Admitted, None]:
+        """A model, a place and a deadline for one request: everything that it does happens within. Cheap: to be asked first of all.
+
+        name, version: of the model; without them the default, the highest version.
 
         Raises:
             NotReady, Overloaded: it is not taken.
+            UnknownModel: there is no such model.
             DeadlineExceeded: its time was over, wherever it was.
         """
-        if (reason := self.unready) is not None:
-            self.observer.refused(NotReady.code, reason)
-            raise _not_ready(reason)
+        try:
+            if self.unready is not None:
+                raise self.not_ready()
+            model = self.models.find(name, version)
+        except NotReady as problem:
+            self.observer.refused(problem.code, problem.reason)
+            raise
         self.admission.occupy()
         try:
             seconds = (timeout_ms or self.settings.request_timeout_ms) / 1e3
             async with asyncio.timeout(seconds) as alarm:
-                admitted = Admitted(self, alarm)
+                admitted = Admitted(self, model, alarm)
                 self._accepted.add(admitted)
                 try:
-                    yield admitted
+                    with model.used():
+                        yield admitted
                 finally:
                     self._accepted.discard(admitted)
         except TimeoutError as problem:
@@ -172,7 +173,7 @@ class Service:
         finally:
             self.admission.leave(1, 0)
 
-    async def segment(self, body: bytes, query: Query) -> PictureResult:
+    async def segment(self, body: Body, query: Query) -> PictureResult:
         """One picture as a request of its own; raises what `admit` and `Admitted.answer` raise."""
         async with self.admit() as admitted:
             return await admitted.answer(body, query, lambda result, _: result)
@@ -181,20 +182,20 @@ class Service:
         """What takes too long for the event loop."""
         return await self._in(self._finish, work)
 
-    async def measure(self, body: bytes) -> int:
+    async def measure(self, model: Served, body: Body) -> int:
         """Pixels of a picture, from its header."""
-        return await self._in(self._header, lambda: self.pipeline.pixels(body))
+        return await self._in(self._header, lambda: model.pipeline.pixels(body))
 
-    async def run(self, body: bytes, query: Query, render: Render[T], deadline: float, *, whole: bool) -> T:
+    async def run(
+        self, model: Served, body: Body, query: Query, render: Render[T], deadline: float, *, whole: bool
+    ) -> T:
         """All stages of one picture that has its place."""
-        batcher = self._batcher
-        if batcher is None:
-            raise _not_ready("warming")
-        decoded = await self._in(self._decode, lambda: self._decoded(body, whole=whole))
-        inferred = await batcher.infer(decoded.picture, query, deadline)
+        pipeline, told = model.pipeline, partial(self.observer.stage, model.name)
+        decoded = await self._in(self._decode, lambda: _decoded(pipeline, body, whole=whole))
+        inferred = await model.batcher.infer(decoded.picture, query, deadline)
 
         def finish() -> tuple[PictureResult, T, float]:
-            result = self.pipeline.finish(inferred.output, decoded, query, inferred.infer_ms)
+            result = pipeline.finish(inferred.output, decoded, query, inferred.infer_ms)
             timings = {"queue": inferred.queue_ms, **result.timings_ms}
             timings["total"] += inferred.queue_ms
             result, start = replace(result, timings_ms=timings), perf_counter()
@@ -203,15 +204,18 @@ class Service:
         result, answer, answer_ms = await self._in(self._finish, finish)
         for name, ms in result.timings_ms.items():
             if name != "total":
-                self.observer.stage(name, ms)
-        self.observer.stage("answer", answer_ms)
+                told(name, ms)
+        told("answer", answer_ms)
         self.observer.found(len(result.instances))
         return answer
 
-    def _decoded(self, body: bytes, *, whole: bool) -> Decoded:
-        """All that waits from now on is the network's input, unless the picture is to be drawn on."""
-        decoded = self.pipeline.decode(body, whole=whole)
-        return decoded if whole else replace(decoded, rgb=NO_PIXELS)
+    async def _reload(self) -> None:
+        try:
+            await self.models.load()
+        except EXPECTED as problem:
+            LOG.error("models: not all could be loaded, and what was served before still is: %s", problem)
+        except Exception as problem:
+            LOG.exception("models: not all could be loaded, and what was served before still is", exc_info=problem)
 
     async def _in(self, threads: Threads, work: Callable[[], T]) -> T:
         try:
@@ -235,19 +239,18 @@ class Service:
             self._on_end(problem)
 
     def _threads(self) -> list[Threads]:
-        engine = [] if self._engine is None else [self._engine]
-        return [self._loader, self._header, self._decode, *engine, self._finish]
+        return [self._loader, self._header, self._decode, self._finish]
 
 
 class Admitted:
-    """A request that was accepted: one place, more for further pictures, and a deadline."""
+    """A request that was accepted: its model, one place, more for further pictures, and a deadline."""
 
-    def __init__(self, service: Service, alarm: asyncio.Timeout) -> None:
-        self._service, self._alarm = service, alarm
+    def __init__(self, service: Service, model: Served, alarm: asyncio.Timeout) -> None:
+        self._service, self.model, self._alarm = service, model, alarm
         self._deadline = alarm.when() or float("inf")
         self._has_place = True
 
-    async def answer(self, body: bytes, query: Query, render: Render[T], *, whole: bool = False) -> T:
+    async def answer(self, body: Body, query: Query, render: Render[T], *, whole: bool = False) -> T:
         """What `render` makes of one picture. whole: render draws on the picture.
 
         Raises:
@@ -261,10 +264,10 @@ class Admitted:
             service.admission.occupy()
         pixels, outcome = 0, "gone"
         try:
-            measured = await service.measure(body)
+            measured = await service.measure(self.model, body)
             service.admission.occupy_pixels(measured)
             pixels = measured
-            answer = await service.run(body, query, render, self._deadline, whole=whole)
+            answer = await service.run(self.model, body, query, render, self._deadline, whole=whole)
             if asyncio.get_running_loop().time() > self._deadline:
                 raise self.time_is_over()
             outcome = "ok"
@@ -276,7 +279,7 @@ class Admitted:
             if outcome == "gone" and self._alarm.expired():
                 outcome = self.time_is_over().code
             service.admission.leave(0 if is_first else 1, pixels)
-            service.observer.answered(outcome, (perf_counter() - start) * 1e3)
+            service.observer.answered(self.model.name, outcome, (perf_counter() - start) * 1e3)
 
     def end_before(self, drain_end: float) -> None:
         """The server goes down: an earlier deadline, perhaps."""
@@ -288,6 +291,12 @@ class Admitted:
         if (self._alarm.when() or 0.0) < self._deadline:
             return _not_ready("draining")
         return DeadlineExceeded("the answer was not there in time")
+
+
+def _decoded(pipeline: Pipeline, body: Body, *, whole: bool) -> Decoded:
+    """All that waits from now on is the network's input, unless the picture is to be drawn on."""
+    decoded = pipeline.decode(body, whole=whole)
+    return decoded if whole else replace(decoded, rgb=NO_PIXELS)
 
 
 def _not_ready(reason: str) -> NotReady:

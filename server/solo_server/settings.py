@@ -29,7 +29,15 @@ class Settings:
     """
 
     bundle: Path | None = None
-    """Folder or zip to serve; without one the demo model."""
+    """Folder or zip to serve; without one, and without `models`, the demo model."""
+    models: Path | None = None
+    """Folder of bundles to serve, each under `/models/NAME`: `solo_server.catalogue`."""
+    default_model: str | None = None
+    """Name of the model at `/segment`; without one the only one is."""
+    model_control: bool = False
+    """Models may be loaded and unloaded over HTTP."""
+    replicas: int = 1
+    """Of each model in one process, each with its share of the cores: that many pictures at a time."""
     host: str = "127.0.0.1"
     """Address to listen on; `0.0.0.0` is every IPv4 address of the machine."""
     port: int = 8000
@@ -156,6 +164,7 @@ class Settings:
 _RANGES = (
     ("port", 0, 65_535),
     ("threads", 0, 1024),
+    ("replicas", 1, 64),
     ("max_body_bytes", 1024, 2 << 30),
     ("max_pixels", 1024, 1 << 30),
     ("max_side", 32, 65_535),
@@ -200,6 +209,8 @@ def _origins(text: str) -> tuple[str, ...]:
 
 _TEXTS: dict[str, Callable[[str], Any]] = {
     "bundle": Path,
+    "models": Path,
+    "default_model": str,
     "host": str,
     "engine": str,
     "precision": str,
@@ -212,7 +223,7 @@ _TEXTS: dict[str, Callable[[str], Any]] = {
     "log_level": str,
     "traces": str,
 }
-_SWITCH_NAMES = ("draft_decode", "build_engines", "metrics_open")
+_SWITCH_NAMES = ("draft_decode", "build_engines", "metrics_open", "model_control")
 _SWITCHES = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
 
 

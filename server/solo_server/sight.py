@@ -53,21 +53,21 @@ class Sight:
         self.metrics, self.traces = metrics, traces
         self.refused, self.waiting, self.batched = metrics.refused, metrics.waiting, metrics.batched
 
-    def stage(self, name: str, ms: float) -> None:
+    def stage(self, model: str, name: str, ms: float) -> None:
         """See `Observer`."""
-        self.metrics.stage(name, ms)
+        self.metrics.stage(model, name, ms)
         seen = SEEN.get()
         if seen is not None and self.traces is not None:
             seen.stages.setdefault(id(asyncio.current_task()), []).append(Stage(name, ms))
 
-    def answered(self, outcome: str, total_ms: float) -> None:
+    def answered(self, model: str, outcome: str, total_ms: float) -> None:
         """See `Observer`."""
-        self.metrics.answered(outcome, total_ms)
+        self.metrics.answered(model, outcome, total_ms)
         seen = SEEN.get()
         if seen is not None:
             stages = seen.stages.setdefault(id(asyncio.current_task()), [])  # whose last ones may still come
             begun_ns = time_ns() - int(total_ms * 1e6)
-            seen.pictures.append(PictureTrace(begun_ns, outcome, stages))
+            seen.pictures.append(PictureTrace(begun_ns, model, outcome, stages))
 
     def found(self, instances: int) -> None:
         """See `Observer`."""

@@ -40,9 +40,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class PictureTrace:
-    """One picture: when it was accepted (nanoseconds since 1970), how it ended, its stages in order."""
+    """One picture: when it was accepted (nanoseconds since 1970), its model's name, how it ended, its stages in order."""
 
     begun_ns: int
+    model: str
     outcome: str
     stages: list[Stage] = field(default_factory=list)
 
@@ -120,7 +121,11 @@ class Traces:
 
         parent, at_ns = set_span_in_context(request), picture.begun_ns
         for stage in sorted(picture.stages, key=lambda stage: stage.name not in BEFORE_QUEUE):
-            attributes: dict[str, str | int] = {"solo.picture": number, "solo.outcome": picture.outcome}
+            attributes: dict[str, str | int] = {
+                "solo.picture": number,
+                "solo.model": picture.model,
+                "solo.outcome": picture.outcome,
+            }
             span = self._tracer.start_span(stage.name, parent, attributes=attributes, start_time=at_ns)
             at_ns += int(stage.ms * 1e6)
             span.end(at_ns)

@@ -14,6 +14,7 @@ import pytest
 from conftest import encoded, picture, serving
 from gates import Gate
 from solo_server.app import create_app
+from solo_server.catalogue import Source
 from solo_server.pipeline import Pipeline
 from solo_server.service import Service
 from solo_server.settings import Settings
@@ -131,7 +132,7 @@ def test_before_the_model_is_loaded_the_server_answers_that_it_is_warming(pipeli
         loaded.wait(30)
         return pipeline
 
-    app = create_app(opening)
+    app = create_app(lambda: [Source("tiny", "1", "", opening)])
     with serving(app, warm=False) as client:
         assert client.get("/healthz").status_code == 200
         ready = client.get("/readyz")
@@ -172,7 +173,7 @@ def test_a_model_that_cannot_be_loaded_is_told(pipeline: Pipeline) -> None:
     def opening() -> Pipeline:
         raise ValueError("no model")
 
-    with serving(create_app(opening, on_end=told.append), warm=False) as client:
+    with serving(create_app(lambda: [Source("tiny", "1", "", opening)], on_end=told.append), warm=False) as client:
         _until(lambda: bool(told))
         assert client.get("/readyz").status_code == 503
     assert str(told[0]) == "no model"
@@ -183,7 +184,7 @@ def test_a_caller_that_hangs_up_costs_no_inference(gate: Gate) -> None:
         with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as raw:
             head = f"POST /segment HTTP/1.1\r\nhost: x\r\ncontent-length: {len(PNG)}\r\n\r\n"
             raw.sendall(head.encode() + PNG)
-            _until(lambda: service._batcher is not None and service._batcher.waiting == 1)
+            _until(lambda: service.models.find().batcher.waiting == 1)
         _until(lambda: service.admission.pictures == 1)
         gate.open.set()
         assert first.result().status_code == 200
@@ -206,7 +207,7 @@ def test_a_second_request_on_the_connection_does_not_look_like_a_caller_that_has
         with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=30) as raw:
             head = f"POST /segment HTTP/1.1\r\nhost: x\r\ncontent-length: {len(PNG)}\r\n\r\n"
             raw.sendall(head.encode() + PNG)
-            _until(lambda: service._batcher is not None and service._batcher.waiting == 1)
+            _until(lambda: service.models.find().batcher.waiting == 1)
             raw.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
             gate.open.set()
             received = b""

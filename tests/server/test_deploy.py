@@ -30,9 +30,9 @@ def families() -> list[Metric]:
     metrics.begun()
     metrics.ended(Access("POST", "/segment", 200, "ok", 1.0, 1, 1, 1, 1))
     metrics.refused("overloaded", "queue_full")
-    metrics.stage("decode", 1.0)
-    metrics.batched(1, 1.0)
-    metrics.answered("ok", 1.0)
+    metrics.stage("tiny", "decode", 1.0)
+    metrics.batched("tiny", 1, 1.0)
+    metrics.answered("tiny", "ok", 1.0)
     return list(metrics.registry.collect())
 
 

@@ -79,22 +79,22 @@ def test_refusals_stages_batches_and_ends_of_pictures_are_told_apart() -> None:
     metrics.refused("overloaded", "queue_full")
     metrics.refused("overloaded", "pixels_full")
     metrics.refused("overloaded", "pixels_full")
-    metrics.stage("decode", 2.0)
-    metrics.stage("queue", 700.0)
-    metrics.batched(3, 120.0)
-    metrics.answered("ok", 900.0)
-    metrics.answered("gone", 10.0)
+    metrics.stage("tiny", "decode", 2.0)
+    metrics.stage("tiny", "queue", 700.0)
+    metrics.batched("tiny", 3, 120.0)
+    metrics.answered("tiny", "ok", 900.0)
+    metrics.answered("tiny", "gone", 10.0)
     metrics.waiting(5, 1_000_000)
     found = told(metrics)
     assert value(found, "solo_refused_total", code="overloaded", reason="queue_full") == 1
     assert value(found, "solo_refused_total", code="overloaded", reason="pixels_full") == 2
-    assert value(found, "solo_stage_duration_seconds_sum", stage="queue") == pytest.approx(0.7)
-    assert value(found, "solo_stage_duration_seconds_count", stage="decode") == 1
-    assert value(found, "solo_batch_pictures_bucket", le="2.0") == 0
-    assert value(found, "solo_batch_pictures_bucket", le="4.0") == 1
-    assert value(found, "solo_batch_duration_seconds_sum") == pytest.approx(0.12)
-    assert value(found, "solo_pictures_total", outcome="gone") == 1
-    assert value(found, "solo_picture_duration_seconds_count") == 2
+    assert value(found, "solo_stage_duration_seconds_sum", model="tiny", stage="queue") == pytest.approx(0.7)
+    assert value(found, "solo_stage_duration_seconds_count", model="tiny", stage="decode") == 1
+    assert value(found, "solo_batch_pictures_bucket", model="tiny", le="2.0") == 0
+    assert value(found, "solo_batch_pictures_bucket", model="tiny", le="4.0") == 1
+    assert value(found, "solo_batch_duration_seconds_sum", model="tiny") == pytest.approx(0.12)
+    assert value(found, "solo_pictures_total", model="tiny", outcome="gone") == 1
+    assert value(found, "solo_picture_duration_seconds_count", model="tiny") == 2
     assert value(found, "solo_waiting_pictures") == 5
     assert value(found, "solo_waiting_pixels") == 1_000_000
 
@@ -128,7 +128,7 @@ def test_series_without_labels_are_there_before_anything_happens() -> None:
     found = told(fresh())
     for name in (
         "solo_waiting_pictures",
-        "solo_batch_pictures_count",
+        "solo_waiting_pixels",
         "solo_instances_total",
         "solo_log_lines_lost_total",
     ):
@@ -196,8 +196,8 @@ def test_bytes_of_both_ways_pictures_and_instances_reach_the_access_line(caplog:
     sight = made_sight()
 
     async def one_of_two(name: str) -> None:
-        sight.stage("decode", 1.0)
-        sight.answered(name, 2.0)
+        sight.stage("tiny", "decode", 1.0)
+        sight.answered("tiny", name, 2.0)
 
     async def segment(request: Request) -> Response:
         await request.body()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import encoded, picture
 from gates import Gate, Gated
-from solo_models.bundle import read_bundle
+from solo_server.catalogue import Source, catalogue, only
 from solo_server.errors import (
     DeadlineExceeded,
     EngineFailure,
@@ -49,16 +49,16 @@ class Recorder:
         self.now_waiting = (pictures, pixels)
         self.most_waiting = max(self.most_waiting, self.now_waiting)
 
-    def batched(self, pictures: int, infer_ms: float) -> None:
+    def batched(self, model: str, pictures: int, infer_ms: float) -> None:
         self.batches.append(pictures)
 
-    def stage(self, name: str, ms: float) -> None:
+    def stage(self, model: str, name: str, ms: float) -> None:
         self.stages.append(name)
 
     def found(self, instances: int) -> None:
         self.instances.append(instances)
 
-    def answered(self, outcome: str, total_ms: float) -> None:
+    def answered(self, model: str, outcome: str, total_ms: float) -> None:
         self.outcomes.append(outcome)
 
 
@@ -73,7 +73,7 @@ def gate(pipeline: Pipeline) -> Gate:
 
 
 async def started(pipeline: Pipeline, settings: Settings | None = None, **options: Any) -> Service:
-    service = Service(lambda: pipeline, settings, **options)
+    service = Service(only(pipeline), settings, **options)
     await service.start()
     return service
 
@@ -156,7 +156,7 @@ def test_one_poisonous_picture_of_a_batch_fails_alone(gate: Gate, monkeypatch: p
         await gate.taken_one()
         queries = [Query(), poison, Query(), Query()]
         tasks = [asyncio.create_task(service.segment(BODY, query)) for query in queries]
-        await settled(lambda: service._batcher is not None and service._batcher.waiting == 4)
+        await settled(lambda: service.models.find().batcher.waiting == 4)
         gate.open.set()
         answers = await asyncio.gather(first, *tasks, return_exceptions=True)
         assert [type(answer) for answer in answers] == [*[PictureResult] * 2, EngineFailure, *[PictureResult] * 2]
@@ -256,7 +256,7 @@ def test_a_caller_that_has_gone_leaves_nothing_behind(gate: Gate) -> None:
         service = await started(gate.pipeline, observer=recorder)
         first, gone = (asyncio.create_task(service.segment(BODY, Query())) for _ in range(2))
         await gate.taken_one()
-        await settled(lambda: service._batcher is not None and service._batcher.waiting == 1)
+        await settled(lambda: service.models.find().batcher.waiting == 1)
         gone.cancel()
         await settled(gone.done)
         assert recorder.outcomes == ["gone"]
@@ -277,14 +277,13 @@ def test_while_the_model_is_loaded_nothing_is_taken_and_the_reason_is_told(pipel
             loaded.wait(30)
             return pipeline
 
-        service = Service(opening)
+        service = Service(lambda: [Source("tiny", "1", "", opening)])
         starting = asyncio.create_task(service.start())
         await asyncio.sleep(0)
         with pytest.raises(NotReady) as caught:
             await service.segment(BODY, Query())
         assert (service.unready, caught.value.reason) == ("warming", "warming")
-        with pytest.raises(NotReady):
-            _ = service.pipeline
+        assert service.models.in_service() == []
         loaded.set()
         await starting
         assert service.unready is None
@@ -295,7 +294,7 @@ def test_while_the_model_is_loaded_nothing_is_taken_and_the_reason_is_told(pipel
 
 
 def test_a_model_that_cannot_be_loaded_is_the_starters_problem(tmp_path: Path) -> None:
-    service = Service(lambda: Pipeline(read_bundle(tmp_path / "nothing"), None))  # type: ignore[arg-type]  # never gets there
+    service = Service(catalogue(tmp_path / "nothing", None, Pipeline.open))
     with pytest.raises(Exception, match="does not exist"):
         asyncio.run(service.start())
     assert service.unready == "warming"

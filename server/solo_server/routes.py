@@ -1,0 +1,215 @@
+"""What callers ask of models: `POST /segment` and its like for each model, what is served, loading and unloading."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+from solo_server import types
+from solo_server.bodies import File, files_of, read_body, while_connected
+from solo_server.errors import ControlOff, InvalidQuery, ModelNotLoadable, ServerError
+from solo_server.overlay import draw_png
+from solo_server.registry import EXPECTED, Served
+from solo_server.schemas import (
+    TIMEOUT_HEADER,
+    listed_json,
+    model_json,
+    openapi_parameters,
+    problem_json,
+    read_query,
+    read_timeout,
+    result_json,
+)
+from solo_server.service import Admitted, Render, Service
+from solo_server.settings import Settings
+
+_PICTURE = {"schema": {"type": "string", "format": "binary"}}
+_FILES = {"type": "object", "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}}}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "The bytes of one picture, or multipart with one or several files.",
+        "content": {"image/jpeg": _PICTURE, "image/png": _PICTURE, "image/webp": _PICTURE, "image/avif": _PICTURE,
+                    "image/bmp": _PICTURE, "multipart/form-data": {"schema": _FILES}},
+    }
+}  # fmt: skip
+_ANSWER = {"description": "Instances, or the overlay.", "content": {"application/json": {}, "image/png": _PICTURE}}
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": {"application/problem+json": {}}}
+    for status, text in {
+        400: "empty_body",
+        401: "unauthorized",
+        403: "control_off",
+        404: "model_not_found",
+        408: "request_timeout",
+        413: "body_too_large, image_too_large",
+        415: "unsupported_media_type",
+        422: "image_damaged, invalid_query, model_not_loadable",
+        431: "headers_too_large",
+        500: "internal",
+        503: "overloaded, not_ready",
+        504: "deadline_exceeded",
+    }.items()
+}
+"""Of every route, by status: the codes that it can have."""
+
+
+def add_segment(app: FastAPI, service: Service, settings: Settings) -> None:
+    """`POST /segment` for the default model, and the same below every model."""
+
+    async def answer(request: Request, name: str | None, version: str | None) -> Response:
+        query = read_query(request.query_params)
+        if request.headers.get("accept", "").startswith("image/png"):
+            query = query.model_copy(update={"format": "overlay"})
+        timeout_ms = read_timeout(request.headers.get(TIMEOUT_HEADER))
+        async with service.admit(timeout_ms, name, version) as admitted:
+            chosen = query.to_query(admitted.model.pipeline.bundle.spec)
+            body = await read_body(request, settings.max_body_bytes, service.in_worker)
+            files = await files_of(request.headers, body, settings.max_files, service.in_worker)
+            async with while_connected(request):
+                if query.format == "overlay":
+                    return await _overlay(admitted, body, files, chosen)
+                if files is None or len(files) == 1:
+                    picture = body if files is None else files[0][1]
+                    return _json_bytes(await admitted.answer(picture, chosen, _as_json(admitted.model)))
+                results = await _several(admitted, files, chosen, request.state.request_id)
+                return _json_bytes(await service.in_worker(lambda: orjson.dumps({"results": results})))
+
+    described: dict[str, Any] = {
+        "openapi_extra": {**_BODY, "parameters": openapi_parameters()},
+        "responses": {200: _ANSWER, **{status: told for status, told in PROBLEMS.items() if status != 403}},
+    }
+
+    @app.post("/segment", summary="Segment one picture, or several", **described)
+    async def segment(request: Request) -> Response:
+        """Instances with label, score, box and COCO RLE mask; a PNG with `format=overlay` or `Accept: image/png`."""
+        return await answer(request, None, None)
+
+    @app.post("/models/{name}/segment", summary="The same with a model of your choice", **described)
+    async def segment_with(request: Request, name: str) -> Response:
+        """Its highest version in service."""
+        return await answer(request, name, None)
+
+    @app.post("/models/{name}/versions/{version}/segment", summary="The same with one version of a model", **described)
+    async def segment_with_version(request: Request, name: str, version: str) -> Response:
+        """Versions are told by `GET /models`."""
+        return await answer(request, name, version)
+
+
+def add_models(app: FastAPI, service: Service) -> None:
+    """What is served, and changing it."""
+    looked_up: dict[int | str, dict[str, Any]] = {status: PROBLEMS[status] for status in (401, 404, 503)}
+    changed: dict[int | str, dict[str, Any]] = {status: PROBLEMS[status] for status in (401, 403, 404, 422, 503)}
+
+    @app.get("/models", summary="All models and versions, with their state", responses={401: PROBLEMS[401]})
+    async def models() -> Response:
+        return json(listed_json(service.models.listed(), service.models.default))
+
+    @app.get("/model", summary="The default model", responses=looked_up)
+    async def model() -> Response:
+        return json(model_json(_find(service, None, None)))
+
+    @app.get("/models/{name}", summary="A model: its highest version in service", responses=looked_up)
+    async def one_model(name: str) -> Response:
+        return json(model_json(_find(service, name, None)))
+
+    @app.get("/models/{name}/versions/{version}", summary="One version of a model", responses=looked_up)
+    async def one_version(name: str, version: str) -> Response:
+        return json(model_json(_find(service, name, version)))
+
+    @app.post(
+        "/models/{name}/load", summary="Look for a model anew: load what is new or has changed", responses=changed
+    )
+    async def load(name: str) -> Response:
+        """The answer comes when it is in service and warm; until then, and where it fails, what was served before is."""
+        return json(await load_model(service, name))
+
+    @app.post("/models/{name}/unload", summary="Take a model out of service, all versions", responses=changed)
+    async def unload(name: str) -> Response:
+        """Its requests are answered; its memory is free when the last one is."""
+        return json(await unload_model(service, name))
+
+
+async def load_model(service: Service, name: str) -> dict[str, Any]:
+    """Load a model anew, as the catalogue has it now; all of its versions with their states.
+
+    Raises:
+        ControlOff: this server does not do that.
+        UnknownModel: the catalogue has none of that name.
+        ModelNotLoadable: see there.
+    """
+    check_control(service)
+    try:
+        await service.models.load(name)
+    except EXPECTED as problem:
+        raise ModelNotLoadable(f"model {name[:64]!r} cannot be loaded; the log says why") from problem
+    return listed_json(service.models.listed(name), service.models.default)
+
+
+async def unload_model(service: Service, name: str) -> dict[str, Any]:
+    """Take a model out of service; what of it is still at work.
+
+    Raises:
+        ControlOff: this server does not do that.
+        UnknownModel: there is none of that name.
+    """
+    check_control(service)
+    await service.models.unload(name)
+    remaining = [listed for listed in service.models.listed() if listed.name == name]
+    return listed_json(remaining, service.models.default)
+
+
+def check_control(service: Service) -> None:
+    """Raises ControlOff where models are changed by whoever runs the server alone."""
+    if not service.settings.model_control:
+        raise ControlOff("models are not loaded or unloaded over HTTP: SOLO_MODEL_CONTROL is off; SIGHUP reloads them")
+    if service.unready is not None:
+        raise service.not_ready()
+
+
+def json(content: Any, status: int = 200) -> Response:
+    """An answer in JSON."""
+    return Response(orjson.dumps(content), status, media_type="application/json")
+
+
+def _find(service: Service, name: str | None, version: str | None) -> Served:
+    """Raises NotReady also while the models are being loaded, when nobody knows yet which there will be."""
+    if service.unready == "warming" and not service.models.in_service():
+        raise service.not_ready()
+    return service.models.find(name, version)
+
+
+async def _overlay(admitted: Admitted, body: bytes, files: list[File] | None, query: types.Query) -> Response:
+    """A PNG of one picture."""
+    if files is not None and len(files) != 1:
+        raise InvalidQuery("an overlay is drawn for one picture at a time")
+    names = admitted.model.pipeline.bundle.spec.class_names
+    picture = body if files is None else files[0][1]
+    png = await admitted.answer(picture, query, lambda result, rgb: draw_png(rgb, result.instances, names), whole=True)
+    return Response(png, media_type="image/png")
+
+
+async def _several(admitted: Admitted, files: list[File], query: types.Query, request_id: str) -> list[Any]:
+    """Each file's result, or its own error; the others are not touched."""
+
+    async def one(name: str, body: bytes) -> Any:
+        try:
+            return orjson.Fragment(await admitted.answer(body, query, _as_json(admitted.model, filename=name)))
+        except ServerError as problem:
+            return {"filename": name, "error": problem_json(problem, request_id)}
+
+    return await asyncio.gather(*(one(name, body) for name, body in files))
+
+
+def _as_json(model: Served, **more: str) -> Render[bytes]:
+    """The answer for one picture, with `more` before it; made in a worker, for it can be large."""
+    names = model.pipeline.bundle.spec.class_names
+    return lambda result, _: orjson.dumps({**more, **result_json(result, model.name, model.version, names)})
+
+
+def _json_bytes(content: bytes) -> Response:
+    return Response(content, media_type="application/json")
