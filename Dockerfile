@@ -37,18 +37,16 @@ RUN sh deploy/image/finish.sh serving
 # NVIDIA's own package index has the libraries of TensorRT: --build-arg TENSORRT_INDEX=URL
 FROM tools AS environment-gpu
 ARG TENSORRT_INDEX=
-COPY deploy/image/locks/gpu.txt /locks/
-RUN ${INSTALL} --require-hashes -r /locks/gpu.txt \
- && ${INSTALL} --no-deps ${TENSORRT_INDEX:+--index-url ${TENSORRT_INDEX}} tensorrt-cu12-libs==10.4.0 tensorrt-cu12-bindings==10.4.0
+COPY deploy/image/locks/gpu.txt deploy/image/tensorrt.sh /locks/
+RUN ${INSTALL} --require-hashes -r /locks/gpu.txt && sh /locks/tensorrt.sh 10.4.0
 COPY --from=sources /src /src
 COPY --from=environment-cpu /opt/solo/kernels /opt/solo/kernels
 RUN /opt/solo/bin/python deploy/image/check_tensorrt.py 10.4. && sh deploy/image/finish.sh serving
 
 FROM tools AS environment-gpu-modern
 ARG TENSORRT_INDEX=
-COPY deploy/image/locks/gpu-modern.txt /locks/
-RUN ${INSTALL} --require-hashes -r /locks/gpu-modern.txt \
- && ${INSTALL} --no-deps ${TENSORRT_INDEX:+--index-url ${TENSORRT_INDEX}} tensorrt-cu12-libs==10.16.1.11 tensorrt-cu12-bindings==10.16.1.11
+COPY deploy/image/locks/gpu-modern.txt deploy/image/tensorrt.sh /locks/
+RUN ${INSTALL} --require-hashes -r /locks/gpu-modern.txt && sh /locks/tensorrt.sh 10.16.1.11
 COPY --from=sources /src /src
 COPY --from=environment-cpu /opt/solo/kernels /opt/solo/kernels
 RUN /opt/solo/bin/python deploy/image/check_tensorrt.py 10.16.1. && sh deploy/image/finish.sh serving
@@ -79,14 +77,13 @@ ENV PATH=/opt/solo/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/cache TMPDIR=/cache XDG_CACHE_HOME=/cache SOLO_CACHE=/cache/solo NUMBA_CACHE_DIR=/opt/solo/kernels \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 VOLUME /cache
-WORKDIR /cache
 USER 10001:10001
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["solo"]
 
 FROM bare AS serving
 COPY models/solo_models/demo/person /bundle
-ENV SOLO_HOST=0.0.0.0 SOLO_BUNDLE=/bundle
+ENV SOLO_HOST=0.0.0.0
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s CMD ["python", "-S", "/opt/solo/share/solo/ready.py"]
 CMD ["serve"]

@@ -14,10 +14,12 @@ GPU := .venv-gpu
 AUDIT := .venv-audit
 URL ?= http://$(HOST):$(PORT)
 GRAPHS := build/graphs
+BUILD_IMAGES = $(DEV)/bin/python tests/image/build.py cpu export
+TEST_IMAGES = $(DEV)/bin/python -m pytest -q -c tests/image/pytest.ini tests/image $(if $(RECORD),--record $(abspath $(RECORD)))
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help serve test test-gpu-code check format bench pages audit fuzz image image-test clean
+.PHONY: help serve test test-gpu-code check format bench pages audit locks fuzz image image-test image-test-gpu clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,8 +27,9 @@ help: ## show this list
 serve: $(SERVE)/.ready ## serve the demo model, or BUNDLE=..., on HOST and PORT
 	@exec $(SERVE)/bin/solo serve --host $(HOST) --port $(PORT) $(BUNDLE)
 
-test: check test-gpu-code ## style, types, layering and all tests
+test: check test-gpu-code ## style, types, layering and all tests; images where they can be built (root, Debian)
 	$(DEV)/bin/python -m pytest -q
+	@$(BUILD_IMAGES); status=$$?; case $$status in 0) $(TEST_IMAGES);; 3) ;; *) exit $$status;; esac
 
 test-gpu-code: $(DEV)/.ready $(GPU)/.ready ## GPU code against NVIDIA's own packages, without a GPU
 	$(DEV)/bin/python tests/gpu_packages/make_graphs.py $(GRAPHS)
@@ -38,6 +41,7 @@ check: $(DEV)/.ready ## style, types and layering only
 	$(DEV)/bin/mypy
 	$(DEV)/bin/pyright
 	$(DEV)/bin/lint-imports
+	$(DEV)/bin/hadolint Dockerfile
 
 format: $(DEV)/.ready ## rewrite the sources in the house style
 	$(DEV)/bin/ruff format .
@@ -52,6 +56,9 @@ pages: $(DEV)/.ready ## write figures of benchmarks/results, and the settings, i
 audit: $(AUDIT)/.ready ## look up known vulnerabilities of constraints.txt (needs the network)
 	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
+locks: $(AUDIT)/.ready ## write the lock files of the images anew, after a change of versions
+	$(AUDIT)/bin/python deploy/image/lock.py
+
 fuzz: $(AUDIT)/.ready $(DEV)/.ready ## broken pictures in process, then generated requests against a server at URL
 	$(DEV)/bin/python benchmarks/fuzz_images.py -n 20000
 	$(AUDIT)/bin/st run $(URL)/openapi.json --max-response-time 5 -n 400 --exclude-checks positive_data_acceptance
@@ -60,11 +67,15 @@ image: ## build the image TARGET: cpu (default), gpu, gpu-modern, export (needs 
 	docker build --target $(TARGET) $(IMAGE_FLAGS) --build-arg REVISION=$(shell git rev-parse HEAD) -t solo-inference:$(TARGET) .
 
 image-test: $(DEV)/.ready ## build images without a container engine, and run them (needs root and Debian)
-	$(DEV)/bin/python tests/image/build.py cpu export
-	$(DEV)/bin/python -m pytest -q -c tests/image/pytest.ini tests/image $(if $(RECORD),--record $(RECORD))
+	$(BUILD_IMAGES)
+	$(TEST_IMAGES)
 
 clean: ## remove all environments
 	rm -rf $(SERVE) $(DEV) $(GPU) $(AUDIT) build
+
+image-test-gpu: $(DEV)/.ready ## images for GPUs over stubs of TensorRT (20 GB of disk, g++)
+	$(DEV)/bin/python tests/image/build.py gpu gpu-modern
+	$(DEV)/bin/python -m pytest -q -c tests/image/pytest.ini tests/image/gpu_images.py
 
 $(SERVE)/.ready: pyproject.toml constraints.txt
 	@echo "preparing $(SERVE) (once, about a minute)"
@@ -91,8 +102,8 @@ $(GPU)/.ready: tests/gpu_packages/requirements.txt
 	@touch $@
 
 $(AUDIT)/.ready: Makefile
-	@echo "preparing $(AUDIT) (once; pip-audit and schemathesis, apart from what they look at)"
+	@echo "preparing $(AUDIT) (once; pip-audit, schemathesis and uv, apart from what they look at)"
 	@$(CHECK_PYTHON)
 	@$(PYTHON) -m venv $(AUDIT)
-	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) pip-audit==2.10.1 schemathesis==4.32.5
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) pip-audit==2.10.1 schemathesis==4.32.5 uv==0.13.9
 	@touch $@

@@ -24,7 +24,9 @@ def main() -> None:
 
 
 def _debian_packages() -> list[dict[str, str]]:
-    told = subprocess.run(["dpkg-query", "--show", f"--showformat={FORMAT}"], capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        ["dpkg-query", "--show", f"--showformat={FORMAT}"], capture_output=True, text=True, check=True
+    )
     return [_component(*line.split("\t")) for line in told.stdout.splitlines()]
 
 

@@ -21,7 +21,9 @@ def main() -> None:
             sys.exit(f"{name} {found} is installed; wanted is {wanted}*")
     files = distribution("tensorrt-cu12-libs").files or ()
     if not any(Path(file).name == LIBRARY for file in files):
-        sys.exit(f"tensorrt-cu12-libs came without {LIBRARY}: give the index that has it, --build-arg TENSORRT_INDEX=URL")
+        sys.exit(
+            f"tensorrt-cu12-libs came without {LIBRARY}: give the index that has it, --build-arg TENSORRT_INDEX=URL"
+        )
     print(f"TensorRT {distribution('tensorrt-cu12-libs').version}")
 
 

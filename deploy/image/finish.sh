@@ -25,6 +25,7 @@ fi
 # Layers keep whole seconds of a file's time, while numba and Python compare more: kernels compiled from sources of 12:00:00.5
 # would be compiled again at every start of an image whose sources say 12:00:00.
 find /opt/solo -exec touch --no-dereference --date=2000-01-01T00:00:00Z {} +
-$python -m compileall -q -j 0 --invalidation-mode unchecked-hash "$packages"
+# some packages hold sources that only newer Pythons can compile, and import them only there
+$python -m compileall -q -j 0 --invalidation-mode unchecked-hash "$packages" || true
 NUMBA_CACHE_DIR=/opt/solo/kernels /opt/solo/bin/solo warm
 chmod -R a+rX,go-w /opt/solo

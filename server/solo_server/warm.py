@@ -31,9 +31,8 @@ from solo_server.rle import outline
 from solo_server.types import Geometry
 
 LOG = logging.getLogger("solo_server")
-HOW_OFTEN = (
-    "once" if CAN_BE_KEPT else "at every start, since nothing can be written where they are kept (docs/deployment.md#cache)"
-)
+NOT_KEPT = "at every start, since no folder can be written to keep them: NUMBA_CACHE_DIR, in images /cache (docs/deployment.md)"
+HOW_OFTEN = "once" if CAN_BE_KEPT else NOT_KEPT
 GRIDS, CHANNELS, HW = (3, 2, 2, 2, 2), 8, (16, 24)
 
 Say = Callable[[str], None]

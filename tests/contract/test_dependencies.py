@@ -16,6 +16,12 @@ def _lines() -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
+def _locked(image: str) -> dict[str, str]:
+    """Versions by name in the lock file of an image."""
+    lines = (ROOT / "deploy/image/locks" / f"{image}.txt").read_text().splitlines()
+    return dict(line.split()[0].split("==") for line in lines if "==" in line.split(" ;")[0] and "--hash" not in line)
+
+
 def _name(text: str) -> str:
     return re.sub(r"[-_.]+", "-", text).lower()
 
@@ -44,3 +50,33 @@ def test_everything_that_the_server_and_the_client_ask_for_is_pinned_and_so_is_w
         todo += [Requirement(text) for text in requires(name) or ()]
     assert len(seen) > 15
     assert seen - _pinned() == set()
+
+
+def test_images_hold_the_versions_that_are_tested() -> None:
+    tested = {_name(name): version for name, version in (line.split("==") for line in _lines())}
+    for image in ("cpu", "gpu", "gpu-modern", "export"):
+        locked = _locked(image)
+        assert len(locked) > 20
+        assert {n: v for n, v in locked.items() if n in tested} == {n: tested[n] for n in locked if n in tested}
+    elsewhere = {"colorama"}  # of Windows
+    assert set(_locked("cpu")) - set(tested) - elsewhere == set()
+    assert set(_locked("export")) - set(tested) - elsewhere == set()
+
+
+def test_everything_in_an_image_but_torch_and_tensorrt_is_locked_by_hash() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    installs = [line for line in dockerfile.splitlines() if "INSTALL}" in line or "pip install" in line]
+    assert installs
+    unlocked = [
+        part for line in installs for part in line.split("&&") if "INSTALL}" in part and "--require-hashes" not in part
+    ]
+    assert [part.split()[-1] for part in unlocked] == [f"torch=={dict(x.split('==') for x in _lines())['torch']}"]
+
+
+def test_images_for_a_v100_hold_the_last_versions_that_run_on_one() -> None:
+    locked = _locked("gpu")
+    assert locked["onnxruntime-gpu"] == "1.20.2"
+    assert locked["nvidia-cudnn-cu12"] == "9.10.2.21"
+    assert {name: version for name, version in locked.items() if name.startswith("nvidia-cuda-")} != {}
+    assert all(version.startswith("12.") for name, version in locked.items() if name.startswith("nvidia-cuda-"))
+    assert "tensorrt.sh 10.4.0" in (ROOT / "Dockerfile").read_text()

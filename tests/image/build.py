@@ -1,4 +1,7 @@
-"""Builds the images that the tests beside this file look at: python build.py TARGET... ; says NOT RUN, status 3, where it cannot."""
+"""Builds the images that the tests beside this file look at; says NOT RUN, with status 3, where it cannot.
+
+python build.py TARGET...
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1] / "gpu_packages"))
+
 from standin import build, make_base, run
 
 TOOLS = ("buildah", "debootstrap")
 NOT_RUN = 3
+TENSORRT = {"gpu": "10.4.0", "gpu-modern": "10.16.1.11"}
 
 
 def main(targets: list[str]) -> int:
@@ -23,9 +29,20 @@ def main(targets: list[str]) -> int:
     _install_tools()
     with tempfile.TemporaryDirectory() as folder:
         make_base(Path(folder))
-    for target in targets:
-        build(target, *(_torch_flags() if target == "export" else ()), "--build-arg=REVISION=0123456789abcdef")
+        for target in targets:
+            build(target, *_flags(target, Path(folder)), "--build-arg=REVISION=0123456789abcdef")
     return 0
+
+
+def _flags(target: str, folder: Path) -> list[str]:
+    if target == "export":
+        return _torch_flags()
+    if target in TENSORRT:
+        from stub_tensorrt import make_index
+
+        make_index(folder / target, TENSORRT[target])
+        return [f"--volume={folder / target}:/standin-index:ro", "--build-arg=TENSORRT_INDEX=file:///standin-index"]
+    return []
 
 
 def _why_not() -> str | None:
@@ -51,7 +68,10 @@ def _torch_flags() -> list[str]:
     told = subprocess.run(command, capture_output=True, text=True, check=False)  # status 1: there is none
     folders = [folder for folder in told.stdout.split() if Path(folder).is_dir()]
     flags = [os.environ.get("TORCH_FLAGS", ""), *(f"--find-links {folder}" for folder in folders)]
-    return [*(f"--volume={folder}:{folder}:ro" for folder in folders), f"--build-arg=TORCH_FLAGS={' '.join(flags).strip()}"]
+    return [
+        *(f"--volume={folder}:{folder}:ro" for folder in folders),
+        f"--build-arg=TORCH_FLAGS={' '.join(flags).strip()}",
+    ]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A process in an image's files, held as a container engine would hold it: `docker run --read-only --cap-drop ALL`, on the host's network.
+"""A process in an image's files, held as a container engine holds it: `docker run --read-only --cap-drop ALL --network host`.
 
 It is process 1 of its own process namespace, its root is read-only, user and environment are the image's, privileges cannot be
 gained. What lies in the image's volume /cache is writable, as Docker makes it, unless a test says otherwise.
@@ -45,13 +45,24 @@ class Container:
     @property
     def pid(self) -> int:
         """Of its first process, as the host sees it."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return int(children[0])
+        (child,) = self._children()
+        return child
+
+    def _children(self) -> list[int]:
+        return [int(c) for c in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
 
     def stop(self) -> int:
         """As `docker stop`: SIGTERM to the first process; its exit status."""
         os.kill(self.pid, signal.SIGTERM)
         return self.process.wait(60)
+
+    def kill(self) -> None:
+        """End it, and with its first process all others; `unshare` follows."""
+        if self.process.poll() is None:
+            for child in self._children():
+                os.kill(child, signal.SIGKILL)
+            self.process.kill()
+        self.process.wait(60)
 
     def peak_bytes(self) -> int:
         """The most memory that its first process has held."""
@@ -87,9 +98,10 @@ def running(
         try:
             yield container
         finally:
-            process.kill()  # and with it, by --kill-child, all that it holds
-            process.wait()
+            container.kill()
             reader.join()
+            if process.stderr is not None:
+                process.stderr.close()
 
 
 def _start(
@@ -104,9 +116,9 @@ def _start(
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         "MOUNTS": " ".join(f"{path}:{place}" for place, path in mounts.items()),
         "RUN_AS": image.config["User"],
-        "RUN_IN": image.config["WorkingDir"],
+        "RUN_IN": image.config["WorkingDir"] or "/",
     }
-    isolated = ["unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child"]
+    isolated = ["unshare", "--mount", "--propagation=private", "--pid", "--fork"]
     command = [*before, *isolated, "sh", "-c", ENTER, "sh", str(image.root), *variables, *inside]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=outside)
 

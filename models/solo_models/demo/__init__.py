@@ -4,5 +4,5 @@ from pathlib import Path
 
 
 def demo_bundle() -> Path:
-    """The folder of the demo bundle."""
-    return Path(__file__).parent / "person"
+    """The folder of the demo bundle. In images it is a link to /bundle, where another may be mounted: whatever lies there."""
+    return (Path(__file__).parent / "person").resolve()

@@ -81,7 +81,9 @@ def _copied(precompiled: Path, kept: Path) -> bool:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
             copy = shutil.copytree(precompiled, Path(scratch) / kept.name)
-            if not kept.is_dir():  # two that come here at once bring the same; the second is refused, or replaces nothing
+            if (
+                not kept.is_dir()
+            ):  # two that come here at once bring the same; the second is refused, or replaces nothing
                 copy.rename(kept)
     except OSError:
         return kept.is_dir()
