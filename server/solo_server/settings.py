@@ -31,7 +31,7 @@ class Settings:
     bundle: Path | None = None
     """Folder or zip to serve; without one, and without `models`, the demo model."""
     models: Path | None = None
-    """Folder of bundles to serve, each under `/models/NAME`: `solo_server.catalogue`."""
+    """Folder of bundles to serve, each under `/models/NAME`: docs/operations.md."""
     default_model: str | None = None
     """Name of the model at `/segment`; without one the only one is."""
     model_control: bool = False
@@ -83,9 +83,9 @@ class Settings:
     engine_timeout_s: int = 120
     """After so long without an answer from the engine the process ends with status 70."""
     drain_seconds: int = 20
-    """How long SIGTERM waits for accepted requests."""
+    """How long SIGTERM waits for accepted requests; then they are answered 503."""
     api_keys_file: Path | None = None
-    """Keys that callers are asked for, one a line: docs/security.md."""
+    """Keys that callers are asked for, one `name:key` a line; read again when it changes: docs/security.md."""
     api_keys: str | None = field(default=None, repr=False)
     """The same keys in one text, separated by commas."""
     metrics_open: bool = False
@@ -93,7 +93,7 @@ class Settings:
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may read answers: exact, or `*` alone."""
     max_connections: int = 512
-    """Open at a time; beyond that the idlest makes room, or 503."""
+    """Open at a time; beyond that who has waited longest without a complete request goes, or the next gets 503."""
     max_header_bytes: int = 16 << 10
     """Of request line and headers together."""
     header_timeout_s: int = 10
@@ -101,7 +101,7 @@ class Settings:
     body_timeout_s: int = 20
     """Longest gap in a body, and the time that it may take on top of its size over `SOLO_BODY_BYTES_PER_S`."""
     body_bytes_per_s: int = 4096
-    """Least rate at which a body has to arrive."""
+    """Least rate at which a body has to arrive, and an answer to be read."""
     keep_alive_s: int = 75
     """How long an idle connection stays; longer than the usual 60 s of load balancers, so that they close first."""
     log_format: str = "text"

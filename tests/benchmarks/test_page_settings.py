@@ -31,7 +31,7 @@ def test_every_setting_has_a_row_with_its_default() -> None:
 
 
 def test_a_setting_without_words_is_refused_by_name(page_settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = '    """Least rate at which a body has to arrive."""\n'
+    text = '    """Least rate at which a body has to arrive, and an answer to be read."""\n'
     source = inspect.getsource(settings)
     assert text in source
     monkeypatch.setattr(page_settings.inspect, "getsource", lambda _: source.replace(text, ""))

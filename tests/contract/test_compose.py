@@ -111,9 +111,9 @@ def test_the_gpu_server_reserves_its_device() -> None:
 
 
 def test_what_the_image_expects_is_mounted() -> None:
-    """Model and cache, at the places that its environment names."""
+    """Model and cache."""
     dockerfile = (ROOT / "Dockerfile").read_text()
-    assert "SOLO_BUNDLE=/bundle" in dockerfile
+    assert "COPY models/solo_models/demo/person /bundle" in dockerfile  # served where nothing else is mounted there
     assert "VOLUME /cache" in dockerfile
     for name in OF_A_SERVER:
         assert {m["target"] for m in EVERYTHING[name]["volumes"]} == {"/bundle", "/cache"}
