@@ -3,6 +3,7 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 BUNDLE ?=
+HOSTILE ?=
 PIP_FLAGS ?=
 TARGET ?= cpu
 IMAGE_FLAGS ?=
@@ -12,7 +13,6 @@ SERVE := .venv
 DEV := .venv-dev
 GPU := .venv-gpu
 AUDIT := .venv-audit
-URL ?= http://$(HOST):$(PORT)
 GRAPHS := build/graphs
 BUILD_IMAGES = $(DEV)/bin/python tests/image/build.py cpu export
 TEST_IMAGES = $(DEV)/bin/python -m pytest -q -c tests/image/pytest.ini tests/image $(if $(RECORD),--record $(abspath $(RECORD)))
@@ -59,9 +59,8 @@ audit: $(AUDIT)/.ready ## look up known vulnerabilities of constraints.txt (need
 locks: $(AUDIT)/.ready ## write the lock files of the images anew, after a change of versions
 	$(AUDIT)/bin/python deploy/image/lock.py
 
-fuzz: $(AUDIT)/.ready $(DEV)/.ready ## broken pictures in process, then generated requests against a server at URL
-	$(DEV)/bin/python benchmarks/fuzz_images.py -n 20000
-	$(AUDIT)/bin/st run $(URL)/openapi.json --max-response-time 5 -n 400 --exclude-checks positive_data_acceptance
+fuzz: $(DEV)/.ready ## generated requests and 20,000 broken pictures against a server started for it; HOSTILE=DIR for more seeds
+	$(DEV)/bin/python benchmarks/fuzz.py $(BUNDLE) $(if $(HOSTILE),--hostile $(HOSTILE)) -n 20000 -o build/fuzz.json
 
 image: ## build the image TARGET: cpu (default), gpu, gpu-modern, export (needs docker)
 	docker build --target $(TARGET) $(IMAGE_FLAGS) --build-arg REVISION=$(shell git rev-parse HEAD) -t solo-inference:$(TARGET) .
@@ -102,8 +101,8 @@ $(GPU)/.ready: tests/gpu_packages/requirements.txt
 	@touch $@
 
 $(AUDIT)/.ready: Makefile
-	@echo "preparing $(AUDIT) (once; pip-audit, schemathesis and uv, apart from what they look at)"
+	@echo "preparing $(AUDIT) (once; pip-audit and uv, apart from what they look at)"
 	@$(CHECK_PYTHON)
 	@$(PYTHON) -m venv $(AUDIT)
-	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) pip-audit==2.10.1 schemathesis==4.32.5 uv==0.13.9
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) pip-audit==2.10.1 uv==0.13.9
 	@touch $@

@@ -23,6 +23,7 @@ from solo_server.catalogue import Catalogue, only
 from solo_server.errors import RequestError, ServerError, Unavailable
 from solo_server.keys import KeyRing
 from solo_server.metrics import Metrics, ServedModel
+from solo_server.openapi import METRICS, READY
 from solo_server.pipeline import Pipeline
 from solo_server.problems import problem_response
 from solo_server.routes import PROBLEMS, add_models, add_segment, json
@@ -101,7 +102,13 @@ def _add_health(app: FastAPI, service: Service) -> None:
     async def healthz() -> Response:
         return json({"status": "ok"})
 
-    @app.get("/readyz", summary="Every model is warm and requests are taken", responses={503: PROBLEMS[503]})
+    ready = {"content": {"application/json": {"schema": READY}}}
+
+    @app.get(
+        "/readyz",
+        summary="Every model is warm and requests are taken",
+        responses={200: ready, 503: {"description": "not yet, or not any more", **ready}},
+    )
     async def readyz() -> Response:
         if (reason := service.unready) is not None:
             return json({"status": "not ready", "reason": reason}, 503)
@@ -113,7 +120,12 @@ def _add_health(app: FastAPI, service: Service) -> None:
 
 
 def _add_metrics(app: FastAPI, sight: Sight) -> None:
-    @app.get("/metrics", summary="Prometheus's text, or OpenMetrics where Accept asks for it", response_class=Response)
+    @app.get(
+        "/metrics",
+        summary="Prometheus's text, or OpenMetrics where Accept asks for it",
+        response_class=Response,
+        responses={200: {"content": METRICS}, 401: PROBLEMS[401]},
+    )
     def metrics(request: Request) -> Response:  # not async: it runs in a thread, off the event loop
         content, media_type = sight.metrics.text(request.headers.get("accept", ""))
         return Response(content, media_type=media_type)
