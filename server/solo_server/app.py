@@ -44,22 +44,23 @@ def create_app(
     on_end: Callable[[Exception], None] | None = None,
     keys: KeyRing | None = None,
     traces: Traces | None = None,
+    on_ready: Callable[[], None] | None = None,
 ) -> FastAPI:
     """The application around models, which are loaded (where that is still to be done) and warmed up when it starts, in a thread.
 
     on_end: hears what only a new process can mend: a model cannot be loaded, its GPU is lost, its engine hangs. keys: who may
-    call; without them the settings tell. traces: where spans of requests go.
+    call; without them the settings tell. traces: where spans of requests go. on_ready: hears when requests are taken.
 
     Raises:
         SettingsError: the API keys cannot be read.
     """
     settings = settings or Settings()
-    sight = Sight(Metrics(lambda: _served(service)), traces)
+    sight = Sight(Metrics(lambda: _served(service), among_workers=settings.workers > 1), traces)
     service = Service(only(models) if isinstance(models, Pipeline) else models, settings, on_end, sight)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        starting = asyncio.create_task(_start(service, on_end))
+        starting = asyncio.create_task(_start(service, on_end, on_ready))
         yield
         starting.cancel()
         service.stop()
@@ -87,7 +88,9 @@ def create_app(
     return app
 
 
-async def _start(service: Service, on_end: Callable[[Exception], None] | None) -> None:
+async def _start(
+    service: Service, on_end: Callable[[Exception], None] | None, on_ready: Callable[[], None] | None
+) -> None:
     """While the server answers already; a failure is for whoever can end the process."""
     try:
         await service.start()
@@ -95,6 +98,9 @@ async def _start(service: Service, on_end: Callable[[Exception], None] | None) -
         if on_end is None:
             raise
         on_end(problem)
+    else:
+        if on_ready is not None:
+            on_ready()
 
 
 def _add_health(app: FastAPI, service: Service) -> None:

@@ -171,6 +171,8 @@ def check_control(service: Service) -> None:
     """Raises ControlOff where models are changed by whoever runs the server alone."""
     if not service.settings.model_control:
         raise ControlOff("models are not loaded or unloaded over HTTP: SOLO_MODEL_CONTROL is off; SIGHUP reloads them")
+    if service.settings.workers > 1:
+        raise ControlOff("with several workers one of them would change its models alone; SIGHUP reloads them in all")
     if service.unready is not None:
         raise service.not_ready()
 

@@ -219,9 +219,9 @@ class Service:
         try:
             await self.models.load()
         except EXPECTED as problem:
-            LOG.error("models: not all could be loaded, and what was served before still is: %s", problem)
+            LOG.error("models: what was served before still is: %s", problem)
         except Exception as problem:
-            LOG.exception("models: not all could be loaded, and what was served before still is", exc_info=problem)
+            LOG.exception("models: what was served before still is", exc_info=problem)
 
     async def _in(self, threads: Threads, work: Callable[[], T]) -> T:
         try:
