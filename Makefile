@@ -51,7 +51,7 @@ format: $(DEV)/.ready ## rewrite the sources in the house style
 bench: $(SERVE)/.ready ## measure the demo model on this machine
 	$(SERVE)/bin/solo bench pipeline tests/pictures/*.jpg
 
-pages: $(DEV)/.ready ## write the figures of benchmarks/results into the pages
+pages: $(DEV)/.ready ## write figures of benchmarks/results, and the settings, into the pages
 	$(DEV)/bin/python benchmarks/pages.py
 
 peers: $(PEERS)/.ready ## LitServe and BentoML, to be measured beside
@@ -114,7 +114,7 @@ $(PEERS)/.ready: benchmarks/reliability_parts/peers/requirements.txt
 	@touch $@
 
 $(AUDIT)/.ready: Makefile
-	@echo "preparing $(AUDIT) (once; pip-audit, apart from what it looks at)"
+	@echo "preparing $(AUDIT) (once; pip-audit and uv, apart from what they look at)"
 	@$(CHECK_PYTHON)
 	@$(PYTHON) -m venv $(AUDIT)
 	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) pip-audit==2.10.1 uv==0.13.9

@@ -9,6 +9,7 @@ from page_gpu import gpu_estimate, gpu_kernels, gpu_memory
 from page_reliability import RELIABILITY_TABLES
 from page_results import Contender, NotMeasured, Results, quiet_share, time_ratio
 from page_rewrites import rewrites
+from page_settings import settings_table
 from page_targets import TARGETS
 from page_words import head, number, row
 from solo_models import arithmetic
@@ -282,5 +283,6 @@ TABLES: dict[str, Callable[[Results], Lines]] = {
         *(summary, demo, parity, runs),
         *(gpu_estimate, gpu_memory, gpu_kernels),
         *RELIABILITY_TABLES,
+        settings_table,
     )
 }

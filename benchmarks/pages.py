@@ -1,4 +1,4 @@
-"""Fill the pages with figures from `benchmarks/results/*.json`, so that none is typed by hand.
+"""Fill the pages with figures from `benchmarks/results/*.json` and with the server's settings, so that none is typed by hand.
 
     python benchmarks/pages.py [--check]
 
@@ -24,6 +24,7 @@ PAGES = (
     "docs/engines.md",
     "docs/export.md",
     "docs/gpu.md",
+    "docs/deployment.md",
     "benchmarks/reliability.md",
 )
 BLOCK = re.compile(r"<!-- figures: (?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- end -->", re.DOTALL)

@@ -23,6 +23,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,16 +133,10 @@ def read_bundle(source: Path) -> Bundle:
     Raises:
         BundleError: missing, damaged, newer than this program, or not a bundle; nothing is returned in part.
     """
-    if not source.exists():
-        raise BundleError(f"{source} does not exist")
-    try:
+    with _named(source):
         if source.is_dir():
             return _read(source.name, lambda name, limit: _read_file(source / name, limit))
         return _read(source.stem, lambda name, limit: _read_zipped(source, name, limit))
-    except DAMAGED_ZIP as problem:
-        raise BundleError(f"{source} is neither a bundle folder nor a bundle zip") from problem
-    except BundleError as problem:
-        raise BundleError(f"{source}: {problem}") from problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +154,7 @@ def identify(source: Path) -> Identity:
     Raises:
         BundleError: there is no manifest, or it is not a bundle's.
     """
-    if not source.exists():
-        raise BundleError(f"{source} does not exist")
-    try:
+    with _named(source):
         if source.is_dir():
             content = _read_file(source / MANIFEST, MAX_MANIFEST_BYTES)
         else:
@@ -171,10 +164,37 @@ def identify(source: Path) -> Identity:
         version = _version(_spec(manifest), {name: _required(listed, name) for name in REQUIRED})
         name = _field(manifest, "name", str) or source.stem
         return Identity(name, version, hashlib.sha256(content).hexdigest())
-    except (*DAMAGED_ZIP, OSError) as problem:
+
+
+@contextmanager
+def _named(source: Path) -> Iterator[None]:
+    """What goes wrong inside is a BundleError that begins with `source`; so is that it is not there, or obviously no bundle."""
+    try:
+        if not source.exists():
+            raise BundleError("does not exist")
+        if source.is_dir():
+            _refuse_other_folders(source)
+        yield
+    except DAMAGED_ZIP as problem:
         raise BundleError(f"{source} is neither a bundle folder nor a bundle zip") from problem
+    except OSError as problem:
+        raise BundleError(f"{source}: cannot be read: {_told(problem, source)}") from problem
     except BundleError as problem:
         raise BundleError(f"{source}: {problem}") from problem
+
+
+def _refuse_other_folders(folder: Path) -> None:
+    """Raises BundleError for a folder without a manifest, which is often a volume that was not mounted."""
+    if not (folder / MANIFEST).is_file():
+        empty = not any(folder.iterdir())
+        hint = "the folder is empty: is it mounted?" if empty else "this is no bundle; solo export makes one"
+        raise BundleError(f"{MANIFEST}: is missing; {hint}")
+
+
+def _told(problem: OSError, source: Path) -> str:
+    """The reason and, where it is not `source` itself, the file."""
+    name = Path(str(problem.filename)).name if problem.filename else source.name
+    return f"{problem.strerror}" if name == source.name else f"{name}: {problem.strerror}"
 
 
 def _files_of(content: BundleContent) -> dict[str, bytes]:

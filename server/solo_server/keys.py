@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -189,7 +190,7 @@ def _read(file: Path) -> tuple[ApiKey, ...]:
         with file.open("rb") as stream:
             content = stream.read(MAX_FILE_BYTES + 1)
     except OSError as problem:
-        raise ValueError(f"cannot be read: {problem.strerror}") from None
+        raise ValueError(f"cannot be read: {problem.strerror}{_advice(problem)}") from None
     if len(content) > MAX_FILE_BYTES:
         raise ValueError(f"is larger than {MAX_FILE_BYTES} bytes")
     try:
@@ -197,6 +198,15 @@ def _read(file: Path) -> tuple[ApiKey, ...]:
     except UnicodeDecodeError:
         raise ValueError("is no UTF-8 text") from None  # the error itself would quote the content
     return parse_keys(lines)
+
+
+def _advice(problem: OSError) -> str:
+    """What helps where a container mounts the file, which keeps its owner and its rights."""
+    if isinstance(problem, PermissionError) and hasattr(os, "getuid"):
+        return f"; the server runs as user {os.getuid()}, who has to be able to"
+    if isinstance(problem, IsADirectoryError):
+        return ", made perhaps by a mount of a file that was not there"
+    return ""
 
 
 def _refuse_twice(keys: Iterable[ApiKey]) -> None:

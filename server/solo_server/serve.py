@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -250,12 +251,24 @@ def _open(bundle_path: Path, settings: Settings) -> Pipeline:
     return pipeline
 
 
+_ADVICE = {
+    errno.EADDRINUSE: "another process does; stop it, or choose another port (--port, SOLO_PORT)",
+    errno.EACCES: "this user may not; choose a port above 1023 (--port, SOLO_PORT)",
+    errno.EADDRNOTAVAIL: "this machine has no such address (--host, SOLO_HOST)",
+    socket.EAI_NONAME: "that is no address, and no known name of one (--host, SOLO_HOST)",
+}
+
+
+def _advice(problem: OSError) -> str:
+    return _ADVICE.get(problem.errno or 0) or str(problem.strerror).partition(" (while")[0]
+
+
 def _listen(settings: Settings) -> socket.socket:
     """Bind first: a port in use is known before the model is loaded."""
     try:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
     except OSError as problem:
-        raise SettingsError(f"cannot listen on {settings.host}:{settings.port}: {problem.strerror}") from problem
+        raise SettingsError(f"cannot listen on {settings.host}:{settings.port}: {_advice(problem)}") from problem
     listener.set_inheritable(True)
     return listener

@@ -23,12 +23,15 @@ PREFIX = "SOLO_"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Settings with their defaults; the environment variable of a field is `SOLO_` and its name in capitals."""
+    """Settings with their defaults; the environment variable of a field is `SOLO_` and its name in capitals.
+
+    The text below a field is its row in docs/deployment.md: `make pages` writes it there.
+    """
 
     bundle: Path | None = None
     """Folder or zip to serve; without one, and without `models`, the demo model."""
     models: Path | None = None
-    """Folder of bundles to serve, each under `/models/NAME`: `solo_server.catalogue`."""
+    """Folder of bundles to serve, each under `/models/NAME`: docs/operations.md."""
     default_model: str | None = None
     """Name of the model at `/segment`; without one the only one is."""
     model_control: bool = False
@@ -36,12 +39,15 @@ class Settings:
     replicas: int = 1
     """Of each model in one process, each with its share of the cores: that many pictures at a time."""
     host: str = "127.0.0.1"
+    """Address to listen on; `0.0.0.0` is every IPv4 address of the machine."""
     port: int = 8000
+    """Port to listen on; 0 takes a free one, and the log says which."""
     workers: int = 1
     """Processes that serve together, behind a supervisor where there are several."""
     threads: int = 0
     """Cores for one inference; 0 takes all, with several workers each its share."""
     engine: str = "auto"
+    """What runs the network; auto never takes a GPU: docs/engines.md has the rule."""
     precision: str | None = None
     """Of the network's arithmetic; without one the bundle's own."""
     draft_decode: bool = False
@@ -61,8 +67,11 @@ class Settings:
     workspace_mib: int = 0
     """Memory of TensorRT's builder on the GPU; 0 is all there is."""
     max_body_bytes: int = 20 << 20
+    """Largest request body; beyond that 413, while it is received."""
     max_pixels: int = 64_000_000
+    """Of one picture; beyond that 413, before it is decoded."""
     max_side: int = 16_384
+    """Longest side of a picture; beyond that 413."""
     max_files: int = 32
     """Files in one multipart request."""
     max_waiting: int = 64
@@ -76,27 +85,31 @@ class Settings:
     engine_timeout_s: int = 120
     """After so long without an answer from the engine the process ends with status 70."""
     drain_seconds: int = 20
-    """How long SIGTERM waits for accepted requests."""
+    """How long SIGTERM waits for accepted requests; then they are answered 503."""
     api_keys_file: Path | None = None
-    """Keys that are asked for, one a line: `solo_server.keys`."""
+    """Keys that callers are asked for, one `name:key` a line; read again when it changes: docs/security.md."""
     api_keys: str | None = field(default=None, repr=False)
-    """The same in one text, separated by commas."""
+    """The same keys in one text, separated by commas."""
     metrics_open: bool = False
     """`/metrics` asks for no key."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may read answers: exact, or `*` alone."""
     max_connections: int = 512
+    """Open at a time; beyond that who has waited longest without a complete request goes, or the next gets 503."""
     max_header_bytes: int = 16 << 10
     """Of request line and headers together."""
     header_timeout_s: int = 10
     """From a request's first byte, or the connection, to the end of its headers."""
     body_timeout_s: int = 20
-    """Longest gap in a body, and the time that it may take on top of its size over `body_bytes_per_s`."""
+    """Longest gap in a body, and the time that it may take on top of its size over `SOLO_BODY_BYTES_PER_S`."""
     body_bytes_per_s: int = 4096
+    """Least rate at which a body has to arrive, and an answer to be read."""
     keep_alive_s: int = 75
     """How long an idle connection stays; longer than the usual 60 s of load balancers, so that they close first."""
     log_format: str = "text"
+    """Lines for people or for machines."""
     log_level: str = "info"
+    """Least level that is logged; probes are `debug`."""
     traces: str = "auto"
     """OpenTelemetry: on, off, or auto: where an `OTEL_*` variable says where spans go."""
 

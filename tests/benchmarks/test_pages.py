@@ -16,6 +16,7 @@ PAGES = (
     "docs/engines.md",
     "docs/export.md",
     "docs/gpu.md",
+    "docs/deployment.md",
     "benchmarks/reliability.md",
 )
 BAR = "<!-- figures: accuracy -->\n"

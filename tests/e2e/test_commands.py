@@ -227,6 +227,12 @@ def test_keys_are_rotated_by_sighup_without_a_restart(solo_bundle: Path, tmp_pat
     assert "0123456789abcdef" not in said
 
 
+@pytest.mark.parametrize("engine", ["tensorrt", "cuda"])
+def test_an_engine_without_its_gpu_stops_the_start(solo_bundle: Path, engine: str) -> None:
+    hidden = {"CUDA_VISIBLE_DEVICES": ""}  # where this machine has one
+    _check_refused(_solo("serve", solo_bundle, "--port", 0, "--engine", engine, **hidden), "GPU")
+
+
 def test_a_bad_setting_stops_the_start(solo_bundle: Path) -> None:
     _check_refused(_solo("serve", solo_bundle, SOLO_PORT="many"), "SOLO_PORT")
     _check_refused(_solo("serve", solo_bundle, SOLO_PROT="1"), "SOLO_PROT")

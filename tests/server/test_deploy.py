@@ -11,11 +11,14 @@ from prometheus_client.metrics_core import Metric
 from solo_server import service
 from solo_server.logs import Access
 from solo_server.metrics import Metrics
-from solo_server.serve import ENGINE_HUNG, GPU_LOST
+from solo_server.serve import ENGINE_HUNG, GPU_LOST, WRITING_SECONDS
+from solo_server.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "deploy/grafana/solo.json").read_text())
 ALERTS = (ROOT / "deploy/alerts.yml").read_text()
+NGINX = (ROOT / "deploy/nginx.conf").read_text()
+UNIT = (ROOT / "deploy/solo.service").read_text()
 PAGE = (ROOT / "docs/operations.md").read_text()
 OF_PROMETHEUS = {"job", "instance", "le"}
 SELECTOR = re.compile(r"\b((?:solo|process)_[a-z_]+)\b(?:\{([^}]*)\})?")
@@ -129,3 +132,21 @@ def test_the_page_tells_every_reason_and_exit_status_and_no_other() -> None:
     assert sorted(told) == sorted([*service._UNREADY, "queue_full", "pixels_full", "connections_full", "connection"])
     statuses = PAGE.split("| exit status | why |")[1].split("\n\n")[0]
     assert re.findall(r"^\| (\d+)", statuses, re.MULTILINE) == ["0", "1", "2", f"{ENGINE_HUNG}", f"{GPU_LOST}", "137"]
+
+
+def number(pattern: str, text: str) -> int:
+    (found,) = re.findall(pattern, text, re.MULTILINE)
+    return int(found)
+
+
+def test_nginx_lets_the_server_say_its_own_refusals_and_closes_connections_first() -> None:
+    settings = Settings()
+    assert settings.max_body_bytes < number(r"client_max_body_size +(\d+)m;", NGINX) << 20
+    assert settings.request_timeout_ms < number(r"proxy_read_timeout +(\d+)s;", NGINX) * 1000
+    assert settings.keep_alive_s > number(r"^ +keepalive_timeout +(\d+)s;", NGINX)
+
+
+def test_systemd_waits_for_answers_and_does_not_start_again_what_is_set_wrongly() -> None:
+    assert number(r"^TimeoutStopSec=(\d+)$", UNIT) >= Settings().drain_seconds + WRITING_SECONDS + 10
+    assert number(r"^RestartPreventExitStatus=(\d+)$", UNIT) == 2
+    assert "Restart=on-failure\n" in UNIT

@@ -26,6 +26,10 @@ from solo_server.types import UInt8
 INSTALL = "pip install 'solo-inference[gpu]'"
 NAME_BYTES = 256
 BINDINGS = "cuda-bindings"
+LOOK = (
+    "nvidia-smi has to show it; a container needs the NVIDIA Container Toolkit, and --gpus all or compose's profile gpu"
+)
+OLDEST_DRIVER = 12_000  # as cuDriverGetVersion tells it: CUDA 12.0
 OLDEST_BINDINGS = (12, 9, 1)  # earlier ones keep the interpreter lock while they wait: no other thread would go on
 
 
@@ -158,10 +162,16 @@ def _started() -> CheckedCalls:
     try:
         call(call.driver.cuInit, 0)
         count = _count(call)
+        release = int(call(call.driver.cuDriverGetVersion))
     except DeviceFailure as problem:
-        raise SettingsError(f"there is no working NVIDIA driver or no GPU here: {problem}") from problem
+        raise SettingsError(f"there is no working NVIDIA driver or no GPU here ({problem}); {LOOK}") from problem
     if not count:
-        raise SettingsError("the NVIDIA driver shows no GPU here (CUDA_VISIBLE_DEVICES may hide it)")
+        raise SettingsError(f"the NVIDIA driver shows no GPU here (CUDA_VISIBLE_DEVICES may hide it); {LOOK}")
+    if release < OLDEST_DRIVER:
+        raise SettingsError(
+            f"the NVIDIA driver is for CUDA {_release(release)}, and {_release(OLDEST_DRIVER)} is needed: install a newer "
+            "one (branch R525 or above; R580 is the last for a V100)"
+        )
     return call
 
 
@@ -208,5 +218,10 @@ def _describe(call: CheckedCalls, ordinal: int) -> DeviceInfo:
         ),
         memory_bytes=int(call(cu.cuDeviceTotalMem, device)),
         multiprocessors=attribute(about.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT),
-        driver=f"{version // 1000}.{version % 1000 // 10}",
+        driver=_release(version),
     )
+
+
+def _release(version: int) -> str:
+    """The CUDA release that cuDriverGetVersion tells as a number: 12040 is 12.4."""
+    return f"{version // 1000}.{version % 1000 // 10}"

@@ -60,7 +60,10 @@ class Choice:
             try:
                 return open_cuda(bundle, self.engine, cuda)
             except OSError as problem:
-                raise SettingsError(f"engine {self.engine}: the cache folder cannot be used ({problem})") from problem
+                raise SettingsError(
+                    f"engine {self.engine}: the cache folder cannot be used ({problem}); let the server's user write there, "
+                    "or name another (SOLO_CACHE)"
+                ) from problem
         runtime = self._runtime(pool.threads, bundle.int8_for)
         return CpuBackend(bundle, open_network(bundle, runtime, pool, self.head), pool)
 

@@ -129,7 +129,8 @@ class EngineCache:
             return KeptEngine(path, kept, len(key.profiles), is_new=False)
         if not self.build:
             raise SettingsError(
-                f"no engine of {bundle.name}'s {graph}, and none may be built: {self._why(key, path, reason)}"
+                f"no engine of {bundle.name}'s {graph}, and none may be built: {self._why(key, path, reason)}; "
+                "solo build-engine makes it, on this GPU"
             )
         with locked(path, self.say):
             return self._build_unless_there(BuildOrder(graph, onnx, key.profiles, self.workspace_mib), key, path)

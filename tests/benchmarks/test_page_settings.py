@@ -1,0 +1,53 @@
+"""The table of settings has a row of every field, and no field without words gets one."""
+
+import importlib
+import inspect
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from solo_server import settings
+from solo_server.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/deployment.md").read_text()
+
+
+@pytest.fixture
+def page_settings(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("page_settings")
+
+
+def test_every_setting_has_a_row_with_its_default() -> None:
+    for field in fields(Settings):
+        (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `SOLO_{field.name.upper()}` |")]
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert len(cells) == 5
+        assert cells[4]
+        if isinstance(field.default, int) and not isinstance(field.default, bool):
+            assert cells[2] == f"`{field.default}`"
+
+
+def test_a_setting_without_words_is_refused_by_name(page_settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = '    """Least rate at which a body has to arrive, and an answer to be read."""\n'
+    source = inspect.getsource(settings)
+    assert text in source
+    monkeypatch.setattr(page_settings.inspect, "getsource", lambda _: source.replace(text, ""))
+    with pytest.raises(Exception, match="says nothing below the field body_bytes_per_s"):
+        list(page_settings.settings_table(None))
+
+
+def test_numbers_with_a_unit_in_their_name_have_it_in_their_row(page_settings: Any) -> None:
+    rows = "\n".join(page_settings.settings_table(None))
+    for row in (
+        "| `SOLO_PORT` | 0 to 65535 | `8000` | |",
+        "| `SOLO_MAX_BODY_BYTES` | 1024 to 2147483648 | `20971520` | bytes |",
+        "| `SOLO_BODY_BYTES_PER_S` | 1 to 1073741824 | `4096` | bytes/s |",
+        "| `SOLO_DRAIN_SECONDS` | 0 to 3600 | `20` | s |",
+        "| `SOLO_WORKSPACE_MIB` | 0 to 1048576 | `0` | MiB |",
+        "| `SOLO_METRICS_OPEN` | `on`, `off` | `off` | |",
+        "| `SOLO_CACHE` | path | | |",
+    ):
+        assert row in rows

@@ -1,0 +1,190 @@
+"""docs/deployment.md tells the line of every start that goes wrong, and these are the lines."""
+
+import os
+import re
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gpu import fake_driver
+from gpu.fake_builder import V100, Workshop
+from gpu.fake_driver import FakeDriver
+from solo_models.bundle import CATEGORIES, read_bundle
+from solo_models.demo import demo_bundle
+from solo_server import serve
+from solo_server.cuda.driver import open_device
+from solo_server.engine import choose
+from solo_server.engine.tensorrt_build import check_gpu
+from solo_server.keys import KeyRing
+from solo_server.settings import Settings
+
+PAGE = (Path(__file__).parents[2] / "docs/deployment.md").read_text()
+ROWS = re.findall(
+    r"^\| (.+?) \| `(.+?)` \| (.+?) \|$", PAGE.split("| what is wrong |")[1].split("\n\n")[0], re.MULTILINE
+)
+LINES = {what: line for what, line, _ in ROWS}
+BLANKS = re.compile(r"\b(FOLDER|FILE|HOST|NUMBER|NAME|REASON)\b")
+NOBODY = 65_534
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Root may read everything, so be somebody else for a while."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if user == 0:
+            os.seteuid(user)
+
+
+def no_model(folder: Path) -> None:
+    read_bundle(folder / "nothing")
+
+
+def nothing_mounted(folder: Path) -> None:
+    read_bundle(folder)
+
+
+def some_other_folder(folder: Path) -> None:
+    (folder / "photo.jpg").touch()
+    read_bundle(folder)
+
+
+def model_damaged(folder: Path) -> None:
+    content = bytearray((spoilt(folder) / "masks.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "model" / "masks.onnx").write_bytes(content)
+    read_bundle(folder / "model")
+
+
+def model_cut_short(folder: Path) -> None:
+    (spoilt(folder) / "masks.onnx").write_bytes(b"x")
+    read_bundle(folder / "model")
+
+
+def model_not_readable(folder: Path) -> None:
+    (spoilt(folder) / "masks.onnx").chmod(0)
+    with as_nobody():
+        read_bundle(Path("model"))
+
+
+def no_file_of_keys(folder: Path) -> None:
+    KeyRing.read(Settings(api_keys_file=folder / "keys"))
+
+
+def keys_not_readable(folder: Path) -> None:
+    (folder / "keys").touch(mode=0)
+    with as_nobody():
+        KeyRing.read(Settings(api_keys_file=Path("keys")))
+
+
+def keys_are_a_folder(folder: Path) -> None:
+    KeyRing.read(Settings(api_keys_file=folder))
+
+
+def no_key_in_the_file(folder: Path) -> None:
+    (folder / "keys").write_text("# none yet\n")
+    KeyRing.read(Settings(api_keys_file=folder / "keys"))
+
+
+def port_in_use(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        serve._listen(Settings(port=taken.getsockname()[1]))
+
+
+def address_of_another_machine(folder: Path) -> None:
+    serve._listen(Settings(host="192.0.2.1", port=0))
+
+
+def cache_not_writable(folder: Path) -> None:
+    def refused(*arguments: Any) -> None:
+        raise OSError(30, "Read-only file system", str(folder))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("solo_server.engine.open_cuda.open_cuda", refused)
+        choose.choose(bundle := read_bundle(demo_bundle()), "tensorrt").open(bundle, choose.Pool(1))
+
+
+def no_gpu(folder: Path) -> None:
+    driver = FakeDriver()
+    driver.codes = {"cuInit": "CUDA_ERROR_NO_DEVICE"}
+    opened_with(driver)
+
+
+def driver_too_old(folder: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(fake_driver._ANSWERS, "cuDriverGetVersion", lambda fake: 11_040)
+        opened_with(FakeDriver())
+
+
+def opened_with(driver: FakeDriver | None) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "cuda.bindings.driver", driver)
+        open_device()
+
+
+def tensorrt_too_new(folder: Path) -> None:
+    check_gpu("10.16.1.11", V100, "fp16")
+
+
+def engine_of_another_gpu(folder: Path) -> None:
+    workshop = Workshop(folder)
+    workshop.cache().engine_for(workshop.bundle, CATEGORIES, workshop.profiles)
+    elsewhere = workshop.cache(replace(V100, name="Tesla V100-PCIE"), build=False)
+    elsewhere.engine_for(workshop.bundle, CATEGORIES, workshop.profiles)
+
+
+STARTS: dict[str, Callable[[Path], object]] = {
+    "no model there": no_model,
+    "nothing mounted": nothing_mounted,
+    "some other folder": some_other_folder,
+    "model damaged": model_damaged,
+    "model cut short": model_cut_short,
+    "model not readable": model_not_readable,
+    "no file of keys": no_file_of_keys,
+    "keys not readable": keys_not_readable,
+    "keys are a folder": keys_are_a_folder,
+    "no key in the file": no_key_in_the_file,
+    "port in use": port_in_use,
+    "address of another machine": address_of_another_machine,
+    "cache not writable": cache_not_writable,
+    "GPU packages missing": lambda folder: opened_with(None),
+    "no GPU, or not in the container": no_gpu,
+    "driver too old": driver_too_old,
+    "TensorRT too new for the GPU": tensorrt_too_new,
+    "engine of another GPU, with `SOLO_BUILD_ENGINES=off`": engine_of_another_gpu,
+    "a value that cannot be": lambda folder: Settings.read({"SOLO_PORT": "70000"}),
+    "a name that is not known": lambda folder: Settings.read({"SOLO_PROT": "1"}),
+}
+
+
+def test_the_page_has_a_row_for_each() -> None:
+    assert set(LINES) == set(STARTS)
+    assert len(ROWS) == len(STARTS)
+
+
+@pytest.mark.parametrize("what", STARTS)
+def test_a_start_that_goes_wrong_says_the_line_of_the_page(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where nobody may not come by the whole path
+    tmp_path.chmod(0o755)
+    with pytest.raises(serve._EXPECTED) as raised:
+        STARTS[what](tmp_path)
+    assert serve._refuse(raised.value) == 2
+    pattern = BLANKS.sub(".+", re.escape(LINES[what]))
+    assert re.fullmatch(f"solo serve: {pattern}\n", capsys.readouterr().err)
+
+
+def spoilt(folder: Path) -> Path:
+    """A copy of the demo model, to be damaged."""
+    return shutil.copytree(demo_bundle(), folder / "model", copy_function=shutil.copyfile)

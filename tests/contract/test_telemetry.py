@@ -1,0 +1,33 @@
+"""What runs networks keeps to itself which and how often."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LEFT_OUT = {
+    "ORT_DISABLE_TELEMETRY",
+    "CI",
+    "XDG_CACHE_HOME",
+}  # each would keep the runtime's reporter away, or its files elsewhere
+
+
+def left_behind(statement: str, home: Path) -> list[Path]:
+    """What a fresh interpreter leaves below `home`, the user's folder, after `statement`."""
+    environment = {k: v for k, v in os.environ.items() if k not in LEFT_OUT}
+    command = [sys.executable, "-B", "-c", statement]
+    subprocess.run(command, env=environment | {"HOME": str(home), "NUMBA_CACHE_DIR": str(home / "numba")}, check=True)
+    return [path for path in home.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("module", ["solo_server.engine.ort", "solo_server.serve", "solo_export.verify"])
+def test_no_runtime_tells_its_makers_about_use(module: str, tmp_path: Path) -> None:
+    assert left_behind(f"import {module}", tmp_path) == []
+
+
+def test_the_runtimes_reporter_would_have_left_its_number(tmp_path: Path) -> None:
+    assert [path.name for path in left_behind("import onnxruntime", tmp_path) if path.name == "deviceid"] == [
+        "deviceid"
+    ]
