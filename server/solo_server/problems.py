@@ -1,5 +1,5 @@
-"""A failure as an answer: problem+json, and below `/v2` that protocol's error; for the application (`problem_response`) and for what
-stands before it (`refusal`).
+"""A failure as an answer: problem+json, and below `/v2` that protocol's error;
+for the application (`problem_response`) and for what stands before it (`refusal`).
 
 Every part of the server that says no says it through here, so that all refusals look alike.
 """

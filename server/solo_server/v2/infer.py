@@ -14,10 +14,9 @@ from solo_server.pipeline import Body
 from solo_server.schemas import TIMEOUT_HEADER, read_timeout
 from solo_server.service import Admitted, Service
 from solo_server.v2.masks_room import HeldResponse, MasksRoom
-from solo_server.v2.openapi import LENGTH_HEADER
 from solo_server.v2.outputs import Found, make, mask_bytes
 from solo_server.v2.requests import InferRequest, inflate, read_request
-from solo_server.v2.tensors import write
+from solo_server.v2.tensors import LENGTH_HEADER, write
 
 
 async def infer(service: Service, room: MasksRoom, request: Request, name: str, version: str | None) -> Response:

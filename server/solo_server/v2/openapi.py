@@ -8,9 +8,8 @@ from solo_server.routes import PROBLEMS
 from solo_server.schemas import timeout_parameter
 from solo_server.v2.outputs import OUTPUTS
 from solo_server.v2.requests import INPUTS, MAX_TIMEOUT_US, QUERY
-from solo_server.v2.tensors import MAX_AXES
+from solo_server.v2.tensors import LENGTH_HEADER, MAX_AXES
 
-LENGTH_HEADER = "Inference-Header-Content-Length"
 _OBJECT = {"type": "object"}
 _TEXT = {"type": "string"}
 _BINARY = {"schema": {"type": "string", "format": "binary"}}

@@ -3,7 +3,7 @@
     body ─► split ─► JSON object ─► read_tensors, each with its own bytes ─► strings, or integers of 8 bits
     OutputTensor... ─► write ─► body, length of its JSON part
 
-Whatever a caller says about sizes is compared with what there is before anything is made of it. Binary numbers are little-endian and
+Whatever a caller says about sizes is compared with what there is before anything is made of it. Binary numbers are little-endian,
 in C order; an element of type BYTES has its length, four bytes, in front.
 """
 
@@ -12,11 +12,11 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -24,10 +24,13 @@ from numpy.typing import NDArray
 
 from solo_server.errors import BodyTooLarge, InvalidTensor
 
+T = TypeVar("T")
 MAX_JSON_BYTES = 4 << 20
 """Of the JSON part: as Python objects it can take thirty times as much."""
 MAX_AXES = 4
 DATATYPES = {np.dtype(np.uint8): "UINT8", np.dtype(np.int32): "INT32", np.dtype(np.float32): "FP32"}
+LENGTH_HEADER = "Inference-Header-Content-Length"
+"""Bytes of the JSON part, where binary tensors follow it."""
 LENGTH = struct.Struct("<I")
 BASE64 = "base64"
 
@@ -37,7 +40,7 @@ Values = NDArray[Any] | Sequence[bytes]
 
 @dataclass(frozen=True, slots=True)
 class InputTensor:
-    """One input of a request. field: where in the request it is, for errors; raw: its bytes, `None` where `content` has it as JSON."""
+    """One input of a request. field: where it is, for errors; raw: its bytes, `None` where `content` has it as JSON."""
 
     field: str
     name: str
@@ -185,7 +188,7 @@ def refuse_shared_memory(parameters: Mapping[str, Any], field: str) -> None:
         raise InvalidTensor(f"{field}.parameters: shared memory is not supported")
 
 
-def _typed(value: Any, kind: Callable[..., Any], field: str, told: str) -> Any:
+def _typed(value: Any, kind: type[T], field: str, told: str) -> T:
     if type(value) is not kind:  # exactly: True is an int to Python, not to JSON
         raise InvalidTensor(f"{field}: must be {told}" if value is not None else f"{field}: is missing; it is {told}")
     return value
@@ -194,9 +197,7 @@ def _typed(value: Any, kind: Callable[..., Any], field: str, told: str) -> Any:
 def _length(text: str, size_bytes: int) -> int:
     length = int(text) if text.isascii() and text.isdecimal() and len(text) < 12 else -1
     if not 1 <= length <= size_bytes:
-        raise InvalidTensor(
-            f"Inference-Header-Content-Length: must be a whole number, 1 to the body's {size_bytes} bytes"
-        )
+        raise InvalidTensor(f"{LENGTH_HEADER}: must be a whole number, 1 to the body's {size_bytes} bytes")
     return length
 
 
@@ -220,7 +221,8 @@ def _read_tensor(field: str, one: dict[str, Any], binary: memoryview) -> tuple[I
 
 
 def _raw_strings(tensor: InputTensor, raw: memoryview) -> list[bytes]:
-    found, at = [], 0
+    found: list[bytes] = []
+    at = 0
     while at < len(raw):
         start = at + LENGTH.size
         end = start + LENGTH.unpack_from(raw, at)[0] if start <= len(raw) else start
