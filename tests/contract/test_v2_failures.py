@@ -181,7 +181,7 @@ def test_our_own_failures_tell_nothing_of_the_inside(
         for place in ("solo_server.v2.infer.write", "solo_server.v2.infer.inflate", "solo_server.v2.infer.mask_bytes"):
             with monkeypatch.context() as broken:
                 broken.setattr(place, fail)
-                response = client.post(INFER, **asking(PNG))
+                response = httpx.post(f"{client.base_url}{INFER}", **asking(PNG))
                 assert "secret" not in response.text
                 assert (response.status_code, response.json()["code"]) == (500, "internal")
                 assert set(response.json()) == {"error", "code", "request_id"}
@@ -200,8 +200,8 @@ def test_failures_are_counted_by_their_code(pipeline: Pipeline) -> None:
         found = samples(client.get("/metrics").text)
     for outcome, code, count in (
         ("ok", "ok", 1),
-        ("rejected", "invalid_tensor", 1),
-        ("rejected", "unsupported_media_type", 1),
+        ("client_error", "invalid_tensor", 1),
+        ("client_error", "unsupported_media_type", 1),
     ):
         counted = {k: v for k, v in found.items() if k[0] == "solo_requests_total" and ("code", code) in k[1]}
         assert value(counted, "solo_requests_total", route=ROUTE, outcome=outcome, code=code) == count, counted
@@ -213,7 +213,7 @@ def occupied(gate: Gate, settings: Settings) -> Iterator[tuple[httpx.Client, Any
     app = create_app(gate.pipeline, settings)
     with serving(app) as client, ThreadPoolExecutor(1) as pool:
         url = client.base_url
-        first = pool.submit(lambda: httpx.post(f"{url}segment", content=PNG, timeout=60))
+        first = pool.submit(lambda: httpx.post(f"{url}/segment", content=PNG, timeout=60))
         assert gate.taken.wait(30)
         try:
             yield client, app.state.service
