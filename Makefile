@@ -3,18 +3,19 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 BUNDLE ?=
+HOSTILE ?=
 PIP_FLAGS ?=
 
 SERVE := .venv
 DEV := .venv-dev
 GPU := .venv-gpu
 AUDIT := .venv-audit
-URL ?= http://$(HOST):$(PORT)
+PEERS := .venv-peers
 GRAPHS := build/graphs
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help serve test test-gpu-code check format bench pages audit fuzz image clean
+.PHONY: help serve test test-gpu-code check format bench pages audit fuzz peers reliability image clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,18 +47,22 @@ bench: $(SERVE)/.ready ## measure the demo model on this machine
 pages: $(DEV)/.ready ## write the figures of benchmarks/results into the pages
 	$(DEV)/bin/python benchmarks/pages.py
 
+peers: $(PEERS)/.ready ## LitServe and BentoML, to be measured beside
+
+reliability: $(DEV)/.ready $(PEERS)/.ready ## measure benchmarks/reliability.md on this machine, which is to be left alone
+	$(DEV)/bin/python benchmarks/reliability.py -o benchmarks/results/reliability.json
+
 audit: $(AUDIT)/.ready ## look up known vulnerabilities of constraints.txt (needs the network)
 	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
-fuzz: $(AUDIT)/.ready $(DEV)/.ready ## broken pictures in process, then generated requests against a server at URL
-	$(DEV)/bin/python benchmarks/fuzz_images.py -n 20000
-	$(AUDIT)/bin/st run $(URL)/openapi.json --max-response-time 5 -n 400 --exclude-checks positive_data_acceptance
+fuzz: $(DEV)/.ready ## generated requests and 20,000 broken pictures against a server started for it; HOSTILE=DIR for more seeds
+	$(DEV)/bin/python benchmarks/fuzz.py $(BUNDLE) $(if $(HOSTILE),--hostile $(HOSTILE)) -n 20000 -o build/fuzz.json
 
 image: ## build the CPU image (needs docker)
 	docker build -t solo-inference .
 
 clean: ## remove all environments
-	rm -rf $(SERVE) $(DEV) $(GPU) $(AUDIT) build
+	rm -rf $(SERVE) $(DEV) $(GPU) $(AUDIT) $(PEERS) build
 
 $(SERVE)/.ready: pyproject.toml constraints.txt
 	@echo "preparing $(SERVE) (once, about a minute)"
@@ -83,9 +88,16 @@ $(GPU)/.ready: tests/gpu_packages/requirements.txt
 	@$(GPU)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_FLAGS) tensorrt-cu12-bindings==10.4.0
 	@touch $@
 
+$(PEERS)/.ready: benchmarks/reliability_parts/peers/requirements.txt
+	@echo "preparing $(PEERS) (once, about a minute; other servers, apart from ours)"
+	@$(CHECK_PYTHON)
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r benchmarks/reliability_parts/peers/requirements.txt
+	@touch $@
+
 $(AUDIT)/.ready: Makefile
-	@echo "preparing $(AUDIT) (once; pip-audit and schemathesis, apart from what they look at)"
+	@echo "preparing $(AUDIT) (once; pip-audit, apart from what it looks at)"
 	@$(CHECK_PYTHON)
 	@$(PYTHON) -m venv $(AUDIT)
-	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) pip-audit==2.10.1 schemathesis==4.32.5
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) pip-audit==2.10.1
 	@touch $@

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from page_gpu import gpu_estimate, gpu_kernels, gpu_memory
+from page_reliability import RELIABILITY_TABLES
 from page_results import Contender, NotMeasured, Results, quiet_share, time_ratio
 from page_rewrites import rewrites
 from page_targets import TARGETS
@@ -280,5 +281,6 @@ TABLES: dict[str, Callable[[Results], Lines]] = {
         *(targets, stages, work, roofline, rewrites, growth, engines, accuracy, server),
         *(summary, demo, parity, runs),
         *(gpu_estimate, gpu_memory, gpu_kernels),
+        *RELIABILITY_TABLES,
     )
 }

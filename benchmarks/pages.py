@@ -18,7 +18,14 @@ from page_results import BadResult, NotMeasured, Results
 from page_tables import TABLES
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/performance.md", "docs/engines.md", "docs/export.md", "docs/gpu.md")
+PAGES = (
+    "README.md",
+    "docs/performance.md",
+    "docs/engines.md",
+    "docs/export.md",
+    "docs/gpu.md",
+    "benchmarks/reliability.md",
+)
 BLOCK = re.compile(r"<!-- figures: (?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- end -->", re.DOTALL)
 
 

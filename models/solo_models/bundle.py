@@ -159,6 +159,8 @@ def identify(source: Path) -> Identity:
     Raises:
         BundleError: there is no manifest, or it is not a bundle's.
     """
+    if not source.exists():
+        raise BundleError(f"{source} does not exist")
     try:
         if source.is_dir():
             content = _read_file(source / MANIFEST, MAX_MANIFEST_BYTES)

@@ -61,7 +61,7 @@ def _run(name: str, argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"solo {name}", description=summary[0].upper() + summary[1:] + ".")
     module.add_arguments(parser)
     try:
-        status: int = module.run(parser.parse_args(argv))
+        status: int = module.run(parser.parse_args(argv, argparse.Namespace(argv=argv)))
     except KeyboardInterrupt:
         return 130
     return status

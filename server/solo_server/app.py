@@ -22,6 +22,7 @@ from solo_server.catalogue import Catalogue, only
 from solo_server.errors import RequestError, ServerError, Unavailable
 from solo_server.keys import KeyRing
 from solo_server.metrics import Metrics, ServedModel
+from solo_server.openapi import METRICS, READY
 from solo_server.pipeline import Pipeline
 from solo_server.problems import problem_body, problem_response
 from solo_server.routes import PROBLEMS, add_models, add_segment, json
@@ -43,22 +44,23 @@ def create_app(
     on_end: Callable[[Exception], None] | None = None,
     keys: KeyRing | None = None,
     traces: Traces | None = None,
+    on_ready: Callable[[], None] | None = None,
 ) -> FastAPI:
     """The application around models, which are loaded (where that is still to be done) and warmed up when it starts, in a thread.
 
     on_end: hears what only a new process can mend: a model cannot be loaded, its GPU is lost, its engine hangs. keys: who may
-    call; without them the settings tell. traces: where spans of requests go.
+    call; without them the settings tell. traces: where spans of requests go. on_ready: hears when requests are taken.
 
     Raises:
         SettingsError: the API keys cannot be read.
     """
     settings = settings or Settings()
-    sight = Sight(Metrics(lambda: _served(service)), traces)
+    sight = Sight(Metrics(lambda: _served(service), among_workers=settings.workers > 1), traces)
     service = Service(only(models) if isinstance(models, Pipeline) else models, settings, on_end, sight)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        starting = asyncio.create_task(_start(service, on_end))
+        starting = asyncio.create_task(_start(service, on_end, on_ready))
         yield
         starting.cancel()
         service.stop()
@@ -87,7 +89,9 @@ def create_app(
     return app
 
 
-async def _start(service: Service, on_end: Callable[[Exception], None] | None) -> None:
+async def _start(
+    service: Service, on_end: Callable[[Exception], None] | None, on_ready: Callable[[], None] | None
+) -> None:
     """While the server answers already; a failure is for whoever can end the process."""
     try:
         await service.start()
@@ -95,6 +99,9 @@ async def _start(service: Service, on_end: Callable[[Exception], None] | None) -
         if on_end is None:
             raise
         on_end(problem)
+    else:
+        if on_ready is not None:
+            on_ready()
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
@@ -102,7 +109,13 @@ def _add_health(app: FastAPI, service: Service) -> None:
     async def healthz() -> Response:
         return json({"status": "ok"})
 
-    @app.get("/readyz", summary="Every model is warm and requests are taken", responses={503: PROBLEMS[503]})
+    ready = {"content": {"application/json": {"schema": READY}}}
+
+    @app.get(
+        "/readyz",
+        summary="Every model is warm and requests are taken",
+        responses={200: ready, 503: {"description": "not yet, or not any more", **ready}},
+    )
     async def readyz() -> Response:
         if (reason := service.unready) is not None:
             return json({"status": "not ready", "reason": reason}, 503)
@@ -114,7 +127,12 @@ def _add_health(app: FastAPI, service: Service) -> None:
 
 
 def _add_metrics(app: FastAPI, sight: Sight) -> None:
-    @app.get("/metrics", summary="Prometheus's text, or OpenMetrics where Accept asks for it", response_class=Response)
+    @app.get(
+        "/metrics",
+        summary="Prometheus's text, or OpenMetrics where Accept asks for it",
+        response_class=Response,
+        responses={200: {"content": METRICS}, 401: PROBLEMS[401]},
+    )
     def metrics(request: Request) -> Response:  # not async: it runs in a thread, off the event loop
         content, media_type = sight.metrics.text(request.headers.get("accept", ""))
         return Response(content, media_type=media_type)

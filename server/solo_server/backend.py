@@ -55,7 +55,11 @@ class Backend(Protocol):
         ...
 
     def finish(self, output: Any, geometry: Geometry, query: Query, watch: Stopwatch) -> tuple[Instance, ...]:
-        """Instances of one output, best first; `query` is the one that the picture was inferred with."""
+        """Instances of one output, best first; `query` is the one that the picture was inferred with.
+
+        Raises:
+            NotWanted: `watch` says so; asked between stages, and between instances where these take long.
+        """
         ...
 
     def warm_up(self, blank: PreparedPicture) -> None:

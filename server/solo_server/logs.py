@@ -17,6 +17,7 @@ import traceback
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic, sleep
 from typing import Any, Protocol
 
@@ -61,9 +62,9 @@ class Output(Protocol):
 class LogWriter(logging.Handler):
     """Turns records into lines at once, and writes them later."""
 
-    def __init__(self, form: str, output: Output, queued_lines: int = QUEUED_LINES) -> None:
+    def __init__(self, form: str, output: Output, queued_lines: int = QUEUED_LINES, worker: int | None = None) -> None:
         super().__init__()
-        self._line = json_line if form == "json" else text_line
+        self._line = partial(json_line if form == "json" else text_line, worker=worker)
         self._output = output
         self._lines: queue.Queue[bytes] = queue.Queue(queued_lines)
         self._unsaid = 0
@@ -119,12 +120,16 @@ class LogWriter(logging.Handler):
         return True
 
 
-def configure(form: str = "text", level: str = "info", output: Output | None = None) -> LogWriter:
+def configure(
+    form: str = "text", level: str = "info", output: Output | None = None, worker: int | None = None
+) -> LogWriter:
     """Send every logger's records to `output`, or else to stderr, in place of wherever they went before.
+
+    worker: the number that every line tells, where several processes write to one log.
 
     `logging.shutdown`, which Python calls when a process ends, waits for the last lines.
     """
-    writer = LogWriter(form, output or io.FileIO(2, "w", closefd=False))
+    writer = LogWriter(form, output or io.FileIO(2, "w", closefd=False), worker=worker)
     root = logging.getLogger()
     for handler in root.handlers[:]:
         root.removeHandler(handler)
@@ -140,14 +145,16 @@ def lost_lines() -> int:
     return sum(h.lost_lines for h in logging.getLogger().handlers if isinstance(h, LogWriter))
 
 
-def json_line(record: logging.LogRecord) -> bytes:
-    """One JSON object: time, level, logger, message, then request_id, the fields of `Access` and error where there are any."""
+def json_line(record: logging.LogRecord, worker: int | None = None) -> bytes:
+    """One JSON object: time, level, logger, message; worker, request_id, the fields of `Access` and error where there are any."""
     told: dict[str, Any] = {
         "time": _time(record),
         "level": record.levelname.lower(),
         "logger": record.name,
         "message": _sound(_message(record)),
     }
+    if worker is not None:
+        told["worker"] = worker
     request_id = REQUEST_ID.get()
     if request_id is not None:
         told["request_id"] = request_id
@@ -159,11 +166,12 @@ def json_line(record: logging.LogRecord) -> bytes:
     return orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def text_line(record: logging.LogRecord) -> bytes:
-    """Time, level, logger, message, request id; lines of a traceback follow, indented."""
+def text_line(record: logging.LogRecord, worker: int | None = None) -> bytes:
+    """Time, level, worker (`w0`), logger, message, request id; lines of a traceback follow, indented."""
     request_id = REQUEST_ID.get()
     known_by = "" if request_id is None else f" [{request_id}]"
-    lines = [f"{_time(record)} {record.levelname} {record.name} {_printable(_message(record))}{known_by}"]
+    whose = "" if worker is None else f"w{worker} "
+    lines = [f"{_time(record)} {record.levelname} {whose}{record.name} {_printable(_message(record))}{known_by}"]
     if record.exc_info:
         told = "".join(traceback.format_exception(*record.exc_info)).split("\n")
         lines += [f"    {_printable(line)}" for line in told if line]

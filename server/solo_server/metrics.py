@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from solo_server.logs import Access, lost_lines
+from solo_server.worker_metrics import SUM, of_all_workers
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 PICTURES = (1, 2, 4, 8, 16, 32, 64)
@@ -36,8 +37,9 @@ class ServedModel:
 class Metrics:
     """All metrics of one application. An `Observer`; whole requests are told by `begun` and `ended`."""
 
-    def __init__(self, models: Callable[[], Sequence[ServedModel]]) -> None:
-        self.registry = CollectorRegistry()
+    def __init__(self, models: Callable[[], Sequence[ServedModel]], *, among_workers: bool = False) -> None:
+        """among_workers: `text` tells of all workers of this server; see `solo_server.worker_metrics`."""
+        self.registry, self._among_workers = CollectorRegistry(), among_workers
         ProcessCollector(registry=self.registry)
         self.registry.register(_AtScrape(models))
         self._add_requests()
@@ -84,7 +86,7 @@ class Metrics:
     def text(self, accept: str = "") -> tuple[bytes, str]:
         """The exposition and its media type: Prometheus's text, or OpenMetrics where `accept` asks for it."""
         encode, media_type = choose_encoder(accept)
-        return encode(self.registry), media_type
+        return encode(of_all_workers(self.registry) if self._among_workers else self.registry), media_type
 
     def _add_requests(self) -> None:
         to = self.registry
@@ -98,7 +100,9 @@ class Metrics:
             buckets=SECONDS,
             registry=to,
         )
-        self._in_progress = Gauge("solo_requests_in_progress", "Requests begun and not yet answered.", registry=to)
+        self._in_progress = Gauge(
+            "solo_requests_in_progress", "Requests begun and not yet answered.", registry=to, multiprocess_mode=SUM
+        )
         self._received = Counter("solo_received_bytes", "Bytes of request bodies.", registry=to)
         self._sent = Counter("solo_sent_bytes", "Bytes of response bodies.", registry=to)
         self._request_pictures = Histogram(
@@ -130,8 +134,12 @@ class Metrics:
         self._batch_seconds = Histogram(
             "solo_batch_duration_seconds", "A batch in the engine.", ["model"], buckets=SECONDS, registry=to
         )
-        self._waiting_pictures = Gauge("solo_waiting_pictures", "Pictures accepted and not yet answered.", registry=to)
-        self._waiting_pixels = Gauge("solo_waiting_pixels", "Pixels of the waiting pictures.", registry=to)
+        self._waiting_pictures = Gauge(
+            "solo_waiting_pictures", "Pictures accepted and not yet answered.", registry=to, multiprocess_mode=SUM
+        )
+        self._waiting_pixels = Gauge(
+            "solo_waiting_pixels", "Pixels of the waiting pictures.", registry=to, multiprocess_mode=SUM
+        )
 
 
 class _AtScrape(Collector):

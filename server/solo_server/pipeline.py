@@ -19,7 +19,7 @@ from solo_server.engine.choose import choose
 from solo_server.errors import SettingsError
 from solo_server.image import ImageLimits, decode, decode_draft, prepare, size
 from solo_server.memory import return_unused
-from solo_server.stopwatch import Stopwatch
+from solo_server.stopwatch import IsWanted, Stopwatch
 from solo_server.types import PictureResult, PreparedPicture, Query, UInt8
 
 if TYPE_CHECKING:
@@ -119,9 +119,15 @@ class Pipeline:
         """Run the backend on pictures of one padded size; see `Backend.infer`."""
         return self.backend.infer(pictures, queries or [Query()] * len(pictures))
 
-    def finish(self, output: Any, decoded: Decoded, query: Query, infer_ms: float) -> PictureResult:
-        """Whatever remains to be done for one picture (`Backend.finish`), and how long everything took."""
-        watch = Stopwatch()
+    def finish(
+        self, output: Any, decoded: Decoded, query: Query, infer_ms: float, is_wanted: IsWanted = lambda: True
+    ) -> PictureResult:
+        """Whatever remains to be done for one picture (`Backend.finish`), and how long everything took.
+
+        Raises:
+            NotWanted: `is_wanted` has become false on the way.
+        """
+        watch = Stopwatch(is_wanted)
         geometry = decoded.picture.geometry
         instances = self.backend.finish(output, geometry, query, watch)
         first, *later = self.backend.stages

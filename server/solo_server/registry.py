@@ -185,6 +185,9 @@ class Registry:
                 except Exception as problem:
                     if is_start:
                         raise
+                    is_expected = isinstance(problem, EXPECTED)
+                    told = source.name, source.version, problem
+                    LOG.error("model %s version %s: not loaded: %s", *told, exc_info=None if is_expected else problem)
                     problems.append(problem)
             there = {(source.name, source.version) for source in sources}
             for key in [key for key in self._states if name in (None, key[0]) and key not in there]:
@@ -228,10 +231,8 @@ class Registry:
         before = self._served.get(source.name, {}).get(source.version)
         try:
             pipeline = await self._loader.run(lambda: _ready(source))
-        except Exception as problem:
+        except Exception:
             self._states[key] = FAILED if before is None else READY
-            is_expected = isinstance(problem, EXPECTED)
-            LOG.error("model %s version %s: not loaded: %s", *key, problem, exc_info=None if is_expected else problem)
             raise
         self._served.setdefault(source.name, {})[source.version] = self._make(source, pipeline)
         self._states[key] = READY

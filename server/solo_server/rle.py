@@ -10,7 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from solo_server.compiled.encode import AREA, BOTTOM, CHARACTERS, CHARACTERS_A_RUN, LEFT, RIGHT, TOP, compress, encode
+from solo_server.compiled.encode import (
+    AREA,
+    BOTTOM,
+    CHARACTERS_A_RUN,
+    LEFT,
+    NOTHING,
+    RIGHT,
+    RUNS,
+    TOP,
+    compress,
+    encode,
+)
 from solo_server.compiled.taps import TAPS, original_taps
 from solo_server.types import Geometry, Int64, Rle, SoftMask
 
@@ -36,18 +47,15 @@ def outline(mask: SoftMask | None, geometry: Geometry, stride: int, threshold: f
         original_taps(padded // stride, stride, resized, original)
         for padded, resized, original in zip(geometry.padded_hw, geometry.resized_hw, geometry.original_hw, strict=True)
     )
-    work = np.empty(2 * (mask.box[1] + TAPS) + height, np.float32)
-    found = np.zeros(6, np.int64)
-    for capacity in (FIRST_RUNS, height * width + 2 * TAPS):
-        counts, text = np.empty(capacity, np.int64), np.empty(capacity * CHARACTERS_A_RUN, np.uint8)
-        arguments = (np.float32(threshold), work, counts, text, found)
-        if encode(mask.values, mask.step, mask.box, rows, columns, *arguments):
-            break
+    tall = int(mask.box[1]) + TAPS
+    line, places = np.empty(tall, np.float32), np.empty(2 * tall + height + 2 * TAPS, np.int64)
+    counts, found = np.empty(max(FIRST_RUNS, height + TAPS + 1), np.int64), np.array(NOTHING, np.int64)
+    arguments = (mask.values, mask.step, mask.box, rows, columns, np.float32(threshold), line, places)
+    while not encode(*arguments, counts, found):
+        counts = np.concatenate([counts, np.empty_like(counts)])
     left, top, right, bottom = (int(found[i]) for i in (LEFT, TOP, RIGHT, BOTTOM))
     box = (left, top, right + 1 - left, bottom + 1 - top) if found[AREA] else EMPTY_BOX
-    return Outline(
-        int(found[AREA]), box, Rle(geometry.original_hw, text[: found[CHARACTERS]].tobytes().decode("ascii"))
-    )
+    return Outline(int(found[AREA]), box, Rle(geometry.original_hw, _text(counts[: found[RUNS]])))
 
 
 def decode_rle(rle: Rle) -> NDArray[np.bool_]:

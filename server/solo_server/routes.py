@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from solo_server import types
 from solo_server.bodies import File, files_of, read_body, while_connected
 from solo_server.errors import ControlOff, InvalidQuery, ModelNotLoadable, ServerError
+from solo_server.openapi import PROBLEM, SEGMENTED
 from solo_server.overlay import draw_png
 from solo_server.registry import EXPECTED, Served
 from solo_server.schemas import (
@@ -37,9 +38,12 @@ _BODY = {
                     "image/bmp": _PICTURE, "multipart/form-data": {"schema": _FILES}},
     }
 }  # fmt: skip
-_ANSWER = {"description": "Instances, or the overlay.", "content": {"application/json": {}, "image/png": _PICTURE}}
+_ANSWER = {
+    "description": "Instances, or the overlay.",
+    "content": {"application/json": {"schema": SEGMENTED}, "image/png": _PICTURE},
+}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"description": text, "content": {"application/problem+json": {}}}
+    status: {"description": text, "content": {"application/problem+json": {"schema": PROBLEM}}}
     for status, text in {
         400: "empty_body",
         401: "unauthorized",
@@ -179,6 +183,8 @@ def check_control(service: Service) -> None:
     """Raises ControlOff where models are changed by whoever runs the server alone."""
     if not service.settings.model_control:
         raise ControlOff("models are not loaded or unloaded over HTTP: SOLO_MODEL_CONTROL is off; SIGHUP reloads them")
+    if service.settings.workers > 1:
+        raise ControlOff("with several workers one of them would change its models alone; SIGHUP reloads them in all")
     if service.unready is not None:
         raise service.not_ready()
 

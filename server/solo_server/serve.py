@@ -14,9 +14,10 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import uvicorn
 from solo_models.bundle import BundleError
@@ -26,101 +27,24 @@ from solo_server import logs
 from solo_server.app import create_app
 from solo_server.catalogue import Catalogue, catalogue
 from solo_server.connections import uvicorn_options
-from solo_server.engine.base import ENGINES, GPU_ENGINES, PRECISIONS
+from solo_server.engine.base import GPU_ENGINES
 from solo_server.errors import DeviceFailure, DeviceLost, EngineHung, SettingsError
 from solo_server.keys import KeyRing
 from solo_server.pipeline import Pipeline
+from solo_server.serve_arguments import add_arguments
 from solo_server.service import Service
 from solo_server.settings import Settings
+from solo_server.supervise import become_supervisor
+from solo_server.supervisor import REFUSED
 from solo_server.traces import Traces, open_traces
+from solo_server.worker import Seat
+
+__all__ = ["add_arguments", "run"]
 
 LOG = logging.getLogger("solo_server")
 GPU_LOST = 75  # EX_TEMPFAIL of sysexits.h: try again
 ENGINE_HUNG = 70  # EX_SOFTWARE
 WRITING_SECONDS = 1  # beyond `drain_seconds`: for the answers that it cuts short to reach their callers
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `solo serve`; each also has an environment variable `SOLO_...`."""
-    parser.add_argument(
-        "bundle", type=Path, nargs="?", help="bundle folder or zip (SOLO_BUNDLE; default: the demo model)"
-    )
-    parser.add_argument(
-        "--models", type=Path, metavar="DIR", help="folder of bundles, each served at /models/NAME (SOLO_MODELS)"
-    )
-    parser.add_argument(
-        "--default-model",
-        metavar="NAME",
-        help="the model at /segment (SOLO_DEFAULT_MODEL; default: the only one)",
-    )
-    parser.add_argument(
-        "--model-control",
-        action=argparse.BooleanOptionalAction,
-        help="models may be loaded and unloaded over HTTP (SOLO_MODEL_CONTROL; default off: SIGHUP reloads them)",
-    )
-    parser.add_argument("--host", help="address to listen on (SOLO_HOST; default 127.0.0.1)")
-    parser.add_argument("--port", type=int, help="port to listen on (SOLO_PORT; default 8000)")
-    parser.add_argument("--threads", type=int, help="cores for one inference (SOLO_THREADS; default: all)")
-    parser.add_argument(
-        "--replicas", type=int, help="of each model, with a share of the cores each (SOLO_REPLICAS; default 1)"
-    )
-    parser.add_argument(
-        "--engine", help=f"{', '.join(ENGINES)} (SOLO_ENGINE; default auto: docs/engines.md tells the rule)"
-    )
-    parser.add_argument(
-        "--precision", help=f"of the arithmetic: {', '.join(PRECISIONS)} (SOLO_PRECISION; default: the bundle's own)"
-    )
-    parser.add_argument(
-        "--draft-decode",
-        action=argparse.BooleanOptionalAction,
-        help="decode large JPEGs at a fraction of their size: faster, not exact (SOLO_DRAFT_DECODE; default off)",
-    )
-    parser.add_argument(
-        "--api-keys-file", type=Path, help="ask callers for one of these keys (SOLO_API_KEYS_FILE; default: none asked)"
-    )
-    gpu = parser.add_argument_group("engines tensorrt and cuda, which have never run on a GPU (docs/gpu.md)")
-    gpu.add_argument("--gpu", type=int, help="number of the GPU (SOLO_GPU; default 0)")
-    gpu.add_argument("--slots", type=int, help="batches on the GPU at a time (SOLO_SLOTS; tensorrt 2, cuda 1)")
-    gpu.add_argument(
-        "--shapes",
-        metavar="HxW,...",
-        help="padded sizes with kernels of their own, such as 800x1088,1088x800 (SOLO_SHAPES; default none)",
-    )
-    gpu.add_argument(
-        "--build-engines",
-        action=argparse.BooleanOptionalAction,
-        help="build engines that are not in the cache (SOLO_BUILD_ENGINES; default on)",
-    )
-    gpu.add_argument("--cache", type=Path, help="folder of engines and kernels (SOLO_CACHE; default ~/.cache/solo)")
-    gpu.add_argument("--workspace-mib", type=int, help="the builder's memory (SOLO_WORKSPACE_MIB; default all)")
-    parser.add_argument("--max-body-bytes", type=int, help="largest request body (SOLO_MAX_BODY_BYTES; default 20 MiB)")
-    parser.add_argument("--max-waiting", type=int, help="pictures waiting before 503 (SOLO_MAX_WAITING; default 64)")
-    parser.add_argument(
-        "--max-waiting-pixels", type=int, help="their pixels before 503 (SOLO_MAX_WAITING_PIXELS; default 256 million)"
-    )
-    parser.add_argument(
-        "--max-batch", type=int, help="pictures in one batch (SOLO_MAX_BATCH; default 1 on a CPU, 8 on a GPU)"
-    )
-    parser.add_argument(
-        "--max-delay-ms",
-        type=int,
-        help="how long an idle engine waits for a batch to fill (SOLO_MAX_DELAY_MS; default 0)",
-    )
-    parser.add_argument(
-        "--request-timeout-ms",
-        type=int,
-        help="504 after so long, where a request has no X-Request-Timeout-Ms (SOLO_REQUEST_TIMEOUT_MS; default 60000)",
-    )
-    parser.add_argument(
-        "--engine-timeout-s",
-        type=int,
-        help="without an answer from the engine for so long, exit status 70 (SOLO_ENGINE_TIMEOUT_S; default 120)",
-    )
-    parser.add_argument(
-        "--drain-seconds",
-        type=int,
-        help="how long SIGTERM waits for what was accepted (SOLO_DRAIN_SECONDS; default 20)",
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -129,46 +53,83 @@ def run(arguments: argparse.Namespace) -> int:
     Exit status 0; 2 when settings or model are wrong; 75 when the GPU is lost and 70 when the engine hangs, which only a new
     process can mend; 1 for what should not happen.
     """
+    given = dict(vars(arguments))
+    argv, place = given.pop("argv", []), given.pop("seat", None)
+    seat = Seat.of(*place) if place else None
     try:
-        settings = Settings.read(**vars(arguments))
-        logs.configure(settings.log_format, settings.log_level)
-        keys, traces = KeyRing.read(settings), open_traces(settings.traces)
+        settings = Settings.read(**given)
+        if seat is not None:
+            settings = seat.share(settings)
+        logs.configure(settings.log_format, settings.log_level, worker=None if seat is None else seat.number)
+        keys = KeyRing.read(settings)
+        if seat is not None:
+            return _serve(settings, keys, seat)
         listener = _listen(settings)
+        if settings.workers > 1:
+            become_supervisor(settings, listener, argv)
+        return _serve(settings, keys, listener)
     except SettingsError as problem:
-        return _refuse(problem)
-    host, port = listener.getsockname()[:2]
+        return _refuse(problem, seat)
 
-    LOG.info(
-        "http://%s:%d  once it is ready: curl --data-binary @photo.jpg http://%s:%d/segment", host, port, host, port
-    )
-    keys.log_access(settings.host)
-    server = _Server(settings, keys, traces)
+
+def _serve(settings: Settings, keys: KeyRing, source: socket.socket | Seat) -> int:
+    """source: of connections: the listener, or the supervisor."""
+    seat = source if isinstance(source, Seat) else None
+
+    def on_ready() -> None:
+        if not isinstance(source, Seat):
+            _announce(source)
+        if seat is None or seat.number == 0:
+            keys.log_access(settings.host)
+
+    server = _Server(settings, keys, on_ready, open_traces(settings.traces), seat)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, server.handle_exit)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda *_: server.reload(keys))
-    server.run(sockets=[listener])
-    status = _status(server.problem) if server.started else 1
+    server.run(sockets=[] if isinstance(source, Seat) else [source])
+    status = _status(server.problem, seat) if server.started else 1
+    if seat is not None:
+        seat.end()
     if not server.service.is_idle or isinstance(server.problem, DeviceLost):
         _leave(status)
     return status
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, which tells the service at once when it is to go down, and goes down where the service cannot go on."""
+def _announce(listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    LOG.info("http://%s:%d  try: curl --data-binary @photo.jpg http://%s:%d/segment", host, port, host, port)
 
-    def __init__(self, settings: Settings, keys: KeyRing, traces: Traces | None = None) -> None:
+
+class _Server(uvicorn.Server):
+    """uvicorn, which tells the service at once when it is to go down, and goes down where the service cannot go on.
+
+    seat: where there are several workers: connections come from it, and it is told whether requests are taken.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        keys: KeyRing,
+        on_ready: Callable[[], None],
+        traces: Traces | None = None,
+        seat: Seat | None = None,
+    ) -> None:
         self.problem: Exception | None = None
-        app = create_app(_catalogue(settings), settings, self._end, keys, traces)
+        self._seat = seat
+        app = create_app(_catalogue(settings), settings, self._end, keys, traces, on_ready)
         self.service: Service = app.state.service
         self._loop: asyncio.AbstractEventLoop | None = None
+        options = uvicorn_options(settings, self.service.observer)
+        if seat is not None:
+            options["http"] = seat.reporting(options["http"])
         config = uvicorn.Config(
             app,
             log_config=None,  # its lines go where ours go
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=settings.drain_seconds + WRITING_SECONDS,
-            **uvicorn_options(settings, self.service.observer),
+            **options,
         )
         super().__init__(config)
 
@@ -176,6 +137,29 @@ class _Server(uvicorn.Server):
         """From here on there is an event loop for `handle_exit`."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        if self._seat is not None:
+            self._seat.open(self._new_connection, lambda: self.handle_exit(signal.SIGTERM, None))
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        if self._seat is not None:
+            self._seat.report(self.service.unready)
+            if counter % 10 == 0:
+                self._seat.update_figures()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """No more connections; those that are there have what time is left."""
+        if self._seat is not None:
+            await self._seat.leave()
+        await super().shutdown(sockets)
+
+    def _new_connection(self) -> asyncio.Protocol:
+        protocol: Any = self.config.http_protocol_class  # uvicorn names all that it may be, with different arguments
+        connection: asyncio.Protocol = protocol(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return connection
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM or SIGINT; not handed on to whoever listened before, nobody: the exit status is 0."""
@@ -214,19 +198,23 @@ class _Server(uvicorn.Server):
 _EXPECTED = (SettingsError, BundleError, DeviceFailure)
 
 
-def _status(problem: Exception | None) -> int:
+def _status(problem: Exception | None, seat: Seat | None = None) -> int:
     if problem is None:
         return 0
     if isinstance(problem, DeviceLost):
         return GPU_LOST
     if isinstance(problem, EngineHung):
         return ENGINE_HUNG
-    return _refuse(problem) if isinstance(problem, _EXPECTED) else 1
+    return _refuse(problem, seat) if isinstance(problem, _EXPECTED) else 1
 
 
-def _refuse(problem: Exception) -> int:
-    print(f"solo serve: {problem}", file=sys.stderr)
-    return 2
+def _refuse(problem: Exception, seat: Seat | None = None) -> int:
+    """In one line, which of several workers the supervisor tells."""
+    if seat is None:
+        print(f"solo serve: {problem}", file=sys.stderr)
+    else:
+        seat.refuse(problem)
+    return REFUSED
 
 
 def _leave(status: int) -> NoReturn:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -194,14 +195,19 @@ class Service:
         decoded = await self._in(self._decode, lambda: _decoded(pipeline, body, whole=whole))
         inferred = await model.batcher.infer(decoded.picture, query, deadline)
 
+        is_over = threading.Event()  # a thread that has begun is not cancelled, but finds that nobody waits
+
         def finish() -> tuple[PictureResult, T, float]:
-            result = pipeline.finish(inferred.output, decoded, query, inferred.infer_ms)
+            result = pipeline.finish(inferred.output, decoded, query, inferred.infer_ms, lambda: not is_over.is_set())
             timings = {"queue": inferred.queue_ms, **result.timings_ms}
             timings["total"] += inferred.queue_ms
             result, start = replace(result, timings_ms=timings), perf_counter()
             return result, render(result, decoded.rgb), (perf_counter() - start) * 1e3
 
-        result, answer, answer_ms = await self._in(self._finish, finish)
+        try:
+            result, answer, answer_ms = await self._in(self._finish, finish)
+        finally:
+            is_over.set()
         for name, ms in result.timings_ms.items():
             if name != "total":
                 told(name, ms)
@@ -213,9 +219,9 @@ class Service:
         try:
             await self.models.load()
         except EXPECTED as problem:
-            LOG.error("models: not all could be loaded, and what was served before still is: %s", problem)
+            LOG.error("models: what was served before still is: %s", problem)
         except Exception as problem:
-            LOG.exception("models: not all could be loaded, and what was served before still is", exc_info=problem)
+            LOG.exception("models: what was served before still is", exc_info=problem)
 
     async def _in(self, threads: Threads, work: Callable[[], T]) -> T:
         try:

@@ -37,15 +37,17 @@ class Settings:
     """Of each model in one process, each with its share of the cores: that many pictures at a time."""
     host: str = "127.0.0.1"
     port: int = 8000
+    workers: int = 1
+    """Processes that serve together, behind a supervisor where there are several."""
     threads: int = 0
-    """Cores for one inference; 0 takes all."""
+    """Cores for one inference; 0 takes all, with several workers each its share."""
     engine: str = "auto"
     precision: str | None = None
     """Of the network's arithmetic; without one the bundle's own."""
     draft_decode: bool = False
     """Decode JPEGs much larger than the network's input at a fraction of their size: faster, not exact."""
     gpu: int = 0
-    """Number of the GPU that engines tensorrt and cuda run on."""
+    """Number of the GPU that engines tensorrt and cuda run on; of several workers, number k takes the k-th from here on."""
     max_batch: int = 0
     """Pictures in one batch; 0 is the engine's own: 8 on a GPU, 1 on a CPU."""
     slots: int = 0
@@ -152,6 +154,7 @@ class Settings:
 
 _RANGES = (
     ("port", 0, 65_535),
+    ("workers", 1, 64),
     ("threads", 0, 1024),
     ("replicas", 1, 64),
     ("max_body_bytes", 1024, 2 << 30),

@@ -152,7 +152,7 @@ def test_a_server_that_dies_ends_the_run_with_3_and_keeps_samples(
     assert status == 3, err
     assert "takes no connections any more" in err
     result = json.loads((tmp_path / "out.json").read_text())
-    codes = [code for _, _, code in result["points"][0]["shots"]]
+    codes = [code for _, _, code, *_ in result["points"][0]["shots"]]
     assert codes[:5] == [""] * 5
     assert set(codes[5:]) == {"connection_lost"}  # one, or a second that was accepted while the process ended
     assert "takes no connections any more" in result["ended_early"]

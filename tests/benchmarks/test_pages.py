@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/performance.md", "docs/engines.md", "docs/export.md", "docs/gpu.md")
+PAGES = (
+    "README.md",
+    "docs/performance.md",
+    "docs/engines.md",
+    "docs/export.md",
+    "docs/gpu.md",
+    "benchmarks/reliability.md",
+)
 BAR = "<!-- figures: accuracy -->\n"
 
 

@@ -83,6 +83,10 @@ PATHS: list[tuple[str, str, dict[str, Any]]] = [
     ("invalid_query", "/segment", {"content": b"x", "headers": {"content-type": "multipart/form-data"}}),
     ("invalid_query", "/segment", {"content": b"x", "headers": {"content-type": MULTIPART}}),
     ("invalid_query", "/segment", {"content": b"--b\r\nx\r\n\r\n--b--", "headers": {"content-type": MULTIPART}}),
+    ("model_not_found", "/models/other/segment", {"content": PNG}),
+    ("not_found", "/models/..%2f..%2fetc/segment", {"content": PNG}),
+    ("model_not_found", "/models/tiny-solo/versions/9/segment", {"content": PNG}),
+    ("control_off", "/models/tiny-solo/unload", {}),
     ("not_found", "/nowhere", {"content": b""}),
     ("not_found", "/segment/../../etc", {"content": b""}),
     ("method_not_allowed", "/healthz", {"content": b""}),
@@ -118,7 +122,7 @@ def test_our_own_failures_tell_nothing_wherever_they_happen(
         raise failure
 
     if stage == "backend":
-        monkeypatch.setattr("solo_server.app.result_json", fail)  # outside of every stage
+        monkeypatch.setattr("solo_server.routes.result_json", fail)  # outside of every stage
     else:
         monkeypatch.setattr(pipeline, stage, fail)
     response = http.post("/segment", content=PNG)
@@ -140,6 +144,7 @@ def test_every_code_that_the_application_knows_is_walked() -> None:
         "overloaded",  # test_limits.py, test_connections.py
         "deadline_exceeded",  # test_limits.py
         "malformed_request",  # test_connections.py, which reads all of the answer
+        "model_not_loadable",  # test_models.py, likewise
     }
     walked = {code for code, _, _ in PATHS}
     assert {kind.code for kind in _kinds(ServerError)} <= walked | elsewhere

@@ -52,17 +52,21 @@ def test_one_picture_is_seen_in_every_stage(http: httpx.Client, pipeline: Pipeli
     answer = http.post("/segment", content=PNG).json()
     found = _scraped(http)
     stages = ("decode", "preprocess", "queue", *pipeline.backend.stages, "answer")
-    counts = {stage: value(found, "solo_stage_duration_seconds_count", stage=stage) for stage in stages}
+    counts = {
+        stage: value(found, "solo_stage_duration_seconds_count", model="tiny-solo", stage=stage) for stage in stages
+    }
     assert counts == dict.fromkeys(stages, 1)
     assert {dict(labels)["stage"] for name, labels in found if name == "solo_stage_duration_seconds_count"} == set(
         stages
     )
     told_s = answer["timings_ms"]["categories"] / 1e3
-    assert value(found, "solo_stage_duration_seconds_sum", stage="categories") == pytest.approx(told_s, abs=1e-5)
+    assert value(found, "solo_stage_duration_seconds_sum", model="tiny-solo", stage="categories") == pytest.approx(
+        told_s, abs=1e-5
+    )
     assert value(found, "solo_requests_total", route="/segment", outcome="ok", code="ok") == 1
-    assert value(found, "solo_pictures_total", outcome="ok") == 1
+    assert value(found, "solo_pictures_total", model="tiny-solo", outcome="ok") == 1
     assert value(found, "solo_instances_total") == len(answer["instances"]) > 0
-    assert value(found, "solo_batch_pictures_count") == 1
+    assert value(found, "solo_batch_pictures_count", model="tiny-solo") == 1
     assert value(found, "solo_received_bytes_total") == len(PNG)
     assert value(found, "solo_waiting_pictures") == value(found, "solo_waiting_pixels") == 0
 
@@ -96,7 +100,7 @@ def test_refusals_and_ends_of_pictures_are_counted_by_code(http: httpx.Client) -
         assert value(found, "solo_requests_total", **labels) == 1
     assert value(found, "solo_requests_total", route="unmatched", outcome="client_error", code="not_found") == 1
     assert value(found, "solo_requests_total", route="/segment", outcome="ok", code="ok") == 1
-    assert value(found, "solo_pictures_total", outcome="image_damaged") == 1
+    assert value(found, "solo_pictures_total", model="tiny-solo", outcome="image_damaged") == 1
     assert value(found, "solo_request_pictures_sum") == 3  # one that is none, and two in a form
 
 

@@ -325,3 +325,28 @@ def test_the_demo_bundle_is_small_and_tells_where_it_comes_from() -> None:
     card = (demo_bundle() / "MODEL_CARD.md").read_text()
     for needed in ("COCO", "CC BY 4.0", "Apache-2.0", "recipes/demo_person.toml", "AP", "seed"):
         assert needed in card
+
+
+def test_a_folder_of_models_is_served_and_sighup_reloads_it(solo_bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(solo_bundle, tmp_path / "cats" / "1")
+    body = (PICTURES / "astronaut.jpg").read_bytes()
+    with _server("--models", tmp_path) as (process, url):
+        assert httpx.post(f"{url}/models/cats/segment", content=body).json()["model"] == {
+            "name": "cats",
+            "version": "1",
+        }
+        shutil.copytree(solo_bundle, tmp_path / "cats" / "2.part")
+        (tmp_path / "cats" / "2.part").rename(tmp_path / "cats" / "2")
+        process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 60
+        while httpx.post(f"{url}/segment", content=body).json()["model"]["version"] != "2":
+            assert time.monotonic() < deadline
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=30)[1]
+    assert process.returncode == 0
+    assert "model cats version 2: in service after" in said
+
+
+def test_a_folder_of_models_that_is_none_stops_the_start(tmp_path: Path) -> None:
+    _check_refused(_solo("serve", "--port", 0, "--models", tmp_path), "holds no bundle; solo export writes them")
+    _check_refused(_solo("serve", "--port", 0, "--models", tmp_path / "nothing"), "is not a folder")

@@ -61,6 +61,18 @@ def failed_record() -> logging.LogRecord:
         return made
 
 
+def test_lines_tell_the_worker_where_there_are_several() -> None:
+    assert json.loads(json_line(record("x"), worker=0))["worker"] == 0
+    assert "worker" not in json.loads(json_line(record("x")))
+    assert text_line(record("x"), worker=3).split()[1:3] == [b"INFO", b"w3"]
+    output = Full()
+    output.is_full = False
+    writer = LogWriter("json", output, worker=2)
+    writer.emit(record("x"))
+    writer.close()
+    assert json.loads(output.written)["worker"] == 2
+
+
 def test_a_json_line_is_one_object_with_time_level_logger_and_message() -> None:
     line = json_line(record("%d pictures", 3))
     assert line.endswith(b"\n")

@@ -128,7 +128,7 @@ def test_series_without_labels_are_there_before_anything_happens() -> None:
     found = told(fresh())
     for name in (
         "solo_waiting_pictures",
-        "solo_batch_pictures_count",
+        "solo_waiting_pixels",
         "solo_instances_total",
         "solo_log_lines_lost_total",
     ):

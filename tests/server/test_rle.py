@@ -131,6 +131,60 @@ def test_soft_masks_become_the_masks_of_two_torch_resizes(geometry: Geometry, se
     assert sure.mean() > 0.99
 
 
+SIZES = [
+    *[Geometry((600, 3), (96, 1), (96, 32)), Geometry((1500, 90), (160, 10), (160, 32)), Geometry((97, 61), (128, 80), (128, 96))],
+    *[Geometry((40, 30), (128, 96), (128, 96)), Geometry((2000, 2), (32, 1), (32, 32)), Geometry((333, 50), (256, 38), (256, 64))],
+]  # fmt: skip
+
+
+def _computed_mask(soft: NDArray[np.float32], geometry: Geometry, stride: int) -> NDArray[np.bool_]:
+    """Every pixel of the original computed, in float32 and in the order of the kernel."""
+    framed = np.zeros((soft.shape[0] + SPARE, soft.shape[1] + SPARE), np.float32)
+    framed[: soft.shape[0], : soft.shape[1]] = soft
+    for axis in (1, 0):
+        sizes = (geometry.padded_hw[axis], geometry.resized_hw[axis], geometry.original_hw[axis])
+        first, _, weights = original_taps(sizes[0] // stride, stride, *sizes[1:])
+        weights = weights[:, None, :] if axis else weights[:, :, None]
+        a, b, c = (weights[i] * framed.take(first + i, axis) for i in range(3))
+        framed = (a + b) + c
+        if axis:  # a column where nothing exceeds the threshold stays empty
+            framed *= (framed > 0.5).any(0)
+    return framed > 0.5
+
+
+@pytest.mark.parametrize("geometry", SIZES)
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("spread", [1.0, 1e-3, 1e-5, 1e-6, 1e-7, 0.0])
+def test_what_is_not_computed_is_what_it_would_be(geometry: Geometry, stride: int, spread: float) -> None:
+    hw = (geometry.padded_hw[0] // stride, geometry.padded_hw[1] // stride)
+    rng = np.random.default_rng(5)
+    smooth = np.cumsum(rng.normal(0, 0.3, hw), axis=0) / np.sqrt(hw[0])
+    for signs in (rng.normal(0, 1, hw), smooth, np.sign(rng.normal(0, 1, hw))):
+        soft = (0.5 + np.clip(signs, -1, 1) * spread / 2).astype(np.float32)
+        expected = coco_mask.encode(np.asfortranarray(_computed_mask(soft, geometry, stride).astype(np.uint8)))
+        assert _outline(soft, geometry, stride).rle.counts.encode() == expected["counts"]
+
+
+@given(st.integers(1, 40), st.sampled_from([1, 2, 4, 8]), st.floats(0.01, 1), st.integers(1, 2000))
+def test_between_two_taps_a_value_rises_or_falls_but_never_both(
+    length: int, stride: int, share: float, original: int
+) -> None:
+    first, last, weights = original_taps(length, stride, max(1, round(share * length * stride)), original)
+    for tap in range(length):
+        rows = np.flatnonzero(first == tap)
+        three = last[rows] == tap + 2
+        assert (np.diff(three.astype(int)) >= 0).all()  # those that read two taps come first
+        for part in (rows[~three], rows[three]):
+            steps = np.diff(weights[:, part].astype(np.float64), axis=1)
+            towards = weights[:, part[-1:]].astype(np.float64) - weights[:, part[:1]] if len(part) else np.zeros((3, 0))
+            if not steps.size:
+                continue
+            far = np.abs(towards).max()
+            shares = (steps * towards).sum(0) / max((towards**2).sum(), 1e-30)
+            assert (shares >= -1e-5 / max(far, 1e-5)).all()
+            assert np.abs(steps - shares * towards).max() < 1e-6  # along a line: all weights change together
+
+
 def test_a_soft_mask_that_never_exceeds_the_threshold_is_empty() -> None:
     geometry = Geometry((20, 20), (32, 32), (32, 32))
     counts = coco_mask.encode(np.zeros((20, 20), np.uint8, order="F"))["counts"].decode()

@@ -22,6 +22,7 @@ from solo_server.errors import (
     ServerError,
 )
 from solo_server.pipeline import Pipeline
+from solo_server.rle import outline
 from solo_server.service import Service
 from solo_server.settings import Settings
 from solo_server.types import PictureResult, Query
@@ -265,6 +266,44 @@ def test_a_caller_that_has_gone_leaves_nothing_behind(gate: Gate) -> None:
         await first
         service.stop()
         assert gate.pictures == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("end", ["gone", "late"])
+def test_encoding_ends_with_the_instance_during_which_nobody_waits_any_more(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    begun, go_on, encoded_masks, accepted = threading.Event(), threading.Event(), [], []
+
+    def slow_outline(*arguments: Any) -> Any:
+        encoded_masks.append(arguments)
+        begun.set()
+        go_on.wait(30)
+        return outline(*arguments)
+
+    async def answered(service: Service) -> PictureResult:
+        async with service.admit() as admitted:
+            accepted.append(admitted)
+            return await admitted.answer(BODY, Query(), lambda result, _: result)
+
+    async def scenario() -> None:
+        service = await started(pipeline)
+        assert len((await service.segment(BODY, Query())).instances) > 1
+        monkeypatch.setattr("solo_server.postprocess.cpu.outline", slow_outline)
+        request = asyncio.create_task(answered(service))
+        await asyncio.to_thread(begun.wait, 30)
+        if end == "gone":
+            request.cancel()
+        else:
+            accepted[0]._alarm.reschedule(0.0)
+            accepted[0]._deadline = 0.0
+        with pytest.raises(asyncio.CancelledError if end == "gone" else DeadlineExceeded):
+            await request
+        go_on.set()
+        await settled(lambda: service.is_idle)
+        assert len(encoded_masks) == 1
+        service.stop()
 
     asyncio.run(scenario())
 

@@ -43,6 +43,8 @@ def test_who_may_call_is_read_from_the_environment() -> None:
         ({"SOLO_BODY_BYTES_PER_S": "0"}, "SOLO_BODY_BYTES_PER_S: 0 is not within 1"),
         ({"SOLO_KEEP_ALIVE_S": "4000"}, "SOLO_KEEP_ALIVE_S: 4000 is not within 1"),
         ({"SOLO_METRICS_OPEN": "maybe"}, "SOLO_METRICS_OPEN: 'maybe' is neither on nor off"),
+        ({"SOLO_WORKERS": "0"}, "SOLO_WORKERS: 0 is not within 1..64"),
+        ({"SOLO_WORKERS": "65"}, "SOLO_WORKERS: 65 is not within 1..64"),
         ({"SOLO_PORT": "many"}, "SOLO_PORT: 'many' is not a whole number"),
         ({"SOLO_PORT": "70000"}, "SOLO_PORT: 70000 is not within"),
         ({"SOLO_MAX_WAITING": "0"}, "SOLO_MAX_WAITING: 0"),

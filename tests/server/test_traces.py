@@ -56,7 +56,7 @@ def test_a_request_is_a_span_with_its_stages_below_it_one_after_another(
     traces: Traces, exporter: InMemorySpanExporter
 ) -> None:
     stages = [Stage("queue", 3.0), Stage("decode", 5.0), Stage("preprocess", 1.0), Stage("categories", 20.0)]
-    traces.record(ACCESS, BEGUN_NS, [PictureTrace(BEGUN_NS + 2 * MS, "ok", stages)], {})
+    traces.record(ACCESS, BEGUN_NS, [PictureTrace(BEGUN_NS + 2 * MS, "tiny", "ok", stages)], {})
     request, below = sorted_out(exporter)
     assert (request.name, request.start_time, request.end_time) == ("POST /segment", BEGUN_NS, BEGUN_NS + 50 * MS)
     assert request.parent is None
@@ -72,7 +72,7 @@ def test_a_request_is_a_span_with_its_stages_below_it_one_after_another(
 
 
 def test_the_callers_trace_goes_on(traces: Traces, exporter: InMemorySpanExporter) -> None:
-    picture = PictureTrace(BEGUN_NS, "ok", [Stage("decode", 1.0)])
+    picture = PictureTrace(BEGUN_NS, "tiny", "ok", [Stage("decode", 1.0)])
     traces.record(ACCESS, BEGUN_NS, [picture], {"traceparent": PARENT, "tracestate": "vendor=1"})
     request, (decode,) = sorted_out(exporter)
     assert request.parent is not None
@@ -92,7 +92,7 @@ def test_a_broken_traceparent_begins_a_trace_of_its_own(
 
 
 def test_what_the_caller_does_not_sample_is_not_sent(traces: Traces, exporter: InMemorySpanExporter) -> None:
-    picture = PictureTrace(BEGUN_NS, "ok", [Stage("decode", 1.0)])
+    picture = PictureTrace(BEGUN_NS, "tiny", "ok", [Stage("decode", 1.0)])
     traces.record(ACCESS, BEGUN_NS, [picture], {"traceparent": PARENT[:-2] + "00"})
     assert exporter.get_finished_spans() == ()
 
@@ -231,7 +231,7 @@ def test_spans_reach_a_collector_over_http(monkeypatch: pytest.MonkeyPatch) -> N
             monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server_port}")
             traces = open_traces("auto")
             assert traces is not None
-            traces.record(ACCESS, BEGUN_NS, [PictureTrace(BEGUN_NS, "ok", [Stage("decode", 1.0)])], {})
+            traces.record(ACCESS, BEGUN_NS, [PictureTrace(BEGUN_NS, "tiny", "ok", [Stage("decode", 1.0)])], {})
             traces.close()
         finally:
             collector.shutdown()

@@ -17,9 +17,9 @@ from solo_server.compiled.measure import greedy_keep, matrix_decay, pairwise_iou
 from solo_server.compiled.pool import Pool
 from solo_server.engine.base import PictureOutput
 from solo_server.postprocess.masks import CellMasks
-from solo_server.rle import outline
+from solo_server.rle import Outline, outline
 from solo_server.stopwatch import Stopwatch
-from solo_server.types import Candidates, Float32, Geometry, Instance, Int64, MaskedCandidates, Query
+from solo_server.types import Candidates, Float32, Geometry, Instance, Int64, MaskedCandidates, Query, SoftMask
 
 
 class CpuPostprocessor:
@@ -29,7 +29,11 @@ class CpuPostprocessor:
         self._spec, self._kernels, self._pool = spec, kernels, pool
 
     def run(self, output: PictureOutput, geometry: Geometry, query: Query, watch: Stopwatch) -> tuple[Instance, ...]:
-        """Instances best first; none found gives an empty tuple. Stages: towers, masks (candidates included), nms, encode."""
+        """Instances best first; none found gives an empty tuple. Stages: towers, masks (candidates included), nms, encode.
+
+        Raises:
+            NotWanted: `watch` says so, at the latest after one more instance.
+        """
         settings = settings_of(self._spec.postprocess, query)
         candidates = find_candidates(output.scores, settings, query.class_ids)
         watch.lap("masks")
@@ -41,7 +45,7 @@ class CpuPostprocessor:
         watch.lap("masks")
         kept = select(found, settings)
         watch.lap("nms")
-        instances = self._encode(kept, masks, geometry, settings)
+        instances = self._encode(kept, masks, geometry, settings, watch)
         watch.lap("encode")
         return instances
 
@@ -78,11 +82,21 @@ class CpuPostprocessor:
         return np.searchsorted(self._spec.first_cells, cells, side="right") - 1
 
     def _encode(
-        self, kept: MaskedCandidates, masks: CellMasks, geometry: Geometry, settings: PostprocessSpec
+        self,
+        kept: MaskedCandidates,
+        masks: CellMasks,
+        geometry: Geometry,
+        settings: PostprocessSpec,
+        watch: Stopwatch,
     ) -> tuple[Instance, ...]:
         cells, back = np.unique(kept.cells, return_inverse=True)
         stride, threshold = self._spec.mask_stride, settings.mask_threshold
-        outlines = masks.each(cells, lambda mask: outline(mask, geometry, stride, threshold))
+
+        def encoded(mask: SoftMask | None) -> Outline:
+            watch.check()
+            return outline(mask, geometry, stride, threshold)
+
+        outlines = masks.each(cells, encoded)
         return tuple(
             Instance(int(label), float(score), outlines[row].box_xywh, outlines[row].area, outlines[row].rle)
             for label, score, row in zip(kept.labels, kept.scores, back, strict=True)

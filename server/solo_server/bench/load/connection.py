@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import httptools
 
@@ -64,8 +66,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """From asyncio."""
-        if isinstance(transport, asyncio.Transport):
-            self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one without being its subclass
 
     def data_received(self, data: bytes) -> None:
         """From asyncio."""
@@ -94,12 +95,11 @@ class Connection(asyncio.Protocol):
             self._reply.set_result(Reply(status, "" if status == OK else _code(status, bytes(self._body))))
 
 
-def post(host: str, port: int, path: str, body: bytes) -> bytes:
-    """A complete request that carries one picture."""
-    head = (
-        f"POST {path} HTTP/1.1\r\nhost: {host}:{port}\r\ncontent-type: application/octet-stream\r\n"
-        f"content-length: {len(body)}\r\n\r\n"
-    )
+def post(host: str, port: int, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
+    """A complete request that carries one picture. headers: beside those that every request has, or instead of them."""
+    lines = {"host": f"{host}:{port}", "content-type": "application/octet-stream", "content-length": str(len(body))}
+    head = f"POST {path} HTTP/1.1\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in (lines | dict(headers or {})).items()) + "\r\n"
     return head.encode() + body
 
 

@@ -1,16 +1,19 @@
-"""Closed loop: so many callers, each sends again when it has its answer. Open loop: requests come at a rate, whatever happens.
+"""Closed loop: so many callers, each sends again when it has its answer. Open loop: requests come at a rate, whatever happens,
+evenly spaced or at random (a Poisson process, as independent callers come).
 
 In the open loop latency counts from the moment at which a request was due, so that a server that stalls does not hide it by holding
-back the next request ("coordinated omission").
+back the next request ("coordinated omission"). How late it was sent is kept too: a generator that cannot keep up would show there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from math import inf
 from time import perf_counter
 
 from solo_server.bench.errors import EndedEarly
@@ -22,11 +25,16 @@ LOST_IN_A_ROW = 20
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One request. due_s: when it was to be sent, from the start; latency_ms: from then on; code: "" where all is well."""
+    """One request. due_s: when it was to be sent, from the start; latency_ms: from then on; code: "" where all is well.
+
+    status: of HTTP, 0 without an answer; late_ms: from when it was due until it was sent, its connection being there.
+    """
 
     due_s: float
     latency_ms: float
     code: str
+    status: int = 0
+    late_ms: float = 0.0
 
 
 class Load:
@@ -42,28 +50,30 @@ class Load:
         self._start = self._last_answer = perf_counter()
         self._lost_in_a_row = 0
 
-    async def closed(self, concurrency: int, seconds: float) -> None:
-        """`concurrency` callers for `seconds`; what is under way then is still waited for.
+    async def closed(self, concurrency: int, seconds: float, count: float = inf) -> None:
+        """`concurrency` callers for `seconds`, or until `count` requests are sent; what is under way then is still waited for.
 
         Raises:
             EndedEarly: the server is gone, or answers nobody any more.
         """
         self._start = self._last_answer = perf_counter()
+        before = self._sent
 
         async def caller() -> None:
-            while perf_counter() - self._start < seconds:
+            while perf_counter() - self._start < seconds and self._sent - before < count:
                 await self._shoot(perf_counter())
 
         async with _together() as callers:
             for _ in range(concurrency):
                 callers.create_task(caller())
 
-    async def open(self, rate: float, seconds: float) -> None:
-        """`rate` requests a second, evenly spaced, for `seconds`; raises what `closed` raises."""
+    async def open(self, rate: float, seconds: float, poisson_seed: int | None = None) -> None:
+        """`rate` requests a second for `seconds`, evenly spaced, or at random with that seed; raises what `closed` raises."""
+        offsets = _evenly(rate, seconds) if poisson_seed is None else _at_random(rate, seconds, poisson_seed)
         self._start = self._last_answer = perf_counter()
         async with _together() as requests:
-            for number in range(max(1, round(rate * seconds))):
-                due = self._start + number / rate
+            for offset in offsets:
+                due = self._start + offset
                 await asyncio.sleep(max(0.0, due - perf_counter()))
                 requests.create_task(self._shoot(due))
 
@@ -83,24 +93,26 @@ class Load:
         request = self._target.requests[self._sent % len(self._target.requests)]
         self._sent += 1
         async with self._slots:
-            code = await self._outcome(request)
-        shot = Shot(round(due - self._start, 4), round((perf_counter() - due) * 1e3, 3), code)
+            connection = await self._connection()
+            late_ms = (perf_counter() - due) * 1e3
+            status, code = await self._outcome(connection, request)
+        latency_ms = (perf_counter() - due) * 1e3
+        shot = Shot(round(due - self._start, 4), round(latency_ms, 3), code, status, round(late_ms, 3))
         self.shots.append(shot)
         self._seen(shot)
 
-    async def _outcome(self, request: bytes) -> str:
-        connection = await self._connection()
+    async def _outcome(self, connection: Connection, request: bytes) -> tuple[int, str]:
         try:
             reply = await asyncio.wait_for(connection.exchange(request), self._timeout_s)
         except TimeoutError:
             connection.close()
-            return self._timed_out()
+            return 0, self._timed_out()
         except ConnectionLost:
-            return self._lost()
+            return 0, self._lost()
         self._last_answer, self._lost_in_a_row = perf_counter(), 0
         if connection.is_open:
             self._free.append(connection)
-        return reply.code
+        return reply.status, reply.code
 
     def _timed_out(self) -> str:
         if perf_counter() - self._last_answer >= self._timeout_s:
@@ -127,6 +139,19 @@ class Load:
             raise EndedEarly(f"the server takes no connections any more ({_reason(problem)})") from problem
         self._connections.append(connection)
         return connection
+
+
+def _evenly(rate: float, seconds: float) -> list[float]:
+    """When requests are due, in seconds from the start."""
+    return [number / rate for number in range(max(1, round(rate * seconds)))]
+
+
+def _at_random(rate: float, seconds: float, seed: int) -> list[float]:
+    """The same of independent callers: gaps are exponential."""
+    rng, offsets, at = random.Random(seed), [], 0.0  # noqa: S311  # to be repeated, not to be secret
+    while (at := at + rng.expovariate(rate)) < seconds:
+        offsets.append(at)
+    return offsets or [0.0]
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from time import process_time
 from typing import Any, Literal
@@ -21,16 +21,21 @@ from solo_server.bench.progress import Progress
 
 WARM_UPS = 2  # of each picture
 SHOWN_EVERY = 0.1
+REFUSED = 503
 
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """Closed loops with these numbers of callers, then open loops at these rates a second, `seconds` each."""
+    """Closed loops with these numbers of callers, then open loops at these rates a second, `seconds` each.
+
+    poisson_seed: of open loops whose requests come at random; `None`: evenly spaced.
+    """
 
     concurrency: tuple[int, ...]
     rates: tuple[float, ...]
     seconds: float
     timeout_s: float
+    poisson_seed: int | None = None
 
 
 @dataclass(slots=True)
@@ -53,23 +58,31 @@ class Point:
         return max((shot.due_s + shot.latency_ms / 1e3 for shot in self.shots), default=0.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form: figures first, then every shot as `[due_s, latency_ms, code]`."""
+        """JSON-ready form: figures first, then every shot as `[due_s, latency_ms, code, status, late_ms]`."""
         rest = {k: v for k, v in asdict(self).items() if k != "shots"}
-        shots = [[shot.due_s, shot.latency_ms, shot.code] for shot in self.shots]
+        shots = [[shot.due_s, shot.latency_ms, shot.code, shot.status, shot.late_ms] for shot in self.shots]
         return {**rest, **self.figures(), "shots": shots}
 
     def figures(self) -> dict[str, Any]:
-        """Throughput in good answers a second, latencies of good answers in milliseconds, errors by code."""
+        """Throughput in good answers a second, latencies of good answers in milliseconds, errors by code, answers by status.
+
+        refused_p99_ms: of answers with status 503, from when the request was sent; late_p99_ms: how late the generator was.
+        """
         good = [shot.latency_ms for shot in self.shots if not shot.code]
+        refused = [shot.latency_ms - shot.late_ms for shot in self.shots if shot.status == REFUSED]
         elapsed_s = self.elapsed_s()
         return {
             "elapsed_s": round(elapsed_s, 3),
             "requests": len(self.shots),
             "throughput": round(len(good) / elapsed_s, 3) if elapsed_s else 0.0,
-            **{f"p{p}_ms": round(percentile(good, p), 3) if good else None for p in (50, 90, 99)},
+            **{f"p{p}_ms": _percentile(good, p) for p in (50, 90, 95, 99)},
+            "p99.9_ms": _percentile(good, 99.9),
             "foreign_share": self._foreign_share(elapsed_s),
             "max_ms": max(good, default=None),
             "errors": dict(Counter(shot.code for shot in self.shots if shot.code)),
+            "statuses": dict(sorted(Counter(str(shot.status) for shot in self.shots).items())),
+            "refused_p99_ms": _percentile(refused, 99),
+            "late_p99_ms": _percentile([shot.late_ms for shot in self.shots], 99),
         }
 
     def _foreign_share(self, elapsed_s: float) -> float | None:
@@ -99,7 +112,8 @@ def measure_server(target: Target, plan: LoadPlan, server: ServerProcess | None)
     loads = [("closed", float(n)) for n in plan.concurrency] + [("open", rate) for rate in plan.rates]
     result.points = [Point("open" if loop == "open" else "closed", level) for loop, level in loads]
     try:
-        asyncio.run(_run(target, plan, server, result.points))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_run(target, plan, server, result.points))
     except EndedEarly as problem:
         result.ended_early = (server.obituary(1.0) if server else None) or str(problem)
     except KeyboardInterrupt:
@@ -108,6 +122,19 @@ def measure_server(target: Target, plan: LoadPlan, server: ServerProcess | None)
     result.peak_rss_mib = server.rss_mib("VmHWM") if server else None
     result.load_after = machine.load_average()
     return result
+
+
+def _percentile(values: Sequence[float], percent: float) -> float | None:
+    return round(percentile(values, percent), 3) if values else None
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's where it is installed: the generator shares the machine with the server."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 async def _run(target: Target, plan: LoadPlan, server: ServerProcess | None, points: Sequence[Point]) -> None:
@@ -150,7 +177,7 @@ async def _take(point: Point, target: Target, plan: LoadPlan, server: ServerProc
         if point.loop == "closed":
             await load.closed(int(point.level), plan.seconds)
         else:
-            await load.open(point.level, plan.seconds)
+            await load.open(point.level, plan.seconds, plan.poisson_seed)
     finally:
         load.close()
         point.client_cpu_s = round(process_time() - own, 3)

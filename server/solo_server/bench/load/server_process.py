@@ -1,4 +1,5 @@
-"""The server that is measured: `solo serve` started here on a free port of the loopback, or one that runs already.
+"""The server that is measured: `solo serve` started here on a free port of the loopback, or one that runs already. Benchmarks start
+other servers the same way.
 
 Of our own one, processor time and resident memory are read from /proc, its children's included.
 """
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -69,15 +70,29 @@ class Address:
             connection.close()
 
 
-class ServerProcess:
-    """`solo serve` as a child, in a session of its own; use it in a `with`, which stops it."""
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is started. command: takes `--host` and `--port`; ready_path: answers 200 once requests are taken."""
 
-    def __init__(self, arguments: Sequence[str]) -> None:
-        self.address = Address("127.0.0.1", _free_port())
+    name: str = "solo serve"
+    command: tuple[str, ...] = (sys.executable, "-m", "solo_models.cli", "serve")
+    ready_path: str = "/readyz"
+    environment: Mapping[str, str] | None = None
+
+
+SOLO_SERVE = Program()
+
+
+class ServerProcess:
+    """`solo serve`, or another program, as a child in a session of its own; use it in a `with`, which stops it."""
+
+    def __init__(self, arguments: Sequence[str], program: Program = SOLO_SERVE) -> None:
+        self.address, self._program = Address("127.0.0.1", _free_port()), program
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed at the end; nobody would read a pipe
         place = ["--host", self.address.host, "--port", str(self.address.port)]
         self._process = subprocess.Popen(  # noqa: S603 - our own server
-            [sys.executable, "-m", "solo_models.cli", "serve", *place, *arguments],
+            [*program.command, *place, *arguments],
+            env=None if program.environment is None else dict(program.environment),
             stdin=subprocess.DEVNULL,
             stdout=self._stderr,
             stderr=self._stderr,
@@ -98,8 +113,32 @@ class ServerProcess:
             self._process.wait()
         self._stderr.close()
 
+    @property
+    def pid(self) -> int:
+        """Of the process that was started."""
+        return self._process.pid
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal to that process."""
+        self._process.send_signal(number)
+
+    def exit_status(self, wait_s: float) -> int | None:
+        """Negative for a signal; `None` if it still runs after `wait_s`."""
+        try:
+            return self._process.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def family(self) -> list[int]:
+        """It and all that it started."""
+        return _family(self.pid)
+
+    def children(self) -> list[int]:
+        """Processes that it started itself."""
+        return _children().get(self.pid, [])
+
     def wait_ready(self) -> None:
-        """Until `/readyz` says so.
+        """Until the program's `ready_path` says so.
 
         Raises:
             BenchError: it ended, or is not ready in time.
@@ -109,23 +148,22 @@ class ServerProcess:
             if (said := self.obituary(0)) is not None:
                 raise BenchError(said)
             try:
-                if self.address.get("/readyz")[0] == http.client.OK:
+                if self.address.get(self._program.ready_path)[0] == http.client.OK:
                     return
             except OSError:
                 pass  # does not listen yet
             sleep(0.05)
-        raise BenchError(f"solo serve is not ready after {READY_SECONDS:.0f} s")
+        raise BenchError(f"{self._program.name} is not ready after {READY_SECONDS:.0f} s")
 
     def obituary(self, wait_s: float) -> str | None:
         """How it ended and what it said last; `None` if it still runs after `wait_s`."""
-        try:
-            status = self._process.wait(wait_s)
-        except subprocess.TimeoutExpired:
+        status = self.exit_status(wait_s)
+        if status is None:
             return None
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         self._stderr.seek(0)
         lines = [line.strip() for line in self._stderr.read().decode(errors="replace").splitlines() if line.strip()]
-        return f"solo serve {how}: " + (" | ".join(lines[-SHOWN_LINES:]) or "it said nothing")
+        return f"{self._program.name} {how}: " + (" | ".join(lines[-SHOWN_LINES:]) or "it said nothing")
 
     def cpu_s(self) -> float | None:
         """Processor time so far of the process and its descendants."""
@@ -154,14 +192,19 @@ def _json(body: bytes) -> Any:
 
 def _family(pid: int) -> list[int]:
     """A process and its descendants."""
-    children = defaultdict(list)
+    children, family = _children(), [pid]
+    for member in family:
+        family += children.get(member, [])
+    return family
+
+
+def _children() -> dict[int, list[int]]:
+    """Of every process that has some."""
+    children: defaultdict[int, list[int]] = defaultdict(list)
     for folder in Path("/proc").glob("[0-9]*"):
         if words := _stat(int(folder.name)):
             children[int(words[1])].append(int(folder.name))
-    family = [pid]
-    for member in family:
-        family += children[member]
-    return family
+    return dict(children)
 
 
 def _stat(pid: int) -> list[str] | None:

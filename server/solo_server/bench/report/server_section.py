@@ -49,7 +49,7 @@ def _loop_card(loop: str, points: list[dict[str, Any]]) -> Markup | None:
 
 
 def _latency_card(point: dict[str, Any], place: int) -> Markup | None:
-    good = [latency_ms for _, latency_ms, code in point["shots"] if not code]
+    good = [latency_ms for _, latency_ms, code, *_ in point["shots"] if not code]
     if not good:
         return None
     return card(f"Latency, {point_name(point)}", f"{len(good)} good answers.", histogram(good, colour(place)))

@@ -19,9 +19,10 @@ from solo_server.bench.result import document
 from solo_server.bench.table import aligned, noise
 
 SUMMARY = "measure a server under load: latency, throughput, errors, memory"
+DEADLINE_HEADER = "X-Request-Timeout-Ms"  # as in `solo_server.schemas`, which would load pydantic
 CONCURRENCY, RATES = (1, 2, 4, 8), (5.0, 10.0, 20.0)
 HEADINGS = (
-    *("load", "requests/s", "p50", "p90", "p99", "max ms", "requests", "errors"),
+    *("load", "requests/s", "p50", "p90", "p99", "p99.9", "max ms", "requests", "errors", "refused p99", "late p99"),
     *("server CPU s", "MiB", "client CPU s"),
 )
 NO_RATES: tuple[float, ...] = ()
@@ -52,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=shared.seconds, default=30.0, help="seconds to wait for an answer (default 30)"
     )
+    parser.add_argument(
+        "--poisson", type=int, metavar="SEED", help="open loops: requests come at random, as independent callers do"
+    )
+    parser.add_argument(
+        "--deadline-ms", type=shared.positive, metavar="MS", help=f"sent with every request as {DEADLINE_HEADER}"
+    )
     shared.add_outputs(parser)
 
 
@@ -64,7 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
         address = server.address if server else Address.parse(arguments.url)
         model = _described(address)
         bodies = [Path(name).read_bytes() for name in pictures]
-        requests = tuple(post(address.host, address.port, address.path + "/segment", body) for body in bodies)
+        headers = {DEADLINE_HEADER: str(arguments.deadline_ms)} if arguments.deadline_ms else {}
+        path = address.path + "/segment"
+        requests = tuple(post(address.host, address.port, path, body, headers) for body in bodies)
         names = tuple(Path(name).name for name in pictures)
         measured = measure_server(Target(address.host, address.port, requests, names), plan, server)
     settings = {
@@ -73,6 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
         "pictures": list(names),
         "seconds": plan.seconds,
         "timeout_s": plan.timeout_s,
+        "poisson_seed": plan.poisson_seed,
+        "deadline_ms": arguments.deadline_ms,
     }
     content = document("server", settings, {"model": model, **_measured(measured)})
     return finish(Outcome(content, _text(model, measured), measured.ended_early), arguments)
@@ -82,9 +93,8 @@ def _plan(arguments: argparse.Namespace) -> LoadPlan:
     """What is not asked for is left out; both loops where neither is asked for."""
     neither = arguments.concurrency is None and arguments.rate is None
     concurrency = arguments.concurrency or (CONCURRENCY if neither else ())
-    return LoadPlan(
-        concurrency, arguments.rate or (RATES if neither else NO_RATES), arguments.seconds, arguments.timeout
-    )
+    rates = arguments.rate or (RATES if neither else NO_RATES)
+    return LoadPlan(concurrency, rates, arguments.seconds, arguments.timeout, arguments.poisson)
 
 
 def _started(arguments: argparse.Namespace, running: ExitStack) -> ServerProcess:
@@ -131,9 +141,18 @@ def _text(model: dict[str, Any], measured: ServerMeasurement) -> str:
 def _row(point: Point) -> tuple[str, ...]:
     figures = point.figures()
     errors = ", ".join(f"{count} {code}" for code, count in figures["errors"].items())
-    times = [_number(figures[name], 1) for name in ("p50_ms", "p90_ms", "p99_ms", "max_ms")]
+    times = [_number(figures[name], 1) for name in ("p50_ms", "p90_ms", "p99_ms", "p99.9_ms", "max_ms")]
+    flow = (_number(figures["refused_p99_ms"], 1), _number(figures["late_p99_ms"], 1))
     costs = (_number(point.cpu_s, 1), _number(point.rss_mib, 0), f"{point.client_cpu_s:.2f}")
-    return (_name(point), f"{figures['throughput']:.2f}", *times, str(figures["requests"]), errors or "0", *costs)
+    return (
+        _name(point),
+        f"{figures['throughput']:.2f}",
+        *times,
+        str(figures["requests"]),
+        errors or "0",
+        *flow,
+        *costs,
+    )
 
 
 def _name(point: Point) -> str:

@@ -1,0 +1,79 @@
+"""Everything that is thrown at a server, against one that is started for it: generated requests, then broken pictures.
+
+    python benchmarks/fuzz.py [BUNDLE] [--hostile DIR] [-n 20000] [--examples 400] [--seed 0] [-o benchmarks/results/fuzz.json]
+
+Requests are made by schemathesis of the OpenAPI document (`fuzz_requests.py`), pictures by mutation (`fuzz_images.py`); both are
+the same again with the same seed, but for the times. Exit status 1 where an answer was at fault, or the server has ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from fuzz_images import fuzz, mutants, over_http, pictures
+from fuzz_requests import Tried, try_operations
+from record import write_record
+from solo_server.bench.load.server_process import ServerProcess
+
+
+def main() -> int:
+    """Start a server, try everything on it, and tell what came back."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path, nargs="?", help="to be served (default: the demo model)")
+    parser.add_argument("--hostile", type=Path, help="folder of further files to mutate")
+    parser.add_argument("-n", "--count", type=int, default=20_000, help="broken pictures")
+    parser.add_argument("--examples", type=int, default=400, help="random requests for each operation")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--output", type=Path)
+    arguments = parser.parse_args()
+    with ServerProcess([str(arguments.bundle)] if arguments.bundle else []) as server:
+        server.wait_ready()
+        url, start = f"http://{server.address.host}:{server.address.port}", perf_counter()
+        started_mb = server.rss_mib("VmHWM")
+        tried = try_operations(url, arguments.examples, arguments.seed)
+        seeds = pictures() + files_of(arguments.hostile)
+        whole = fuzz(iter(seeds), over_http(url), arguments.output)
+        whole_mb = server.rss_mib("VmHWM")
+        broken = fuzz(mutants(seeds, arguments.count, arguments.seed), over_http(url), arguments.output)
+        results = {
+            "seed": arguments.seed,
+            "seconds": round(perf_counter() - start),
+            "requests": _requests(tried),
+            "whole_pictures": _bodies(whole.answers, whole.slowest_s, whole.faults),
+            "broken_pictures": _bodies(broken.answers, broken.slowest_s, broken.faults),
+            "peak_mb": {"started": started_mb, "whole_pictures": whole_mb, "end": server.rss_mib("VmHWM")},
+            "rss_mb_at_end": server.rss_mib("VmRSS"),
+            "server_ended": server.obituary(0) is not None,
+        }
+    for name, value in results.items():
+        print(f"{name:<16} {value}")
+    if tried.failures:
+        print(tried.told)
+    if arguments.output:
+        write_record(arguments.output, results)
+    return 1 if tried.failures or whole.faults or broken.faults or results["server_ended"] else 0
+
+
+def files_of(folder: Path | None) -> list[bytes]:
+    """The files of a folder, by name."""
+    return [path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()] if folder else []
+
+
+def _requests(tried: Tried) -> dict[str, Any]:
+    answers = {operation: dict(sorted(statuses.items())) for operation, statuses in sorted(tried.answers.items())}
+    total = sum(statuses.total() for statuses in tried.answers.values())
+    return {"count": total, "slowest_s": round(tried.slowest_s, 3), "failures": tried.failures, "answers": answers}
+
+
+def _bodies(answers: Counter[str], slowest_s: float, faults: int) -> dict[str, Any]:
+    counts = {"count": answers.total(), "slowest_s": round(slowest_s, 3), "faults": faults}
+    return {**counts, "answers": dict(sorted(answers.items()))}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

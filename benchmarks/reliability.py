@@ -1,0 +1,91 @@
+"""Every figure that issue 6 wants to be reached, on the demo model: how `solo serve` keeps up, sheds load, and lives on.
+
+    python benchmarks/reliability.py [PART ...] [--quick] [--pictures FOLDER] [--profile] [-o benchmarks/results/reliability.json]
+
+Parts are measured one after the other (all, where none is named) and each replaces itself in the file, with its own command, date,
+commit, hardware, versions, and what the machine did before. A part does not begin while others use the machine, unless
+`--busy` says that this does not matter. `--quick` tries everything out within seconds; its figures are marked and not published.
+`side_by_side` needs an environment with LitServe and BentoML: `make peers`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from reliability_parts.closed import closed
+from reliability_parts.event_loop import event_loop
+from reliability_parts.faults import faults
+from reliability_parts.http_cpu import http_cpu
+from reliability_parts.open_load import overload, trickle
+from reliability_parts.setting import IDLE_SHARE, ROOT, Setting, circumstances, say
+from reliability_parts.side_by_side import side_by_side
+from reliability_parts.soak import soak
+
+PARTS: dict[str, Callable[[Setting], dict[str, Any]]] = {
+    part.__name__: part for part in (closed, http_cpu, trickle, overload, side_by_side, soak, faults, event_loop)
+}
+BUSY_STATUS = 3
+
+
+def main() -> int:
+    """Measure parts; exit status 3 where the machine is not idle."""
+    arguments = _parser().parse_args()
+    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: no server is left behind
+    if unknown := [name for name in arguments.part if name not in PARTS]:
+        say(f"reliability: there is no part {unknown[0]!r}; known: {', '.join(PARTS)}")
+        return 2
+    setting = Setting(arguments.quick, arguments.pictures, arguments.peers_python, arguments.profile)
+    for name in arguments.part or PARTS:
+        about = circumstances(setting)
+        share = about["others_before"] or 0.0
+        if share > IDLE_SHARE:
+            say(f"reliability: {name}: NOT IDLE: others use {100 * share:.0f} % of the machine")
+            if not (arguments.busy or arguments.quick):
+                say("reliability: wait until they are done, or say --busy")
+                return BUSY_STATUS
+        say(f"{name}{' (quick: only to try it out)' if setting.is_quick else ''} ...")
+        found = PARTS[name](setting)
+        if arguments.output is not None:
+            merge(arguments.output, name, {**about, **found})
+        else:
+            print(json.dumps({name: found}, indent=1))
+    return 0
+
+
+def merge(path: Path, name: str, part: dict[str, Any]) -> None:
+    """Put one part into the file; the others stay as they are."""
+    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"parts": {}}
+    content["parts"][name] = part
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, to try it out")
+    parser.add_argument("--busy", action="store_true", help="measure although others use the machine")
+    parser.add_argument("--pictures", type=Path, help="folder of photographs (default: tests/pictures)")
+    parser.add_argument(
+        "--peers-python",
+        type=Path,
+        default=ROOT / ".venv-peers" / "bin" / "python",
+        help="interpreter with LitServe and BentoML (default: that of `make peers`)",
+    )
+    parser.add_argument("--profile", action="store_true", help="http_cpu: print where the processor time goes")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""Closed loop: pictures/s over HTTP against those of the pipeline in process, in rounds that take turns.
+
+Both take the same number of the same pictures with eight in flight, so that both have the same beginning and end. The pipeline's
+process has the machine for itself; over HTTP the load generator has its part of it, which is told and not taken off.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from solo_server.bench.child import Child, Start
+
+from reliability_parts import in_process
+from reliability_parts.figures import ratios, spread
+from reliability_parts.loads import served, take, told, warm_up
+from reliability_parts.setting import Setting, say
+
+IN_FLIGHT = 8
+CONTENDERS = ("http", "overlapped", "one_by_one")
+
+
+def closed(setting: Setting) -> dict[str, Any]:
+    """Rounds, and what they come to."""
+    count, rounds = int(setting.lasting(160, 16)), int(setting.lasting(7, 2))
+    with served() as server, _in_process(setting, count) as child:
+        target = setting.target(server.address)
+        warm_up(target, server)
+        child.ask(in_process.OVERLAPPED)
+        found = []
+        for number in range(rounds):
+            point = take("closed", IN_FLIGHT, target, server, lambda load: load.closed(IN_FLIGHT, inf, count))
+            answers = [child.ask(task) for task in (in_process.OVERLAPPED, in_process.ONE_BY_ONE)]
+            found.append(_round(told(point), answers, count))
+            say(f"closed {number + 1}/{rounds}: " + ", ".join(f"{n} {found[-1][n]['per_s']}" for n in CONTENDERS))
+    return {"in_flight": IN_FLIGHT, "pictures_a_round": count, "rounds": found, **summary(found)}
+
+
+def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Ratios of pictures/s, and what HTTP adds in processor time a picture."""
+    rates = {name: [one[name]["per_s"] for one in rounds] for name in CONTENDERS}
+    costs = {name: [one[name]["cpu_ms"] for one in rounds] for name in CONTENDERS}
+    added = [http - own for http, own in zip(costs["http"], costs["overlapped"], strict=True)]
+    return {
+        "per_s": {name: spread(values, 2) for name, values in rates.items()},
+        "cpu_ms": {name: spread(values, 2) for name, values in costs.items()},
+        "ratio": ratios(rates["http"], rates["overlapped"]),
+        "ratio_to_one_by_one": ratios(rates["http"], rates["one_by_one"]),
+        "http_adds_cpu_ms": spread(added, 2),
+        "generator_cpu_ms": spread([one["http"]["generator_cpu_ms"] for one in rounds], 2),
+        "foreign_share": max((one["http"]["foreign_share"] or 0.0 for one in rounds), default=None),
+    }
+
+
+def _round(point: dict[str, Any], answers: list[Any], count: int) -> dict[str, Any]:
+    if point["errors"]:
+        raise RuntimeError(f"closed: the server answered {point['errors']}")
+    http = {
+        "per_s": point["throughput"],
+        "cpu_ms": round(point["cpu_s"] * 1e3 / count, 3),
+        "generator_cpu_ms": round(point["client_cpu_s"] * 1e3 / count, 3),
+        **{key: point[key] for key in ("p50_ms", "p99_ms", "foreign_share")},
+    }
+    others = [{"per_s": round(count / a.total_ms * 1e3, 3), "cpu_ms": round(a.cpu_s * 1e3 / count, 3)} for a in answers]
+    return dict(zip(CONTENDERS, [http, *others], strict=True))
+
+
+@contextmanager
+def _in_process(setting: Setting, count: int) -> Iterator[Child]:
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / name for name in setting.pictures()]
+        for path, body in zip(paths, setting.pictures().values(), strict=True):
+            path.write_bytes(body)
+        order = {"pictures": [str(path) for path in paths], "in_flight": IN_FLIGHT, "count": count}
+        start = Start((sys.executable, in_process.__file__), order, os.environ, "in process")
+        with Child(start) as child:
+            yield child

@@ -1,0 +1,51 @@
+"""How long the event loop of a server under load was not free, as a task in it sees it."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from array import array
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from solo_server.bench.load.server_process import Program
+
+from reliability_parts import probed_server
+from reliability_parts.figures import tails
+from reliability_parts.loads import served, take, told, warm_up
+from reliability_parts.setting import Setting, say
+
+CALLERS = 8
+IDLE_S = 5.0
+
+
+def event_loop(setting: Setting) -> dict[str, Any]:
+    """Wake-ups of a millisecond's sleep in an idle server and in one with eight callers, by wall clock and by processor time."""
+    seconds = setting.lasting(60, 3)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "wake-ups"
+        program = Program("the probed server", (sys.executable, probed_server.__file__, str(path)))
+        with served(program=program) as server:
+            target = setting.target(server.address)
+            warm_up(target, server)
+            server.exit_status(setting.lasting(IDLE_S, 1))  # nothing is asked of it meanwhile
+            begun = monotonic()
+            point = take("closed", CALLERS, target, server, lambda load: load.closed(CALLERS, seconds))
+            ended = monotonic()
+        wakes = array("d", path.read_bytes())
+    loaded = _between(wakes, begun, ended)
+    idle = _between(wakes, begun - setting.lasting(IDLE_S, 1), begun)
+    say(f"event_loop: {loaded}")
+    return {"callers": CALLERS, "seconds": seconds, "loaded": loaded, "idle": idle, "load": told(point)}
+
+
+def _between(wakes: array[float], begun: float, ended: float) -> dict[str, Any]:
+    rows = [
+        (late, busy) for at, late, busy in zip(wakes[::3], wakes[1::3], wakes[2::3], strict=True) if begun <= at < ended
+    ]
+    return {
+        "wake_ups": len(rows),
+        "late_ms": tails([late for late, _ in rows], 50, 99, 99.9),
+        "busy_ms": tails([busy for _, busy in rows], 50, 99, 99.9),
+    }

@@ -1,0 +1,139 @@
+"""Processes that are told to stop, and workers that are killed, under load: what becomes of the requests.
+
+Whether a request is accepted is told by `100 Continue`, which the server sends when it has a place for it and asks for its body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from time import monotonic
+from typing import Any
+
+from solo_server.bench.load.loops import Load, Shot
+from solo_server.bench.load.server_process import Address, ServerProcess
+
+from reliability_parts.loads import TIMEOUT_S, served, warm_up
+from reliability_parts.setting import Setting, say
+
+CALLERS = 12
+CONTINUE, OK = b"HTTP/1.1 100", b"HTTP/1.1 200"
+WORKERS = 2
+
+
+def faults(setting: Setting) -> dict[str, Any]:
+    """Both faults."""
+    return {"terminated": terminated(setting), "worker_killed": worker_killed(setting)}
+
+
+def terminated(setting: Setting) -> dict[str, Any]:
+    """SIGTERM in the middle of a load, several times."""
+    rounds, seconds = int(setting.lasting(5, 1)), setting.lasting(5, 2)
+    counts: Counter[str] = Counter()
+    statuses = []
+    for _ in range(rounds):
+        with served() as server:
+            counts += asyncio.run(_until_terminated(setting, server, seconds))
+            statuses.append(server.exit_status(30))
+        say(f"faults: SIGTERM: {dict(counts)}, exit status {statuses[-1]}")
+    found = {name: counts[name] for name in ("accepted", "answered", "lost", "other")}
+    return {"rounds": rounds, "callers": CALLERS, **found, "exit_statuses": statuses}
+
+
+async def _until_terminated(setting: Setting, server: ServerProcess, seconds: float) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    body = next(iter(setting.pictures().values()))
+    callers = [asyncio.create_task(_call(server.address, body, counts)) for _ in range(CALLERS)]
+    await asyncio.sleep(seconds)
+    server.send(signal.SIGTERM)
+    await asyncio.gather(*callers)
+    return counts
+
+
+async def _call(address: Address, body: bytes, counts: Counter[str]) -> None:
+    """One request after the other, each on a connection of its own, until none is accepted."""
+    head = f"POST /segment HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+        except OSError:
+            return  # it does not listen any more
+        try:
+            writer.write(head)
+            if not (await reader.read(4096)).startswith(CONTINUE):
+                return
+            counts["accepted"] += 1
+            writer.write(body)
+            answer = await reader.read(64)
+            counts["answered" if answer.startswith(OK) else "other" if answer else "lost"] += 1
+        except OSError:
+            counts["lost"] += 1
+            return
+        finally:
+            writer.close()
+
+
+def worker_killed(setting: Setting) -> dict[str, Any]:
+    """kill -9 of one of two workers, under load."""
+    if not knows_workers():
+        say("faults: NOT RUN: solo serve has no --workers yet, so no worker could be killed")
+        return {"not_run": "solo serve has no --workers"}
+    with served("--workers", str(WORKERS), "--threads", "1") as server:
+        warm_up(setting.target(server.address), server)
+        found = asyncio.run(_kill_one(setting, server))
+    say(f"faults: worker killed: {found}")
+    return found
+
+
+async def _kill_one(setting: Setting, server: ServerProcess) -> dict[str, Any]:
+    seconds = setting.lasting(30, 12)
+    load = Load(setting.target(server.address), TIMEOUT_S)
+    running = asyncio.create_task(load.closed(CALLERS, seconds))
+    await asyncio.sleep(seconds / 4)
+    before = set(server.children())
+    killed = min(before)
+    killed_at, killed_s = monotonic(), seconds / 4
+    os.kill(killed, signal.SIGKILL)
+    begun_s = await _until_replaced(server, before, killed_at, seconds)
+    await running
+    load.close()
+    return {
+        "workers": len(before),
+        "callers": CALLERS,
+        "new_process_after_s": begun_s,
+        "full_speed_after_s": full_speed_after_s(load.shots, killed_s),
+        "outcomes": dict(Counter(shot.code or "ok" for shot in load.shots)),
+        "supervisor_goes_on": server.exit_status(0) is None,
+    }
+
+
+async def _until_replaced(server: ServerProcess, before: set[int], since: float, limit_s: float) -> float | None:
+    """Seconds until there are as many children as before, one of them new; `None`: there were not within the time."""
+    while monotonic() - since < limit_s:
+        now = set(server.children())
+        if len(now) >= len(before) and now - before:
+            return round(monotonic() - since, 2)
+        await asyncio.sleep(0.05)
+    return None
+
+
+def full_speed_after_s(shots: list[Shot], killed_s: float, share: float = 0.9) -> float | None:
+    """Seconds from the kill to the first whole second with `share` of the rate before, after one that was below it; 0: none was."""
+    good = [shot.due_s + shot.latency_ms / 1e3 for shot in shots if not shot.code]
+    rate = sum(1 <= at < killed_s for at in good) / (killed_s - 1)
+    seconds = range(int(killed_s), int(max(good, default=0.0)))
+    fast = [sum(second <= at < second + 1 for at in good) >= share * rate for second in seconds]
+    if all(fast):
+        return 0.0
+    back = next((n for n in range(fast.index(False), len(fast)) if fast[n]), None)
+    return None if back is None else float(back)
+
+
+def knows_workers() -> bool:
+    """Whether `solo serve` can have several."""
+    command = [sys.executable, "-m", "solo_models.cli", "serve", "--help"]
+    return "--workers" in subprocess.run(command, capture_output=True, text=True, check=False).stdout

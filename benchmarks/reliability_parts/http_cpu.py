@@ -1,0 +1,103 @@
+"""Processor time that a request costs beside the picture: `solo serve` with a pipeline that computes nothing, all of its threads.
+
+Receiving the body, admission, four threads that hand over to each other, JSON, metrics, the log's line, sending: all of it. The
+other estimate, served minus in process on real pictures, is in the part `closed`; it is as uncertain as a picture's own time.
+"""
+
+from __future__ import annotations
+
+import json
+import pstats
+import sys
+import tempfile
+from collections import Counter
+from math import inf
+from pathlib import Path
+from time import sleep
+from typing import Any
+
+from solo_server.bench.load.server_process import Program
+
+from reliability_parts import stub_server
+from reliability_parts.figures import spread
+from reliability_parts.loads import Drive, served, take, warm_up
+from reliability_parts.setting import Setting, say
+
+STUB = Program("the stub server", (sys.executable, stub_server.__file__))
+RATE = 15.0  # what the demo model answers on two cores
+IDLE_S = 4.0
+SHOWN = 30
+BUILT_IN = "~"  # the file of functions in C
+
+
+def http_cpu(setting: Setting) -> dict[str, Any]:
+    """Milliseconds a request for eight callers, for one, and for requests at the demo model's own rate."""
+    count, rounds = int(setting.lasting(6000, 200)), int(setting.lasting(5, 1))
+    loads: dict[str, tuple[float, Drive]] = {
+        "closed_8": (8, lambda load: load.closed(8, inf, count)),
+        "closed_1": (1, lambda load: load.closed(1, inf, count)),
+        "open_15": (RATE, lambda load: load.open(RATE, setting.lasting(30, 2))),
+    }
+    found: dict[str, list[float]] = {name: [] for name in loads}
+    with served(program=STUB) as server:
+        target = setting.target(server.address)
+        warm_up(target, server)
+        before_s = server.cpu_s() or 0.0
+        sleep(setting.lasting(IDLE_S, 1))
+        idle_s = (server.cpu_s() or 0.0) - before_s
+        for number in range(rounds):
+            for name, (level, drive) in loads.items():
+                point = take("closed", level, target, server, drive)
+                found[name].append(round((point.cpu_s or 0.0) * 1e3 / len(point.shots), 4))
+            say(f"http_cpu {number + 1}/{rounds}: " + ", ".join(f"{n} {v[-1]} ms" for n, v in found.items()))
+    if setting.profile:
+        _print_profile(setting, count)
+    idle_ms = idle_s * 1e3 / setting.lasting(IDLE_S, 1)
+    return {"ms_a_request": {n: spread(values) for n, values in found.items()}, "idle_ms_a_second": round(idle_ms, 3)}
+
+
+def _print_profile(setting: Setting, count: int) -> None:
+    """The event loop's functions by their own time, and each thread's processor time."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "stub.profile"
+        watched = Program(STUB.name, (*STUB.command, "--profile", str(path)))
+        with served(program=watched) as server:
+            target = setting.target(server.address)
+            warm_up(target, server)
+            before = _threads_s(server.pid, path)
+            point = take("closed", 8, target, server, lambda load: load.closed(8, inf, count))
+            after, requests = _threads_s(server.pid, path), len(point.shots)
+        print(f"\nprocessor time a request by thread, of {requests}; the event loop's holds cProfile's own")
+        for name, seconds in sorted(after.items(), key=lambda item: -item[1]):
+            print(f"{(seconds - before.get(name, 0.0)) * 1e3 / requests:8.3f} ms  {name}")
+        statistics = pstats.Stats(str(path), stream=sys.stdout)
+        _print_by_file(statistics)
+        statistics.strip_dirs().sort_stats("tottime").print_stats(SHOWN)
+
+
+def _print_by_file(statistics: pstats.Stats) -> None:
+    """Own time of each source file's functions; what is built in counts for whoever called it."""
+    own: Counter[str] = Counter()
+    for (file, _, _), (_, _, seconds, _, callers) in statistics.stats.items():  # type: ignore[attr-defined]
+        if file != BUILT_IN:
+            own[_short(file)] += seconds
+        for (caller, _, _), (_, _, of_this, _) in callers.items() if file == BUILT_IN else ():
+            own[_short(caller)] += of_this
+    total = sum(own.values())
+    print("\nevent loop: share of its time by source file")
+    for name, seconds in own.most_common(SHOWN):
+        print(f"{100 * seconds / total:8.1f} %  {name}")
+
+
+def _short(file: str) -> str:
+    return "/".join(Path(file).parts[-2:])
+
+
+def _threads_s(pid: int, path: Path) -> dict[str, float]:
+    names: dict[str, str] = json.loads(path.with_suffix(".threads").read_text())
+    found: dict[str, float] = {}
+    for folder in Path(f"/proc/{pid}/task").iterdir():
+        name = names.get(folder.name, "others")
+        seconds = int((folder / "schedstat").read_text().split()[0]) / 1e9
+        found[name] = found.get(name, 0.0) + seconds
+    return found

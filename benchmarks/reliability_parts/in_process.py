@@ -1,0 +1,65 @@
+"""`python benchmarks/reliability_parts/in_process.py`: the pipeline without HTTP and without the service, a process of its own.
+
+Task 0: eight pictures in flight, stages overlapped as the server overlaps them: as many decode and as many finish as there are
+cores, one is in the network. Task 1: one picture after the other. Each task takes `count` pictures in turn.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock, Semaphore
+
+from solo_models.demo import demo_bundle
+from solo_server.bench.machine import cores, installed_versions
+from solo_server.bench.protocol import Done, Hello, Order, work
+from solo_server.pipeline import Pipeline
+from solo_server.types import PictureResult, Query
+
+OVERLAPPED, ONE_BY_ONE = 0, 1
+
+
+class InProcess:
+    """A pipeline and the pictures that each task takes. See `solo_server.bench.protocol.Worker`."""
+
+    def __init__(self, bodies: Sequence[bytes], in_flight: int, count: int) -> None:
+        self._pipeline, self._in_flight = Pipeline.open(demo_bundle()), in_flight
+        self._pipeline.warm_up()
+        self._turns = [bodies[number % len(bodies)] for number in range(count)]
+
+    def hello(self) -> Hello:
+        """See `Worker.hello`."""
+        return Hello("in process", self._pipeline.backend.description, installed_versions())
+
+    def take(self, index: int) -> Done:
+        """See `Worker.take`; instances: of all pictures."""
+        results = self._overlapped() if index == OVERLAPPED else list(map(self._pipeline.segment, self._turns))
+        return Done({}, sum(len(result.instances) for result in results))
+
+    def _overlapped(self) -> list[PictureResult]:
+        with ThreadPoolExecutor(self._in_flight) as pool:
+            return list(pool.map(self._stages(), self._turns))
+
+    def _stages(self) -> Callable[[bytes], PictureResult]:
+        pipeline, network = self._pipeline, Lock()
+        decoding, finishing = Semaphore(cores()), Semaphore(cores())
+
+        def segment(body: bytes) -> PictureResult:
+            with decoding:
+                decoded = pipeline.decode(body)
+            with network:
+                output = pipeline.infer([decoded.picture])[0]
+            with finishing:
+                return pipeline.finish(output, decoded, Query(), 0.0)
+
+        return segment
+
+
+def _open(order: Order) -> InProcess:
+    return InProcess([Path(path).read_bytes() for path in order["pictures"]], order["in_flight"], order["count"])
+
+
+if __name__ == "__main__":
+    sys.exit(work(_open))

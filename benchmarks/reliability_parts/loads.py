@@ -1,0 +1,72 @@
+"""One load against one server, with what it cost both: the generator of `solo bench server`, driven by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from time import process_time
+from typing import Any, Literal
+
+import uvloop
+from solo_server.bench import machine
+from solo_server.bench.load.connection import Target
+from solo_server.bench.load.loops import Load, Shot
+from solo_server.bench.load.points import Point
+from solo_server.bench.load.server_process import SOLO_SERVE, Program, ServerProcess
+
+TIMEOUT_S = 60.0
+WARM_UPS = 2  # of each picture
+
+Drive = Callable[[Load], Awaitable[None]]
+
+
+@contextmanager
+def served(*arguments: str, program: Program = SOLO_SERVE) -> Iterator[ServerProcess]:
+    """A server that takes requests."""
+    with ServerProcess(arguments, program) as server:
+        server.wait_ready()
+        yield server
+
+
+def warm_up(target: Target, server: ServerProcess) -> None:
+    """Every picture, one after the other; none may be refused."""
+    point = take("closed", 1, target, server, lambda load: load.several(WARM_UPS * len(target.requests)))
+    if errors := point.figures()["errors"]:
+        raise RuntimeError(f"the server does not take the pictures: {errors}")
+
+
+def take(
+    loop: Literal["closed", "open"],
+    level: float,
+    target: Target,
+    server: ServerProcess,
+    drive: Drive,
+    seen: Callable[[Shot], None] = lambda _: None,
+) -> Point:
+    """All shots of a load; processor time of the server, of this generator and of everybody else meanwhile."""
+    load = Load(target, TIMEOUT_S, seen)
+    point = Point(loop, level, load.shots)
+
+    async def driven() -> None:
+        try:
+            await drive(load)
+        finally:
+            load.close()
+
+    busy, own, before = machine.busy_s(), process_time(), server.cpu_s()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(driven())
+    after, now = server.cpu_s(), machine.busy_s()
+    point.client_cpu_s = round(process_time() - own, 4)
+    if before is not None and after is not None:
+        point.cpu_s = round(after - before, 3)
+        if busy is not None and now is not None:
+            point.foreign_cpu_s = round(now - busy - point.cpu_s - point.client_cpu_s, 3)
+    point.rss_mib = server.rss_mib("VmRSS")
+    return point
+
+
+def told(point: Point) -> dict[str, Any]:
+    """A load's figures without its shots."""
+    return {k: v for k, v in point.to_dict().items() if k != "shots"}

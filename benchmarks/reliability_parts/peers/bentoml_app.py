@@ -1,0 +1,30 @@
+"""Our pipeline in BentoML: `python -m bentoml serve bentoml_app:Segmenter`; SOLO_PEER_WORKERS processes of SOLO_PEER_THREADS cores.
+
+The picture is the body, as `image/jpeg`; BentoML gives its methods a file that holds it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import bentoml
+from bentoml.validators import ContentType
+from solo_models.demo import demo_bundle
+from solo_server.pipeline import Pipeline
+from solo_server.schemas import result_json
+
+
+@bentoml.service(workers=int(os.environ["SOLO_PEER_WORKERS"]), threads=1, traffic={"timeout": 60})
+class Segmenter:
+    """Bytes to instances in one worker."""
+
+    def __init__(self) -> None:
+        self.pipeline = Pipeline.open(demo_bundle(), threads=int(os.environ["SOLO_PEER_THREADS"]))
+        self.pipeline.warm_up()
+
+    @bentoml.api(route="/segment")  # type: ignore[untyped-decorator]  # BentoML's own
+    def segment(self, picture: Annotated[Path, ContentType("image/jpeg")], /) -> dict[str, Any]:
+        """As `solo segment` does."""
+        return result_json(self.pipeline.segment(picture.read_bytes()), self.pipeline.bundle)

@@ -1,0 +1,48 @@
+"""Our pipeline in LitServe: `python litserve_app.py --host H --port P`; SOLO_PEER_WORKERS processes of SOLO_PEER_THREADS cores.
+
+LitServe hands multipart forms on, and no plain bodies: the picture comes as the form's `file`.
+No `from __future__ import annotations`: LitServe looks at the annotation of `decode_request`, which must not be text.
+"""
+
+import argparse
+import os
+from typing import Any
+
+import litserve
+from fastapi import Request
+from solo_models.demo import demo_bundle
+from solo_server.pipeline import Pipeline
+from solo_server.schemas import result_json
+
+
+class Segmenter(litserve.LitAPI):
+    """Bytes to instances in one worker."""
+
+    def setup(self, device: str) -> None:
+        """Load and warm up."""
+        self.pipeline = Pipeline.open(demo_bundle(), threads=int(os.environ["SOLO_PEER_THREADS"]))
+        self.pipeline.warm_up()
+
+    def decode_request(self, request: Request) -> bytes:
+        """The form's file."""
+        picture: bytes = request["file"].file.read()  # type: ignore[index]  # LitServe passes the form
+        return picture
+
+    def predict(self, picture: bytes) -> dict[str, Any]:
+        """As `solo segment` does."""
+        return result_json(self.pipeline.segment(picture), self.pipeline.bundle)
+
+    def encode_response(self, output: dict[str, Any]) -> dict[str, Any]:
+        """LitServe makes JSON of it."""
+        return output
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--host")
+    parser.add_argument("--port", type=int)
+    arguments = parser.parse_args()
+    server = litserve.LitServer(
+        Segmenter(api_path="/segment"), accelerator="cpu", workers_per_device=int(os.environ["SOLO_PEER_WORKERS"])
+    )
+    server.run(host=arguments.host, port=arguments.port, generate_client_file=False, log_level="warning")

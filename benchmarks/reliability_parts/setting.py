@@ -1,0 +1,78 @@
+"""What every part is given: pictures, how long to measure, and whether the machine is left alone."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from time import sleep
+from typing import Any
+
+from solo_server.bench import machine
+from solo_server.bench.load.connection import Target, post
+from solo_server.bench.load.server_process import Address
+
+ROOT = Path(__file__).resolve().parents[2]
+OWN_PICTURES = ROOT / "tests" / "pictures"
+KINDS = (".jpg", ".jpeg", ".png", ".webp")
+IDLE_SHARE = 0.03  # of the machine, which others may use before a part begins
+WATCHED_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Of one run. folder: of further pictures, or `None`; peers_python: interpreter with LitServe and BentoML."""
+
+    is_quick: bool
+    folder: Path | None
+    peers_python: Path
+    profile: bool
+
+    def lasting(self, full: float, quick: float) -> float:
+        """Seconds, or a number of things: `quick` where it is only tried out."""
+        return quick if self.is_quick else full
+
+    def pictures(self) -> dict[str, bytes]:
+        """Name and bytes of every picture that is sent."""
+        paths = sorted(OWN_PICTURES.glob("*.jpg")) if self.folder is None else sorted(self.folder.iterdir())
+        return {path.name: path.read_bytes() for path in paths if path.suffix.lower() in KINDS}
+
+    def target(self, address: Address, headers: dict[str, str] | None = None, path: str = "/segment") -> Target:
+        """All pictures as requests to a server."""
+        pictures = self.pictures()
+        requests = (post(address.host, address.port, path, body, headers) for body in pictures.values())
+        return Target(address.host, address.port, tuple(requests), tuple(pictures))
+
+
+def circumstances(setting: Setting) -> dict[str, Any]:
+    """Where, when and how a part is measured; no path of this machine."""
+    return {
+        **machine.provenance(),
+        "command": _command(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "quick": setting.is_quick,
+        "pictures": list(setting.pictures()),
+        "load_average_before": machine.load_average(),
+        "others_before": others_share(),
+    }
+
+
+def others_share(seconds: float = WATCHED_S) -> float | None:
+    """Which part of the machine is in use while this process only looks on, 0..1; `None` without /proc."""
+    before = machine.busy_s()
+    sleep(seconds)
+    after = machine.busy_s()
+    return None if before is None or after is None else round((after - before) / (seconds * machine.cores()), 4)
+
+
+def say(text: str) -> None:
+    """A line for whoever watches."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _command() -> str:
+    """The command line; folders by their names only."""
+    words = [word if not Path(word).is_absolute() else Path(word).name for word in sys.argv[1:]]
+    return shlex.join(["python", "benchmarks/reliability.py", *words])

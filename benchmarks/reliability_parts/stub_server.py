@@ -1,0 +1,102 @@
+"""`solo serve` whose pipeline computes nothing: what is left is HTTP, admission and handing over between threads.
+
+    python benchmarks/reliability_parts/stub_server.py [--profile FILE] --host H --port P
+
+Every picture is answered at once with the same five instances, some 5 KB of JSON, as the demo model answers them. `--profile`
+watches the event loop's thread with cProfile by processor time, whose own cost is in its figures, and names the threads beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import uvicorn
+from solo_models import cli
+from solo_models.bundle import read_bundle
+from solo_models.demo import demo_bundle
+from solo_server.pipeline import Decoded, Pipeline
+from solo_server.types import Geometry, Instance, PreparedPicture, Query, Rle
+
+HW = (64, 64)
+PICTURE = PreparedPicture(np.zeros((*HW, 3), np.uint8), Geometry(HW, HW, HW))
+INSTANCES = tuple(Instance(0, 0.9 - n / 10, (10, 10, 40, 40), 1600, Rle(HW, "0" * 900)) for n in range(5))
+
+
+class StubBackend:
+    """See `solo_server.backend.Backend`."""
+
+    at_once, max_batch = 1, 1
+    stages = ("categories", "towers", "masks", "nms", "encode")
+    description = "nothing is computed"
+
+    def infer(self, pictures: Sequence[Any], queries: Sequence[Query]) -> Sequence[Any]:
+        """One output a picture."""
+        return [None] * len(pictures)
+
+    def finish(self, *_: Any) -> tuple[Instance, ...]:
+        """The same for all."""
+        return INSTANCES
+
+    def warm_up(self, blank: Any) -> None:
+        """Nothing is cold."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class StubPipeline(Pipeline):
+    """The real one without its work."""
+
+    def pixels(self, body: bytes) -> int:
+        """Of no header."""
+        return HW[0] * HW[1]
+
+    def decode(self, body: bytes, *, whole: bool = False) -> Decoded:
+        """The same for all."""
+        return Decoded(PICTURE, PICTURE.pixels, 0.0, 0.0)
+
+
+def main() -> int:
+    """Serve as `solo serve` does; exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", type=Path)
+    own, words = parser.parse_known_args()
+    Pipeline.open = classmethod(lambda *_, **__: StubPipeline(read_bundle(demo_bundle()), StubBackend()))  # type: ignore[assignment,method-assign]
+    return cli.main(["serve", *words]) if own.profile is None else _profiled(words, own.profile)
+
+
+def _profiled(words: list[str], path: Path) -> int:
+    """As `main`; while it runs, `path` with the ending .threads holds the system's number and the name of every thread."""
+    watch, threads = cProfile.Profile(time.thread_time), {str(os.getpid()): "event loop"}
+    start, startup = threading.Thread.start, uvicorn.Server.startup
+
+    def started(thread: threading.Thread) -> None:
+        start(thread)
+        threads[str(thread.native_id)] = thread.name
+        path.with_suffix(".threads").write_text(json.dumps(threads))
+
+    async def watched(server: uvicorn.Server, *arguments: Any, **options: Any) -> None:
+        await startup(server, *arguments, **options)
+        watch.enable()  # what comes before is loading
+
+    threading.Thread.start = started  # type: ignore[method-assign]
+    uvicorn.Server.startup = watched  # type: ignore[method-assign]
+    try:
+        return cli.main(["serve", *words])
+    finally:
+        watch.disable()
+        watch.dump_stats(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""The OpenAPI document tells the truth: schemathesis makes requests of all of it, and every answer is one that it tells of."""
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema_rs
+import pytest
+from conftest import encoded, picture, serving
+from fastapi import FastAPI, Response
+from solo_server.app import create_app
+from solo_server.connections import uvicorn_options
+from solo_server.pipeline import Pipeline
+from solo_server.settings import Settings
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+EXAMPLES = 20
+
+
+@pytest.fixture(scope="module")
+def fuzz_requests() -> Any:
+    """`benchmarks/fuzz_requests.py`, which is a script and in no package."""
+    spec = importlib.util.spec_from_file_location("fuzz_requests", BENCHMARKS / "fuzz_requests.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["fuzz_requests"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["fuzz_requests"]
+
+
+@pytest.fixture(scope="module")
+def http(solo_bundle: Path) -> Iterator[httpx.Client]:
+    pipeline, limits = Pipeline.open(solo_bundle, threads=1), Settings()
+    with serving(create_app(pipeline, limits), **uvicorn_options(limits)) as client:
+        yield client
+
+
+def test_every_answer_to_generated_requests_is_one_that_the_document_tells_of(
+    http: httpx.Client, fuzz_requests: Any
+) -> None:
+    tried = fuzz_requests.try_operations(str(http.base_url), EXAMPLES, seed=0)
+    assert tried.failures == [], tried.told
+    document = http.get("/openapi.json").json()
+    operations = {f"{method.upper()} {path}" for path, of_path in document["paths"].items() for method in of_path}
+    assert set(tried.answers) == operations
+    assert len(operations) > 4
+    assert all(answers["500"] == answers["none"] == 0 for answers in tried.answers.values())
+    assert tried.answers["POST /segment"]["200"] > 0
+    assert tried.answers["POST /segment"]["422"] > 10
+    assert http.get("/readyz").status_code == 200
+
+
+def test_what_the_document_does_not_tell_of_is_found(fuzz_requests: Any) -> None:
+    app = FastAPI()
+
+    @app.get("/broken", response_model=None)
+    async def broken(status: int = 500) -> Response:
+        return Response("{}", 500, media_type="application/json")
+
+    @app.get("/teapot", response_model=None)
+    async def teapot() -> Response:
+        return Response("{}", 418, media_type="application/json")
+
+    @app.get("/text", response_model=None)
+    async def text() -> Response:
+        return Response("text", media_type="text/plain")
+
+    with serving(app, "off", warm=False) as client:
+        tried = fuzz_requests.try_operations(str(client.base_url), 3, seed=0)
+    assert {"Server error: GET /broken", "Undocumented status code: GET /teapot"} <= set(tried.failures)
+    assert "Undocumented Content-Type: GET /text" in tried.failures
+    assert tried.answers["GET /teapot"]["418"] > 0
+
+
+def test_answers_to_real_pictures_have_the_documents_schema(http: httpx.Client) -> None:
+    document = http.get("/openapi.json").json()
+    told = document["paths"]["/segment"]["post"]["responses"]
+    one = ("image/png", encoded(picture(60, 80)))
+    form = {"files": [("file", ("a.png", one[1])), ("file", ("b.png", b"nothing"))]}
+    for options in ({"content": one[1]}, form):
+        answer = http.post("/segment", **options)
+        assert answer.status_code == 200
+        jsonschema_rs.validate(told["200"]["content"]["application/json"]["schema"], answer.json())
+    refused = http.post("/segment", content=b"nothing")
+    jsonschema_rs.validate(
+        told[str(refused.status_code)]["content"]["application/problem+json"]["schema"], refused.json()
+    )

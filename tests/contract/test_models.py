@@ -1,0 +1,135 @@
+"""Several models over HTTP: each answers under its own name, and loading and unloading is for who may."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from conftest import bundle_content, encoded, picture, serving, tiny_network
+from looking import samples, value
+from solo_models.bundle import read_bundle, write_bundle
+from solo_server.app import create_app
+from solo_server.catalogue import catalogue
+from solo_server.pipeline import Pipeline
+from solo_server.settings import Settings
+
+PNG = encoded(picture(90, 120))
+
+
+@pytest.fixture(scope="module")
+def decoupled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("bundle") / "tiny", bundle_content(tiny_network("decoupled")))
+
+
+@pytest.fixture
+def folder(solo_bundle: Path, decoupled: Path, tmp_path: Path) -> Path:
+    shutil.copytree(solo_bundle, tmp_path / "cats" / "1")
+    shutil.copytree(decoupled, tmp_path / "dogs")
+    return tmp_path
+
+
+@pytest.fixture
+def http(folder: Path) -> Iterator[httpx.Client]:
+    settings = Settings(models=folder, default_model="cats", model_control=True)
+    with serving(create_app(_catalogue(folder), settings)) as client:
+        yield client
+
+
+def _catalogue(folder: Path) -> Any:
+    return catalogue(None, folder, lambda path: Pipeline.open(path, threads=1))
+
+
+def _refused(response: httpx.Response, status: int, code: str) -> None:
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_each_model_answers_under_its_own_name(http: httpx.Client, solo_bundle: Path, decoupled: Path) -> None:
+    cats, dogs = (http.post(f"/models/{name}/segment", content=PNG).json() for name in ("cats", "dogs"))
+    assert cats["model"] == {"name": "cats", "version": "1"}
+    assert dogs["model"] == {"name": "dogs", "version": read_bundle(decoupled).version}
+    for answer, bundle in ((cats, solo_bundle), (dogs, decoupled)):
+        alone = Pipeline.open(bundle, threads=1).segment(PNG)
+        assert [i["mask"]["counts"] for i in answer["instances"]] == [i.mask.counts for i in alone.instances]
+    assert cats["instances"] != dogs["instances"]
+    for path in ("/segment", "/models/cats/versions/1/segment"):
+        assert http.post(path, content=PNG).json()["instances"] == cats["instances"]
+    files = [("file", ("a.png", PNG)), ("file", ("b.png", PNG))]
+    several = http.post("/models/dogs/segment", files=files).json()["results"]
+    assert [one["model"]["name"] for one in several] == ["dogs", "dogs"]
+
+
+def test_what_is_served_is_listed(http: httpx.Client, decoupled: Path) -> None:
+    listed = http.get("/models").json()
+    assert listed["default"] == "cats"
+    told = [(model["name"], model["version"], model["state"]) for model in listed["models"]]
+    assert told == [("cats", "1", "ready"), ("dogs", read_bundle(decoupled).version, "ready")]
+    assert http.get("/model").json() == http.get("/models/cats").json() == http.get("/models/cats/versions/1").json()
+    dogs = http.get("/models/dogs").json()
+    assert (dogs["name"], dogs["bundle"], dogs["spec"]["variant"]) == ("dogs", dogs["version"], "decoupled")
+
+
+def test_an_unknown_model_or_version_is_not_found(http: httpx.Client) -> None:
+    for path in ("/models/birds", "/models/cats/versions/2", "/models/dogs/versions/1"):
+        _refused(http.get(path), 404, "model_not_found")
+        _refused(http.post(f"{path}/segment", content=PNG), 404, "model_not_found")
+    for verb in ("load", "unload"):
+        _refused(http.post(f"/models/birds/{verb}"), 404, "model_not_found")
+
+
+def test_a_new_version_is_loaded_and_an_old_one_stays_to_be_asked_for(
+    http: httpx.Client, folder: Path, decoupled: Path
+) -> None:
+    shutil.copytree(decoupled, folder / "cats" / "2")
+    loaded = http.post("/models/cats/load").json()
+    assert [(model["version"], model["state"]) for model in loaded["models"]] == [("1", "ready"), ("2", "ready")]
+    assert http.post("/segment", content=PNG).json()["model"] == {"name": "cats", "version": "2"}
+    old = http.post("/models/cats/versions/1/segment", content=PNG).json()
+    assert old["model"] == {"name": "cats", "version": "1"}
+    shutil.rmtree(folder / "cats" / "2")
+    http.post("/models/cats/load").raise_for_status()  # back to the old one
+    assert http.post("/segment", content=PNG).json()["instances"] == old["instances"]
+
+
+def test_a_model_is_unloaded_and_loaded_again(http: httpx.Client) -> None:
+    assert http.post("/models/dogs/unload").status_code == 200
+    _refused(http.post("/models/dogs/segment", content=PNG), 404, "model_not_found")
+    assert http.post("/models/cats/segment", content=PNG).status_code == 200
+    assert http.get("/readyz").status_code == 200
+    assert http.post("/models/dogs/load").status_code == 200
+    assert http.post("/models/dogs/segment", content=PNG).status_code == 200
+
+
+def test_a_damaged_bundle_is_refused_and_what_was_served_stays(http: httpx.Client, folder: Path) -> None:
+    shutil.copytree(folder / "cats" / "1", folder / "cats" / "2")
+    (folder / "cats" / "2" / "masks.onnx").write_bytes(b"nothing")
+    response = http.post("/models/cats/load")
+    _refused(response, 422, "model_not_loadable")
+    assert str(folder) not in response.text
+    states = {
+        model["version"]: model["state"] for model in http.get("/models").json()["models"] if model["name"] == "cats"
+    }
+    assert states == {"1": "ready", "2": "failed"}
+    assert http.post("/models/cats/segment", content=PNG).json()["model"]["version"] == "1"
+
+
+def test_metrics_tell_models_apart(http: httpx.Client) -> None:
+    for path in ("/segment", "/models/dogs/segment", "/models/dogs/segment"):
+        http.post(path, content=PNG).raise_for_status()
+    found = samples(http.get("/metrics").text)
+    assert value(found, "solo_pictures_total", model="cats", outcome="ok") == 1
+    assert value(found, "solo_pictures_total", model="dogs", outcome="ok") == 2
+    assert value(found, "solo_batch_pictures_count", model="dogs") == 2
+    route = "/models/{name}/segment"
+    assert value(found, "solo_requests_total", route=route, outcome="ok", code="ok") == 2
+
+
+def test_unless_it_is_allowed_nothing_is_changed_over_http(folder: Path) -> None:
+    settings = Settings(models=folder, model_control=False)
+    with serving(create_app(_catalogue(folder), settings)) as client:
+        for verb in ("load", "unload"):
+            _refused(client.post(f"/models/dogs/{verb}"), 403, "control_off")
+        assert client.post("/models/dogs/segment", content=PNG).status_code == 200
+        _refused(client.post("/segment", content=PNG), 404, "model_not_found")  # two, and no default

@@ -1,0 +1,102 @@
+"""Folders of bundles: what they hold is told by manifests alone, and what they should not hold stops the start."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from solo_models.bundle import BundleError, identify, read_bundle
+from solo_server.catalogue import Source, catalogue, newest
+from solo_server.errors import SettingsError
+from solo_server.pipeline import Pipeline
+
+
+def sources(folder: Path | None, bundle: Path | None = None) -> list[Source]:
+    return list(catalogue(bundle, folder, Pipeline.open)())
+
+
+def put(bundle: Path, *places: Path) -> None:
+    for place in places:
+        shutil.copytree(bundle, place)
+
+
+@pytest.mark.parametrize(
+    ("versions", "highest"),
+    [(["1"], "1"), (["9", "10"], "10"), (["2", "a"], "2"), (["a", "b"], "b"), (["007", "7"], "7")],
+)
+def test_the_highest_version_is_the_greatest_number_or_the_last_name(versions: list[str], highest: str) -> None:
+    assert newest(versions) == newest(versions[::-1]) == highest
+
+
+def test_a_bundle_without_versions_has_its_own_and_a_folder_names_the_others(solo_bundle: Path, tmp_path: Path) -> None:
+    put(solo_bundle, tmp_path / "cats", tmp_path / "dogs" / "1", tmp_path / "dogs" / "2")
+    shutil.make_archive(str(tmp_path / "birds"), "zip", solo_bundle)
+    own = read_bundle(solo_bundle).version
+    found = [(source.name, source.version) for source in sources(tmp_path)]
+    assert found == [("birds", own), ("cats", own), ("dogs", "1"), ("dogs", "2")]
+    assert len({source.stamp for source in sources(tmp_path)}) == 1
+
+
+def test_a_source_opens_the_bundle_that_it_was_found_in(solo_bundle: Path, tmp_path: Path) -> None:
+    put(solo_bundle, tmp_path / "cats")
+    opened: list[Path] = []
+    (source,) = catalogue(None, tmp_path, lambda path: opened.append(path))()  # type: ignore[arg-type, func-returns-value]
+    source.open()
+    assert opened == [tmp_path / "cats"]
+
+
+def test_the_stamp_changes_with_the_manifest(solo_bundle: Path, tmp_path: Path) -> None:
+    put(solo_bundle, tmp_path / "cats")
+    (before,) = sources(tmp_path)
+    manifest = tmp_path / "cats" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"provenance": {"note": "another"}}))
+    (after,) = sources(tmp_path)
+    assert (before.version, before.stamp == after.stamp) == (after.version, False)
+
+
+def test_identity_is_what_reading_the_whole_bundle_tells(bundle_path: Path) -> None:
+    bundle, identity = read_bundle(bundle_path), identify(bundle_path)
+    assert (identity.name, identity.version) == (bundle.name, bundle.version)
+
+
+def test_a_bundle_can_stand_beside_a_folder(solo_bundle: Path, tmp_path: Path) -> None:
+    put(solo_bundle, tmp_path / "cats")
+    assert [source.name for source in sources(tmp_path, solo_bundle)] == ["tiny-solo", "cats"]
+
+
+def test_hidden_and_foreign_entries_are_passed_over(solo_bundle: Path, tmp_path: Path) -> None:
+    put(solo_bundle, tmp_path / "cats", tmp_path / ".trash")
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "README.md").write_text("Bundles of ours.")
+    assert [source.name for source in sources(tmp_path)] == ["cats"]
+
+
+@pytest.mark.parametrize("missing", ["nothing here", "empty"])
+def test_a_folder_without_bundles_stops_the_start(tmp_path: Path, missing: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SettingsError, match=r"SOLO_MODELS: .*(is not a folder|holds no bundle)"):
+        sources(tmp_path / missing)
+
+
+def test_what_is_wrong_in_the_folder_is_named(solo_bundle: Path, tmp_path: Path) -> None:
+    put(solo_bundle, tmp_path / "bad name")
+    with pytest.raises(SettingsError, match="bad name: names have letters"):
+        sources(tmp_path)
+    (tmp_path / "bad name").rename(tmp_path / "cats")
+    shutil.make_archive(str(tmp_path / "cats"), "zip", solo_bundle)
+    with pytest.raises(SettingsError, match="cats is there twice"):
+        sources(tmp_path)
+    (tmp_path / "cats.zip").unlink()
+    (tmp_path / "dogs").mkdir()
+    with pytest.raises(SettingsError, match=r"dogs holds neither a bundle \(manifest.json\) nor versions"):
+        sources(tmp_path)
+    (tmp_path / "dogs" / "1").mkdir()
+    with pytest.raises(BundleError, match=r"dogs/1: manifest\.json: is missing"):
+        sources(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip at all"])
+def test_a_zip_that_is_none_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "cats.zip").write_bytes(content)
+    with pytest.raises(BundleError, match=r"cats\.zip is neither a bundle folder nor a bundle zip"):
+        sources(tmp_path)
