@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
@@ -18,6 +19,7 @@ from solo_server.logs import Access, lost_lines
 from solo_server.worker_metrics import SUM, of_all_workers
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+M = TypeVar("M", Counter, Histogram)
 PICTURES = (1, 2, 4, 8, 16, 32, 64)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each of ours, which no query needs: process_start_time_seconds is there
@@ -52,8 +54,8 @@ class Metrics:
     def ended(self, access: Access) -> None:
         """A request was answered, or its caller went away."""
         self._in_progress.dec()
-        self._requests.labels(access.route, outcome(access.status), access.code).inc()
-        self._request_seconds.labels(access.route).observe(access.ms / 1e3)
+        self._requests(access.route, outcome(access.status), access.code).inc()
+        self._request_seconds(access.route).observe(access.ms / 1e3)
         self._received.inc(access.bytes_in)
         self._sent.inc(access.bytes_out)
         self._instances.inc(access.instances)
@@ -62,7 +64,7 @@ class Metrics:
 
     def refused(self, code: str, reason: str) -> None:
         """See `Observer`."""
-        self._refused.labels(code, reason).inc()
+        self._refused(code, reason).inc()
 
     def waiting(self, pictures: int, pixels: int) -> None:
         """See `Observer`."""
@@ -71,17 +73,17 @@ class Metrics:
 
     def batched(self, model: str, pictures: int, infer_ms: float) -> None:
         """See `Observer`."""
-        self._batch_pictures.labels(model).observe(pictures)
-        self._batch_seconds.labels(model).observe(infer_ms / 1e3)
+        self._batch_pictures(model).observe(pictures)
+        self._batch_seconds(model).observe(infer_ms / 1e3)
 
     def stage(self, model: str, name: str, ms: float) -> None:
         """See `Observer`."""
-        self._stage_seconds.labels(model, name).observe(ms / 1e3)
+        self._stage_seconds(model, name).observe(ms / 1e3)
 
     def answered(self, model: str, outcome: str, total_ms: float) -> None:
         """See `Observer`."""
-        self._pictures.labels(model, outcome).inc()
-        self._picture_seconds.labels(model).observe(total_ms / 1e3)
+        self._pictures(model, outcome).inc()
+        self._picture_seconds(model).observe(total_ms / 1e3)
 
     def text(self, accept: str = "") -> tuple[bytes, str]:
         """The exposition and its media type: Prometheus's text, or OpenMetrics where `accept` asks for it."""
@@ -90,15 +92,17 @@ class Metrics:
 
     def _add_requests(self) -> None:
         to = self.registry
-        self._requests = Counter(
-            "solo_requests", "Requests by route, outcome and code.", ["route", "outcome", "code"], registry=to
+        self._requests = _Of(
+            Counter("solo_requests", "Requests by route, outcome and code.", ["route", "outcome", "code"], registry=to)
         )
-        self._request_seconds = Histogram(
-            "solo_request_duration_seconds",
-            "From a request's head to the last byte of its answer, receiving the body included.",
-            ["route"],
-            buckets=SECONDS,
-            registry=to,
+        self._request_seconds = _Of(
+            Histogram(
+                "solo_request_duration_seconds",
+                "From a request's head to the last byte of its answer, receiving the body included.",
+                ["route"],
+                buckets=SECONDS,
+                registry=to,
+            )
         )
         self._in_progress = Gauge(
             "solo_requests_in_progress", "Requests begun and not yet answered.", registry=to, multiprocess_mode=SUM
@@ -108,31 +112,40 @@ class Metrics:
         self._request_pictures = Histogram(
             "solo_request_pictures", "Accepted pictures of a request that had any.", buckets=PICTURES, registry=to
         )
-        self._refused = Counter(
-            "solo_refused", "Requests and pictures refused before any work, by reason.", ["code", "reason"], registry=to
+        self._refused = _Of(
+            Counter(
+                "solo_refused",
+                "Requests and pictures refused before any work, by reason.",
+                ["code", "reason"],
+                registry=to,
+            )
         )
 
     def _add_pictures(self) -> None:
         to = self.registry
-        self._pictures = Counter(
-            "solo_pictures", "Accepted pictures by how they ended.", ["model", "outcome"], registry=to
+        self._pictures = _Of(
+            Counter("solo_pictures", "Accepted pictures by how they ended.", ["model", "outcome"], registry=to)
         )
-        self._picture_seconds = Histogram(
-            "solo_picture_duration_seconds",
-            "From a picture's acceptance to its end.",
-            ["model"],
-            buckets=SECONDS,
-            registry=to,
+        self._picture_seconds = _Of(
+            Histogram(
+                "solo_picture_duration_seconds",
+                "From a picture's acceptance to its end.",
+                ["model"],
+                buckets=SECONDS,
+                registry=to,
+            )
         )
-        self._stage_seconds = Histogram(
-            "solo_stage_duration_seconds", "Stages of a picture.", ["model", "stage"], buckets=SECONDS, registry=to
+        self._stage_seconds = _Of(
+            Histogram(
+                "solo_stage_duration_seconds", "Stages of a picture.", ["model", "stage"], buckets=SECONDS, registry=to
+            )
         )
         self._instances = Counter("solo_instances", "Instances found.", registry=to)
-        self._batch_pictures = Histogram(
-            "solo_batch_pictures", "Pictures of a batch.", ["model"], buckets=PICTURES, registry=to
+        self._batch_pictures = _Of(
+            Histogram("solo_batch_pictures", "Pictures of a batch.", ["model"], buckets=PICTURES, registry=to)
         )
-        self._batch_seconds = Histogram(
-            "solo_batch_duration_seconds", "A batch in the engine.", ["model"], buckets=SECONDS, registry=to
+        self._batch_seconds = _Of(
+            Histogram("solo_batch_duration_seconds", "A batch in the engine.", ["model"], buckets=SECONDS, registry=to)
         )
         self._waiting_pictures = Gauge(
             "solo_waiting_pictures", "Pictures accepted and not yet answered.", registry=to, multiprocess_mode=SUM
@@ -140,6 +153,20 @@ class Metrics:
         self._waiting_pixels = Gauge(
             "solo_waiting_pixels", "Pixels of the waiting pictures.", registry=to, multiprocess_mode=SUM
         )
+
+
+class _Of(Generic[M]):
+    """A metric's children by their labels, each made once: `labels` takes a lock and makes texts every time."""
+
+    def __init__(self, metric: M) -> None:
+        self._metric: M = metric
+        self._known: dict[tuple[str, ...], M] = {}
+
+    def __call__(self, *labels: str) -> M:
+        child = self._known.get(labels)
+        if child is None:
+            child = self._known[labels] = self._metric.labels(*labels)
+        return child
 
 
 class _AtScrape(Collector):
