@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
@@ -25,7 +24,7 @@ from solo_server.keys import KeyRing
 from solo_server.metrics import Metrics, ServedModel
 from solo_server.openapi import METRICS, READY
 from solo_server.pipeline import Pipeline
-from solo_server.problems import problem_response
+from solo_server.problems import problem_body, problem_response
 from solo_server.routes import PROBLEMS, add_models, add_segment, json
 from solo_server.schemas import invalid_query
 from solo_server.security import add_docs, add_guards
@@ -33,6 +32,7 @@ from solo_server.service import Service
 from solo_server.settings import Settings
 from solo_server.sight import Sight, SightMiddleware
 from solo_server.traces import Traces
+from solo_server.v2.routes import add_v2
 
 LOG = logging.getLogger("solo_server")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -83,6 +83,7 @@ def create_app(
     _add_handlers(app)
     add_segment(app, service, settings)
     add_models(app, service)
+    add_v2(app, service)
     _add_health(app, service)
     _add_metrics(app, sight)
     return app
@@ -194,7 +195,8 @@ def _add_handlers(app: FastAPI) -> None:
     async def http(request: Request, problem: HTTPException) -> Response:
         content = {"type": "about:blank", "title": problem.detail, "status": problem.status_code, "detail": problem.detail,
                    "code": _HTTP_CODES.get(problem.status_code, "http_error"), "request_id": request.state.request_id}  # fmt: skip
-        return Response(orjson.dumps(content), problem.status_code, problem.headers, "application/problem+json")
+        body, media_type = problem_body(content, request.url.path)
+        return Response(body, problem.status_code, problem.headers, media_type)
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, problem: Exception) -> Response:
@@ -206,4 +208,4 @@ _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
 def _problem(request: Request, problem: ServerError) -> Response:
-    return problem_response(problem, request.state.request_id)
+    return problem_response(problem, request.state.request_id, request.url.path)

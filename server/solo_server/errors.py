@@ -4,6 +4,8 @@ ServerError
   RequestError            the caller's fault, 4xx
     EmptyBody             empty_body              400
     InvalidQuery          invalid_query           422
+    InvalidTensor         invalid_tensor          400   /v2: the request, its JSON or its tensors are not what they should be
+    AnswerTooLarge        answer_too_large        422   /v2: masks as arrays that would take too much memory
     UnsupportedMediaType  unsupported_media_type  415   decode
     ImageDamaged          image_damaged           422   decode
     ImageTooLarge         image_too_large         413   decode, before any pixel is decoded
@@ -16,7 +18,7 @@ ServerError
     HeadersTooLarge       headers_too_large       431   on the connection, before there is a request
     MalformedRequest      malformed_request       400   on the connection: this is no HTTP
   Unavailable             503, the same request can succeed later: with a reason and Retry-After
-    Overloaded            overloaded              503   queue_full, pixels_full, connections_full
+    Overloaded            overloaded              503   queue_full, pixels_full, masks_full, connections_full
     NotReady              not_ready               503   warming, draining, stalled, lost
       EngineHung          not_ready               503   stalled for so long that only a new process can go on
   DeadlineExceeded        deadline_exceeded       504   the caller's time was over before the answer was there
@@ -61,6 +63,18 @@ class InvalidQuery(RequestError):
     """A query parameter is unknown or has an impossible value."""
 
     code, status, title = "invalid_query", 422, "Invalid query"
+
+
+class InvalidTensor(RequestError):
+    """A request of the Open Inference Protocol that cannot be read, or whose tensors are not what the model takes."""
+
+    code, title = "invalid_tensor", "Invalid tensor"
+
+
+class AnswerTooLarge(RequestError):
+    """What is asked for would take more memory than the server gives to answers; as RLE it would not."""
+
+    code, status, title = "answer_too_large", 422, "Answer too large"
 
 
 class UnsupportedMediaType(RequestError):
@@ -140,7 +154,8 @@ class Unavailable(ServerError):
 
 
 class Overloaded(Unavailable):
-    """Too much is waiting: pictures (reason `queue_full`), pixels (`pixels_full`) or connections (`connections_full`)."""
+    """Too much is waiting: pictures (reason `queue_full`), pixels (`pixels_full`), masks that are arrays (`masks_full`) or
+    connections (`connections_full`)."""
 
     code, title = "overloaded", "Overloaded"
 

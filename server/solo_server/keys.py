@@ -26,7 +26,9 @@ from solo_server.problems import problem_response
 from solo_server.settings import Settings
 
 LOG = logging.getLogger("solo_server")
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})  # probes carry no keys, and learn nothing
+OPEN_PATHS = frozenset(
+    {"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"}
+)  # probes carry no keys, and learn nothing
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 METRICS_PATH = "/metrics"
 MIN_KEY_LENGTH, MAX_KEY_LENGTH = 16, 512
@@ -174,7 +176,7 @@ class AskForKey:
         name = self._holder(Headers(scope=scope))
         if name is None:
             problem = Unauthorized("send a known key as `Authorization: Bearer KEY` or `X-API-Key: KEY`")
-            await problem_response(problem, state.get("request_id", ""))(scope, receive, send)
+            await problem_response(problem, state.get("request_id", ""), scope["path"])(scope, receive, send)
             return
         state["api_key"] = name
         await self._app(scope, receive, send)

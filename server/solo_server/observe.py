@@ -33,7 +33,8 @@ class Observer(Protocol):
         ...
 
     def answered(self, model: str, outcome: str, total_ms: float) -> None:
-        """An accepted picture's end, once for each: `ok`, the problem's code, or `gone` where the caller went away."""
+        """An accepted picture's end, once for each: `ok`, the problem's code, or `gone`: the caller went away, or another
+        picture of the request failed and this one was given up (`/v2`)."""
         ...
 
 

@@ -1,4 +1,5 @@
-"""A failure as an answer: problem+json, for the application (`problem_response`) and for what stands before it (`refusal`).
+"""A failure as an answer: problem+json, and below `/v2` that protocol's error;
+for the application (`problem_response`) and for what stands before it (`refusal`).
 
 Every part of the server that says no says it through here, so that all refusals look alike.
 """
@@ -6,6 +7,7 @@ Every part of the server that says no says it through here, so that all refusals
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import orjson
 from starlette.responses import Response
@@ -15,6 +17,7 @@ from solo_server.errors import ServerError, Unavailable
 from solo_server.schemas import problem_json
 
 MEDIA_TYPE = "application/problem+json"
+V2 = "/v2"
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -35,18 +38,26 @@ def problem_headers(problem: ServerError, request_id: str) -> dict[str, str]:
     return headers
 
 
-def problem_response(problem: ServerError, request_id: str) -> Response:
-    """The answer about `problem`."""
-    content = orjson.dumps(problem_json(problem, request_id))
-    return Response(content, problem.status, problem_headers(problem, request_id), MEDIA_TYPE)
+def problem_response(problem: ServerError, request_id: str, path: str = "") -> Response:
+    """The answer about `problem`. path: of the request, where it is known."""
+    content, media_type = problem_body(problem_json(problem, request_id), path)
+    return Response(content, problem.status, problem_headers(problem, request_id), media_type)
+
+
+def problem_body(details: Mapping[str, Any], path: str) -> tuple[bytes, str]:
+    """Problem details as bytes, and their media type; below `/v2` as its protocol has them, `error` being the text."""
+    if path != V2 and not path.startswith(f"{V2}/"):
+        return orjson.dumps(details), MEDIA_TYPE
+    kept = {name: details[name] for name in ("code", "request_id", "reason") if name in details}
+    return orjson.dumps({"error": details["detail"], **kept}), "application/json"
 
 
 def refusal(problem: ServerError, request_id: str, extra: Mapping[str, str] | None = None) -> ASGIApp:
     """An application that answers every request with `problem`; extra: further headers."""
-    response = problem_response(problem, request_id)
-    response.headers.update(extra or {})
 
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        response = problem_response(problem, request_id, scope["path"])
+        response.headers.update(extra or {})
         await response(scope, receive, send)
 
     return refuse

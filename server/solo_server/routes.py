@@ -136,15 +136,15 @@ def add_models(app: FastAPI, service: Service) -> None:
 
     @app.get("/model", summary="The default model", responses=looked_up)
     async def model() -> Response:
-        return json(model_json(_find(service, None, None)))
+        return json(model_json(find_model(service, None, None)))
 
     @app.get("/models/{name}", summary="A model: its highest version in service", responses=looked_up)
     async def one_model(name: str) -> Response:
-        return json(model_json(_find(service, name, None)))
+        return json(model_json(find_model(service, name, None)))
 
     @app.get("/models/{name}/versions/{version}", summary="One version of a model", responses=looked_up)
     async def one_version(name: str, version: str) -> Response:
-        return json(model_json(_find(service, name, version)))
+        return json(model_json(find_model(service, name, version)))
 
     @app.post(
         "/models/{name}/load", summary="Look for a model anew: load what is new or has changed", responses=changed
@@ -157,6 +157,18 @@ def add_models(app: FastAPI, service: Service) -> None:
     async def unload(name: str) -> Response:
         """Its requests are answered; its memory is free when the last one is."""
         return json(await unload_model(service, name))
+
+
+def find_model(service: Service, name: str | None, version: str | None) -> Served:
+    """A model that is in service; without a name the default, without a version the highest.
+
+    Raises:
+        UnknownModel: there is none.
+        NotReady: it is being loaded, or all are, and nobody knows yet which there will be.
+    """
+    if service.unready == "warming" and not service.models.in_service():
+        raise service.not_ready()
+    return service.models.find(name, version)
 
 
 async def load_model(service: Service, name: str) -> dict[str, Any]:
@@ -201,13 +213,6 @@ def check_control(service: Service) -> None:
 def json(content: Any, status: int = 200) -> Response:
     """An answer in JSON."""
     return Response(orjson.dumps(content), status, media_type="application/json")
-
-
-def _find(service: Service, name: str | None, version: str | None) -> Served:
-    """Raises NotReady also while the models are being loaded, when nobody knows yet which there will be."""
-    if service.unready == "warming" and not service.models.in_service():
-        raise service.not_ready()
-    return service.models.find(name, version)
 
 
 async def _overlay(admitted: Admitted, body: bytes, files: list[File] | None, query: types.Query) -> Response:

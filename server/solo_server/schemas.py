@@ -49,7 +49,7 @@ class SegmentQuery(BaseModel):
         return Query(threshold, self.max_instances, class_ids, self.nms)
 
 
-def read_query(parameters: Mapping[str, str]) -> SegmentQuery:
+def read_query(parameters: Mapping[str, Any]) -> SegmentQuery:
     """Query parameters as they came. FastAPI would do the same in a third of a millisecond, for every request.
 
     Raises:
@@ -76,13 +76,18 @@ def read_timeout(text: str | None) -> int | None:
 
 def openapi_parameters() -> list[dict[str, Any]]:
     """What `read_query` and `read_timeout` take, for the OpenAPI document."""
-    timeout = {"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_MS}
-    told = "answer within so many milliseconds, or with 504; a picture whose time is over is not inferred"
     return [
         *({"name": name, "in": "query", "required": False, "schema": schema, "description": schema.get("description", "")}
           for name, schema in SegmentQuery.model_json_schema()["properties"].items()),
-        {"name": TIMEOUT_HEADER, "in": "header", "required": False, "schema": timeout, "description": told},
+        timeout_parameter(),
     ]  # fmt: skip
+
+
+def timeout_parameter() -> dict[str, Any]:
+    """What `read_timeout` takes, for the OpenAPI document."""
+    timeout = {"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_MS}
+    told = "answer within so many milliseconds, or with 504; a picture whose time is over is not inferred"
+    return {"name": TIMEOUT_HEADER, "in": "header", "required": False, "schema": timeout, "description": told}
 
 
 def invalid_query(errors: Sequence[Any]) -> InvalidQuery:

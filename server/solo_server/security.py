@@ -22,8 +22,9 @@ from solo_server.settings import Settings
 from solo_server.uploads import SlowUploads, UploadLimits
 
 _RAW_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
-_CORS_REQUEST_HEADERS = ("authorization", "x-api-key", "content-type", "x-request-id", "x-request-timeout-ms")
-_CORS_ANSWER_HEADERS = ("x-request-id", "retry-after")
+_CORS_REQUEST_HEADERS = ("authorization", "x-api-key", "content-type", "x-request-id", "x-request-timeout-ms",
+                         "inference-header-content-length")  # fmt: skip
+_CORS_ANSWER_HEADERS = ("x-request-id", "retry-after", "inference-header-content-length")
 
 
 def add_guards(app: FastAPI, settings: Settings, keys: KeyRing) -> None:

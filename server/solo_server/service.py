@@ -252,6 +252,7 @@ class Admitted:
 
     def __init__(self, service: Service, model: Served, alarm: asyncio.Timeout) -> None:
         self._service, self.model, self._alarm = service, model, alarm
+        self._begun = asyncio.get_running_loop().time()
         self._deadline = alarm.when() or float("inf")
         self._has_place = True
 
@@ -285,6 +286,12 @@ class Admitted:
                 outcome = self.time_is_over().code
             service.admission.leave(0 if is_first else 1, pixels)
             service.observer.answered(self.model.name, outcome, (perf_counter() - start) * 1e3)
+
+    def answer_within(self, seconds: float) -> None:
+        """The caller's body asks for an earlier deadline, counted from the request's headers; a later one changes nothing."""
+        self._deadline = min(self._deadline, self._begun + seconds)
+        if not self._alarm.expired():
+            self._alarm.reschedule(min(self._alarm.when() or self._deadline, self._deadline))
 
     def end_before(self, drain_end: float) -> None:
         """The server goes down: an earlier deadline, perhaps."""

@@ -78,6 +78,8 @@ class Settings:
     """Pictures accepted and not yet answered; beyond that 503."""
     max_waiting_pixels: int = 256_000_000
     """Their pixels, before resizing; beyond that 503, unless nothing else waits."""
+    max_mask_bytes: int = 256 << 20
+    """Of masks that are sent as arrays (`/v2`), in all answers that are not sent yet; beyond that 503, or 422 for one alone."""
     max_delay_ms: int = 0
     """How long an idle engine waits for a batch to fill; 0: not at all."""
     request_timeout_ms: int = 60_000
@@ -174,6 +176,7 @@ _RANGES = (
     ("max_files", 1, 1024),
     ("max_waiting", 1, 100_000),
     ("max_waiting_pixels", 1024, 1 << 40),
+    ("max_mask_bytes", 1024, 1 << 40),
     ("max_delay_ms", 0, 1000),
     ("request_timeout_ms", 1, 600_000),
     ("engine_timeout_s", 1, 86_400),

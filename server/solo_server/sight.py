@@ -20,8 +20,10 @@ from solo_server.logs import ACCESS, REQUEST_ID, Access
 from solo_server.metrics import Metrics
 from solo_server.traces import PictureTrace, Stage, Traces
 
-PROBES = ("/healthz", "/readyz", "/metrics")
+PROBES = ("/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
 """Asked every few seconds: their successes are worth a line at level debug only, and no trace."""
+PROBLEM_TYPES = ("application/problem+json", "application/json")
+"""The second below `/v2`, and of `/readyz`, which tells no code."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -134,9 +136,8 @@ def _note_sent(seen: Seen, message: Message) -> None:
 
 def _code(status: int, content_type: str, body: bytes) -> str:
     """The code that the answer itself tells, so that it does not matter which layer refused."""
-    if content_type == "application/problem+json":
-        return str(orjson.loads(body)["code"])
-    return f"http_{status}"
+    told = orjson.loads(body) if content_type in PROBLEM_TYPES else {}
+    return str(told.get("code", f"http_{status}"))
 
 
 def _access(scope: Scope, seen: Seen) -> Access:

@@ -21,7 +21,13 @@ PNG = encoded(picture(90, 120))
 WEBP = encoded(picture(90, 120), "WEBP")
 KEY = "0123456789abcdef"
 SETTINGS = Settings(
-    max_body_bytes=300_000, max_pixels=1_000_000, max_files=4, max_header_bytes=8192, api_keys=KEY, body_timeout_s=1
+    max_body_bytes=300_000,
+    max_pixels=1_000_000,
+    max_files=4,
+    max_header_bytes=8192,
+    api_keys=KEY,
+    body_timeout_s=1,
+    max_mask_bytes=10_000,
 )
 INSIDE = re.compile(
     r"Traceback|File \\?\"|\.py\b|line \d+, in|0x[0-9a-f]{6,}|<[\w.]+ object|site-packages"  # traces and objects
@@ -30,6 +36,11 @@ INSIDE = re.compile(
     re.IGNORECASE,
 )
 MULTIPART = "multipart/form-data; boundary=b"
+V2_INFER = "/v2/models/tiny-solo/infer"
+V2_MASKS = {
+    "inputs": [{"name": "PIXELS", "datatype": "UINT8", "shape": [60, 80, 3], "data": picture(60, 80).ravel().tolist()}],
+    "outputs": [{"name": "MASKS"}],
+}
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +90,15 @@ PATHS: list[tuple[str, str, dict[str, Any]]] = [
     ("not_found", "/nowhere", {"content": b""}),
     ("not_found", "/segment/../../etc", {"content": b""}),
     ("method_not_allowed", "/healthz", {"content": b""}),
+    ("invalid_tensor", V2_INFER, {"content": b"{"}),
+    (
+        "invalid_tensor",
+        V2_INFER,
+        {"json": {"inputs": [{"name": "/etc/passwd", "datatype": "UINT8", "shape": [2**63]}]}},
+    ),
+    ("answer_too_large", V2_INFER, {"json": V2_MASKS}),
+    ("unauthorized", V2_INFER, {"content": PNG, "headers": {"x-api-key": "another-one-0123456789"}}),
+    ("not_found", "/v2/nowhere", {"content": b""}),
 ]
 
 
@@ -138,7 +158,8 @@ def _kinds(root: type[ServerError]) -> Iterator[type[ServerError]]:
 
 
 def _check_tells_nothing(response: httpx.Response) -> None:
-    assert response.headers["content-type"] == "application/problem+json"
+    is_v2 = response.request.url.path.startswith("/v2")
+    assert response.headers["content-type"] == ("application/json" if is_v2 else "application/problem+json")
     told = response.text + "\n" + "\n".join(f"{name}: {value}" for name, value in response.headers.items())
     assert not INSIDE.search(told), told
     assert "server" not in response.headers
