@@ -221,6 +221,8 @@ class Service:
             LOG.error("models: what was served before still is: %s", problem)
         except Exception as problem:
             LOG.exception("models: what was served before still is", exc_info=problem)
+        names = sorted(f"{model.name} {model.version}" for model in self.models.in_service())
+        LOG.info("models: looked at again; in service: %s", ", ".join(names) or "none")
 
     async def _in(self, threads: Threads, work: Callable[[], T]) -> T:
         try:
