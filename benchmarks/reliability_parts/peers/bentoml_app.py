@@ -27,4 +27,5 @@ class Segmenter:
     @bentoml.api(route="/segment")  # type: ignore[untyped-decorator]  # BentoML's own
     def segment(self, picture: Annotated[Path, ContentType("image/jpeg")], /) -> dict[str, Any]:
         """As `solo segment` does."""
-        return result_json(self.pipeline.segment(picture.read_bytes()), self.pipeline.bundle)
+        bundle, result = self.pipeline.bundle, self.pipeline.segment(picture.read_bytes())
+        return result_json(result, bundle.name, bundle.version, bundle.spec.class_names)

@@ -30,7 +30,8 @@ class Segmenter(litserve.LitAPI):
 
     def predict(self, picture: bytes) -> dict[str, Any]:
         """As `solo segment` does."""
-        return result_json(self.pipeline.segment(picture), self.pipeline.bundle)
+        bundle, result = self.pipeline.bundle, self.pipeline.segment(picture)
+        return result_json(result, bundle.name, bundle.version, bundle.spec.class_names)
 
     def encode_response(self, output: dict[str, Any]) -> dict[str, Any]:
         """LitServe makes JSON of it."""
