@@ -24,7 +24,7 @@ from reliability_parts.figures import growth_percent, overload, ratios, tails  #
 from reliability_parts.mixed_pictures import mixed  # noqa: E402
 from reliability_parts.side_by_side import agree  # noqa: E402
 
-PAGES = ("README.md", "docs/performance.md", "docs/engines.md", "docs/export.md", "docs/gpu.md")
+PAGES = ("README.md", "docs/performance.md", "docs/engines.md", "docs/export.md", "docs/gpu.md", "docs/deployment.md")
 PAGE = "benchmarks/reliability.md"
 SPREAD = {"median": 0.97, "min": 0.95, "max": 0.99}
 TAILS = {"p50": 1.0, "p99": 2.0, "p99.9": 3.0, "max": 4.0}
