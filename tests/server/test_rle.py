@@ -165,6 +165,15 @@ def test_what_is_not_computed_is_what_it_would_be(geometry: Geometry, stride: in
         assert _outline(soft, geometry, stride).rle.counts.encode() == expected["counts"]
 
 
+@pytest.mark.parametrize("geometry", SIZES)
+def test_what_is_no_number_is_in_no_mask_and_leads_nowhere_else(geometry: Geometry) -> None:
+    hw = (geometry.padded_hw[0] // 4, geometry.padded_hw[1] // 4)
+    rng = np.random.default_rng(6)
+    soft = np.where(rng.random(hw) < 0.2, np.nan, rng.random(hw)).astype(np.float32)
+    expected = coco_mask.encode(np.asfortranarray(_computed_mask(soft, geometry, 4).astype(np.uint8)))
+    assert _outline(soft, geometry, 4).rle.counts.encode() == expected["counts"]
+
+
 @given(st.integers(1, 40), st.sampled_from([1, 2, 4, 8]), st.floats(0.01, 1), st.integers(1, 2000))
 def test_between_two_taps_a_value_rises_or_falls_but_never_both(
     length: int, stride: int, share: float, original: int

@@ -140,11 +140,13 @@ def _crossing(around, first, second, third, begin, end, threshold, edges, number
     at_high = first[high] * a + second[high] * b + third[high] * c - threshold
     crosses = (at_low > 0) != (at_high > 0)
     share = at_low / (at_low - at_high) if crosses else np.float32(0)  # right where the weights rise evenly
+    if not (share >= 0) & (share <= 1):  # a network that makes NaN: no number to look for a row with
+        share = np.float32(0)
     low += int((high - low) * share)
     high = min(low + 1, high)
     before = first[low] * a + second[low] * b + third[low] * c - threshold
     after = first[high] * a + second[high] * b + third[high] * c - threshold
-    are_clear = min(min(abs(at_low), abs(at_high)), min(abs(before), abs(after))) > CLEAR
+    are_clear = (abs(at_low) > CLEAR) & (abs(at_high) > CLEAR) & (abs(before) > CLEAR) & (abs(after) > CLEAR)
     if are_clear & (crosses == ((before > 0) != (after > 0))):
         edges[number] = begin
         number += (at_low > 0) != (number & 1)
