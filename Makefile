@@ -29,7 +29,9 @@ serve: $(SERVE)/.ready ## serve the demo model, or BUNDLE=..., on HOST and PORT
 	@exec $(SERVE)/bin/solo serve --host $(HOST) --port $(PORT) $(BUNDLE)
 
 test: check test-gpu-code ## style, types, layering and all tests; images where they can be built (root, Debian)
-	$(DEV)/bin/python -m pytest -q
+	$(DEV)/bin/python -m pytest -q tests --ignore tests/gpu --ignore tests/server
+	$(DEV)/bin/python -m pytest -q tests/gpu
+	$(DEV)/bin/python -m pytest -q tests/server
 	@$(BUILD_IMAGES); status=$$?; case $$status in 0) $(TEST_IMAGES);; 3) ;; *) exit $$status;; esac
 
 test-gpu-code: $(DEV)/.ready $(GPU)/.ready ## GPU code against NVIDIA's own packages, without a GPU

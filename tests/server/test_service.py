@@ -255,8 +255,9 @@ def test_a_caller_that_has_gone_leaves_nothing_behind(gate: Gate) -> None:
     async def scenario() -> None:
         recorder = Recorder()
         service = await started(gate.pipeline, observer=recorder)
-        first, gone = (asyncio.create_task(service.segment(BODY, Query())) for _ in range(2))
+        first = asyncio.create_task(service.segment(BODY, Query()))
         await gate.taken_one()
+        gone = asyncio.create_task(service.segment(BODY, Query()))
         await settled(lambda: service.models.find().batcher.waiting == 1)
         gone.cancel()
         await settled(gone.done)
