@@ -28,11 +28,10 @@ help: ## show this list
 serve: $(SERVE)/.ready ## serve the demo model, or BUNDLE=..., on HOST and PORT
 	@exec $(SERVE)/bin/solo serve --host $(HOST) --port $(PORT) $(BUNDLE)
 
-test: check test-gpu-code ## style, types, layering and all tests; images where they can be built (root, Debian)
+test: check test-gpu-code ## style, types, layering and all tests but those of images
 	$(DEV)/bin/python -m pytest -q tests --ignore tests/gpu --ignore tests/server
 	$(DEV)/bin/python -m pytest -q tests/gpu
 	$(DEV)/bin/python -m pytest -q tests/server
-	@$(BUILD_IMAGES); status=$$?; case $$status in 0) $(TEST_IMAGES);; 3) ;; *) exit $$status;; esac
 
 test-gpu-code: $(DEV)/.ready $(GPU)/.ready ## GPU code against NVIDIA's own packages, without a GPU
 	$(DEV)/bin/python tests/gpu_packages/make_graphs.py $(GRAPHS)
