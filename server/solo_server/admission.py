@@ -1,6 +1,8 @@
-"""How much may wait: the server's bounds on accepted pictures, by count and by pixels, and when to come back where they are full.
+"""How much may wait: the server's bounds on accepted pictures, by count, by pixels and by their deadlines, and when to come back.
 
 request ─► occupy, before its body is read ─► header of the picture ─► occupy_pixels, before it is decoded ─► ... ─► leave
+
+What would not be answered in its time, at the rate of late, is refused at once: accepted, it would cost others theirs, for nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from solo_server.errors import Overloaded
 from solo_server.observe import Observer, Unobserved
 
 RECENT = 64  # answers that the rate is taken from
+FEW = 8  # answers of a busy period that tell no rate yet to refuse by
+SAFE = 0.8  # of a picture's time: pictures differ, and those at work are not all alike
 LONGEST_RETRY_S = 60
 
 
@@ -33,19 +37,23 @@ class Admission:
         self._max_pictures, self._max_pixels, self._clock = max_pictures, max_pixels, clock
         self._observer = observer or Unobserved()
         self._recent: deque[float] = deque(maxlen=RECENT)  # of this busy period: its start or an answer, then answers
+        self._pace_before: float | None = None
         self.pictures = self.pixels = 0
 
-    def occupy(self) -> None:
-        """A place for one picture.
+    def occupy(self, seconds: float = math.inf) -> None:
+        """A place for one picture that has so many `seconds` to be answered. One alone always has it.
 
         Raises:
-            Overloaded: `queue_full`.
+            Overloaded: `queue_full`; `deadline_near`: it would not be answered in its time.
         """
         if self.pictures >= self._max_pictures:
             raise self._refusal(f"{self.pictures} pictures are waiting already", "queue_full")
-        if self.pictures == 0:  # what an idle server did before says nothing about how fast it is
-            self._recent.clear()
-            self._recent.append(self._clock())
+        pace = self._pace()
+        if self.pictures and pace is not None and (self.pictures + 1) * pace > SAFE * seconds:
+            detail = f"{self.pictures} pictures are waiting already: more than this request has the time for"
+            raise self._refusal(detail, "deadline_near")
+        if self.pictures == 0:
+            self._begin()
         self.pictures += 1
         self._observer.waiting(self.pictures, self.pixels)
 
@@ -61,13 +69,28 @@ class Admission:
         self.pixels += pixels
         self._observer.waiting(self.pictures, self.pixels)
 
+    def answered(self) -> None:
+        """A picture has its answer, which tells how fast answers come."""
+        self._recent.append(self._clock())
+
     def leave(self, pictures: int, pixels: int) -> None:
         """Places and room that are free again."""
         self.pictures -= pictures
         self.pixels -= pixels
-        if pictures:
-            self._recent.append(self._clock())
         self._observer.waiting(self.pictures, self.pixels)
+
+    def _begin(self) -> None:
+        """A busy period: the time in which the server was idle says nothing about how fast it is."""
+        self._pace_before = self._pace(idle=True)
+        self._recent.clear()
+        self._recent.append(self._clock())
+
+    def _pace(self, *, idle: bool = False) -> float | None:
+        """Seconds from one answer to the next, of late or else of the busy period before. idle: nothing waits for another."""
+        answers = len(self._recent) - 1
+        if answers < FEW:
+            return self._pace_before
+        return ((self._recent[-1] if idle else self._clock()) - self._recent[0]) / answers
 
     def _refusal(self, detail: str, reason: str) -> Overloaded:
         problem = Overloaded(detail, reason, self._retry_after_s())

@@ -18,7 +18,7 @@ ServerError
     HeadersTooLarge       headers_too_large       431   on the connection, before there is a request
     MalformedRequest      malformed_request       400   on the connection: this is no HTTP
   Unavailable             503, the same request can succeed later: with a reason and Retry-After
-    Overloaded            overloaded              503   queue_full, pixels_full, masks_full, connections_full
+    Overloaded            overloaded              503   queue_full, deadline_near, pixels_full, masks_full, connections_full
     NotReady              not_ready               503   warming, draining, stalled, lost
       EngineHung          not_ready               503   stalled for so long that only a new process can go on
   DeadlineExceeded        deadline_exceeded       504   the caller's time was over before the answer was there
@@ -154,8 +154,8 @@ class Unavailable(ServerError):
 
 
 class Overloaded(Unavailable):
-    """Too much is waiting: pictures (reason `queue_full`), pixels (`pixels_full`), masks that are arrays (`masks_full`) or
-    connections (`connections_full`)."""
+    """Too much is waiting: pictures (reason `queue_full`; `deadline_near`: for this request's time), pixels (`pixels_full`), masks
+    that are arrays (`masks_full`) or connections (`connections_full`)."""
 
     code, title = "overloaded", "Overloaded"
 

@@ -48,6 +48,7 @@ Render = Callable[[PictureResult, UInt8], T]
 """Makes the answer of one picture, in a worker: of its result and, where that was asked for, the whole picture."""
 
 LOG = logging.getLogger("solo_server")
+UNANSWERED = ("gone", DeadlineExceeded.code, NotReady.code)  # how pictures end that were given up
 NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 _UNREADY = {
     "warming": ("the models are being loaded and warmed up", 5),
@@ -155,9 +156,9 @@ class Service:
         except NotReady as problem:
             self.observer.refused(problem.code, problem.reason)
             raise
-        self.admission.occupy()
+        seconds = (timeout_ms or self.settings.request_timeout_ms) / 1e3
+        self.admission.occupy(seconds)
         try:
-            seconds = (timeout_ms or self.settings.request_timeout_ms) / 1e3
             async with asyncio.timeout(seconds) as alarm:
                 admitted = Admitted(self, model, alarm)
                 self._accepted.add(admitted)
@@ -269,7 +270,7 @@ class Admitted:
         service, start = self._service, perf_counter()
         is_first, self._has_place = self._has_place, False
         if not is_first:
-            service.admission.occupy()
+            service.admission.occupy(self._deadline - asyncio.get_running_loop().time())
         pixels, outcome = 0, "gone"
         try:
             measured = await service.measure(self.model, body)
@@ -286,6 +287,8 @@ class Admitted:
         finally:
             if outcome == "gone" and self._alarm.expired():
                 outcome = self.time_is_over().code
+            if outcome not in UNANSWERED:
+                service.admission.answered()
             service.admission.leave(0 if is_first else 1, pixels)
             service.observer.answered(self.model.name, outcome, (perf_counter() - start) * 1e3)
 

@@ -27,6 +27,7 @@ def test_retry_after_is_the_time_to_answer_all_that_waits_at_the_rate_of_late() 
     assert _retry_after_s(admission) == 1  # nothing is known yet
     for _ in range(4):
         clock.now += 0.5
+        admission.answered()
         admission.leave(1, 0)
         admission.occupy()
     assert _retry_after_s(admission) == 5  # ten at two a second
@@ -41,14 +42,60 @@ def test_an_idle_time_says_nothing_about_the_rate() -> None:
     admission = Admission(2, 1000, clock=clock)
     admission.occupy()
     clock.now = 1
+    admission.answered()
     admission.leave(1, 0)
     clock.now = 1000
     admission.occupy()
     admission.occupy()
     clock.now = 1000.5
+    admission.answered()
     admission.leave(1, 0)
     admission.occupy()
     assert _retry_after_s(admission) == 1
+
+
+def _busy(admission: Admission, clock: Clock, answers: int) -> None:
+    """Ten pictures wait, and two a second are answered."""
+    for _ in range(10):
+        admission.occupy()
+    for _ in range(answers):
+        clock.now += 0.5
+        admission.answered()
+        admission.leave(1, 0)
+        admission.occupy()
+
+
+def test_what_would_not_be_answered_in_its_time_is_refused_at_once() -> None:
+    clock = Clock()
+    admission = Admission(100, 1000, clock=clock)
+    _busy(admission, clock, 8)
+    with pytest.raises(Overloaded) as caught:
+        admission.occupy(6.8)  # eleven at two a second take 5.5 s, with a fourth of that to be safe
+    assert (caught.value.reason, caught.value.retry_after_s) == ("deadline_near", 5)
+    admission.occupy(6.9)
+    assert admission.pictures == 11
+
+
+def test_a_few_answers_and_pictures_that_were_given_up_tell_no_rate() -> None:
+    clock = Clock()
+    admission = Admission(100, 1000, clock=clock)
+    _busy(admission, clock, 7)
+    clock.now += 10
+    admission.leave(1, 0)  # its caller has gone
+    admission.occupy(0.001)
+    assert admission.pictures == 10
+
+
+def test_a_busy_period_begins_with_the_rate_of_the_one_before() -> None:
+    clock = Clock()
+    admission = Admission(100, 1000, clock=clock)
+    _busy(admission, clock, 8)
+    admission.leave(10, 0)
+    clock.now += 1000
+    admission.occupy(0.001)  # one alone always has its place
+    with pytest.raises(Overloaded):
+        admission.occupy(1.2)  # two at two a second, and to be safe
+    admission.occupy(1.3)
 
 
 def test_one_picture_always_has_room_for_its_pixels() -> None:

@@ -130,7 +130,15 @@ def test_the_page_tells_every_reason_and_exit_status_and_no_other() -> None:
     refusals = PAGE.split("| reason of `solo_refused_total` | meaning |")[1].split("\n\n")[0]
     told = re.findall(r"^\| `(\w+)` \|", refusals, re.MULTILINE)
     assert sorted(told) == sorted(
-        [*service._UNREADY, "queue_full", "pixels_full", "masks_full", "connections_full", "connection"]
+        [
+            *service._UNREADY,
+            "queue_full",
+            "deadline_near",
+            "pixels_full",
+            "masks_full",
+            "connections_full",
+            "connection",
+        ]
     )
     statuses = PAGE.split("| exit status | why |")[1].split("\n\n")[0]
     assert re.findall(r"^\| (\d+)", statuses, re.MULTILINE) == ["0", "1", "2", f"{ENGINE_HUNG}", f"{GPU_LOST}", "137"]
