@@ -78,6 +78,8 @@ def _serve(settings: Settings, keys: KeyRing, source: socket.socket | Seat) -> i
     seat = source if isinstance(source, Seat) else None
 
     def on_ready() -> None:
+        gc.collect()
+        gc.freeze()  # what is there now stays: the collector would go through all of it, with the event loop waiting
         if not isinstance(source, Seat):
             _announce(source)
         if seat is None or seat.number == 0:
