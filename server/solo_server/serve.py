@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import errno
+import gc
 import logging
 import os
 import signal
