@@ -32,7 +32,7 @@ BUILT_IN = "~"  # the file of functions in C
 
 def http_cpu(setting: Setting) -> dict[str, Any]:
     """Milliseconds a request for eight callers, for one, and for requests at the demo model's own rate."""
-    count, rounds = int(setting.lasting(6000, 200)), int(setting.lasting(5, 1))
+    count, rounds = int(setting.lasting(6000, 200)), int(setting.lasting(3, 1))
     loads: dict[str, tuple[float, Drive]] = {
         "closed_8": (8, lambda load: load.closed(8, inf, count)),
         "closed_1": (1, lambda load: load.closed(1, inf, count)),

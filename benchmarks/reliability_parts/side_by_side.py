@@ -69,7 +69,7 @@ def side_by_side(setting: Setting) -> dict[str, Any]:
     if not setting.peers_python.exists():
         say("side_by_side: NOT RUN: there is no environment with LitServe and BentoML: make peers")
         return {"not_run": "there is no environment with LitServe and BentoML"}
-    rounds, seconds = int(setting.lasting(5, 1)), setting.lasting(12, 3)
+    rounds, seconds = int(setting.lasting(3, 1)), setting.lasting(12, 3)
     with ExitStack() as running:
         contenders = [(c, running.enter_context(served(*c.arguments, program=c.program))) for c in _contenders(setting)]
         targets = [_target(setting, contender, server) for contender, server in contenders]
