@@ -100,8 +100,8 @@ class Listed:
 class Registry:
     """Models by name and version.
 
-    load: makes a pipeline ready, in a thread; make: puts it into service; default: name of the model that is taken where none is
-    asked for, otherwise the only one is.
+    loader: the thread that pipelines are loaded and closed in; make: puts one into service; default: name of the model that is
+    taken where none is asked for, otherwise the only one is.
     """
 
     def __init__(
@@ -264,7 +264,7 @@ class Registry:
 
         task = asyncio.get_running_loop().create_task(retire())
         self._retiring[task] = served
-        task.add_done_callback(lambda done: self._retiring.pop(done, None) and None)
+        task.add_done_callback(self._retiring.pop)
 
     def _check_default(self, sources: Sequence[Source]) -> None:
         names = sorted({source.name for source in sources})

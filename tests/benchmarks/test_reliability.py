@@ -17,6 +17,7 @@ sys.path.append(str(ROOT / "benchmarks"))  # where the command and its parts are
 
 from page_reliability import GOALS, RELIABILITY_TABLES, part_of  # noqa: E402
 from page_results import BadResult, NotMeasured, Results  # noqa: E402
+from pages import PAGES  # noqa: E402
 from reliability import merge  # noqa: E402
 from reliability_parts.closed import summary  # noqa: E402
 from reliability_parts.faults import full_speed_after_s  # noqa: E402
@@ -24,7 +25,6 @@ from reliability_parts.figures import growth_percent, overload, ratios, tails  #
 from reliability_parts.mixed_pictures import mixed  # noqa: E402
 from reliability_parts.side_by_side import agree  # noqa: E402
 
-PAGES = ("README.md", "docs/performance.md", "docs/engines.md", "docs/export.md", "docs/gpu.md", "docs/deployment.md")
 PAGE = "benchmarks/reliability.md"
 SPREAD = {"median": 0.97, "min": 0.95, "max": 0.99}
 TAILS = {"p50": 1.0, "p99": 2.0, "p99.9": 3.0, "max": 4.0}
@@ -206,7 +206,7 @@ def test_quick_figures_and_paths_are_refused_and_missing_parts_named(tmp_path: P
 
 
 def test_the_page_is_written_from_the_file_and_a_quick_one_is_refused(tmp_path: Path) -> None:
-    for name in (*PAGES, PAGE):
+    for name in PAGES:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(ROOT / "benchmarks" / "results", tmp_path / "benchmarks" / "results")

@@ -182,10 +182,6 @@ def test_a_request_under_way_is_answered_by_the_model_that_it_began_with(pipelin
         assert (await waiting).instances
         await until(lambda: gate.pipeline.backend.is_closed)  # type: ignore[attr-defined]
 
-    gate.open.set()  # for warming up
-    gate.pipeline.warm_up()
-    gate.open.clear()
-    gate.taken.clear()
     run(shelf, scenario)
 
 
