@@ -55,9 +55,13 @@ async def _until_terminated(setting: Setting, server: ServerProcess, seconds: fl
 
 
 async def _call(address: Address, body: bytes, counts: Counter[str]) -> None:
-    """One request after the other, each on a connection of its own, until none is accepted."""
+    """One request after the other, each on a connection of its own, until none is accepted.
+
+    A connection that the system took and the server never saw is reset when the server stops listening: not accepted either.
+    """
     head = f"POST /segment HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: {len(body)}\r\n\r\n".encode()
     while True:
+        is_accepted = False
         try:
             reader, writer = await asyncio.open_connection(address.host, address.port)
         except OSError:
@@ -67,11 +71,12 @@ async def _call(address: Address, body: bytes, counts: Counter[str]) -> None:
             if not (await reader.read(4096)).startswith(CONTINUE):
                 return
             counts["accepted"] += 1
+            is_accepted = True
             writer.write(body)
             answer = await reader.read(64)
             counts["answered" if answer.startswith(OK) else "other" if answer else "lost"] += 1
         except OSError:
-            counts["lost"] += 1
+            counts["lost"] += is_accepted
             return
         finally:
             writer.close()
