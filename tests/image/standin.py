@@ -20,6 +20,13 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 BASE = "docker.io/library/python:3.11-slim-bookworm"
 PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
+INSTALL_DEBIAN = f"""
+set -eu
+cd "$(dirname "$1")" && mkdir -p debian && mount -t tmpfs tmpfs debian # in memory, since dpkg waits for every write to a disk
+debootstrap --variant=minbase --include={PACKAGES} bookworm "$PWD/debian"
+tar --directory=debian --create --file="$1" .
+"""
+"""Into an archive; in a mount namespace of its own, with which all mounts go, however it ends."""
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 SEARCHED = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 VARIABLES = {
@@ -53,19 +60,15 @@ def make_base(folder: Path) -> str:
     """Put the stand-in where the Dockerfile's FROM looks for the base, unless it is there; its name."""
     if _is_built(BASE):
         return BASE
-    debian = folder / "debian"
-    twice(lambda: _install_debian(debian))
-    (debian / "usr/bin/python").symlink_to("python3")
-    for marker in debian.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
-        marker.unlink()
-    for package in debian.glob("var/cache/apt/archives/*.deb"):
-        package.unlink()
-    shutil.copy(CERTIFICATES, debian / CERTIFICATES.lstrip("/"))  # of a network whose proxy has its own
+    archive = folder / "debian.tar"
+    twice(lambda: run("unshare", "--mount", "--propagation=private", "sh", "-c", INSTALL_DEBIAN, "sh", str(archive)))
     container = buildah("from", "scratch").strip()
-    buildah("add", "-q", container, str(debian), "/")
+    buildah("add", "-q", container, str(archive), "/")
+    archive.unlink()
+    _resemble(Path(buildah("mount", container).strip()))
+    buildah("unmount", container)
     buildah("config", *(f"--env={name}={value}" for name, value in VARIABLES.items()), container)
     buildah("commit", "-q", "--rm", container, BASE)
-    shutil.rmtree(debian)
     return BASE
 
 
@@ -117,10 +120,14 @@ def twice(step: Callable[[], object]) -> None:
         step()
 
 
-def _install_debian(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    alone = ("unshare", "--mount", "--propagation=private")  # so that what it mounts is gone, however it ends
-    run(*alone, "debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(folder))
+def _resemble(debian: Path) -> None:
+    """Do what makes Debian's Python more like that of the official base."""
+    (debian / "usr/bin/python").symlink_to("python3")
+    for marker in debian.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
+        marker.unlink()
+    for package in debian.glob("var/cache/apt/archives/*.deb"):
+        package.unlink()
+    shutil.copy(CERTIFICATES, debian / CERTIFICATES.lstrip("/"))  # of a network whose proxy has its own
 
 
 def _tag(target: str) -> str:
