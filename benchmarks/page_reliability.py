@@ -12,7 +12,12 @@ from page_words import head, number, row
 FILE = "reliability"
 MEASURED_LATER = "not measured yet"
 CONTENDERS = {"http": "over HTTP", "overlapped": "in process, overlapped", "one_by_one": "in process, one by one"}
-LOADS = {"closed_8": "8 callers", "closed_1": "1 caller", "open_15": "15 requests/s"}
+LOADS = {
+    "closed_8": "8 callers",
+    "closed_1": "1 caller",
+    "open_15": "15 requests/s",
+    "bare_8": "uvicorn alone, 8 callers",
+}
 
 Part = dict[str, Any]
 Lines = Iterator[str]

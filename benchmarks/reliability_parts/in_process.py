@@ -1,7 +1,7 @@
 """`python benchmarks/reliability_parts/in_process.py`: the pipeline without HTTP and without the service, a process of its own.
 
 Task 0: eight pictures in flight, stages overlapped as the server overlaps them: as many decode and as many finish as there are
-cores, one is in the network. Task 1: one picture after the other. Each task takes `count` pictures in turn.
+cores, as many are in the network as the backend takes. Task 1: one after the other. Each task takes `count` pictures in turn.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock, Semaphore
+from threading import Semaphore
 
 from solo_models.demo import demo_bundle
 from solo_server.bench.machine import cores, installed_versions
@@ -25,7 +25,7 @@ class InProcess:
     """A pipeline and the pictures that each task takes. See `solo_server.bench.protocol.Worker`."""
 
     def __init__(self, bodies: Sequence[bytes], in_flight: int, count: int) -> None:
-        self._pipeline, self._in_flight = Pipeline.open(demo_bundle()), in_flight
+        self._pipeline, self._in_flight = Pipeline.open(demo_bundle(), slots=0), in_flight
         self._pipeline.warm_up()
         self._turns = [bodies[number % len(bodies)] for number in range(count)]
 
@@ -43,7 +43,7 @@ class InProcess:
             return list(pool.map(self._stages(), self._turns))
 
     def _stages(self) -> Callable[[bytes], PictureResult]:
-        pipeline, network = self._pipeline, Lock()
+        pipeline, network = self._pipeline, Semaphore(self._pipeline.backend.at_once)
         decoding, finishing = Semaphore(cores()), Semaphore(cores())
 
         def segment(body: bytes) -> PictureResult:

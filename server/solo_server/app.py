@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from solo_server.bodies import FreeBodies
 from solo_server.catalogue import Catalogue, only
 from solo_server.errors import RequestError, ServerError, Unavailable
 from solo_server.keys import KeyRing
@@ -76,6 +77,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.service, app.state.settings = service, settings
+    app.add_middleware(FreeBodies, free=service.free)
     add_docs(app)
     add_guards(app, settings, KeyRing.read(settings) if keys is None else keys)
     app.add_middleware(SightMiddleware, sight=sight)

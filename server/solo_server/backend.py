@@ -74,13 +74,13 @@ class Backend(Protocol):
 class CpuBackend:
     """A network in a CPU runtime, and post-processing on compiled kernels. See `Backend`."""
 
-    at_once = 1
     max_batch = 1  # a batch takes as long as its pictures one by one: docs/performance.md
     stages = ("categories", "towers", "masks", "nms", "encode")
 
-    def __init__(self, bundle: Bundle, engine: Engine, pool: Pool | None = None) -> None:
-        self.engine, self._levels = engine, len(bundle.spec.grids)
-        self.postprocessor = CpuPostprocessor(bundle.spec, bundle.kernels, pool or Pool())
+    def __init__(self, bundle: Bundle, engine: Engine, pool: Pool | None = None, at_once: int = 1) -> None:
+        self.engine, self.at_once, self._levels = engine, at_once, len(bundle.spec.grids)
+        self._pool = pool or Pool()
+        self.postprocessor = CpuPostprocessor(bundle.spec, bundle.kernels, self._pool)
 
     @property
     def description(self) -> str:
@@ -91,11 +91,13 @@ class CpuBackend:
         """See `Backend.infer`; what is asked for does not matter yet."""
         images = np.stack([p.pixels for p in pictures])
         image_hw = np.array([p.geometry.resized_hw for p in pictures], np.int64)
-        return self.engine.run(images, image_hw)
+        with self._pool.at_work():
+            return self.engine.run(images, image_hw)
 
     def finish(self, output: PictureOutput, geometry: Geometry, query: Query, watch: Stopwatch) -> tuple[Instance, ...]:
         """See `Backend.finish`."""
-        return self.postprocessor.run(output, geometry, query, watch)
+        with self._pool.at_work():
+            return self.postprocessor.run(output, geometry, query, watch)
 
     def warm_up(self, blank: PreparedPicture) -> None:
         """Compile every kernel, then run the whole network once."""
@@ -113,10 +115,10 @@ class Replicas:
     def __init__(self, backends: Sequence[Backend]) -> None:
         self._backends = tuple(backends)
         self._idle: SimpleQueue[int] = SimpleQueue()
-        for number, backend in enumerate(self._backends):
-            for _ in range(backend.at_once):
-                self._idle.put(number)
-        self.at_once = self._idle.qsize()
+        each = self._backends[0].at_once
+        for number in each * list(range(len(self._backends))):  # in turn: none has a second picture before all have one
+            self._idle.put(number)
+        self.at_once = each * len(self._backends)
         self.max_batch, self.stages = self._backends[0].max_batch, self._backends[0].stages
 
     @property

@@ -59,6 +59,7 @@ class Pipeline:
         *,
         threads: int = 0,
         replicas: int = 1,
+        slots: int = 1,
         limits: ImageLimits | None = None,
         engine: str = "auto",
         precision: str | None = None,
@@ -66,7 +67,8 @@ class Pipeline:
     ) -> Pipeline:
         """Read a bundle and load it into the engine that `solo_server.engine.choose` picks.
 
-        threads: cores of one inference; 0 takes all, shared among the replicas.
+        threads: cores of one inference; 0 takes all, shared among the replicas. slots: pictures at a time in each on a CPU; 0 is
+        the engine's own, for callers that have more than one (for GPUs `cuda` tells).
 
         Raises:
             BundleError: missing, damaged, or not loadable.
@@ -80,7 +82,7 @@ class Pipeline:
                 f"SOLO_REPLICAS: engine {choice.engine} has SOLO_SLOTS instead, and SOLO_WORKERS for GPUs"
             )
         share = threads or max(1, cores() // replicas)
-        backends = [choice.open(content, Pool(share), cuda) for _ in range(replicas)]
+        backends = [choice.open(content, Pool(share), cuda, slots) for _ in range(replicas)]
         backend = backends[0] if replicas == 1 else Replicas(backends)
         return_unused()
         return cls(content, backend, limits, choice.reason)

@@ -88,7 +88,7 @@ def add_segment(app: FastAPI, service: Service, settings: Settings) -> None:
         async with service.admit(timeout_ms, name, version) as admitted:
             chosen = query.to_query(admitted.model.pipeline.bundle.spec)
             body = await read_body(request, settings.max_body_bytes, service.in_worker)
-            files = await files_of(request.headers, body, settings.max_files, service.in_worker)
+            files = await files_of(request, body, settings.max_files, service.in_worker)
             async with while_connected(request):
                 if query.format == "overlay":
                     return await _overlay(admitted, body, files, chosen)

@@ -243,6 +243,7 @@ def _open(bundle_path: Path, settings: Settings) -> Pipeline:
         bundle_path,
         threads=settings.threads,
         replicas=settings.replicas,
+        slots=settings.slots,
         limits=settings.image_limits,
         engine=settings.engine,
         precision=settings.precision,

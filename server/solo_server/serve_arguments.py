@@ -41,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--replicas", type=int, help="of each model, with a share of the cores each (SOLO_REPLICAS; default 1)"
     )
     parser.add_argument(
+        "--slots",
+        type=int,
+        help="pictures, on a GPU batches, at a time in one engine (SOLO_SLOTS; default: each engine's own, docs/operations.md)",
+    )
+    parser.add_argument(
         "--engine", help=f"{', '.join(ENGINES)} (SOLO_ENGINE; default auto: docs/engines.md tells the rule)"
     )
     parser.add_argument(
@@ -56,7 +61,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     gpu = parser.add_argument_group("engines tensorrt and cuda, which have never run on a GPU (docs/gpu.md)")
     gpu.add_argument("--gpu", type=int, help="number of the GPU, or of the first worker's (SOLO_GPU; default 0)")
-    gpu.add_argument("--slots", type=int, help="batches on the GPU at a time (SOLO_SLOTS; tensorrt 2, cuda 1)")
     gpu.add_argument(
         "--shapes",
         metavar="HxW,...",

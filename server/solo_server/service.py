@@ -16,7 +16,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
@@ -183,6 +183,11 @@ class Service:
         """What takes too long for the event loop."""
         return await self._in(self._finish, work)
 
+    async def free(self, held: list[object]) -> None:
+        """Empty a list in a worker: what was in it can be so large that giving its memory back takes milliseconds."""
+        with suppress(RuntimeError):  # the threads have stopped: so does the process
+            await self._finish.run(held.clear)
+
     async def measure(self, model: Served, body: Body) -> int:
         """Pixels of a picture, from its header."""
         return await self._in(self._header, lambda: model.pipeline.pixels(body))
@@ -192,12 +197,13 @@ class Service:
     ) -> T:
         """All stages of one picture that has its place."""
         pipeline, told = model.pipeline, partial(self.observer.stage, model.name)
-        decoded = await self._in(self._decode, lambda: _decoded(pipeline, body, whole=whole))
-        inferred = await model.batcher.infer(decoded.picture, query, deadline)
+        held = [await self._in(self._decode, lambda: _decoded(pipeline, body, whole=whole))]
+        inferred = await model.batcher.infer(held[0].picture, query, deadline)
 
         is_over = threading.Event()  # a thread that has begun is not cancelled, but finds that nobody waits
 
         def finish() -> tuple[PictureResult, T, float]:
+            decoded = held.pop()  # and freed here: hundreds of megabytes where a large picture is drawn on
             result = pipeline.finish(inferred.output, decoded, query, inferred.infer_ms, lambda: not is_over.is_set())
             timings = {"queue": inferred.queue_ms, **result.timings_ms}
             timings["total"] += inferred.queue_ms

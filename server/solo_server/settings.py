@@ -57,7 +57,8 @@ class Settings:
     max_batch: int = 0
     """Pictures in one batch; 0 is the engine's own: 8 on a GPU, 1 on a CPU."""
     slots: int = 0
-    """Batches on the GPU at a time; 0 is the engine's own: 2 for tensorrt, 1 for cuda."""
+    """Pictures (on a GPU: batches) at a time in one engine; 0 is its own: tensorrt 2, cuda and openvino 1, onnxruntime one for each
+    of up to 4 cores, 1 on more."""
     shapes: tuple[Size, ...] = ()
     """Padded sizes that TensorRT optimises for, beside the two ranges that take every picture."""
     build_engines: bool = True
@@ -182,7 +183,7 @@ _RANGES = (
     ("engine_timeout_s", 1, 86_400),
     ("gpu", 0, 63),
     ("max_batch", 0, 64),
-    ("slots", 0, 8),
+    ("slots", 0, 64),
     ("workspace_mib", 0, 1 << 20),
     ("drain_seconds", 0, 3600),
     ("max_connections", 1, 100_000),

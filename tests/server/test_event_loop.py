@@ -1,8 +1,10 @@
 """The event loop is never busy for long, whatever is asked of it."""
 
 import asyncio
+import gc
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,16 @@ from solo_server.settings import Settings
 MOST_MS = 5.0
 
 
+@pytest.fixture
+def frozen() -> Iterator[None]:
+    """As `solo serve` does it: the collector does not go through all that the tests before this one have left."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("frozen")
 def test_no_callback_of_the_event_loop_computes_for_more_than_5_ms(
     solo_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -41,7 +53,7 @@ def test_no_callback_of_the_event_loop_computes_for_more_than_5_ms(
                 client.post("/segment", content=content)
             client.post("/segment", content=noise, params={"max_instances": 500, "score_threshold": 0})
             client.post("/segment", content=noise, params={"format": "overlay"})
-            client.post("/segment", files=[("f", (f"{number}.png", noise)) for number in range(3)])
+            client.post("/segment", files=[("f", (f"{number}.png", noise)) for number in range(4)])
             client.post("/segment", files=[("f", (f"{number}.jpg", small)) for number in range(20)])
     assert len(busy_ms) > 50
     assert max(busy_ms)[0] < MOST_MS, max(busy_ms)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -65,6 +64,8 @@ class Stage:
         self.pauses: list[float] = []
         self.restarts = 0
         self.ended: list[int] = []
+        self._handlers: dict[int, Callable[[], object]] = {}
+        asyncio.get_running_loop().add_signal_handler = self._handle  # type: ignore[method-assign]
         self.supervisor = Supervisor(
             listener, count, self._start, drain_seconds, on_end=self.ended.append, on_restart=self._restarted,
             pause=self._pause,
@@ -76,6 +77,13 @@ class Stage:
 
     async def _pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
+
+    def hear(self, number: int) -> None:
+        """As if the supervisor's process had this signal; a real one could end the process that runs the tests."""
+        self._handlers[number]()
+
+    def _handle(self, number: int, handler: Callable[..., object], *arguments: object) -> None:
+        self._handlers[number] = lambda: handler(*arguments)
 
     def _restarted(self) -> None:
         self.restarts += 1
@@ -327,13 +335,14 @@ def test_signals_are_passed_on_to_the_workers_that_can_hear_them() -> None:
         first, second = stage.workers
         first.say("unready warming")
         await until(lambda: stage.supervisor._workers[0].can_take)
-        os.kill(os.getpid(), signal.SIGHUP)
-        await until(lambda: first.signals == [signal.SIGHUP])
+        stage.hear(signal.SIGHUP)
+        assert first.signals == [signal.SIGHUP]
         assert second.signals == []  # it has no handler yet, and would die of it
-        os.kill(os.getpid(), signal.SIGINT)
-        await until(lambda: first.signals == [signal.SIGHUP, signal.SIGTERM])
-        os.kill(os.getpid(), signal.SIGINT)
-        await until(lambda: first.signals[2:] == [signal.SIGINT])
+        stage.hear(signal.SIGINT)
+        assert first.signals == [signal.SIGHUP, signal.SIGTERM]
+        stage.hear(signal.SIGTERM)
+        stage.hear(signal.SIGINT)
+        assert first.signals[2:] == [signal.SIGINT]
         assert second.signals == [signal.SIGTERM, signal.SIGINT]
 
     assert played(2, play) == 0

@@ -1,10 +1,15 @@
-"""Threads for compiled kernels: pieces of one picture's work on all cores. Kernels release the interpreter lock."""
+"""Threads for compiled kernels: pieces of one picture's work on all cores. Kernels release the interpreter lock.
+
+With as many pictures at work as there are cores each is computed by its own thread alone: no thread waits for another's piece.
+The pieces are the same, and so is what comes of them to the last bit.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
@@ -21,12 +26,29 @@ class Pool:
     def __init__(self, threads: int = 0) -> None:
         self.threads = threads or cores()
         self._executor = ThreadPoolExecutor(self.threads, thread_name_prefix="solo-kernel")
+        self._lock, self._at_work = threading.Lock(), 0
         _one_thread_for_each_product()
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """One more picture, or batch, is computed meanwhile."""
+        with self._lock:
+            self._at_work += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._at_work -= 1
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether every core has a picture of its own."""
+        return self._at_work >= self.threads
 
     def map(self, work: Callable[[P], R], pieces: Iterable[P]) -> list[R]:
         """`work` of every piece, in order; a single piece runs in the calling thread. Pieces must not wait for others."""
         listed = list(pieces)
-        if len(listed) < 2 or self.threads == 1:
+        if len(listed) < 2 or self.is_crowded or self.threads == 1:
             return [work(piece) for piece in listed]
         return list(self._executor.map(work, listed))
 

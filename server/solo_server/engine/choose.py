@@ -25,6 +25,7 @@ from solo_server.backend import Backend, CpuBackend
 from solo_server.compiled.kernel import has_int8_products
 from solo_server.compiled.pool import Pool
 from solo_server.engine.base import ENGINES, GPU_ENGINES, PRECISIONS, Runtime
+from solo_server.engine.crowd import CrowdRuntime
 from solo_server.engine.network import HeadChoice, open_network
 from solo_server.engine.ort import OrtRuntime
 from solo_server.errors import SettingsError
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from solo_server.engine.openvino import OpenVinoRuntime
 
 ONNXRUNTIME, OPENVINO = "onnxruntime", "openvino"
+MOST_SLOTS = 4
+"""Cores up to which a CPU takes a picture for each of them at a time by itself. Each takes memory while it is computed."""
 INSTALL = "pip install 'solo-inference[openvino]'"
 
 
@@ -46,12 +49,15 @@ class Choice:
     head: HeadChoice
     reason: str
 
-    def open(self, bundle: Bundle, pool: Pool, cuda: CudaOptions | None = None) -> Backend:
+    def open(self, bundle: Bundle, pool: Pool, cuda: CudaOptions | None = None, slots: int = 1) -> Backend:
         """Load the bundle. On a CPU runtime, head and post-processing use as many cores as the pool; `cuda` is for GPUs.
+
+        slots: pictures at a time on a CPU, 0 for the engine's own.
 
         Raises:
             BundleError: the runtime cannot load it.
-            SettingsError: the processor lacks what the precision needs, there is no GPU, or the package cannot be imported.
+            SettingsError: the processor lacks what the precision needs, there is no GPU, the package cannot be imported, or the
+                engine takes one picture at a time.
             DeviceFailure: the GPU failed, or has too little memory.
         """
         if self.engine in GPU_ENGINES:
@@ -64,13 +70,22 @@ class Choice:
                     f"engine {self.engine}: the cache folder cannot be used ({problem}); let the server's user write there, "
                     "or name another (SOLO_CACHE)"
                 ) from problem
-        runtime = self._runtime(pool.threads, bundle.int8_for)
-        return CpuBackend(bundle, open_network(bundle, runtime, pool, self.head), pool)
+        at_once = self._slots(pool.threads, slots)
+        runtime = self._runtime(bundle.int8_for, pool, at_once)
+        return CpuBackend(bundle, open_network(bundle, runtime, pool, self.head), pool, at_once)
 
-    def _runtime(self, threads: int, int8_for: str | None) -> Runtime:
+    def _slots(self, threads: int, asked: int) -> int:
         if self.engine == OPENVINO:
-            return _openvino_runtime()(self.precision, threads)
-        return OrtRuntime(threads, int8_for)
+            if asked > 1:
+                raise SettingsError("SOLO_SLOTS: engine openvino takes one picture at a time")
+            return 1
+        return asked or (threads if threads <= MOST_SLOTS else 1)
+
+    def _runtime(self, int8_for: str | None, pool: Pool, at_once: int) -> Runtime:
+        if self.engine == OPENVINO:
+            return _openvino_runtime()(self.precision, pool.threads)
+        runtime = OrtRuntime(pool.threads, int8_for)
+        return CrowdRuntime(runtime, OrtRuntime(1, int8_for), pool) if at_once >= pool.threads > 1 else runtime
 
 
 def choose(bundle: Bundle, engine: str = "auto", precision: str | None = None) -> Choice:

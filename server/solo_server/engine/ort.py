@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 import onnxruntime as ort
@@ -41,6 +42,7 @@ class OrtRuntime:
         options.enable_mem_pattern = (
             False  # plans for one shape at a time; without them a run needs 80 MB less, as fast
         )
+        _share_memory(options)
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # our kernels want the cores too
         if self._int8_for == "tensorrt":
             options.add_session_config_entry(*WITHOUT_INT8_PRODUCTS)
@@ -54,6 +56,20 @@ class OrtRuntime:
             None  # it would keep the graph to load it again with other providers: as much as all weights
         )
         return _OrtGraph(session)
+
+
+def _share_memory(options: ort.SessionOptions) -> None:
+    """One arena for what all sessions of the process compute, instead of one for each; weights stay outside and go with theirs."""
+    _register_arena()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+
+
+@lru_cache(maxsize=1)
+def _register_arena() -> None:
+    place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    growing = {"max_mem": 0, "arena_extend_strategy": 0, "initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
+    ort.create_and_register_allocator(place, ort.OrtArenaCfg(growing))
 
 
 class _OrtGraph:

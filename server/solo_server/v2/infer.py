@@ -8,7 +8,7 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from solo_server import types
-from solo_server.bodies import LARGE_BYTES, read_body, while_connected
+from solo_server.bodies import LARGE_BYTES, hold, read_body, while_connected
 from solo_server.errors import RequestError
 from solo_server.pipeline import Body
 from solo_server.schemas import TIMEOUT_HEADER, read_timeout
@@ -55,7 +55,15 @@ async def _read(service: Service, request: Request) -> InferRequest:
     def read() -> InferRequest:
         return read_request(inflate(body, encoding, limit_bytes), length, max_pictures)
 
-    return read() if len(body) <= LARGE_BYTES and not encoding else await service.in_worker(read)
+    if len(body) <= LARGE_BYTES and not encoding:
+        return read()
+    asked = await service.in_worker(read)
+    hold(request, sum(map(_size_bytes, asked.pictures)), *asked.pictures)
+    return asked
+
+
+def _size_bytes(picture: Body) -> int:
+    return len(picture) if isinstance(picture, bytes) else picture.nbytes
 
 
 async def _results(admitted: Admitted, asked: InferRequest, query: types.Query) -> list[types.PictureResult]:

@@ -1,0 +1,53 @@
+"""What large bodies leave behind is freed in a worker, when nobody else holds it any more."""
+
+import asyncio
+import threading
+from contextlib import suppress
+
+import pytest
+from solo_server.bodies import HELD_BYTES, FreeBodies, hold
+from solo_server.threads import Threads
+from starlette.requests import Request
+from starlette.types import Message, Receive, Scope, Send
+
+
+class Body:
+    """Tells which thread freed it."""
+
+    def __init__(self, freed_in: list[str]) -> None:
+        self._freed_in = freed_in
+
+    def __del__(self) -> None:
+        self._freed_in.append(threading.current_thread().name)
+
+
+async def unused(*_: Message) -> Message:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize(("size_bytes", "thread"), [(HELD_BYTES + 1, "solo-free_0"), (HELD_BYTES, "MainThread")])
+def test_only_what_is_large_is_freed_in_a_worker(size_bytes: int, thread: str, fails: bool) -> None:
+    freed_in: list[str] = []
+
+    def endpoint(scope: Scope) -> None:
+        body = Body(freed_in)
+        hold(Request(scope), size_bytes, body)
+        if fails:
+            raise LookupError(body)
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(LookupError):  # as the handlers of errors do, within all middleware
+            endpoint(scope)
+
+    async def run() -> None:
+        threads = Threads("free", 1)
+
+        async def free(held: list[object]) -> None:
+            await threads.run(held.clear)
+
+        await FreeBodies(application, free)({"type": "http"}, unused, unused)
+        threads.stop()
+
+    asyncio.run(run())
+    assert freed_in == [thread]
