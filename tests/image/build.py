@@ -48,10 +48,11 @@ def _flags(target: str, folder: Path) -> list[str]:
     if target == "export":
         return _torch_flags()
     if target in TENSORRT:
-        from stub_tensorrt import make_index
+        from stub_tensorrt import EDITION, make_index
 
         make_index(folder / target, TENSORRT[target])
-        return [f"--volume={folder / target}:/standin-index:ro", "--build-arg=TENSORRT_INDEX=file:///standin-index"]
+        place = f"/standin-index-{EDITION}"
+        return [f"--volume={folder / target}:{place}:ro", f"--build-arg=TENSORRT_INDEX=file://{place}"]
     return []
 
 
