@@ -38,4 +38,5 @@ def figures(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     if (path := request.config.getoption("--record")) and request.session.testsfailed == 0:
         from record import write_record
 
-        write_record(path, {"format": "solo-image", "format_version": 1, **found})
+        command = f"make image-test RECORD={path}"
+        write_record(path, {"command": command, "format": "solo-image", "format_version": 1, **found})
