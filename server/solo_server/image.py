@@ -32,6 +32,9 @@ _DAMAGE = (
     LookupError,
     struct.error,
     EOFError,
+    AssertionError,  # where it takes for granted what a file lacks, a palette for one
+    AttributeError,
+    TypeError,
 )  # of Pillow
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -177,4 +180,6 @@ def _to_rgb(image: Image.Image) -> UInt8:
 
 
 def _reason(problem: BaseException) -> str:
+    if isinstance(problem, (AssertionError, AttributeError, TypeError)):
+        return "its parts do not go together"
     return str(problem).splitlines()[0][:120] if str(problem) else type(problem).__name__

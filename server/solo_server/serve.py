@@ -32,6 +32,7 @@ from solo_server.connections import uvicorn_options
 from solo_server.engine.base import GPU_ENGINES
 from solo_server.errors import DeviceFailure, DeviceLost, EngineHung, SettingsError
 from solo_server.keys import KeyRing
+from solo_server.memory import share_one_heap
 from solo_server.pipeline import Pipeline
 from solo_server.serve_arguments import add_arguments
 from solo_server.service import Service
@@ -55,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     Exit status 0; 2 when settings or model are wrong; 75 when the GPU is lost and 70 when the engine hangs, which only a new
     process can mend; 1 for what should not happen.
     """
+    share_one_heap()
     given = dict(vars(arguments))
     argv, place = given.pop("argv", []), given.pop("seat", None)
     seat = Seat.of(*place) if place else None

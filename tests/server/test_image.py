@@ -19,16 +19,16 @@ LIMITS = ImageLimits()
 PIXELS = picture(40, 60)
 
 
-def _png(width: int, height: int, bits: int = 8, kind: int = 2) -> bytes:
+def _png(width: int, height: int, bits: int = 8, kind: int = 2, **chunks: bytes) -> bytes:
     """A PNG header that promises `width` x `height` pixels, with hardly any data."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
     header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
-    )
+    further = b"".join(chunk(name.encode(), content) for name, content in chunks.items())
+    pixels = chunk(b"IDAT", zlib.compress(b"\0" * 100))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + further + pixels + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "AVIF", "JPEG"])
@@ -88,6 +88,7 @@ def test_every_colour_mode_becomes_rgb(mode: str) -> None:
         (encoded(PIXELS, "JPEG")[:400], ImageDamaged),
         (encoded(PIXELS)[:60], ImageDamaged),
         (_png(200, 100), ImageDamaged),
+        (_png(8, 8, kind=3, tRNS=b"\xff\0"), ImageDamaged),  # of a palette that is not there
         (_png(65_536, 65_536), ImageTooLarge),
         (_png(30_000, 100), ImageTooLarge),
     ],

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from solo_server.engine.openvino import OpenVinoRuntime
 
 ONNXRUNTIME, OPENVINO = "onnxruntime", "openvino"
-MOST_SLOTS = 4
-"""Cores up to which a CPU takes a picture for each of them at a time by itself. Each takes memory while it is computed."""
+MOST_CORES = 4
+"""Up to so many, a CPU takes one picture more than cores at a time by itself: none idles while the next is fetched. Each
+takes memory while it is computed."""
 INSTALL = "pip install 'solo-inference[openvino]'"
 
 
@@ -79,7 +80,7 @@ class Choice:
             if asked > 1:
                 raise SettingsError("SOLO_SLOTS: engine openvino takes one picture at a time")
             return 1
-        return asked or (threads if threads <= MOST_SLOTS else 1)
+        return asked or (threads + 1 if 1 < threads <= MOST_CORES else 1)
 
     def _runtime(self, int8_for: str | None, pool: Pool, at_once: int) -> Runtime:
         if self.engine == OPENVINO:

@@ -1,4 +1,4 @@
-"""Every graph twice: for a picture that has all cores, and for as many pictures as there are cores, each on one.
+"""Every graph twice: for a picture that has all cores, and for pictures enough to keep all cores busy, each on one.
 
 A small network on two cores takes about a quarter more processor time than on one: threads wait for each other at every operator.
 Alone, a picture is answered sooner on all of them; where enough others keep the cores busy, everything is, one core each.
