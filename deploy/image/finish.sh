@@ -23,9 +23,10 @@ if [ "$1" = serving ]; then # `demo_bundle()` is what lies at /bundle: the demo 
 fi
 
 # Layers keep whole seconds of a file's time, while numba and Python compare more: kernels compiled from sources of 12:00:00.5
-# would be compiled again at every start of an image whose sources say 12:00:00.
-find /opt/solo -exec touch --no-dereference --date=2000-01-01T00:00:00Z {} +
+# would be compiled again at every start of an image whose sources say 12:00:00. (A layer holds every file that a step only looks at
+# to write, hence no others here, and below only rights that are wrong.)
+find "$packages"/solo_* -exec touch --no-dereference --date=2000-01-01T00:00:00Z {} +
 # some packages hold sources that only newer Pythons can compile, and import them only there
 $python -m compileall -q -j 0 --invalidation-mode unchecked-hash "$packages" || true
 NUMBA_CACHE_DIR=/opt/solo/kernels /opt/solo/bin/solo warm
-chmod -R a+rX,go-w /opt/solo
+find /opt/solo ! -type l \( ! -perm -a=r -o -perm -u=x ! -perm -a=x -o -perm /go=w \) -exec chmod a+rX,go-w {} +

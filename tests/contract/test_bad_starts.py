@@ -1,5 +1,6 @@
 """docs/deployment.md tells the line of every start that goes wrong, and these are the lines."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ from solo_server.cuda.driver import open_device
 from solo_server.engine import choose
 from solo_server.engine.tensorrt_build import check_gpu
 from solo_server.keys import KeyRing
+from solo_server.service import Service
 from solo_server.settings import Settings
 
 PAGE = (Path(__file__).parents[2] / "docs/deployment.md").read_text()
@@ -75,6 +77,43 @@ def model_not_readable(folder: Path) -> None:
     (spoilt(folder) / "masks.onnx").chmod(0)
     with as_nobody():
         read_bundle(Path("model"))
+
+
+def no_folder_of_models(folder: Path) -> None:
+    served(Settings(models=folder / "nothing"))
+
+
+def nothing_in_it(folder: Path) -> None:
+    served(Settings(models=folder))
+
+
+def something_else_in_it(folder: Path) -> None:
+    (folder / "photos").mkdir()
+    served(Settings(models=folder))
+
+
+def models_not_readable(folder: Path) -> None:
+    (folder / "models").mkdir(mode=0)
+    with as_nobody():
+        served(Settings(models=Path("models")))
+
+
+def no_such_default_model(folder: Path) -> None:
+    spoilt(folder)
+    served(Settings(models=folder, default_model="person"))
+
+
+def served(settings: Settings) -> None:
+    """What `solo serve` does first: look which models there are, before any is opened."""
+
+    async def started() -> None:
+        service = Service(serve._catalogue(settings), settings)
+        try:
+            await service.start()
+        finally:
+            service.stop()
+
+    asyncio.run(started())
 
 
 def no_file_of_keys(folder: Path) -> None:
@@ -150,6 +189,11 @@ STARTS: dict[str, Callable[[Path], object]] = {
     "model damaged": model_damaged,
     "model cut short": model_cut_short,
     "model not readable": model_not_readable,
+    "no folder of models": no_folder_of_models,
+    "nothing in it": nothing_in_it,
+    "something else in it": something_else_in_it,
+    "models not readable": models_not_readable,
+    "no such default model": no_such_default_model,
     "no file of keys": no_file_of_keys,
     "keys not readable": keys_not_readable,
     "keys are a folder": keys_are_a_folder,

@@ -4,9 +4,29 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import httpx
-from container import Container
+from container import Container, running
+from standin import Image
+
+
+@contextmanager
+def serving(image: Image, **options: Any) -> Iterator[tuple[Container, str, float]]:
+    """A container that is ready, its address, and after how many seconds it was. options: of `running`."""
+    port = free_port()
+    with running(image, SOLO_PORT=str(port), **options) as container:
+        url = f"http://127.0.0.1:{port}"
+        yield container, url, wait_until_ready(container, url)
+
+
+def ended(image: Image, *arguments: str, **options: Any) -> tuple[int, list[str]]:
+    """Status and lines of a container that ends by itself."""
+    with running(image, *arguments, **options) as container:
+        status = container.process.wait(120)
+    return status, container.said
 
 
 def free_port() -> int:
@@ -16,16 +36,24 @@ def free_port() -> int:
         return port
 
 
+def until(condition: Callable[[], bool], container: Container, seconds: float = 120) -> None:
+    """Wait. RuntimeError: the container ended before, or it took too long; with what it said."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if container.process.poll() is not None or time.monotonic() > end:
+            raise RuntimeError("".join(container.said))
+        time.sleep(0.02)
+
+
 def wait_until_ready(container: Container, url: str, seconds: float = 120) -> float:
     """Seconds from now until `/readyz` says 200."""
     start = time.perf_counter()
-    while time.perf_counter() < start + seconds:
-        if container.process.poll() is not None:
-            raise RuntimeError("".join(container.said))
-        try:
-            if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
-                return time.perf_counter() - start
-        except httpx.TransportError:
-            pass
-        time.sleep(0.02)
-    raise TimeoutError("".join(container.said))
+    until(lambda: _is_ready(url), container, seconds)
+    return time.perf_counter() - start
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False

@@ -1,6 +1,6 @@
 """Builds the images that the tests beside this file look at; says NOT RUN, with status 3, where it cannot.
 
-python build.py TARGET...
+python build.py TARGET...      # without a target: only what all of them need
 """
 
 from __future__ import annotations
@@ -14,17 +14,27 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "gpu_packages"))
 
-from standin import build, make_base, run
+from standin import ENVIRONMENT, build, make_base, run, twice
 
+NOT_RUN_TOLD = """
+{stars}
+*** IMAGES WERE NOT TESTED. NOT RUN: {reason}
+*** docs/images.md says what they need. All else that was asked for may be green; this is not.
+{stars}
+"""
 TOOLS = ("buildah", "debootstrap")
 NOT_RUN = 3
 TENSORRT = {"gpu": "10.4.0", "gpu-modern": "10.16.1.11"}
 
 
 def main(targets: list[str]) -> int:
-    """Exit status 0, or 3 where this machine cannot build images."""
+    """Exit status 0, or 3 where this machine cannot build images.
+
+    Raises:
+        RuntimeError: it can, and a build fails.
+    """
     if reason := _why_not():
-        print(f"\n*** IMAGES WERE NOT TESTED: NOT RUN: {reason} ***\n", file=sys.stderr)
+        print(NOT_RUN_TOLD.format(stars="*" * 100, reason=reason), file=sys.stderr, flush=True)
         return NOT_RUN
     _install_tools()
     with tempfile.TemporaryDirectory() as folder:
@@ -38,35 +48,61 @@ def _flags(target: str, folder: Path) -> list[str]:
     if target == "export":
         return _torch_flags()
     if target in TENSORRT:
-        from stub_tensorrt import make_index
+        from stub_tensorrt import EDITION, make_index
 
         make_index(folder / target, TENSORRT[target])
-        return [f"--volume={folder / target}:/standin-index:ro", "--build-arg=TENSORRT_INDEX=file:///standin-index"]
+        place = f"/standin-index-{EDITION}"
+        return [f"--volume={folder / target}:{place}:ro", f"--build-arg=TENSORRT_INDEX=file://{place}"]
     return []
 
 
 def _why_not() -> str | None:
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if os.geteuid() != 0:
         return "not root"
+    missing = _missing()
     if missing and shutil.which("apt-get") is None:
         return f"no {' and no '.join(missing)}, and no apt-get to install it"
+    isolated = [
+        "unshare",
+        "--mount",
+        "--propagation=private",
+        "--pid",
+        "--fork",
+        "mount",
+        "-t",
+        "tmpfs",
+        "tmpfs",
+        "/mnt",
+    ]
+    try:
+        subprocess.run(isolated, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as problem:
+        return (
+            f"nothing may be mounted here, or no namespace made: {getattr(problem, 'stderr', None) or problem}".strip()
+        )
     return None
 
 
+def _missing() -> list[str]:
+    return [tool for tool in TOOLS if shutil.which(tool) is None]
+
+
 def _install_tools() -> None:
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-    if missing:
+    if missing := _missing():
         print(f"installing {', '.join(missing)} by apt-get", flush=True)
-        run("apt-get", "update", "-qq")
-        run("apt-get", "install", "-y", "-qq", *missing)
+        apt = ("apt-get", "-qq", "-o", "Acquire::Retries=5", "-o", "DPkg::Lock::Timeout=300")
+        subprocess.run(
+            [*apt, "update"], env=ENVIRONMENT, check=False
+        )  # some other list may fail, which costs us nothing
+        twice(lambda: run(*apt, "install", "-y", *missing))
 
 
 def _torch_flags() -> list[str]:
     """Options of a build that let it look where this machine's pip looks: so CPU builds of torch are found."""
     command = [sys.executable, "-m", "pip", "config", "get", "global.find-links"]
     told = subprocess.run(command, capture_output=True, text=True, check=False)  # status 1: there is none
-    folders = [folder for folder in told.stdout.split() if Path(folder).is_dir()]
+    places = dict.fromkeys([*told.stdout.split(), *os.environ.get("PIP_FIND_LINKS", "").split()])
+    folders = [place for place in places if Path(place).is_dir()]
     flags = [os.environ.get("TORCH_FLAGS", ""), *(f"--find-links {folder}" for folder in folders)]
     return [
         *(f"--volume={folder}:{folder}:ro" for folder in folders),

@@ -32,10 +32,11 @@ def exporter() -> Iterator[Image]:
 
 @pytest.fixture(scope="session")
 def figures(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
-    """Where tests leave what they measured; written at the end of a session that was asked to."""
+    """Where tests leave what they measured; written at the end of a session that was asked to, if nothing failed."""
     found: dict[str, Any] = {}
     yield found
-    if path := request.config.getoption("--record"):
+    if (path := request.config.getoption("--record")) and request.session.testsfailed == 0:
         from record import write_record
 
-        write_record(path, {"format": "solo-image", "format_version": 1, **found})
+        command = f"make image-test RECORD={path}"
+        write_record(path, {"command": command, "format": "solo-image", "format_version": 1, **found})

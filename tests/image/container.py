@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,9 +65,12 @@ class Container:
         self.process.wait(60)
 
     def peak_bytes(self) -> int:
-        """The most memory that its first process has held."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+        """The most memory that its first process has held; 0 before it is there and once it has ended."""
+        try:
+            lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        except (OSError, ValueError):  # no child, or none any more
+            return 0
+        return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 @contextmanager
@@ -91,17 +94,32 @@ def running(
             os.chown(folder, *_user(image))
         held = {"/cache": cache, **(mounts or {})}
         command = entrypoint or [*image.config["Entrypoint"], *(arguments or image.config["Cmd"])]
-        process = _start(image, command, held, before, environment)
-        container = Container(process)
-        reader = threading.Thread(target=lambda: container.said.extend(process.stderr or ()))
-        reader.start()
-        try:
-            yield container
-        finally:
-            container.kill()
-            reader.join()
-            if process.stderr is not None:
-                process.stderr.close()
+        with _places(image, held):
+            process = _start(image, command, held, before, environment)
+            container = Container(process)
+            reader = threading.Thread(target=lambda: container.said.extend(process.stderr or ()))
+            reader.start()
+            try:
+                yield container
+            finally:
+                container.kill()
+                reader.join()
+                if process.stderr is not None:
+                    process.stderr.close()
+
+
+@contextmanager
+def _places(image: Image, places: Iterable[str]) -> Iterator[None]:
+    """Engines make the folders to mount at that an image does not have; here they go again with the container."""
+    folders = [image.root / place.lstrip("/") for place in places]
+    made = [folder for folder in folders if not folder.exists()]
+    for folder in made:
+        folder.mkdir()
+    try:
+        yield
+    finally:
+        for folder in made:
+            folder.rmdir()
 
 
 def _start(

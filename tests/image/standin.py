@@ -10,7 +10,8 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,26 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 BASE = "docker.io/library/python:3.11-slim-bookworm"
 PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
+INSTALL_DEBIAN = f"""
+set -eu
+cd "$(dirname "$1")" && mkdir -p debian && mount -t tmpfs tmpfs debian # in memory, since dpkg waits for every write to a disk
+debootstrap --variant=minbase --include={PACKAGES} bookworm "$PWD/debian"
+tar --directory=debian --create --file="$1" .
+"""
+"""Into an archive; in a mount namespace of its own, with which all mounts go, however it ends."""
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+SEARCHED = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
+VARIABLES = {
+    "PATH": SEARCHED,
+    "PIP_CERT": CERTIFICATES,
+    "SSL_CERT_FILE": CERTIFICATES,
+    "PIP_RETRIES": "10",
+    "PIP_DEFAULT_TIMEOUT": "60",
+}
+"""Of the stand-in: the official base has a search path alone."""
 ENVIRONMENT = {**os.environ, "BUILDAH_ISOLATION": "chroot", "DEBIAN_FRONTEND": "noninteractive"}
+STORE = Path("/var/lib/containers/solo-image-test")
+"""Apart from the machine's own images, among which the stand-in would pass for the official base. buildah keeps a mount there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,48 +58,48 @@ class Image:
 
 def make_base(folder: Path) -> str:
     """Put the stand-in where the Dockerfile's FROM looks for the base, unless it is there; its name."""
-    if _answers("buildah", "inspect", "--type", "image", BASE):
+    if _is_built(BASE):
         return BASE
-    debian = folder / "debian"
-    run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(debian))
-    (debian / "usr/bin/python").symlink_to("python3")
-    for marker in debian.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
-        marker.unlink()
-    for package in debian.glob("var/cache/apt/archives/*.deb"):
-        package.unlink()
-    shutil.copy(CERTIFICATES, debian / CERTIFICATES.lstrip("/"))  # of a network whose proxy has its own
-    container = run("buildah", "from", "scratch").strip()
-    run("buildah", "add", "-q", container, str(debian), "/")
-    variables = (f"PIP_CERT={CERTIFICATES}", f"SSL_CERT_FILE={CERTIFICATES}", "PATH=/usr/local/bin:/usr/bin:/bin")
-    run("buildah", "config", *(f"--env={variable}" for variable in variables), container)
-    run("buildah", "commit", "-q", "--rm", container, BASE)
-    shutil.rmtree(debian)
+    archive = folder / "debian.tar"
+    twice(lambda: run("unshare", "--mount", "--propagation=private", "sh", "-c", INSTALL_DEBIAN, "sh", str(archive)))
+    container = buildah("from", "scratch").strip()
+    buildah("add", "-q", container, str(archive), "/")
+    archive.unlink()
+    _resemble(Path(buildah("mount", container).strip()))
+    buildah("unmount", container)
+    buildah("config", *(f"--env={name}={value}" for name, value in VARIABLES.items()), container)
+    buildah("commit", "-q", "--rm", container, BASE)
     return BASE
 
 
 def build(target: str, *options: str) -> None:
     """Build one target of the real Dockerfile, in Docker's format: OCI's has no health check."""
-    command = ["buildah", "bud", "--isolation=chroot", "--pull-never", "--layers", "--format=docker"]
-    run(*command, f"--target={target}", *options, f"--tag={_tag(target)}", str(ROOT), told=True)
+    command = ["bud", "--isolation=chroot", "--pull-never", "--layers", "--format=docker", f"--target={target}"]
+    twice(lambda: buildah(*command, *options, f"--tag={_tag(target)}", str(ROOT), told=True))
 
 
 @contextmanager
 def laid_out(target: str) -> Iterator[Image]:
     """An image that was built, with its files in a folder."""
     tag = _tag(target)
-    described = json.loads(run("buildah", "inspect", "--type", "image", tag))
-    container = run("buildah", "from", "--pull-never", tag).strip()
+    described = json.loads(buildah("inspect", "--type", "image", tag))
+    container = buildah("from", "--pull-never", tag).strip()
     try:
-        yield Image(tag, Path(run("buildah", "mount", container).strip()), described["Docker"]["config"])
+        yield Image(tag, Path(buildah("mount", container).strip()), described["Docker"]["config"])
     finally:
-        run("buildah", "rm", container)
+        buildah("rm", container)
 
 
 def size_bytes(image: Image) -> tuple[int, int]:
     """Bytes of the base's layers, and of those above it, unpacked."""
-    layers = json.loads(json.loads(run("buildah", "inspect", "--type", "image", image.tag))["Manifest"])["layers"]
-    base = json.loads(json.loads(run("buildah", "inspect", "--type", "image", BASE))["Manifest"])["layers"]
+    layers = json.loads(json.loads(buildah("inspect", "--type", "image", image.tag))["Manifest"])["layers"]
+    base = json.loads(json.loads(buildah("inspect", "--type", "image", BASE))["Manifest"])["layers"]
     return sum(layer["size"] for layer in base), sum(layer["size"] for layer in layers[len(base) :])
+
+
+def buildah(*words: str, told: bool = False) -> str:
+    """What `run` returns of buildah with a store of its own."""
+    return run("buildah", f"--root={STORE}", f"--runroot={STORE}/run", *words, told=told)
 
 
 def run(*command: str, told: bool = False) -> str:
@@ -92,9 +111,28 @@ def run(*command: str, told: bool = False) -> str:
     return done.stdout or ""
 
 
+def twice(step: Callable[[], object]) -> None:
+    """Something that downloads, and is tried again once where it fails."""
+    try:
+        step()
+    except RuntimeError as problem:
+        print(f"\n*** once more, since downloads fail now and then: {problem}\n", file=sys.stderr, flush=True)
+        step()
+
+
+def _resemble(debian: Path) -> None:
+    """Do what makes Debian's Python more like that of the official base."""
+    (debian / "usr/bin/python").symlink_to("python3")
+    for marker in debian.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
+        marker.unlink()
+    for package in debian.glob("var/cache/apt/archives/*.deb"):
+        package.unlink()
+    shutil.copy(CERTIFICATES, debian / CERTIFICATES.lstrip("/"))  # of a network whose proxy has its own
+
+
 def _tag(target: str) -> str:
     return f"localhost/solo-image-test:{target}"
 
 
-def _answers(*command: str) -> bool:
-    return subprocess.run(command, capture_output=True, env=ENVIRONMENT, check=False).returncode == 0
+def _is_built(tag: str) -> bool:
+    return tag in buildah("images", "--format={{.Name}}:{{.Tag}}").splitlines()

@@ -12,6 +12,13 @@ from pathlib import Path
 
 from bindings_10_4 import LIBRARIES, SYMBOLS
 
+LOADER = f"""import ctypes, pathlib
+for name in {LIBRARIES}:
+    ctypes.CDLL(str(pathlib.Path(__file__).with_name(name)))
+"""
+"""As NVIDIA's package does, since the bindings of 10.16 do not find the libraries otherwise."""
+EDITION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
+"""Of the stubs, so that buildah does not take a layer with others."""
 TAG = "py3-none-manylinux_2_17_x86_64"
 
 
@@ -38,9 +45,8 @@ def make_index(folder: Path, version: str) -> None:
 
 def _write_wheel(folder: Path, version: str) -> None:
     described = f"tensorrt_cu12_libs-{version}.dist-info"
-    stubs = _stubs(folder / "stubs")
-    files = {f"tensorrt_libs/{library}": stubs for library in LIBRARIES} | {
-        "tensorrt_libs/__init__.py": b"",
+    files = {f"tensorrt_libs/{library}": _stub(folder / "stub", library) for library in LIBRARIES} | {
+        "tensorrt_libs/__init__.py": LOADER.encode(),
         f"{described}/METADATA": f"Metadata-Version: 2.1\nName: tensorrt-cu12-libs\nVersion: {version}\n".encode(),
         f"{described}/WHEEL": f"Wheel-Version: 1.0\nGenerator: stub\nRoot-Is-Purelib: false\nTag: {TAG}\n".encode(),
     }
@@ -50,11 +56,11 @@ def _write_wheel(folder: Path, version: str) -> None:
             wheel.writestr(name, content)
 
 
-def _stubs(folder: Path) -> bytes:
+def _stub(folder: Path, name: str) -> bytes:
     folder.mkdir()
-    source, library = folder / "stubs.c", folder / "stubs.so"
+    source, library = folder / "stub.c", folder / name
     source.write_text("".join(f"void *{symbol}(void) {{ return 0; }}\n" for symbol in SYMBOLS))
-    subprocess.run(["gcc", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
+    subprocess.run(["gcc", "-shared", "-fPIC", f"-Wl,-soname,{name}", str(source), "-o", str(library)], check=True)
     content = library.read_bytes()
     shutil.rmtree(folder)
     return content

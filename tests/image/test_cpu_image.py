@@ -6,15 +6,13 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
-from asking import free_port, wait_until_ready
-from container import Container, running
+from asking import ended, free_port, serving, until
+from container import running
 from memory import limited
 from networks import bundle_content, tiny_network
 from solo_models.bundle import read_bundle, write_bundle
@@ -27,28 +25,13 @@ LARGEST_BYTES = 450_000_000
 GIB = 1 << 30
 
 
-@contextmanager
-def _serving(image: Image, **options: Any) -> Iterator[tuple[Container, str, float]]:
-    """A container that is ready, its address, and after how many seconds it was."""
-    port = free_port()
-    with running(image, SOLO_PORT=str(port), **options) as container:
-        url = f"http://127.0.0.1:{port}"
-        yield container, url, wait_until_ready(container, url)
-
-
 def _answer(url: str) -> dict[str, Any]:
     answer: dict[str, Any] = httpx.post(f"{url}/segment", content=PHOTOGRAPH, timeout=60).raise_for_status().json()
     return answer
 
 
-def _ended(image: Image, *arguments: str, **options: Any) -> tuple[int, list[str]]:
-    with running(image, *arguments, **options) as container:
-        status = container.process.wait(60)
-    return status, container.said
-
-
 def test_the_demo_is_served_at_once_and_answers_as_the_repository_does(cpu: Image, figures: dict[str, Any]) -> None:
-    with _serving(cpu) as (container, url, ready_s):
+    with serving(cpu) as (container, url, ready_s):
         answer, peak = _answer(url), container.peak_bytes()
         status = container.stop()
     assert status == 0
@@ -62,7 +45,7 @@ def test_the_demo_is_served_at_once_and_answers_as_the_repository_does(cpu: Imag
 
 
 def test_a_server_has_no_rights_and_cannot_write_but_to_its_cache(cpu: Image) -> None:
-    with _serving(cpu) as (container, _, _):
+    with serving(cpu) as (container, _, _):
         process = Path(f"/proc/{container.pid}")
         status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines() if ":\t" in line)
         mounts = [line.split() for line in (process / "mounts").read_text().splitlines()]
@@ -78,7 +61,7 @@ def test_a_server_has_no_rights_and_cannot_write_but_to_its_cache(cpu: Image) ->
 
 
 def test_what_was_accepted_is_answered_after_sigterm(cpu: Image) -> None:
-    with _serving(cpu) as (container, url, _), ThreadPoolExecutor(4) as callers:
+    with serving(cpu) as (container, url, _), ThreadPoolExecutor(4) as callers:
         before = _done(url)
         asked = [callers.submit(_answer, url) for _ in range(4)]
         while (waiting := _waiting(url)) == 0 and not all(call.done() for call in asked):
@@ -90,7 +73,7 @@ def test_what_was_accepted_is_answered_after_sigterm(cpu: Image) -> None:
 
 
 def test_it_runs_on_one_core_with_one_gigabyte(cpu: Image, figures: dict[str, Any]) -> None:
-    with limited(GIB) as before, _serving(cpu, before=[*before, "taskset", "-c", "0"]) as (container, url, ready_s):
+    with limited(GIB) as before, serving(cpu, before=[*before, "taskset", "-c", "0"]) as (container, url, ready_s):
         assert [i["label"] for i in _answer(url)["instances"]]
         peak = container.peak_bytes()
         assert container.stop() == 0
@@ -105,16 +88,8 @@ def test_it_runs_on_one_core_with_one_gigabyte(cpu: Image, figures: dict[str, An
 
 def test_what_is_mounted_at_bundle_is_served_instead(cpu: Image, tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "tiny", bundle_content(tiny_network("solo")))
-    with _serving(cpu, mounts={"/bundle": bundle}) as (_, url, _):
+    with serving(cpu, mounts={"/bundle": bundle}) as (_, url, _):
         assert httpx.get(f"{url}/model").json()["name"] == read_bundle(bundle).name
-
-
-def test_a_folder_of_models_is_served_without_the_demo(cpu: Image, tmp_path: Path) -> None:
-    write_bundle(tmp_path / "tiny", bundle_content(tiny_network("solo")))
-    tmp_path.chmod(0o755)
-    with _serving(cpu, mounts={"/mnt": tmp_path}, SOLO_MODELS="/mnt") as (_, url, _):
-        assert httpx.get(f"{url}/models/tiny").status_code == 200
-        assert "demo-person" not in httpx.get(f"{url}/models").text
 
 
 def test_a_mount_without_a_bundle_or_with_a_damaged_one_is_refused_in_one_line(cpu: Image, tmp_path: Path) -> None:
@@ -123,7 +98,7 @@ def test_a_mount_without_a_bundle_or_with_a_damaged_one_is_refused_in_one_line(c
     damaged = shutil.copytree(demo_bundle(), tmp_path / "damaged")
     (damaged / "masks.onnx").write_bytes(b"no network")
     for folder in (empty, damaged):
-        status, said = _ended(cpu, mounts={"/bundle": folder}, SOLO_PORT=str(free_port()))
+        status, said = ended(cpu, mounts={"/bundle": folder}, SOLO_PORT=str(free_port()))
         assert status == 2
         (refusal,) = [line for line in said if line.startswith("solo serve: ")]
         assert "/bundle" in refusal
@@ -134,9 +109,7 @@ def test_a_cache_that_cannot_be_written_is_told_in_one_line(cpu: Image, tmp_path
     tmp_path.chmod(0o755)
     port = free_port()
     with running(cpu, cache=tmp_path, SOLO_PORT=str(port)) as container:
-        while not any("compiling kernels" in line for line in container.said):
-            assert container.process.poll() is None, container.said
-            time.sleep(0.1)
+        until(lambda: any("compiling kernels" in line for line in container.said), container)
     (line,) = [line for line in container.said if "compiling kernels" in line]
     assert "no folder can be written" in line
     assert "docs/deployment.md" in line
@@ -145,10 +118,10 @@ def test_a_cache_that_cannot_be_written_is_told_in_one_line(cpu: Image, tmp_path
 def test_the_health_check_tells_ready_from_not_ready(cpu: Image) -> None:
     check = cpu.config["Healthcheck"]["Test"]
     assert check[0] == "CMD"
-    with _serving(cpu) as (_, url, _):
+    with serving(cpu) as (_, url, _):
         port = url.rpartition(":")[2]
-        assert _ended(cpu, entrypoint=check[1:], SOLO_PORT=port) == (0, [])
-    status, said = _ended(cpu, entrypoint=check[1:], SOLO_PORT=port)
+        assert ended(cpu, entrypoint=check[1:], SOLO_PORT=port) == (0, [])
+    status, said = ended(cpu, entrypoint=check[1:], SOLO_PORT=port)
     assert (status, len(said)) == (1, 1)
 
 

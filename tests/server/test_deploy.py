@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 from looking import MODEL
+from prometheus_client import values
 from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from solo_server import service
 from solo_server.logs import Access
 from solo_server.metrics import Metrics
 from solo_server.serve import ENGINE_HUNG, GPU_LOST, WRITING_SECONDS
 from solo_server.settings import Settings
+from solo_server.worker_metrics import FOLDER, ProcessFigures, SupervisorFigures, count_as, metrics_folder
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "deploy/grafana/solo.json").read_text())
@@ -36,10 +39,23 @@ def families() -> list[Metric]:
     return list(metrics.registry.collect())
 
 
+def families_of_workers() -> list[Metric]:
+    """What only a server with several workers has beside them, without labels."""
+    with pytest.MonkeyPatch.context() as patch, metrics_folder() as folder:
+        patch.setattr(values, "ValueClass", values.ValueClass)
+        patch.setenv(FOLDER, folder)
+        SupervisorFigures(folder, 2)
+        count_as(0)
+        ProcessFigures().update(ready=True)
+        found = list(MultiProcessCollector(None, folder).collect())  # type: ignore[no-untyped-call]
+        values.close_all_multiprocess_files()  # type: ignore[no-untyped-call]
+    return [family for family in found if family.name.startswith("solo_worker")]
+
+
 def labels_by_name() -> dict[str, set[str]]:
     """The labels of every sample, by its name."""
     found: dict[str, set[str]] = {}
-    for family in families():
+    for family in [*families(), *families_of_workers()]:
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
     return found
@@ -119,6 +135,17 @@ def test_the_page_has_every_metric_with_its_labels_and_no_other() -> None:
         kind = "gauge" if family.type == "info" else family.type
         there[family.name + suffix] = (kind, labels)
     assert told == there
+
+
+def test_metrics_of_workers_are_drawn_watched_and_told() -> None:
+    names = {family.name + ("_total" if family.type == "counter" else "") for family in families_of_workers()}
+    assert names == {"solo_workers", "solo_workers_ready", "solo_worker_restarts_total"}
+    drawn = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
+    for name in names:
+        pattern = re.compile(rf"\b{name}\b")
+        assert any(pattern.search(expression) for expression in drawn), name
+        assert pattern.search(ALERTS), name
+        assert f"| `{name}` |" in PAGE
 
 
 def test_the_page_tells_what_to_do_about_every_alert() -> None:
