@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "gpu_packages"))
 
-from standin import ENVIRONMENT, build, make_base, run, twice
+from standin import ENVIRONMENT, build, check_base, make_base, run, twice
 
 NOT_RUN_TOLD = """
 {stars}
@@ -33,12 +33,10 @@ def main(targets: list[str]) -> int:
     Raises:
         RuntimeError: it can, and a build fails.
     """
-    if reason := _why_not():
+    if reason := _why_not() or _why_no_base():
         print(NOT_RUN_TOLD.format(stars="*" * 100, reason=reason), file=sys.stderr, flush=True)
         return NOT_RUN
-    _install_tools()
     with tempfile.TemporaryDirectory() as folder:
-        make_base(Path(folder))
         for target in targets:
             build(target, *_flags(target, Path(folder)), "--build-arg=REVISION=0123456789abcdef")
     return 0
@@ -80,6 +78,18 @@ def _why_not() -> str | None:
         return (
             f"nothing may be mounted here, or no namespace made: {getattr(problem, 'stderr', None) or problem}".strip()
         )
+    return None
+
+
+def _why_no_base() -> str | None:
+    """Make it, with all that it takes: Debian's packages may be out of reach, or buildah not at work on such a system."""
+    try:
+        _install_tools()
+        with tempfile.TemporaryDirectory() as folder:
+            make_base(Path(folder))
+        check_base()
+    except RuntimeError as problem:
+        return f"the base cannot be made of Debian's packages, or nothing runs over it: {problem}"
     return None
 
 

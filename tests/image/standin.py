@@ -72,6 +72,15 @@ def make_base(folder: Path) -> str:
     return BASE
 
 
+def check_base() -> None:
+    """Run a command over it, as every RUN of a Dockerfile does; raises `RuntimeError`."""
+    container = buildah("from", "--pull-never", BASE).strip()
+    try:
+        buildah("run", "--isolation=chroot", container, "--", "python", "-c", "")
+    finally:
+        buildah("rm", container)
+
+
 def build(target: str, *options: str) -> None:
     """Build one target of the real Dockerfile, in Docker's format: OCI's has no health check."""
     command = ["bud", "--isolation=chroot", "--pull-never", "--layers", "--format=docker", f"--target={target}"]
