@@ -180,7 +180,8 @@ def _add_handlers(app: FastAPI) -> None:
     @app.exception_handler(ServerError)
     async def known(request: Request, problem: ServerError) -> Response:
         if not isinstance(problem, RequestError):
-            level = logging.INFO if isinstance(problem, Unavailable) else logging.WARNING  # many at once, and no fault
+            # refusals come by the hundred and are no fault; the request's own line has their code
+            level = logging.DEBUG if isinstance(problem, Unavailable) else logging.WARNING
             LOG.log(level, "request %s: %s: %s", request.state.request_id, problem.code, problem.detail)
         return _problem(request, problem)
 

@@ -1,6 +1,7 @@
 """What a caller sees of a server that is full, late, not warm yet or going down; and what the server sees of callers that go."""
 
 import contextlib
+import logging
 import socket
 import threading
 import time
@@ -75,6 +76,18 @@ def test_a_full_server_refuses_at_once_and_before_it_has_the_body(gate: Gate) ->
         gate.open.set()
         assert first.result().status_code == 200
         assert client.post("/segment", content=PNG).status_code == 200
+
+
+def test_a_refusal_has_the_requests_own_line_and_no_other(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
+    with _occupied(gate, Settings(max_waiting=1)) as (client, _, first):
+        with caplog.at_level(logging.INFO, "solo_server"):
+            refused = client.post("/segment", content=PNG)
+            _until(lambda: bool(caplog.records))
+        gate.open.set()
+        first.result()
+    assert [(line.name, line.access.code) for line in caplog.records] == [
+        ("solo_server.access", refused.json()["code"])
+    ]  # type: ignore[attr-defined]
 
 
 def test_pixels_are_bounded_too(gate: Gate) -> None:
