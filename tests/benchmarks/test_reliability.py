@@ -39,7 +39,7 @@ PARTS: dict[str, dict[str, Any]] = {
         **{"cpu_ms": dict.fromkeys(("http", "overlapped", "one_by_one"), SPREAD), "ratio": SPREAD},
     },
     "http_cpu": {
-        "ms_a_request": dict.fromkeys(("closed_8", "closed_1", "open_15"), SPREAD),
+        "ms_a_request": dict.fromkeys(("closed_8", "closed_1", "open_15", "bare_8"), SPREAD),
         "idle_ms_a_second": 1.0,
     },
     "trickle": {
