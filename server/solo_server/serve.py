@@ -92,7 +92,7 @@ def _serve(settings: Settings, keys: KeyRing, source: socket.socket | Seat) -> i
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, server.handle_exit)
     if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, lambda *_: server.reload(keys))
+        signal.signal(signal.SIGHUP, server.hang_up)
     server.run(sockets=[] if isinstance(source, Seat) else [source])
     status = _status(server.problem, seat) if server.started else 1
     if seat is not None:
@@ -122,7 +122,7 @@ class _Server(uvicorn.Server):
         seat: Seat | None = None,
     ) -> None:
         self.problem: Exception | None = None
-        self._seat = seat
+        self._seat, self._keys, self._is_hung_up = seat, keys, False
         app = create_app(_catalogue(settings), settings, self._end, keys, traces, on_ready)
         self.service: Service = app.state.service
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -142,6 +142,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """From here on there is an event loop for `handle_exit`."""
         self._loop = asyncio.get_running_loop()
+        self._loop.call_soon(self._reload)  # for a signal that came before
         await super().startup(sockets)
         if self._seat is not None:
             self._seat.open(self._new_connection, lambda: self.handle_exit(signal.SIGTERM, None))
@@ -175,11 +176,20 @@ class _Server(uvicorn.Server):
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._drain)
 
-    def reload(self, keys: KeyRing) -> None:
-        """SIGHUP: keys and models are looked at again."""
-        keys.reload()
+    def hang_up(self, sig: int, frame: FrameType | None) -> None:
+        """SIGHUP: keys and models are looked at again, by the event loop.
+
+        Not here: the code that was interrupted may hold a lock, the log's for one, and would never give it back.
+        """
+        self._is_hung_up = True
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self.service.reload)
+            self._loop.call_soon_threadsafe(self._reload)
+
+    def _reload(self) -> None:
+        if self._is_hung_up:
+            self._is_hung_up = False
+            self._keys.reload()
+            self.service.reload()
 
     def _drain(self) -> None:
         if self.service.unready != "draining":

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,26 @@ def test_keys_are_rotated_by_sighup_without_a_restart(solo_bundle: Path, tmp_pat
         said = process.communicate(timeout=30)[1]
     assert "the keys of before stay" in said
     assert "0123456789abcdef" not in said
+
+
+def test_signals_at_any_moment_stop_no_answer(solo_bundle: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("0123456789abcdef")
+
+    def ask(url: str) -> set[int]:
+        with httpx.Client(headers={"x-api-key": "0123456789abcdef"}, timeout=30) as client:
+            return {client.get(f"{url}/model").status_code for _ in range(150)}
+
+    with ThreadPoolExecutor(4) as callers, _server(solo_bundle, "--api-keys-file", keys) as (process, url):
+        said = callers.submit(lambda: list(process.stderr or ()))
+        answers = [callers.submit(ask, url) for _ in range(3)]
+        while not all(answer.done() for answer in answers):
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.002)
+        assert [answer.result() for answer in answers] == [{200}] * 3
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+    assert any("1 read from" in line for line in said.result())
 
 
 @pytest.mark.parametrize("engine", ["tensorrt", "cuda"])
