@@ -60,18 +60,8 @@ def _why_not() -> str | None:
     missing = _missing()
     if missing and shutil.which("apt-get") is None:
         return f"no {' and no '.join(missing)}, and no apt-get to install it"
-    isolated = [
-        "unshare",
-        "--mount",
-        "--propagation=private",
-        "--pid",
-        "--fork",
-        "mount",
-        "-t",
-        "tmpfs",
-        "tmpfs",
-        "/mnt",
-    ]
+    namespaces = ("--mount", "--propagation=private", "--pid", "--fork")
+    isolated = ["unshare", *namespaces, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
     try:
         subprocess.run(isolated, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as problem:
