@@ -14,7 +14,6 @@ from typing import Protocol, TypeVar
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from solo_server.errors import BodyTooLarge, EmptyBody, InvalidQuery
 
@@ -34,26 +33,8 @@ class InWorker(Protocol):
         ...
 
 
-class FreeBodies:
-    """Has what was held for a request freed at its end, when all that the application did with it is over.
-
-    free: does so with a list's entries, in a worker.
-    """
-
-    def __init__(self, app: ASGIApp, free: Callable[[list[object]], Awaitable[None]]) -> None:
-        self._app, self._free = app, free
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            if held := scope.get("state", {}).get("held"):
-                await self._free(held)
-
-
 def hold(request: Request, size_bytes: int, *bodies: object) -> None:
-    """Leave it to `FreeBodies` to free these, if their bytes are many: whoever else drops them is not the last."""
+    """Leave it to `Edge` to free these, if their bytes are many: whoever else drops them is not the last."""
     if size_bytes > HELD_BYTES:
         request.scope.setdefault("state", {}).setdefault("held", []).extend(bodies)
 

@@ -1,6 +1,6 @@
 """The server's log: one line a record, as text or as JSON, written by a thread of its own.
 
-    any thread ─► one line ─► bounded queue ─► writer thread ─► stderr
+    any thread ─► one line ─► bounded queue ─► writer thread, all that is there ─► stderr
                                   └ full, or stderr cannot be written: the line is lost and counted
 
 So neither a full disk nor a pipe that nobody reads stops an answer. When lines can be written again, one says how many were lost.
@@ -14,10 +14,12 @@ import logging
 import queue
 import threading
 import traceback
+from bisect import bisect_right
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import partial
+from itertools import accumulate
 from time import monotonic, sleep
 from typing import Any, Protocol
 
@@ -31,6 +33,9 @@ REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 QUEUED_LINES = 10_000
 """Lines that wait for the writer: some megabytes at most."""
 CLOSE_SECONDS = 2.0
+AT_ONCE = 100  # lines in one call
+REST_SECONDS = 0.05
+"""Of the writer after each call: waking it up costs more than a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,55 +65,62 @@ class Output(Protocol):
 
 
 class LogWriter(logging.Handler):
-    """Turns records into lines at once, and writes them later."""
+    """Turns records into lines at once, and writes them later: the first soon, and together what comes while that is rested from."""
 
     def __init__(self, form: str, output: Output, queued_lines: int = QUEUED_LINES, worker: int | None = None) -> None:
         super().__init__()
         self._line = partial(json_line if form == "json" else text_line, worker=worker)
-        self._output = output
-        self._lines: queue.Queue[bytes] = queue.Queue(queued_lines)
+        self._output, self._most = output, queued_lines
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._queued = self._done = 0  # lines; the second are the writer's
         self._unsaid = 0
         self._counting = threading.Lock()
         self.lost_lines = 0
         threading.Thread(target=self._write_all, name="solo-log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue the record's line. Never waits, never raises."""
-        try:
-            self._lines.put_nowait(self._line(record))
-        except queue.Full:
-            self._lose()
+        """Queue the record's line. Never waits, never raises. (One thread at a time is in here: see `logging.Handler`.)"""
+        if self._queued - self._done < self._most:
+            self._queued += 1
+            self._lines.put(self._line(record))
+        else:
+            self._lose(1)
 
     def close(self) -> None:
         """Wait until all is written, for two seconds at most: nobody may be reading."""
         deadline = monotonic() + CLOSE_SECONDS
-        while self._lines.unfinished_tasks and monotonic() < deadline:
+        while self._done < self._queued and monotonic() < deadline:
             sleep(0.005)
         super().close()
 
-    def _lose(self) -> None:
+    def _lose(self, count: int) -> None:
         with self._counting:
-            self.lost_lines += 1
-            self._unsaid += 1
+            self.lost_lines += count
+            self._unsaid += count
 
     def _write_all(self) -> None:
         while True:
-            line = self._lines.get()
-            if not (self._tell_lost() and self._write(line)):
-                self._lose()
-            self._lines.task_done()
+            lines = [self._lines.get()]
+            while len(lines) < AT_ONCE and not self._lines.empty():
+                lines.append(self._lines.get())
+            written = self._written(lines) if self._tell_lost() else 0
+            if written < len(lines):
+                self._lose(len(lines) - written)
+            self._done += len(lines)
+            sleep(REST_SECONDS)
 
     def _tell_lost(self) -> bool:
         with self._counting:
             count, self._unsaid = self._unsaid, 0
-        if count == 0 or self._write(self._line(_record_of_lost(count))):
+        if count == 0 or self._written([self._line(_record_of_lost(count))]):
             return True
         with self._counting:
             self._unsaid += count
         return False
 
-    def _write(self, line: bytes) -> bool:
-        left = memoryview(line)
+    def _written(self, lines: list[bytes]) -> int:
+        """How many of the lines could be written, the first ones."""
+        left = memoryview(b"".join(lines))
         try:
             while left:
                 taken = self._output.write(left)
@@ -116,8 +128,9 @@ class LogWriter(logging.Handler):
                     sleep(0.02)
                 left = left[taken or 0 :]
         except (OSError, ValueError):  # disk full, nobody at the pipe's other end, closed
-            return False
-        return True
+            pass
+        ends = list(accumulate(map(len, lines)))
+        return bisect_right(ends, ends[-1] - len(left))
 
 
 def configure(
