@@ -1,6 +1,6 @@
 """The FastAPI application: routes, and what stands around them; health, metrics.
 
-    Edge ─► (CORS) ─► (keys) ─► Problems ─► routes
+Edge ─► (CORS) ─► (keys) ─► Problems ─► routes
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from solo_server.catalogue import Catalogue, only
 from solo_server.edge import Edge
@@ -21,7 +21,7 @@ from solo_server.metrics import Metrics, ServedModel
 from solo_server.openapi import METRICS, READY
 from solo_server.pipeline import Pipeline
 from solo_server.problems import Problems
-from solo_server.routes import PROBLEMS, DirectRoute, add_models, add_segment, json
+from solo_server.routes import PROBLEMS, DirectRoute, Routes, add_models, add_segment, json
 from solo_server.security import add_docs, add_guards
 from solo_server.service import Service
 from solo_server.settings import Settings
@@ -29,7 +29,6 @@ from solo_server.sight import Sight
 from solo_server.traces import Traces
 from solo_server.uploads import UploadLimits
 from solo_server.v2.routes import add_v2
-
 
 
 def create_app(
@@ -87,9 +86,17 @@ class _App(FastAPI):
     """FastAPI for its routes and its document. What it would stand around them is for dependencies and handlers that none of
     ours has, and takes longer than all of ours."""
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http" or self.middleware_stack is None:
+            await super().__call__(scope, receive, send)
+        else:
+            scope["app"] = self
+            await self.middleware_stack(scope, receive, send)
+
     def build_middleware_stack(self) -> ASGIApp:
         """Our own layers, the one that was added last outside."""
-        app: ASGIApp = Problems(self.router)
+        app: ASGIApp = Problems(Routes(self.router))
         for layer, arguments, options in reversed(self.user_middleware):
             app = layer(app, *arguments, **options)
         return app

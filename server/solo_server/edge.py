@@ -1,7 +1,7 @@
 """The outermost layer, which every request passes once, and all that is done for every request:
 
-    request ─► id, clock ─► body within its time (`uploads.py`) ─► application ─► security headers, id ─► answer
-                                      └ at the end: what it held is freed; Access ─► metrics, log, trace (`sight.py`)
+request ─► id, clock ─► body within its time (`uploads.py`) ─► application ─► security headers, id ─► answer
+                                  └ at the end: what it held is freed; Access ─► metrics, log, trace (`sight.py`)
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,6 +20,11 @@ from solo_server.uploads import Upload, UploadLimits
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ID_HEADER = b"x-request-id"
 _RAW_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+_NAMES = frozenset({_ID_HEADER, *(name for name, _ in _RAW_HEADERS)})
+
+
+RawHeader = tuple[bytes, bytes]
+"""Name in small letters, as ASGI has it, and value."""
 
 
 class Edge:
@@ -68,14 +73,16 @@ class _Answer:
     async def send(self, message: Message) -> None:
         """See ASGI."""
         if message["type"] == "http.response.start":
-            headers = list(message.get("headers", ()))
-            present = {name.lower() for name, _ in headers}
-            headers += [pair for pair in _RAW_HEADERS if pair[0] not in present]
-            if _ID_HEADER not in present:  # a refusal has it already
-                headers.append((_ID_HEADER, self._request_id.encode()))
-            message["headers"] = headers
+            headers = message.get("headers", ())
+            present = {name for name, _ in headers}
+            own = (*_RAW_HEADERS, (_ID_HEADER, self._request_id.encode()))  # which a refusal has already
+            message["headers"] = [*headers, *(own if present.isdisjoint(_NAMES) else _without(own, present))]
         self._seen.sent(message)
         await self._send(message)
+
+
+def _without(pairs: Iterable[RawHeader], names: set[bytes]) -> list[RawHeader]:
+    return [pair for pair in pairs if pair[0] not in names]
 
 
 def _request_id(scope: Scope) -> str:

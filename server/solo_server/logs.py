@@ -18,9 +18,9 @@ from bisect import bisect_right
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from itertools import accumulate
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 from typing import Any, Protocol
 
 import orjson
@@ -53,6 +53,16 @@ class Access:
     instances: int
 
 
+def access_record(level: int, access: Access) -> logging.LogRecord:
+    """The record of an answered request. There is one for each: where in the code and in which thread it is made is not looked up."""
+    record = logging.LogRecord.__new__(logging.LogRecord)
+    record.__dict__.update(_ACCESS_RECORD)
+    record.levelno, record.levelname, record.created = level, logging.getLevelName(level), time()
+    record.msecs, record.args, record.access = record.created % 1 * 1e3, (access.method, access.route), access
+    return record
+
+
+_ACCESS_RECORD = logging.LogRecord(ACCESS.name, logging.INFO, "", 0, "%s %s", None, None).__dict__
 _ACCESS_FIELDS = tuple(field.name for field in fields(Access))
 
 
@@ -65,7 +75,7 @@ class Output(Protocol):
 
 
 class LogWriter(logging.Handler):
-    """Turns records into lines at once, and writes them later: the first soon, and together what comes while that is rested from."""
+    """Turns records into lines at once, and writes them later: the first one soon, those that come in the meantime together."""
 
     def __init__(self, form: str, output: Output, queued_lines: int = QUEUED_LINES, worker: int | None = None) -> None:
         super().__init__()
@@ -81,8 +91,9 @@ class LogWriter(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Queue the record's line. Never waits, never raises. (One thread at a time is in here: see `logging.Handler`.)"""
         if self._queued - self._done < self._most:
+            line = self._line(record)
             self._queued += 1
-            self._lines.put(self._line(record))
+            self._lines.put(line)
         else:
             self._lose(1)
 
@@ -107,7 +118,8 @@ class LogWriter(logging.Handler):
             if written < len(lines):
                 self._lose(len(lines) - written)
             self._done += len(lines)
-            sleep(REST_SECONDS)
+            if len(lines) < AT_ONCE:
+                sleep(REST_SECONDS)
 
     def _tell_lost(self) -> bool:
         with self._counting:
@@ -205,7 +217,13 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _time(record: logging.LogRecord) -> str:
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+    second, thousandth = divmod(int(record.created * 1000), 1000)
+    return f"{_second(second)}.{thousandth:03d}+00:00"
+
+
+@lru_cache(maxsize=2)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _printable(text: str) -> str:

@@ -1,7 +1,6 @@
 """Counters, histograms and gauges in Prometheus's format, behind `GET /metrics`.
 
-What happens is added up in plain numbers (`Counts`, `Bins`), which costs a tenth of what prometheus_client takes for it, and is told to
-prometheus_client when somebody looks:
+What happens is added up in plain numbers (`Counts`, `Bins`), at a tenth of the cost. prometheus_client hears of it when somebody looks:
 
     event loop ─► Observer's methods, begun, ended ─► fold ─► text, in any thread
 
@@ -13,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
@@ -22,6 +21,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from solo_server.logs import Access, lost_lines
+from solo_server.observe import NO_STAGES
 from solo_server.worker_metrics import SUM, of_all_workers
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -64,7 +64,6 @@ class Metrics:
         self._request_seconds.observe(access.ms / 1e3, access.route)
         self._received.add(access.bytes_in)
         self._sent.add(access.bytes_out)
-        self._instances.add(access.instances)
         if access.pictures:
             self._request_pictures.observe(access.pictures)
         if self._among_workers:
@@ -83,14 +82,15 @@ class Metrics:
         self._batch_pictures.observe(pictures, model)
         self._batch_seconds.observe(infer_ms / 1e3, model)
 
-    def stage(self, model: str, name: str, ms: float) -> None:
-        """See `Observer`."""
-        self._stage_seconds.observe(ms / 1e3, model, name)
-
-    def answered(self, model: str, outcome: str, total_ms: float) -> None:
+    def answered(
+        self, model: str, outcome: str, total_ms: float, instances: int = 0, stages_ms: Mapping[str, float] = NO_STAGES
+    ) -> None:
         """See `Observer`."""
         self._pictures.add(1, model, outcome)
         self._picture_seconds.observe(total_ms / 1e3, model)
+        self._instances.add(instances)
+        for name, ms in stages_ms.items():
+            self._stage_seconds.observe(ms / 1e3, model, name)
 
     def fold(self) -> None:
         """Have `text` tell all that has happened until now. Of the event loop's thread, as all that is folded."""
@@ -106,7 +106,9 @@ class Metrics:
         return encode(of_all_workers(self.registry) if self._among_workers else self.registry), media_type
 
     def _add_requests(self) -> None:
-        self._requests = self._count("solo_requests", "Requests by route, outcome and code.", "route", "outcome", "code")
+        self._requests = self._count(
+            "solo_requests", "Requests by route, outcome and code.", "route", "outcome", "code"
+        )
         self._request_seconds = self._bin(
             "solo_request_duration_seconds",
             "From a request's head to the last byte of its answer, receiving the body included.",
@@ -175,26 +177,25 @@ class Bins:
 
     def __init__(self, histogram: _Histogram, bounds: Sequence[float]) -> None:
         self._histogram, self._bounds = histogram, bounds
-        self._counts: defaultdict[tuple[str, ...], list[int]] = defaultdict(lambda: [0] * (len(bounds) + 1))
-        self._sums: defaultdict[tuple[str, ...], float] = defaultdict(float)
+        self._bins: defaultdict[tuple[str, ...], list[float]] = defaultdict(lambda: [0] * (len(bounds) + 2))
 
     def observe(self, value: float, *labels: str) -> None:
         """One more value."""
-        self._counts[labels][bisect_left(self._bounds, value)] += 1
-        self._sums[labels] += value
+        bins = self._bins[labels]
+        bins[bisect_left(self._bounds, value)] += 1
+        bins[-1] += value
 
     def fold(self) -> None:
         """Add it."""
-        for labels, counts in self._counts.items():
-            (self._histogram.labels(*labels) if labels else self._histogram).add(counts, self._sums[labels])
-        self._counts.clear()
-        self._sums.clear()
+        for labels, (*counts, total) in self._bins.items():
+            (self._histogram.labels(*labels) if labels else self._histogram).add(counts, total)
+        self._bins.clear()
 
 
 class _Histogram(Histogram):
     """One that takes many values at once."""
 
-    def add(self, counts: Sequence[int], total: float) -> None:
+    def add(self, counts: Sequence[float], total: float) -> None:
         """counts: for each bucket, that above the last bound included; total: sum of the values."""
         self._sum.inc(total)
         for bucket, count in zip(self._buckets, counts, strict=True):

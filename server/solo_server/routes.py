@@ -9,17 +9,18 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, APIRouter
 from starlette.types import Receive, Scope, Send
 
 from solo_server import types
-from solo_server.bodies import File, files_of, read_body, while_connected
+from solo_server.bodies import File, files_of, first_header, read_body, while_connected
 from solo_server.errors import ControlOff, InvalidQuery, ModelNotLoadable, ServerError
 from solo_server.openapi import PROBLEM, SEGMENTED
 from solo_server.overlay import draw_png
 from solo_server.registry import EXPECTED, Served
 from solo_server.schemas import (
-    TIMEOUT_HEADER,
+    DEFAULTS,
+    TIMEOUT_KEY,
     listed_json,
     model_json,
     openapi_parameters,
@@ -81,19 +82,37 @@ class DirectRoute(APIRoute):
         self.app = answer
 
 
+class Routes:
+    """The routes of a router. A path without parts to fill in is found in a table; for all else every route would be tried."""
+
+    def __init__(self, router: APIRouter) -> None:
+        self._router = router
+        plain = (route for route in router.routes if isinstance(route, DirectRoute) and not route.param_convertors)
+        self._plain = {(method, route.path): route for route in plain for method in route.methods}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        route = self._plain.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if route is None:
+            await self._router(scope, receive, send)
+        else:
+            scope["route"], scope["path_params"] = route, {}
+            await route.app(scope, receive, send)
+
+
 def add_segment(app: FastAPI, service: Service, settings: Settings) -> None:
     """`POST /segment` for the default model, and the same below every model."""
 
     async def answer(request: Request, name: str | None, version: str | None) -> Response:
-        query = read_query(request.query_params)
-        if request.headers.get("accept", "").startswith("image/png"):
+        query = read_query(request.query_params) if request.scope["query_string"] else DEFAULTS
+        if (first_header(request, b"accept") or "").startswith("image/png"):
             query = query.model_copy(update={"format": "overlay"})
-        timeout_ms = read_timeout(request.headers.get(TIMEOUT_HEADER))
-        async with service.admit(timeout_ms, name, version) as admitted:
+        timeout_ms = read_timeout(first_header(request, TIMEOUT_KEY))
+        with service.admit(timeout_ms, name, version) as admitted:
             chosen = query.to_query(admitted.model.pipeline.bundle.spec)
             body = await read_body(request, settings.max_body_bytes, service.in_worker)
             files = await files_of(request, body, settings.max_files, service.in_worker)
-            async with while_connected(request):
+            with while_connected(request):
                 if query.format == "overlay":
                     return await _overlay(admitted, body, files, chosen)
                 if files is None or len(files) == 1:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from time import monotonic
 
 from starlette.types import Message, Receive
 
+from solo_server.alarm import Alarm
 from solo_server.errors import RequestTimeout
 
 
@@ -38,21 +38,22 @@ class Upload:
         Raises:
             RequestTimeout: the body does not come as `UploadLimits` ask.
         """
-        message = await (self._receive() if self._is_complete else self._in_time())
-        self.size_bytes += len(message.get("body", b""))
-        self.is_gone |= message["type"] == "http.disconnect"
-        self._is_complete = not message.get("more_body", False)
-        return message
-
-    async def _in_time(self) -> Message:
+        if self._is_complete:
+            message = await self._receive()
+            self.is_gone |= message["type"] == "http.disconnect"
+            return message
         allowed_s = self._limits.timeout_s
         left_s = allowed_s + self.size_bytes / self._limits.bytes_per_s - self._waited_s
-        start = monotonic()
+        loop = asyncio.get_running_loop()
+        start = loop.time()
         try:
-            async with asyncio.timeout(min(allowed_s, left_s)):
+            with Alarm(start + min(allowed_s, left_s)):
                 message = await self._receive()
         except TimeoutError as problem:
             self._is_complete = True
             raise RequestTimeout(f"the body came too slowly; {self.size_bytes} bytes of it arrived") from problem
-        self._waited_s += monotonic() - start
+        self._waited_s += loop.time() - start
+        self.size_bytes += len(message.get("body", b""))
+        self.is_gone = message["type"] == "http.disconnect"
+        self._is_complete = not message.get("more_body", False)
         return message

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from solo_server.errors import (
     Overloaded,
     ServerError,
 )
+from solo_server.observe import NO_STAGES
 from solo_server.pipeline import Pipeline
 from solo_server.rle import outline
 from solo_server.service import Service
@@ -39,7 +40,6 @@ class Recorder:
         self.outcomes: list[str] = []
         self.batches: list[int] = []
         self.stages: list[str] = []
-        self.instances: list[int] = []
         self.most_waiting = (0, 0)
         self.now_waiting = (0, 0)
 
@@ -53,14 +53,11 @@ class Recorder:
     def batched(self, model: str, pictures: int, infer_ms: float) -> None:
         self.batches.append(pictures)
 
-    def stage(self, model: str, name: str, ms: float) -> None:
-        self.stages.append(name)
-
-    def found(self, instances: int) -> None:
-        self.instances.append(instances)
-
-    def answered(self, model: str, outcome: str, total_ms: float) -> None:
+    def answered(
+        self, model: str, outcome: str, total_ms: float, instances: int = 0, stages_ms: Mapping[str, float] = NO_STAGES
+    ) -> None:
         self.outcomes.append(outcome)
+        self.stages.extend(stages_ms)
 
 
 @pytest.fixture(scope="module")
@@ -226,9 +223,8 @@ def test_a_deadline_that_passes_while_waiting_costs_no_inference(gate: Gate) -> 
         service = await started(gate.pipeline, observer=recorder)
         first = asyncio.create_task(service.segment(BODY, Query()))
         await gate.taken_one()
-        with pytest.raises(DeadlineExceeded):
-            async with service.admit(20) as admitted:
-                await admitted.answer(BODY, Query(), lambda result, _: result)
+        with pytest.raises(DeadlineExceeded), service.admit(20) as admitted:
+            await admitted.answer(BODY, Query(), lambda result, _: result)
         gate.open.set()
         await first
         service.stop()
@@ -242,7 +238,7 @@ def test_a_deadline_that_passes_while_waiting_costs_no_inference(gate: Gate) -> 
 def test_an_answer_that_comes_too_late_is_none(pipeline: Pipeline) -> None:
     async def scenario() -> None:
         service = await started(pipeline)
-        async with service.admit(60_000) as admitted:
+        with service.admit(60_000) as admitted:
             admitted._deadline = 0.0
             with pytest.raises(DeadlineExceeded):
                 await admitted.answer(BODY, Query(), lambda result, _: result)
@@ -284,7 +280,7 @@ def test_encoding_ends_with_the_instance_during_which_nobody_waits_any_more(
         return outline(*arguments)
 
     async def answered(service: Service) -> PictureResult:
-        async with service.admit() as admitted:
+        with service.admit() as admitted:
             accepted.append(admitted)
             return await admitted.answer(BODY, Query(), lambda result, _: result)
 
