@@ -54,7 +54,7 @@ class Access:
 
 
 def access_record(level: int, access: Access) -> logging.LogRecord:
-    """The record of an answered request. There is one for each: where in the code and in which thread it is made is not looked up."""
+    """The record of an answered request. It is made for each, so where in the code and in which thread is not looked up."""
     record = logging.LogRecord.__new__(logging.LogRecord)
     record.__dict__.update(_ACCESS_RECORD)
     record.levelno, record.levelname, record.created = level, logging.getLevelName(level), time()

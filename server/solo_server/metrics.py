@@ -1,6 +1,6 @@
 """Counters, histograms and gauges in Prometheus's format, behind `GET /metrics`.
 
-What happens is added up in plain numbers (`Counts`, `Bins`), at a tenth of the cost. prometheus_client hears of it when somebody looks:
+What happens is added up in plain numbers (`Counts`, `Bins`), at a tenth of the cost, until somebody looks:
 
     event loop ─► Observer's methods, begun, ended ─► fold ─► text, in any thread
 

@@ -88,7 +88,7 @@ class Routes:
     def __init__(self, router: APIRouter) -> None:
         self._router = router
         plain = (route for route in router.routes if isinstance(route, DirectRoute) and not route.param_convertors)
-        self._plain = {(method, route.path): route for route in plain for method in route.methods}
+        self._plain = {(method, route.path): route for route in plain for method in route.methods or ()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""

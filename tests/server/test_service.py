@@ -29,6 +29,8 @@ from solo_server.settings import Settings
 from solo_server.types import PictureResult, Query
 
 BODY = encoded(picture(90, 120), "JPEG")
+SLOW_HEADER = encoded(picture(90, 120), "WEBP")
+"""Whose header takes more than a glance."""
 PIXELS = 90 * 120
 
 
@@ -101,7 +103,7 @@ def test_every_stage_has_threads_of_its_own(solo_bundle: Path, monkeypatch: pyte
 
     async def scenario() -> None:
         service = await started(pipeline)
-        results = await asyncio.gather(*(service.segment(BODY, Query()) for _ in range(8)))
+        results = await asyncio.gather(*(service.segment(SLOW_HEADER, Query()) for _ in range(8)))
         assert len({len(result.instances) for result in results}) == 1
         service.stop()
 
@@ -399,9 +401,27 @@ def test_whatever_a_thread_dies_of_fails_one_request_only(
         with monkeypatch.context() as patched:
             patched.setattr(pipeline, stage, die)
             with pytest.raises(EngineFailure):
-                await service.segment(BODY, Query())
+                await service.segment(SLOW_HEADER, Query())
         assert service.is_ready
         assert (await service.segment(BODY, Query())).instances
+        service.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_picture_larger_than_its_first_header_told_is_damaged(pipeline: Pipeline) -> None:
+    """Pillow goes by the last frame header before the pixels: the room that was taken by the first one is not enough."""
+    frame = BODY.index(b"\xff\xc0")
+    lying = bytearray(BODY[frame : frame + 19])
+    lying[5:9] = bytes((0, 8, 0, 8))
+    body = bytes(BODY[:frame] + lying + BODY[frame:])
+    assert (pipeline.glance(body), pipeline.pixels(body)) == (64, PIXELS)
+
+    async def scenario() -> None:
+        service = await started(pipeline)
+        with pytest.raises(ImageDamaged, match="more than one size"):
+            await service.segment(body, Query())
+        assert (service.admission.pictures, service.admission.pixels) == (0, 0)
         service.stop()
 
     asyncio.run(scenario())
