@@ -157,6 +157,21 @@ def test_shapes_that_take_turns_are_planned_once(place: Place) -> None:
     assert place.ort.arenas == ["CUDAExecutionProvider"]
 
 
+def test_a_batch_is_filled_up_to_one_of_few_sizes(place: Place) -> None:
+    bundle = small_bundle()
+    place.options = replace(place.options, max_batch=6)
+    batch = pictures(bundle.spec, SIZE, 5)
+    queries = [Query(), Query(nms="none"), Query(nms="mask"), Query(max_instances=3), Query()]
+    with place.opened(bundle, "cuda") as backend:
+        for count, run in ((1, 1), (2, 2), (3, 4), (5, 6)):
+            found = segment(backend, batch[:count], queries[:count])
+            assert place.ort.planned[-1][0] in (run, 2 * run)  # two levels of one stride are one batch
+            assert len(found) == count
+            right = segment(on_cpu("solo"), batch[:count], queries[:count])
+            for ours, theirs in zip(found, right, strict=True):
+                check_same(ours, theirs)
+
+
 def test_a_shape_too_many_takes_over_the_session_that_was_used_longest_ago() -> None:
     opened: list[str] = []
 

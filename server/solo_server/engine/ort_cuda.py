@@ -1,16 +1,17 @@
 """A network in ONNX Runtime on a GPU, for those without TensorRT: it reads and writes our device memory, on our stream.
 
 A session has one stream for life, hence sessions of its own for each slot; and it plans every convolution anew when the shape of
-its input changes (6 ms a convolution on an H200), hence a session for each of the last shapes. Weights are loaded that often;
-what is computed lies in one arena. Runs end with ONNX Runtime waiting for its stream: it may reuse host memory of copies still
-under way else, and other sessions that part of the arena.
+its input changes (220 ms for SOLO R50 on an H200), hence a session for each of the last shapes, and few sizes of batches. Weights
+are loaded that often; what is computed lies in one arena. Runs end with ONNX Runtime waiting for its stream: it may reuse host
+memory of copies still under way else, and other sessions that part of the arena.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import lru_cache
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,11 @@ class OrtCudaNetwork:
         ort.set_default_logger_severity(LOG_ERRORS)
         _register_arena(ordinal)
         self.description = f"onnxruntime {ort.__version__} cuda {gpu.name}, {bundle.precision}"
+
+    def run_as(self, shape: BatchShape) -> BatchShape:
+        """See `DeviceNetwork.run_as`: a power of two of pictures, or the largest batch."""
+        most = max(largest.pictures for largest in self.shapes)
+        return replace(shape, pictures=min(most, 1 << (shape.pictures - 1).bit_length()))
 
     def open_slot(self, stream: Stream, memory: NetworkMemory) -> OrtCudaSlot:
         """See `DeviceNetwork.open_slot`. Raises `BundleError` where a graph cannot be loaded, `SettingsError` without CUDA."""
@@ -184,7 +190,7 @@ class OrtCudaSlot:
             raise kind(f"ONNX Runtime: {problem}") from problem
 
 
-@lru_cache(maxsize=None)
+@cache
 def _register_arena(ordinal: int) -> None:
     """For all sessions of the process on that GPU."""
     place = ort.OrtMemoryInfo("Cuda", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, ordinal, ort.OrtMemType.DEFAULT)
