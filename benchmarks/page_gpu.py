@@ -1,4 +1,4 @@
-"""The tables of docs/gpu.md: estimates, memory, and what each kernel costs. No figure in them was measured on a GPU."""
+"""The tables of docs/gpu.md: what self-tests measured on a GPU; estimates, memory, and what each kernel costs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,95 @@ from solo_server.postprocess.cuda.memory import CudaLimits, slot_bytes
 Lines = Iterator[str]
 MIB = 2**20
 BATCHES = (1, 8)
+
+
+SELF_TESTS = {
+    "gpu_h200_demo": "demo model",
+    "gpu_h200_solo_r50": "SOLO R50, random weights",
+    "gpu_h200_decoupled_solo_r50": "Decoupled SOLO R50, random weights",
+}
+PARITY = ("network", "post-processing", "answers", "batch", "small buffers")
+
+
+def gpu_parity(results: Results) -> Lines:
+    """Verdicts of the recorded self-tests, and the first thing that a FAIL names."""
+    yield from head("self-test", *PARITY)
+    notes = []
+    for name, title in SELF_TESTS.items():
+        content = results.read(name)
+        parts = [content["parts"][part] for part in PARITY]
+        yield row(_tested(title, content), *(_verdict(part) for part in parts))
+        notes += [
+            f"- {title}, {name_of}: {part['said']}."
+            for name_of, part in zip(PARITY, parts, strict=True)
+            if part["verdict"] != "PASS"
+        ]
+    yield from ("", *notes)
+    check = results.read("gpu_h200_check")
+    yield ""
+    yield "Kernels alone, their network on the CPU (`benchmarks/gpu_check.py`), all five parts:"
+    yield ""
+    for name, parts in check["networks"].items():
+        yield f"- {name}: {', '.join(sorted({part['verdict'] for part in parts.values()}))};"
+    for tool, told in check["sanitizers"]["compute-sanitizer"].items():
+        yield f"- compute-sanitizer {tool} ({check['sanitizers']['network']}): {told.lower()};"
+    for told in check["failures"]:
+        yield f"- {told};"
+    device = check["device"]
+    bindings = check["versions"]["cuda-bindings"]
+    yield f"- {device['name']}, compute capability {device['compute_capability']}; cuda-bindings {bindings} unless said."
+
+
+def gpu_measured(results: Results) -> Lines:
+    """Milliseconds of a batch by CUDA events, and pictures a second by the host's clock, one batch at a time."""
+    yield from head(
+        "", "batch", "network", "post-processing", "copies", "host's clock", "pictures/s, one batch at a time"
+    )
+    for name, title in SELF_TESTS.items():
+        content = results.read(name)
+        batches = content["parts"]["batches"]
+        height, width = batches["padded_hw"]
+        for told in batches["sizes"].values():
+            copies = told["h2d_latency_ms"]["median"] + told["d2h_latency_ms"]["median"]
+            times = (
+                told["network_ms"]["median"],
+                told["postprocess_ms"]["median"],
+                copies,
+                told["host_walltime_ms"]["median"],
+            )
+            yield row(
+                f"{_tested(title, content)}, {height}x{width}",
+                str(told["pictures"]),
+                *(f"{number(value)} ms" for value in times),
+                number(told["pictures_per_second"]),
+            )
+    yield ""
+    for name in SELF_TESTS:
+        content = results.read(name)
+        link = f"[{name}.json](../benchmarks/results/{name}.json)"
+        yield f"- {content['engine']['description']}: `{content['command']}`, {link};"
+
+
+def gpu_network(results: Results) -> Lines:
+    """Our graphs in ONNX Runtime beside the plain network in PyTorch."""
+    content = results.read("gpu_h200_network")
+    yield from head("", "what", "batch 1", "batch 8")
+    cells: dict[tuple[str, str], dict[int, float]] = {}
+    for told in content["rows"]:
+        cells.setdefault((told["by"], told["what"]), {})[told["batch"]] = told["ms"]
+    for (by, what), times in cells.items():
+        yield row(by, what, *(f"{number(times[n])} ms" if n in times else "" for n in BATCHES))
+    versions = ", ".join(f"{name} {version}" for name, version in content["versions_gpu"].items())
+    height, width = content["padded_hw"]
+    yield from ("", f"{content['network']}, {height}x{width}; {versions}; `{content['command']}` ({content['note']}).")
+
+
+def _tested(title: str, content: Any) -> str:
+    return f"{title}, {content['bundle']['precision']}"
+
+
+def _verdict(part: Any) -> str:
+    return str(part["verdict"]) if part["verdict"] == "PASS" else f"**{part['verdict']}**"
 
 
 def gpu_estimate(results: Results) -> Lines:

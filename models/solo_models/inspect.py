@@ -30,7 +30,7 @@ MAX_ONNX_BYTES = 2 << 30
 SHOWN_REASON = 400  # zipfile quotes kilobytes of a damaged file
 
 _PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
-_NEVER_ON_GPU = "the graphs keep to operators that TensorRT 10.4 lists; never run on a GPU"
+_NEVER_ON_GPU = "the graphs keep to operators that TensorRT 10.4 lists; never run on a GPU by TensorRT"
 _CPU_ONLY = (
     "no: this INT8 form is made for CPUs, its activations have zero points, which TensorRT refuses; "
     "solo export --precision int8 --int8-for tensorrt makes the other"

@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--api-keys-file", type=Path, help="ask callers for one of these keys (SOLO_API_KEYS_FILE; default: none asked)"
     )
-    gpu = parser.add_argument_group("engines tensorrt and cuda, which have never run on a GPU (docs/gpu.md)")
+    gpu = parser.add_argument_group("engines tensorrt (never run on a GPU yet) and cuda (docs/gpu.md)")
     gpu.add_argument("--gpu", type=int, help="number of the GPU, or of the first worker's (SOLO_GPU; default 0)")
     gpu.add_argument(
         "--shapes",

@@ -7,16 +7,21 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from gpu.fake_device import FakeDevice
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 Bound = dict[str, tuple[Any, tuple[int, ...], int]]
 
 
 class FakeOrt:
-    """Stands for the module. failure: what the next run raises; providers, lacks_cuda: what is built in, and cannot be loaded."""
+    """Stands for the module. failure: what the next run raises; providers, lacks_cuda: what is built in, and cannot be loaded.
+
+    most_sessions: beyond so many there is no memory; planned: shapes for which convolutions were planned, as often as they were.
+    """
 
     __version__ = "1.20.2"
-    SessionOptions = ort.SessionOptions
+    SessionOptions, OrtMemoryInfo, OrtArenaCfg = ort.SessionOptions, ort.OrtMemoryInfo, ort.OrtArenaCfg
+    OrtAllocatorType, OrtMemType = ort.OrtAllocatorType, ort.OrtMemType
 
     def __init__(self, device: FakeDevice) -> None:
         self.device = device
@@ -24,10 +29,25 @@ class FakeOrt:
         self.providers, self.lacks_cuda = [CUDA, CPU], False
         self.options: list[dict[str, str]] = []
         self.runs: list[str] = []
+        self.most_sessions = 1000
+        self.planned: list[tuple[int, ...]] = []
+        self.arenas: list[str] = []
+        self.severity = 2
 
     def get_available_providers(self) -> list[str]:
         """What is built in."""
         return self.providers
+
+    def set_default_logger_severity(self, severity: int) -> None:
+        """Of what belongs to no session."""
+        self.severity = severity
+
+    def create_and_register_allocator_v2(
+        self, provider: str, place: ort.OrtMemoryInfo, options: dict[str, str], arena: ort.OrtArenaCfg
+    ) -> None:
+        """Memory that sessions may share."""
+        assert (provider, place.name, options["device_id"]) == (CUDA, "Cuda", str(place.device_id))
+        self.arenas.append(provider)
 
     def InferenceSession(  # noqa: N802  # ONNX Runtime's name
         self, content: bytes, options: ort.SessionOptions, providers: list[tuple[str, dict[str, str]]]
@@ -35,6 +55,9 @@ class FakeOrt:
         """One session."""
         ((name, provider),) = providers
         assert name == CUDA
+        if len(self.options) == self.most_sessions:
+            raise Fail("BFCArena: Failed to allocate memory for requested buffer")
+        assert options.get_session_config_entry("session.use_env_allocators") == "1"
         self.options.append(provider)
         return FakeSession(self, content, provider)
 
@@ -46,6 +69,7 @@ class FakeSession:
         self._owner, self._real = owner, ort.InferenceSession(content, providers=[CPU])
         self._stream = owner.device.stream(int(provider["user_compute_stream"]))
         self._falls_back = True
+        self._planned: tuple[int, ...] = ()
 
     def get_providers(self) -> list[str]:
         """Without CUDA's libraries ONNX Runtime goes on without a word."""
@@ -75,6 +99,10 @@ class FakeSession:
             raise failure
         device = self._owner.device
         self._owner.runs.append(next(iter(binding.inputs)))
+        _, shape, _ = next(iter(binding.inputs.values()))
+        if shape != self._planned:
+            self._planned = shape
+            self._owner.planned.append(shape)
         assert set(binding.outputs) == {node.name for node in self.get_outputs()}
 
         def run() -> None:

@@ -21,7 +21,7 @@ from solo_server.engine import open_cuda as module
 from solo_server.engine import ort_cuda
 from solo_server.engine.cuda import DeviceBackend
 from solo_server.engine.open_cuda import CudaOptions, open_cuda
-from solo_server.engine.ort_cuda import OrtCudaNetwork
+from solo_server.engine.ort_cuda import OrtCudaNetwork, Sessions
 from solo_server.engine.tensorrt_build import BuildOrder, Built
 from solo_server.engine.tensorrt_cache import EngineCache
 from solo_server.errors import DeviceFailure, DeviceOutOfMemory, SettingsError
@@ -66,6 +66,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setattr(module, "import_tensorrt", lambda: made.trt)
     monkeypatch.setattr(module, "EngineCache", made.cache)
     monkeypatch.setattr(ort_cuda, "ort", made.ort)
+    ort_cuda._register_arena.cache_clear()
     return made
 
 
@@ -129,6 +130,70 @@ def test_onnxruntime_gives_the_same_answers_on_the_slots_stream(place: Place) ->
         assert place.ort.runs == ["images", "level", "level", "level"]
     assert len({options["user_compute_stream"] for options in place.ort.options}) == 1
     assert {options["use_tf32"] for options in place.ort.options} == {"0"}
+
+
+@pytest.mark.parametrize(
+    ("precision", "deformable", "allowed"), [("fp32", False, "0"), ("fp16", False, "1"), ("fp16", True, "0")]
+)
+def test_tensor_cores_are_allowed_where_they_round_nothing_that_is_float32(
+    place: Place, precision: str, deformable: bool, allowed: str
+) -> None:
+    bundle = replace(small_bundle(), precision=precision)
+    if deformable:
+        bundle = replace(bundle, spec=replace(bundle.spec, deformable_towers=True))
+    with place.opened(bundle, "cuda"):
+        assert {options["use_tf32"] for options in place.ort.options} == {allowed}
+
+
+def test_shapes_that_take_turns_are_planned_once(place: Place) -> None:
+    bundle = small_bundle()
+    sizes = ((64, 96), (96, 64), (64, 64))
+    with place.opened(bundle, "cuda") as backend:
+        for size in sizes * 3:
+            backend.infer(pictures(bundle.spec, size, 1), [Query()])
+        planned = place.ort.planned
+        assert len(planned) == len(set(planned)) >= 3 + 3 * 3  # pictures; groups of levels
+        check_answers(backend, bundle)
+    assert place.ort.arenas == ["CUDAExecutionProvider"]
+
+
+def test_a_batch_is_filled_up_to_one_of_few_sizes(place: Place) -> None:
+    bundle = small_bundle()
+    place.options = replace(place.options, max_batch=6)
+    batch = pictures(bundle.spec, SIZE, 5)
+    queries = [Query(), Query(nms="none"), Query(nms="mask"), Query(max_instances=3), Query()]
+    with place.opened(bundle, "cuda") as backend:
+        for count, run in ((1, 1), (2, 2), (3, 4), (5, 6)):
+            found = segment(backend, batch[:count], queries[:count])
+            assert place.ort.planned[-1][0] in (run, 2 * run)  # two levels of one stride are one batch
+            assert len(found) == count
+            right = segment(on_cpu("solo"), batch[:count], queries[:count])
+            for ours, theirs in zip(found, right, strict=True):
+                check_same(ours, theirs)
+
+
+def test_a_shape_too_many_takes_over_the_session_that_was_used_longest_ago() -> None:
+    opened: list[str] = []
+
+    def open_session() -> str:
+        opened.append(f"session {len(opened)}")
+        return opened[-1]
+
+    sessions = Sessions(open_session, 2)
+    assert opened == ["session 0"]  # a graph that cannot be loaded stops the start
+    assert [sessions.planned_for((n,)) for n in (1, 2, 1)] == ["session 0", "session 1", "session 0"]
+    assert [sessions.planned_for((n,)) for n in (3, 1, 2)] == ["session 1", "session 0", "session 1"]
+    assert len(opened) == 2
+
+
+def test_without_memory_for_another_session_shapes_take_turns(place: Place) -> None:
+    bundle = small_bundle()
+    place.ort.most_sessions = 3
+    with place.opened(bundle, "cuda") as backend:
+        check_answers(backend, bundle)
+        backend.infer(pictures(bundle.spec, (96, 64), 1), [Query()])
+        check_answers(backend, bundle)
+    assert len(place.ort.options) == 3
 
 
 def test_a_failed_run_of_onnxruntime_fails_one_batch(place: Place) -> None:

@@ -85,6 +85,16 @@ def sight(opened: Opened, named: NamedPicture) -> Sight:
     return opened.gpu.look([named.prepared], [Query()])[0]
 
 
+def test_what_an_earlier_batch_has_left_is_not_taken_for_that_of_one_without_candidates(
+    opened: Opened, named: NamedPicture
+) -> None:
+    """Kernels behind the candidates are not run then; on an H200 the lists of the picture before were read as this one's."""
+    assert len(opened.gpu.look([named.prepared], [Query()])[0].best.cells) > 0
+    found = opened.gpu.look([named.prepared], [Query(score_threshold=1.0)])[0]
+    assert (len(found.candidates.cells), found.instances) == (0, ())
+    assert (len(found.best.cells), len(found.kept.cells)) == (0, 0)
+
+
 class SpoiltPath:
     """A GPU path that has seen one picture, and tells something else of it."""
 

@@ -7,7 +7,7 @@
     int8 bundle, openvino installed       openvino: less time a picture (docs/engines.md)
     everything else                       onnxruntime
 
-A GPU is only taken when it is asked for (`tensorrt`, or `cuda` for ONNX Runtime's CUDA provider): that path has never run on one.
+A GPU is only taken when it is asked for: `tensorrt`, which has never run on one, or `cuda`, ONNX Runtime's provider, which has.
 
 The head runs on compiled kernels, whichever the engine; as a graph in bf16, in int8 on a processor that multiplies and adds INT8
 in one instruction (VNNI), and where it cannot be compiled (deformable towers, weights under other names).

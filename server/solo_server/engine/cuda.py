@@ -39,6 +39,7 @@ from solo_server.types import Geometry, Instance, PreparedPicture, Query
 
 LOG = logging.getLogger("solo_server")
 WARM_RUNS = 2  # the second captures graphs
+NOTHING = Query(score_threshold=1.0)  # of a picture that only fills a batch
 
 T = TypeVar("T")
 
@@ -83,7 +84,10 @@ class DeviceBackend:
         """
         shape = _shape_of(pictures, queries)
         self._check(shape)
-        return self._on_slot(lambda slot: slot.run(shape, pictures, queries))
+        run_as = self._network.run_as(shape)
+        filled = run_as.pictures - shape.pictures
+        pictures, queries = [*pictures, *[pictures[0]] * filled], [*queries, *[NOTHING] * filled]
+        return self._on_slot(lambda slot: slot.run(run_as, pictures, queries))[: shape.pictures]
 
     def finish(self, output: PictureFound, geometry: Geometry, query: Query, watch: Stopwatch) -> tuple[Instance, ...]:
         """See `Backend.finish`: all that is left to do is the text of the encodings."""

@@ -119,6 +119,10 @@ class DeviceNetwork(Protocol):
         """The largest shapes that it takes; every other is smaller than one of them, side by side."""
         ...
 
+    def run_as(self, shape: BatchShape) -> BatchShape:
+        """What a batch of `shape` is run as: the same, or more pictures where the network wants few different shapes."""
+        ...
+
     def open_slot(self, stream: Stream, memory: NetworkMemory) -> NetworkSlot:
         """One of `slots`. Raises `DeviceFailure`, having given back what it took."""
         ...

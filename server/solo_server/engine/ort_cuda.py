@@ -1,11 +1,17 @@
 """A network in ONNX Runtime on a GPU, for those without TensorRT: it reads and writes our device memory, on our stream.
 
-A session has one stream for life, hence a pair of sessions for each slot. Runs end with ONNX Runtime waiting for its stream: it
-may reuse host memory of copies still under way else.
+A session has one stream for life, hence sessions of its own for each slot; and it plans every convolution anew when the shape of
+its input changes (220 ms for SOLO R50 on an H200), hence a session for each of the last shapes, and few sizes of batches. Weights
+are loaded that often; what is computed lies in one arena. Runs end with ONNX Runtime waiting for its stream: it may reuse host
+memory of copies still under way else, and other sessions that part of the arena.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,13 +27,15 @@ from solo_server.engine.bindings import (
     masks_bindings,
     masks_signature,
 )
-from solo_server.engine.device import BatchShape, NetworkMemory
+from solo_server.engine.device import BatchShape, NetworkMemory, level_groups
 from solo_server.errors import DeviceFailure, DeviceOutOfMemory, SettingsError
 
 CUDA = "CUDAExecutionProvider"
 TURING = (7, 5)
 FOR_VOLTA = "pip install onnxruntime-gpu==1.20.2 'nvidia-cudnn-cu12<=9.10.2.21'"
 FOR_OTHERS = "pip install onnxruntime-gpu==1.26.0"
+SHAPES_AT_ONCE = 8  # batch shapes with sessions of their own; a ninth takes over those that were used longest ago
+LOG_ERRORS = 3
 NO_MEMORY = ("Failed to allocate memory", "out of memory", "CUDNN_STATUS_ALLOC_FAILED")
 
 
@@ -47,13 +55,21 @@ class OrtCudaNetwork:
             raise self._unavailable("is built without CUDA")
         if hasattr(ort, "preload_dlls"):  # from 1.21 on: CUDA and cuDNN out of NVIDIA's Python packages
             ort.preload_dlls()
+        ort.set_default_logger_severity(LOG_ERRORS)
+        _register_arena(ordinal)
         self.description = f"onnxruntime {ort.__version__} cuda {gpu.name}, {bundle.precision}"
+
+    def run_as(self, shape: BatchShape) -> BatchShape:
+        """See `DeviceNetwork.run_as`: a power of two of pictures, or the largest batch."""
+        most = max(largest.pictures for largest in self.shapes)
+        return replace(shape, pictures=min(most, 1 << (shape.pictures - 1).bit_length()))
 
     def open_slot(self, stream: Stream, memory: NetworkMemory) -> OrtCudaSlot:
         """See `DeviceNetwork.open_slot`. Raises `BundleError` where a graph cannot be loaded, `SettingsError` without CUDA."""
         spec = self._bundle.spec
-        categories = self._session(CATEGORIES, stream, categories_signature(spec))
-        masks = self._session(MASKS, stream, masks_signature(spec))
+        groups = len(level_groups(spec))
+        categories = Sessions(lambda: self._session(CATEGORIES, stream, categories_signature(spec)), SHAPES_AT_ONCE)
+        masks = Sessions(lambda: self._session(MASKS, stream, masks_signature(spec)), SHAPES_AT_ONCE * groups)
         return OrtCudaSlot(self._bundle, (categories, masks), self._ordinal, memory)
 
     def note_run(self) -> None:
@@ -64,13 +80,14 @@ class OrtCudaNetwork:
 
     def _session(self, graph: str, stream: Stream, signature: Bindings) -> Any:
         options = ort.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = LOG_ERRORS
+        options.add_session_config_entry("session.use_env_allocators", "1")
         provider = {
             "device_id": str(self._ordinal),
             "user_compute_stream": str(stream.handle),
             "cudnn_conv_algo_search": "HEURISTIC",  # an exhaustive search would be made anew for every size
             "arena_extend_strategy": "kSameAsRequested",
-            "use_tf32": "0",  # what is float32 in a graph is so for a reason
+            "use_tf32": "1" if self._may_use_tensor_cores() else "0",
         }
         try:
             session = ort.InferenceSession(self._bundle.files[graph], options, providers=[(CUDA, provider)])
@@ -81,6 +98,14 @@ class OrtCudaNetwork:
         session.disable_fallback()
         _check(session, graph, signature)
         return session
+
+    def _may_use_tensor_cores(self) -> bool:
+        """ONNX Runtime's option speaks of TF32 and means tensor cores, of float16 as well.
+
+        What is float32 in a graph is so for a reason; where all convolutions are float16 there is nothing for TF32 to round.
+        """
+        spec = self._bundle.spec
+        return self._bundle.precision == "fp16" and not (spec.deformable_stages or spec.deformable_towers)
 
     def _unloadable(self, graph: str, problem: str) -> Exception:
         reason = problem.splitlines()[0][:200] if problem else "no reason given"
@@ -96,12 +121,44 @@ class OrtCudaNetwork:
         )
 
 
-class OrtCudaSlot:
-    """See `NetworkSlot`: two sessions on one stream."""
+class Sessions:
+    """One graph in up to `most` sessions, each with the plans of the input shape that it ran last.
 
-    def __init__(self, bundle: Bundle, sessions: tuple[Any, Any], ordinal: int, memory: NetworkMemory) -> None:
+    open_session: opens one; done once now, so that a graph that cannot be loaded is told at the start, and later where a new shape
+    is asked for. Where memory does not suffice for another, the sessions that there are take turns.
+    """
+
+    def __init__(self, open_session: Callable[[], Any], most: int) -> None:
+        self._open_session, self._most = open_session, most
+        self._spare = [open_session()]
+        self._planned: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+
+    def planned_for(self, shape: tuple[int, ...]) -> Any:
+        """The session for inputs of that shape."""
+        session = self._planned.pop(shape, None) or self._unplanned()
+        self._planned[shape] = session
+        return session
+
+    def _unplanned(self) -> Any:
+        if self._spare:
+            return self._spare.pop()
+        if len(self._planned) < self._most:
+            try:
+                return self._open_session()
+            except DeviceOutOfMemory:
+                self._most = len(self._planned)
+        return self._planned.popitem(last=False)[1]
+
+
+class OrtCudaSlot:
+    """See `NetworkSlot`: sessions of two graphs on one stream."""
+
+    def __init__(
+        self, bundle: Bundle, sessions: tuple[Sessions, Sessions], ordinal: int, memory: NetworkMemory
+    ) -> None:
         self._spec, self._ordinal, self._memory = bundle.spec, ordinal, memory
-        self._categories, self._masks = sessions
+        self._categories: Sessions | None = sessions[0]
+        self._masks: Sessions | None = sessions[1]
 
     def categories(self, shape: BatchShape) -> None:
         """See `NetworkSlot.categories`."""
@@ -115,7 +172,10 @@ class OrtCudaSlot:
         """See `NetworkSlot.close`."""
         self._categories = self._masks = None
 
-    def _run(self, session: Any, bindings: Bindings) -> None:
+    def _run(self, sessions: Sessions | None, bindings: Bindings) -> None:
+        if sessions is None:
+            raise DeviceFailure("the network was closed")
+        session = sessions.planned_for(bindings.inputs[0].shape)
         binding = session.io_binding()
         for tensor in bindings.inputs:
             place = ("cuda", self._ordinal, np.dtype(tensor.dtype), tensor.shape, tensor.address(self._memory))
@@ -128,6 +188,14 @@ class OrtCudaSlot:
         except (Fail, InvalidArgument, RuntimeException) as problem:
             kind = DeviceOutOfMemory if any(sign in str(problem) for sign in NO_MEMORY) else DeviceFailure
             raise kind(f"ONNX Runtime: {problem}") from problem
+
+
+@cache
+def _register_arena(ordinal: int) -> None:
+    """For all sessions of the process on that GPU."""
+    place = ort.OrtMemoryInfo("Cuda", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, ordinal, ort.OrtMemType.DEFAULT)
+    growing = {"max_mem": 0, "arena_extend_strategy": 1, "initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
+    ort.create_and_register_allocator_v2(CUDA, place, {"device_id": str(ordinal)}, ort.OrtArenaCfg(growing))
 
 
 def _check(session: Any, graph: str, signature: Bindings) -> None:

@@ -78,6 +78,10 @@ class TensorRtNetwork:
         self.shapes = largest_shapes(self._profiles)
         self.description = f"tensorrt {trt.__version__} {device.info.name}, {engines.precision}"
 
+    def run_as(self, shape: BatchShape) -> BatchShape:
+        """See `DeviceNetwork.run_as`: the same, a profile holds every number of pictures."""
+        return shape
+
     def open_slot(self, stream: Stream, memory: NetworkMemory) -> TensorRtSlot:
         """See `DeviceNetwork.open_slot`."""
         size = max(self._categories.scratch_bytes, self._masks.scratch_bytes, ALIGNMENT)

@@ -154,6 +154,9 @@ class _Reader:
         return Ranked(_pick(candidates.cells, numbers), labels, scores)
 
     def _count(self, name: str, p: int) -> int:
+        """Of the best, or the kept ones; none where no picture of the batch has a candidate: nothing is run then to say so."""
+        if not any(self._counts(i).cells for i in range(self.shape.pictures)):
+            return 0
         return int(self.watched.read(name, np.int32, 1, p * 4)[0])
 
     def _list(self, name: str, kind: type[Any], p: int, count: int, room: int) -> NDArray[Any]:

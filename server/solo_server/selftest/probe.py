@@ -15,8 +15,8 @@ DRIVER_LIBRARY = "libcuda.so.1"
 BINDINGS = ("cuda-bindings", "cuda-python")
 TENSORRTS = ("tensorrt", "tensorrt-cu12", "tensorrt_cu12_bindings")
 ONNXRUNTIMES = ("onnxruntime-gpu",)
-COMPILERS = ("cuda-core", "nvidia-cuda-nvrtc-cu12")
-PACKAGES = (*BINDINGS, *TENSORRTS, *ONNXRUNTIMES, *COMPILERS, "nvidia-cudnn-cu12")
+COMPILERS = ("cuda-core", "nvidia-cuda-nvrtc-cu12", "nvidia-cuda-nvrtc")
+PACKAGES = (*BINDINGS, *TENSORRTS, *ONNXRUNTIMES, *COMPILERS, "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
 INSTALL = "docs/gpu.md tells which versions go together"
 
 

@@ -214,6 +214,10 @@ class WatchedNetwork:
         """See `DeviceNetwork.shapes`."""
         return self._network.shapes
 
+    def run_as(self, shape: BatchShape) -> BatchShape:
+        """See `DeviceNetwork.run_as`."""
+        return self._network.run_as(shape)
+
     def open_slot(self, stream: Stream, memory: NetworkMemory) -> NetworkSlot:
         """See `DeviceNetwork.open_slot`."""
         if not isinstance(stream, WatchedStream):
