@@ -15,6 +15,7 @@ import queue
 import threading
 import traceback
 from bisect import bisect_right
+from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -33,7 +34,8 @@ REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 QUEUED_LINES = 10_000
 """Lines that wait for the writer: some megabytes at most."""
 CLOSE_SECONDS = 2.0
-AT_ONCE = 100  # lines in one call
+AT_ONCE = 100  # lines between two rests
+BLOCK_BYTES = 4096  # PIPE_BUF of Linux
 REST_SECONDS = 0.05
 """Of the writer after each call: waking it up costs more than a line."""
 
@@ -132,6 +134,15 @@ class LogWriter(logging.Handler):
 
     def _written(self, lines: list[bytes]) -> int:
         """How many of the lines could be written, the first ones."""
+        written = 0
+        for block in _blocks(lines):
+            count = self._written_together(block)
+            written += count
+            if count < len(block):
+                break
+        return written
+
+    def _written_together(self, lines: list[bytes]) -> int:
         left = memoryview(b"".join(lines))
         try:
             while left:
@@ -143,6 +154,18 @@ class LogWriter(logging.Handler):
             pass
         ends = list(accumulate(map(len, lines)))
         return bisect_right(ends, ends[-1] - len(left))
+
+
+def _blocks(lines: list[bytes]) -> Iterator[list[bytes]]:
+    """Lines for one call each: no more bytes than a pipe takes whole or not at all, unless a line alone has more."""
+    block, size_bytes = list[bytes](), 0
+    for line in lines:
+        if block and size_bytes + len(line) > BLOCK_BYTES:
+            yield block
+            block, size_bytes = [], 0
+        block.append(line)
+        size_bytes += len(line)
+    yield block
 
 
 def configure(

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from fastapi import Request, Response
 from conftest import encoded, picture, serving
+from fastapi import Request, Response
 from gates import Gate
 from solo_server.app import create_app
 from solo_server.catalogue import Source
