@@ -1,4 +1,4 @@
-"""A small application behind `SightMiddleware`, without a model, and ways to ask it; reading of metrics."""
+"""A small application behind `Edge`, without a model, and ways to ask it; reading of metrics."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 import httpx
 from fastapi import FastAPI, Request, Response
 from prometheus_client.parser import text_string_to_metric_families
+from solo_server.edge import Edge
 from solo_server.metrics import Metrics, ServedModel
-from solo_server.sight import Sight, SightMiddleware
+from solo_server.sight import Sight
 from solo_server.traces import Traces
+from solo_server.uploads import UploadLimits
 
 MODEL = ServedModel("tiny", "0123", "fp32", "onnxruntime 1.32.0 cpu", ready=True)
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -23,7 +25,7 @@ def made_sight(traces: Traces | None = None) -> Sight:
 
 def small_app(sight: Sight, segment: Callable[[Request], Awaitable[Response]]) -> FastAPI:
     app = FastAPI()
-    app.add_middleware(SightMiddleware, sight=sight)
+    app.add_middleware(Edge, sight=sight, limits=UploadLimits(30.0, 1.0), free=freed)
     app.add_api_route("/segment", segment, methods=["POST"], response_model=None)
 
     @app.get("/items/{name}")
@@ -35,6 +37,10 @@ def small_app(sight: Sight, segment: Callable[[Request], Awaitable[Response]]) -
         return "ok"
 
     return app
+
+
+async def freed(held: list[object]) -> None:
+    held.clear()
 
 
 def ask(app: FastAPI, *requests: tuple[str, str, dict[str, Any]]) -> list[httpx.Response]:

@@ -1,6 +1,6 @@
 """Processor time that a request costs beside the picture: `solo serve` with a pipeline that computes nothing, all of its threads.
 
-Receiving the body, admission, four threads that hand over to each other, JSON, metrics, the log's line, sending: all of it. What
+Receiving the body, admission, three threads that hand over to each other, JSON, metrics, the log's line, sending: all of it. What
 uvicorn alone takes to receive such a body and to send such an answer (`bare_server.py`) is measured in the same rounds. The other
 estimate, served minus in process on real pictures, is in the part `closed`; it is as uncertain as a picture's own time.
 """

@@ -57,10 +57,6 @@ class StubBackend:
 class StubPipeline(Pipeline):
     """The real one without its work."""
 
-    def pixels(self, body: bytes) -> int:
-        """Of no header."""
-        return HW[0] * HW[1]
-
     def decode(self, body: bytes, *, whole: bool = False) -> Decoded:
         """The same for all."""
         return Decoded(PICTURE, PICTURE.pixels, 0.0, 0.0)

@@ -81,7 +81,8 @@ class Batcher:
         self._infer, self._rules, self._on_end, self._on_batch = infer, rules, on_end, on_batch
         self._buckets: dict[tuple[int, int], deque[_Entry]] = {}
         self._idle = rules.at_once
-        self._running: dict[asyncio.Task[None], float] = {}
+        self._batches: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.TimerHandle, float] = {}  # when a call of the engine began, by its watchdog
         self._alarm: asyncio.TimerHandle | None = None
         self._ended: ServerError | None = None
 
@@ -93,8 +94,8 @@ class Batcher:
     @property
     def is_stalled(self) -> bool:
         """Whether a batch takes suspiciously long."""
-        since = min(self._running.values(), default=None)
-        return since is not None and monotonic() - since > STALLED * self._rules.engine_timeout_s
+        longest_s = monotonic() - min(self._running.values()) if self._running else 0.0
+        return longest_s > STALLED * self._rules.engine_timeout_s
 
     async def infer(self, picture: PreparedPicture, query: Query, deadline: float = float("inf")) -> Inferred:
         """The backend's output of one picture. deadline: by the monotonic clock; beyond it the engine does not take the picture.
@@ -130,7 +131,8 @@ class Batcher:
         while self._idle and (batch := self._next_batch()):
             self._idle -= 1
             task = asyncio.get_running_loop().create_task(self._run(batch))
-            self._running[task] = monotonic()
+            self._batches.add(task)
+            task.add_done_callback(self._batches.discard)
 
     def _next_batch(self) -> list[_Entry]:
         """Of the bucket whose first picture waits longest; empty where none waits, or none long enough."""
@@ -170,7 +172,6 @@ class Batcher:
 
     async def _run(self, batch: list[_Entry]) -> None:
         """One batch, then what waits for this engine."""
-        task = asyncio.current_task()
         try:
             problem = await self._attempt(batch)
             if problem is not None and len(batch) > 1 and self._ended is None:
@@ -179,8 +180,6 @@ class Batcher:
             elif problem is not None:
                 _fail(batch, problem)
         finally:
-            if task is not None:
-                self._running.pop(task, None)
             self._idle += 1
             self._dispatch()
 
@@ -195,10 +194,9 @@ class Batcher:
 
     async def _attempt(self, batch: list[_Entry]) -> Exception | None:
         """Run a batch and answer it, or say why not."""
-        task, start = asyncio.current_task(), monotonic()
-        if task is not None:
-            self._running[task] = start
+        start = monotonic()
         watchdog = asyncio.get_running_loop().call_later(self._rules.engine_timeout_s, self._hang, batch)
+        self._running[watchdog] = start
         try:
             outputs = await self._infer([entry.picture for entry in batch], [entry.query for entry in batch])
             infer_ms = (monotonic() - start) * 1e3
@@ -212,6 +210,7 @@ class Batcher:
             return problem
         finally:
             watchdog.cancel()
+            del self._running[watchdog]
             if self._on_batch is not None:
                 self._on_batch(len(batch), (monotonic() - start) * 1e3)
         return None

@@ -154,15 +154,15 @@ class BoundedProtocol(HttpToolsProtocol):
         """Bound what may come before a request's headers are complete."""
         if not self._receiving:
             self._header_bytes += len(data)
-            self._start_header_clock()
         super().data_received(data)
+        if self._begun or self._header_bytes:  # they are not complete yet
+            self._start_header_clock()
         if "headers" in self._timers and self._header_bytes > self.limits.max_header_bytes:
             self._refuse(self._too_large())
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
         self._begun = True
-        self._start_header_clock()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:

@@ -46,6 +46,10 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
+_PNG_HEAD = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
+_PNG_HEAD_BYTES = len(_PNG_HEAD) + 8
+_FRAMES = (0xC0, 0xC1, 0xC2)  # of a JPEG: baseline, extended, progressive
+_MOST_SEGMENTS = 32  # of a JPEG, that are looked at; cameras and editors write a dozen
 DRAFT_RATIO = 2  # sides of a draft over those of the network's input, at least: docs/engines.md says what it costs
 
 
@@ -56,6 +60,26 @@ class ImageLimits:
     max_pixels: int = 64_000_000
     max_side: int = 16_384
     draft: bool = False
+
+
+def glance(body: bytes | UInt8, limits: ImageLimits) -> tuple[int, int] | None:
+    """As `size`, of RGB pixels and of JPEGs and PNGs as they usually are, for whoever must not wait; `None`: ask `size`.
+
+    What a file tells here it may tell otherwise to Pillow: whoever goes by it has to look again at what was decoded.
+
+    Raises:
+        ImageTooLarge: see `solo_server.errors`.
+    """
+    if not isinstance(body, bytes):
+        hw: tuple[int, int] | None = (body.shape[0], body.shape[1])
+    elif body.startswith(_PNG_HEAD):
+        hw = struct.unpack_from(">II", body, len(_PNG_HEAD))[::-1] if len(body) >= _PNG_HEAD_BYTES else None
+    else:
+        hw = _jpeg_hw(body)
+    if hw is None or 0 in hw:
+        return None
+    _check_size(hw[1], hw[0], limits)
+    return hw
 
 
 def size(body: bytes | UInt8, limits: ImageLimits) -> tuple[int, int]:
@@ -142,6 +166,23 @@ def draft_factor(height: int, width: int, spec: PreprocessSpec) -> int:
     resized_h, resized_w = plan(height, width, spec).resized_hw
     shrink = max(height / resized_h, width / resized_w)
     return next((factor for factor in (8, 4, 2) if shrink >= factor * DRAFT_RATIO), 1)
+
+
+def _jpeg_hw(body: bytes) -> tuple[int, int] | None:
+    """Rows and columns of the first frame header, if it is among the first segments and they follow each other without fill."""
+    if not body.startswith(b"\xff\xd8"):
+        return None
+    at = 2
+    for _ in range(_MOST_SEGMENTS):
+        if at + 9 > len(body):
+            return None
+        mark, kind, length, _, height, width = struct.unpack_from(">BBHBHH", body, at)
+        if mark != 0xFF or not 0xC0 <= kind <= 0xFE or 0xD0 <= kind <= 0xDA:
+            return None
+        if kind in _FRAMES:
+            return height, width
+        at += 2 + length
+    return None
 
 
 def _open(body: bytes) -> Image.Image:

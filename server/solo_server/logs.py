@@ -1,6 +1,6 @@
 """The server's log: one line a record, as text or as JSON, written by a thread of its own.
 
-    any thread ─► one line ─► bounded queue ─► writer thread ─► stderr
+    any thread ─► one line ─► bounded queue ─► writer thread, all that is there ─► stderr
                                   └ full, or stderr cannot be written: the line is lost and counted
 
 So neither a full disk nor a pipe that nobody reads stops an answer. When lines can be written again, one says how many were lost.
@@ -14,11 +14,14 @@ import logging
 import queue
 import threading
 import traceback
+from bisect import bisect_right
+from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from functools import partial
-from time import monotonic, sleep
+from functools import lru_cache, partial
+from itertools import accumulate
+from time import monotonic, sleep, time
 from typing import Any, Protocol
 
 import orjson
@@ -31,6 +34,10 @@ REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 QUEUED_LINES = 10_000
 """Lines that wait for the writer: some megabytes at most."""
 CLOSE_SECONDS = 2.0
+AT_ONCE = 100  # lines between two rests
+BLOCK_BYTES = 4096  # PIPE_BUF of Linux
+REST_SECONDS = 0.05
+"""Of the writer after each call: waking it up costs more than a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,16 @@ class Access:
     instances: int
 
 
+def access_record(level: int, access: Access) -> logging.LogRecord:
+    """The record of an answered request. It is made for each, so where in the code and in which thread is not looked up."""
+    record = logging.LogRecord.__new__(logging.LogRecord)
+    record.__dict__.update(_ACCESS_RECORD)
+    record.levelno, record.levelname, record.created = level, logging.getLevelName(level), time()
+    record.msecs, record.args, record.access = record.created % 1 * 1e3, (access.method, access.route), access
+    return record
+
+
+_ACCESS_RECORD = logging.LogRecord(ACCESS.name, logging.INFO, "", 0, "%s %s", None, None).__dict__
 _ACCESS_FIELDS = tuple(field.name for field in fields(Access))
 
 
@@ -60,55 +77,73 @@ class Output(Protocol):
 
 
 class LogWriter(logging.Handler):
-    """Turns records into lines at once, and writes them later."""
+    """Turns records into lines at once, and writes them later: the first one soon, those that come in the meantime together."""
 
     def __init__(self, form: str, output: Output, queued_lines: int = QUEUED_LINES, worker: int | None = None) -> None:
         super().__init__()
         self._line = partial(json_line if form == "json" else text_line, worker=worker)
-        self._output = output
-        self._lines: queue.Queue[bytes] = queue.Queue(queued_lines)
+        self._output, self._most = output, queued_lines
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._queued = self._done = 0  # lines; the second are the writer's
         self._unsaid = 0
         self._counting = threading.Lock()
         self.lost_lines = 0
         threading.Thread(target=self._write_all, name="solo-log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue the record's line. Never waits, never raises."""
-        try:
-            self._lines.put_nowait(self._line(record))
-        except queue.Full:
-            self._lose()
+        """Queue the record's line. Never waits, never raises. (One thread at a time is in here: see `logging.Handler`.)"""
+        if self._queued - self._done < self._most:
+            line = self._line(record)
+            self._queued += 1
+            self._lines.put(line)
+        else:
+            self._lose(1)
 
     def close(self) -> None:
         """Wait until all is written, for two seconds at most: nobody may be reading."""
         deadline = monotonic() + CLOSE_SECONDS
-        while self._lines.unfinished_tasks and monotonic() < deadline:
+        while self._done < self._queued and monotonic() < deadline:
             sleep(0.005)
         super().close()
 
-    def _lose(self) -> None:
+    def _lose(self, count: int) -> None:
         with self._counting:
-            self.lost_lines += 1
-            self._unsaid += 1
+            self.lost_lines += count
+            self._unsaid += count
 
     def _write_all(self) -> None:
         while True:
-            line = self._lines.get()
-            if not (self._tell_lost() and self._write(line)):
-                self._lose()
-            self._lines.task_done()
+            lines = [self._lines.get()]
+            while len(lines) < AT_ONCE and not self._lines.empty():
+                lines.append(self._lines.get())
+            written = self._written(lines) if self._tell_lost() else 0
+            if written < len(lines):
+                self._lose(len(lines) - written)
+            self._done += len(lines)
+            if len(lines) < AT_ONCE:
+                sleep(REST_SECONDS)
 
     def _tell_lost(self) -> bool:
         with self._counting:
             count, self._unsaid = self._unsaid, 0
-        if count == 0 or self._write(self._line(_record_of_lost(count))):
+        if count == 0 or self._written([self._line(_record_of_lost(count))]):
             return True
         with self._counting:
             self._unsaid += count
         return False
 
-    def _write(self, line: bytes) -> bool:
-        left = memoryview(line)
+    def _written(self, lines: list[bytes]) -> int:
+        """How many of the lines could be written, the first ones."""
+        written = 0
+        for block in _blocks(lines):
+            count = self._written_together(block)
+            written += count
+            if count < len(block):
+                break
+        return written
+
+    def _written_together(self, lines: list[bytes]) -> int:
+        left = memoryview(b"".join(lines))
         try:
             while left:
                 taken = self._output.write(left)
@@ -116,8 +151,21 @@ class LogWriter(logging.Handler):
                     sleep(0.02)
                 left = left[taken or 0 :]
         except (OSError, ValueError):  # disk full, nobody at the pipe's other end, closed
-            return False
-        return True
+            pass
+        ends = list(accumulate(map(len, lines)))
+        return bisect_right(ends, ends[-1] - len(left))
+
+
+def _blocks(lines: list[bytes]) -> Iterator[list[bytes]]:
+    """Lines for one call each: no more bytes than a pipe takes whole or not at all, unless a line alone has more."""
+    block, size_bytes = list[bytes](), 0
+    for line in lines:
+        if block and size_bytes + len(line) > BLOCK_BYTES:
+            yield block
+            block, size_bytes = [], 0
+        block.append(line)
+        size_bytes += len(line)
+    yield block
 
 
 def configure(
@@ -192,7 +240,13 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _time(record: logging.LogRecord) -> str:
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+    second, thousandth = divmod(int(record.created * 1000), 1000)
+    return f"{_second(second)}.{thousandth:03d}+00:00"
+
+
+@lru_cache(maxsize=2)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _printable(text: str) -> str:

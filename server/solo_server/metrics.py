@@ -1,14 +1,19 @@
 """Counters, histograms and gauges in Prometheus's format, behind `GET /metrics`.
 
+What happens is added up in plain numbers (`Counts`, `Bins`), at a tenth of the cost, until somebody looks:
+
+    event loop ─► Observer's methods, begun, ended ─► fold ─► text, in any thread
+
 Every application has a registry of its own. Labels hold only what the server or its operator chose: routes, codes, reasons, stages,
 the model. Nothing that a caller sends becomes a label, so that there are never more series than code. Docs: docs/operations.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
@@ -16,10 +21,10 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from solo_server.logs import Access, lost_lines
+from solo_server.observe import NO_STAGES
 from solo_server.worker_metrics import SUM, of_all_workers
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-M = TypeVar("M", Counter, Histogram)
 PICTURES = (1, 2, 4, 8, 16, 32, 64)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each of ours, which no query needs: process_start_time_seconds is there
@@ -44,129 +49,158 @@ class Metrics:
         self.registry, self._among_workers = CollectorRegistry(), among_workers
         ProcessCollector(registry=self.registry)
         self.registry.register(_AtScrape(models))
+        self._tallies: list[Counts | Bins] = []
         self._add_requests()
         self._add_pictures()
 
     def begun(self) -> None:
         """A request's head has come."""
-        self._in_progress.inc()
+        self._requests_now += 1
 
     def ended(self, access: Access) -> None:
         """A request was answered, or its caller went away."""
-        self._in_progress.dec()
-        self._requests(access.route, outcome(access.status), access.code).inc()
-        self._request_seconds(access.route).observe(access.ms / 1e3)
-        self._received.inc(access.bytes_in)
-        self._sent.inc(access.bytes_out)
-        self._instances.inc(access.instances)
+        self._requests_now -= 1
+        self._requests.add(1, access.route, outcome(access.status), access.code)
+        self._request_seconds.observe(access.ms / 1e3, access.route)
+        self._received.add(access.bytes_in)
+        self._sent.add(access.bytes_out)
         if access.pictures:
             self._request_pictures.observe(access.pictures)
+        if self._among_workers:
+            self.fold()  # another worker may be asked for it next
 
     def refused(self, code: str, reason: str) -> None:
         """See `Observer`."""
-        self._refused(code, reason).inc()
+        self._refused.add(1, code, reason)
 
     def waiting(self, pictures: int, pixels: int) -> None:
         """See `Observer`."""
-        self._waiting_pictures.set(pictures)
-        self._waiting_pixels.set(pixels)
+        self._waiting_now = pictures, pixels
 
     def batched(self, model: str, pictures: int, infer_ms: float) -> None:
         """See `Observer`."""
-        self._batch_pictures(model).observe(pictures)
-        self._batch_seconds(model).observe(infer_ms / 1e3)
+        self._batch_pictures.observe(pictures, model)
+        self._batch_seconds.observe(infer_ms / 1e3, model)
 
-    def stage(self, model: str, name: str, ms: float) -> None:
+    def answered(
+        self, model: str, outcome: str, total_ms: float, instances: int = 0, stages_ms: Mapping[str, float] = NO_STAGES
+    ) -> None:
         """See `Observer`."""
-        self._stage_seconds(model, name).observe(ms / 1e3)
+        self._pictures.add(1, model, outcome)
+        self._picture_seconds.observe(total_ms / 1e3, model)
+        self._instances.add(instances)
+        for name, ms in stages_ms.items():
+            self._stage_seconds.observe(ms / 1e3, model, name)
 
-    def answered(self, model: str, outcome: str, total_ms: float) -> None:
-        """See `Observer`."""
-        self._pictures(model, outcome).inc()
-        self._picture_seconds(model).observe(total_ms / 1e3)
+    def fold(self) -> None:
+        """Have `text` tell all that has happened until now. Of the event loop's thread, as all that is folded."""
+        for tally in self._tallies:
+            tally.fold()
+        self._in_progress.set(self._requests_now)
+        self._waiting_pictures.set(self._waiting_now[0])
+        self._waiting_pixels.set(self._waiting_now[1])
 
     def text(self, accept: str = "") -> tuple[bytes, str]:
-        """The exposition and its media type: Prometheus's text, or OpenMetrics where `accept` asks for it."""
+        """The exposition of what was folded, and its media type: Prometheus's text, or OpenMetrics where `accept` asks for it."""
         encode, media_type = choose_encoder(accept)
         return encode(of_all_workers(self.registry) if self._among_workers else self.registry), media_type
 
     def _add_requests(self) -> None:
-        to = self.registry
-        self._requests = _Of(
-            Counter("solo_requests", "Requests by route, outcome and code.", ["route", "outcome", "code"], registry=to)
+        self._requests = self._count(
+            "solo_requests", "Requests by route, outcome and code.", "route", "outcome", "code"
         )
-        self._request_seconds = _Of(
-            Histogram(
-                "solo_request_duration_seconds",
-                "From a request's head to the last byte of its answer, receiving the body included.",
-                ["route"],
-                buckets=SECONDS,
-                registry=to,
-            )
+        self._request_seconds = self._bin(
+            "solo_request_duration_seconds",
+            "From a request's head to the last byte of its answer, receiving the body included.",
+            SECONDS,
+            "route",
         )
-        self._in_progress = Gauge(
-            "solo_requests_in_progress", "Requests begun and not yet answered.", registry=to, multiprocess_mode=SUM
+        self._received = self._count("solo_received_bytes", "Bytes of request bodies.")
+        self._sent = self._count("solo_sent_bytes", "Bytes of response bodies.")
+        self._request_pictures = self._bin(
+            "solo_request_pictures", "Accepted pictures of a request that had any.", PICTURES
         )
-        self._received = Counter("solo_received_bytes", "Bytes of request bodies.", registry=to)
-        self._sent = Counter("solo_sent_bytes", "Bytes of response bodies.", registry=to)
-        self._request_pictures = Histogram(
-            "solo_request_pictures", "Accepted pictures of a request that had any.", buckets=PICTURES, registry=to
+        self._refused = self._count(
+            "solo_refused", "Requests and pictures refused before any work, by reason.", "code", "reason"
         )
-        self._refused = _Of(
-            Counter(
-                "solo_refused",
-                "Requests and pictures refused before any work, by reason.",
-                ["code", "reason"],
-                registry=to,
-            )
-        )
+        self._in_progress = self._gauge("solo_requests_in_progress", "Requests begun and not yet answered.")
+        self._requests_now = 0
 
     def _add_pictures(self) -> None:
-        to = self.registry
-        self._pictures = _Of(
-            Counter("solo_pictures", "Accepted pictures by how they ended.", ["model", "outcome"], registry=to)
-        )
-        self._picture_seconds = _Of(
-            Histogram(
-                "solo_picture_duration_seconds",
-                "From a picture's acceptance to its end.",
-                ["model"],
-                buckets=SECONDS,
-                registry=to,
-            )
-        )
-        self._stage_seconds = _Of(
-            Histogram(
-                "solo_stage_duration_seconds", "Stages of a picture.", ["model", "stage"], buckets=SECONDS, registry=to
-            )
-        )
-        self._instances = Counter("solo_instances", "Instances found.", registry=to)
-        self._batch_pictures = _Of(
-            Histogram("solo_batch_pictures", "Pictures of a batch.", ["model"], buckets=PICTURES, registry=to)
-        )
-        self._batch_seconds = _Of(
-            Histogram("solo_batch_duration_seconds", "A batch in the engine.", ["model"], buckets=SECONDS, registry=to)
-        )
-        self._waiting_pictures = Gauge(
-            "solo_waiting_pictures", "Pictures accepted and not yet answered.", registry=to, multiprocess_mode=SUM
-        )
-        self._waiting_pixels = Gauge(
-            "solo_waiting_pixels", "Pixels of the waiting pictures.", registry=to, multiprocess_mode=SUM
-        )
+        told = "Accepted pictures by how they ended."
+        self._pictures = self._count("solo_pictures", told, "model", "outcome")
+        told = "From a picture's acceptance to its end."
+        self._picture_seconds = self._bin("solo_picture_duration_seconds", told, SECONDS, "model")
+        told = "Stages of a picture."
+        self._stage_seconds = self._bin("solo_stage_duration_seconds", told, SECONDS, "model", "stage")
+        self._instances = self._count("solo_instances", "Instances found.")
+        self._batch_pictures = self._bin("solo_batch_pictures", "Pictures of a batch.", PICTURES, "model")
+        self._batch_seconds = self._bin("solo_batch_duration_seconds", "A batch in the engine.", SECONDS, "model")
+        self._waiting_pictures = self._gauge("solo_waiting_pictures", "Pictures accepted and not yet answered.")
+        self._waiting_pixels = self._gauge("solo_waiting_pixels", "Pixels of the waiting pictures.")
+        self._waiting_now = 0, 0
+
+    def _count(self, name: str, told: str, *labels: str) -> Counts:
+        counts = Counts(Counter(name, told, labels, registry=self.registry))
+        self._tallies.append(counts)
+        return counts
+
+    def _bin(self, name: str, told: str, bounds: Sequence[float], *labels: str) -> Bins:
+        bins = Bins(_Histogram(name, told, labels, buckets=bounds, registry=self.registry), bounds)
+        self._tallies.append(bins)
+        return bins
+
+    def _gauge(self, name: str, told: str) -> Gauge:
+        return Gauge(name, told, registry=self.registry, multiprocess_mode=SUM)
 
 
-class _Of(Generic[M]):
-    """A metric's children by their labels, each made once: `labels` takes a lock and makes texts every time."""
+class Counts:
+    """What is to be added to a counter, by its labels."""
 
-    def __init__(self, metric: M) -> None:
-        self._metric: M = metric
-        self._known: dict[tuple[str, ...], M] = {}
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._amounts: defaultdict[tuple[str, ...], float] = defaultdict(float)
 
-    def __call__(self, *labels: str) -> M:
-        child = self._known.get(labels)
-        if child is None:
-            child = self._known[labels] = self._metric.labels(*labels)
-        return child
+    def add(self, amount: float, *labels: str) -> None:
+        """So many more."""
+        self._amounts[labels] += amount
+
+    def fold(self) -> None:
+        """Add it."""
+        for labels, amount in self._amounts.items():
+            (self._counter.labels(*labels) if labels else self._counter).inc(amount)
+        self._amounts.clear()
+
+
+class Bins:
+    """What is to be added to a histogram of these upper bounds, by its labels: how many values in each bucket, and their sum."""
+
+    def __init__(self, histogram: _Histogram, bounds: Sequence[float]) -> None:
+        self._histogram, self._bounds = histogram, bounds
+        self._bins: defaultdict[tuple[str, ...], list[float]] = defaultdict(lambda: [0] * (len(bounds) + 2))
+
+    def observe(self, value: float, *labels: str) -> None:
+        """One more value."""
+        bins = self._bins[labels]
+        bins[bisect_left(self._bounds, value)] += 1
+        bins[-1] += value
+
+    def fold(self) -> None:
+        """Add it."""
+        for labels, (*counts, total) in self._bins.items():
+            (self._histogram.labels(*labels) if labels else self._histogram).add(counts, total)
+        self._bins.clear()
+
+
+class _Histogram(Histogram):
+    """One that takes many values at once."""
+
+    def add(self, counts: Sequence[float], total: float) -> None:
+        """counts: for each bucket, that above the last bound included; total: sum of the values."""
+        self._sum.inc(total)
+        for bucket, count in zip(self._buckets, counts, strict=True):
+            if count:
+                bucket.inc(count)
 
 
 class _AtScrape(Collector):

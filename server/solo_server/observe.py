@@ -1,12 +1,15 @@
 """What the service tells of its work, for metrics, logs and traces; by default to nobody.
 
-All methods are called on the event loop's thread: they must return at once and must not raise. `stage`, `found` and `answered` are
-called in the task of the request, so that context variables tell whose they are. model: its name.
+All methods are called on the event loop's thread: they must return at once and must not raise. `answered` is called in
+the task of the request, so that context variables tell whose picture it is. model: its name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
+
+NO_STAGES: Mapping[str, float] = {}
 
 
 class Observer(Protocol):
@@ -24,17 +27,15 @@ class Observer(Protocol):
         """A batch of so many pictures came back from the engine, or failed there, after so long."""
         ...
 
-    def stage(self, model: str, name: str, ms: float) -> None:
-        """A stage of one picture: `decode`, `preprocess`, `queue`, those of the backend, `answer` (JSON or PNG)."""
-        ...
-
-    def found(self, instances: int) -> None:
-        """A picture is finished, with so many instances."""
-        ...
-
-    def answered(self, model: str, outcome: str, total_ms: float) -> None:
+    def answered(
+        self, model: str, outcome: str, total_ms: float, instances: int = 0, stages_ms: Mapping[str, float] = NO_STAGES
+    ) -> None:
         """An accepted picture's end, once for each: `ok`, the problem's code, or `gone`: the caller went away, or another
-        picture of the request failed and this one was given up (`/v2`)."""
+        picture of the request failed and this one was given up (`/v2`).
+
+        instances, stages_ms: of one that is `ok`: how many were found, and how long `queue`, `decode`, `preprocess`, the backend's
+        stages and `answer` (JSON or PNG) took.
+        """
         ...
 
 
@@ -50,11 +51,7 @@ class Unobserved:
     def batched(self, model: str, pictures: int, infer_ms: float) -> None:
         """See `Observer`."""
 
-    def stage(self, model: str, name: str, ms: float) -> None:
-        """See `Observer`."""
-
-    def found(self, instances: int) -> None:
-        """See `Observer`."""
-
-    def answered(self, model: str, outcome: str, total_ms: float) -> None:
+    def answered(
+        self, model: str, outcome: str, total_ms: float, instances: int = 0, stages_ms: Mapping[str, float] = NO_STAGES
+    ) -> None:
         """See `Observer`."""

@@ -17,7 +17,7 @@ from solo_server.cores import cores
 from solo_server.engine.base import GPU_ENGINES
 from solo_server.engine.choose import choose
 from solo_server.errors import SettingsError
-from solo_server.image import ImageLimits, decode, decode_draft, prepare, size
+from solo_server.image import ImageLimits, decode, decode_draft, glance, prepare, size
 from solo_server.memory import return_unused
 from solo_server.stopwatch import IsWanted, Stopwatch
 from solo_server.types import PictureResult, PreparedPicture, Query, UInt8
@@ -93,6 +93,11 @@ class Pipeline:
         height = rules.short_side
         blank = np.zeros((height, min(rules.long_side, height * 4 // 3), 3), np.uint8)
         self.backend.warm_up(prepare(blank, rules))
+
+    def glance(self, body: Body) -> int | None:
+        """As `pixels`, within microseconds; `None` where it would take longer. Raises ImageTooLarge."""
+        hw = glance(body, self._limits)
+        return None if hw is None else hw[0] * hw[1]
 
     def pixels(self, body: Body) -> int:
         """How many pixels decoding would make, from the header alone; raises what `solo_server.image.size` raises."""

@@ -1,21 +1,25 @@
 """A failure as an answer: problem+json, and below `/v2` that protocol's error;
-for the application (`problem_response`) and for what stands before it (`refusal`).
+for the routes (`Problems`) and for what stands before them (`problem_response`, `refusal`).
 
 Every part of the server that says no says it through here, so that all refusals look alike.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from solo_server.errors import ServerError, Unavailable
+from solo_server.errors import RequestError, ServerError, Unavailable
 from solo_server.schemas import problem_json
 
+LOG = logging.getLogger("solo_server")
 MEDIA_TYPE = "application/problem+json"
 V2 = "/v2"
 SECURITY_HEADERS = {
@@ -26,6 +30,32 @@ SECURITY_HEADERS = {
     "cache-control": "no-store",
 }
 """Of every answer that does not set its own: nothing here is a page, and nothing may be kept by a cache."""
+
+
+_HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+class Problems:
+    """Answers whatever the routes raise, unless their answer has begun."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        has_begun = False
+
+        async def begin(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, begin)
+        except Exception as problem:
+            if has_begun or scope["type"] != "http":
+                raise
+            await _answer_to(problem, scope)(scope, receive, send)
 
 
 def problem_headers(problem: ServerError, request_id: str) -> dict[str, str]:
@@ -50,6 +80,26 @@ def problem_body(details: Mapping[str, Any], path: str) -> tuple[bytes, str]:
         return orjson.dumps(details), MEDIA_TYPE
     kept = {name: details[name] for name in ("code", "request_id", "reason") if name in details}
     return orjson.dumps({"error": details["detail"], **kept}), "application/json"
+
+
+def _answer_to(problem: Exception, scope: Scope) -> Response:
+    request_id = scope["state"]["request_id"]
+    if isinstance(problem, HTTPException):
+        content = {"type": "about:blank", "title": problem.detail, "status": problem.status_code, "detail": problem.detail,
+                   "code": _HTTP_CODES.get(problem.status_code, "http_error"), "request_id": request_id}  # fmt: skip
+        body, media_type = problem_body(content, scope["path"])
+        return Response(body, problem.status_code, problem.headers, media_type)
+    if isinstance(problem, ClientDisconnect):
+        LOG.info("request %s: the caller went away", request_id)
+        return Response(status_code=499)  # nobody reads it
+    if not isinstance(problem, ServerError):
+        LOG.exception("request %s failed", request_id, exc_info=problem)
+        problem = ServerError("an unexpected failure; the log knows more")
+    elif not isinstance(problem, RequestError):
+        # refusals come by the hundred and are no fault; the request's own line has their code
+        level = logging.DEBUG if isinstance(problem, Unavailable) else logging.WARNING
+        LOG.log(level, "request %s: %s: %s", request_id, problem.code, problem.detail)
+    return problem_response(problem, request_id, scope["path"])
 
 
 def refusal(problem: ServerError, request_id: str, extra: Mapping[str, str] | None = None) -> ASGIApp:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -63,17 +62,16 @@ class Served:
         self._unused = asyncio.Event()
         self._unused.set()
 
-    @contextmanager
-    def used(self) -> Iterator[None]:
-        """For as long as a request needs it."""
+    def use(self) -> None:
+        """A request needs it, until it says `leave`."""
         self._users += 1
         self._unused.clear()
-        try:
-            yield
-        finally:
-            self._users -= 1
-            if self._users == 0:
-                self._unused.set()
+
+    def leave(self) -> None:
+        """See `use`."""
+        self._users -= 1
+        if self._users == 0:
+            self._unused.set()
 
     async def unused(self) -> None:
         """Until no request needs it."""

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, APIRouter
+from starlette.types import Receive, Scope, Send
 
 from solo_server import types
-from solo_server.bodies import File, files_of, read_body, while_connected
+from solo_server.bodies import File, files_of, first_header, read_body, while_connected
 from solo_server.errors import ControlOff, InvalidQuery, ModelNotLoadable, ServerError
 from solo_server.openapi import PROBLEM, SEGMENTED
 from solo_server.overlay import draw_png
 from solo_server.registry import EXPECTED, Served
 from solo_server.schemas import (
-    TIMEOUT_HEADER,
+    DEFAULTS,
+    TIMEOUT_KEY,
     listed_json,
     model_json,
     openapi_parameters,
@@ -65,31 +67,52 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 class DirectRoute(APIRoute):
-    """A route whose endpoint gets the request and the path's parts as they are, for requests that come by the hundred a second."""
+    """A route whose endpoint gets the request and the path's parts as they are; what it raises is for `Problems`.
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's place for it; what it would do itself, for nothing here, takes a tenth of a millisecond."""
+    FastAPI's own would make arguments, check answers and keep stacks of things to close: there are none, and it takes its time.
+    """
 
-        async def handle(request: Request) -> Response:
-            response: Response = await self.endpoint(request, **request.path_params)
-            return response
+    def __init__(self, path: str, endpoint: Callable[..., Awaitable[Response]], **described: Any) -> None:
+        super().__init__(path, endpoint, **described)
 
-        return handle
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            response = await endpoint(Request(scope, receive, send), **scope["path_params"])
+            await response(scope, receive, send)
+
+        self.app = answer
+
+
+class Routes:
+    """The routes of a router. A path without parts to fill in is found in a table; for all else every route would be tried."""
+
+    def __init__(self, router: APIRouter) -> None:
+        self._router = router
+        plain = (route for route in router.routes if isinstance(route, DirectRoute) and not route.param_convertors)
+        self._plain = {(method, route.path): route for route in plain for method in route.methods or ()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        route = self._plain.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if route is None:
+            await self._router(scope, receive, send)
+        else:
+            scope["route"], scope["path_params"] = route, {}
+            await route.app(scope, receive, send)
 
 
 def add_segment(app: FastAPI, service: Service, settings: Settings) -> None:
     """`POST /segment` for the default model, and the same below every model."""
 
     async def answer(request: Request, name: str | None, version: str | None) -> Response:
-        query = read_query(request.query_params)
-        if request.headers.get("accept", "").startswith("image/png"):
+        query = read_query(request.query_params) if request.scope["query_string"] else DEFAULTS
+        if (first_header(request, b"accept") or "").startswith("image/png"):
             query = query.model_copy(update={"format": "overlay"})
-        timeout_ms = read_timeout(request.headers.get(TIMEOUT_HEADER))
-        async with service.admit(timeout_ms, name, version) as admitted:
+        timeout_ms = read_timeout(first_header(request, TIMEOUT_KEY))
+        with service.admit(timeout_ms, name, version) as admitted:
             chosen = query.to_query(admitted.model.pipeline.bundle.spec)
             body = await read_body(request, settings.max_body_bytes, service.in_worker)
             files = await files_of(request, body, settings.max_files, service.in_worker)
-            async with while_connected(request):
+            with while_connected(request):
                 if query.format == "overlay":
                     return await _overlay(admitted, body, files, chosen)
                 if files is None or len(files) == 1:
@@ -120,9 +143,7 @@ def add_segment(app: FastAPI, service: Service, settings: Settings) -> None:
         ("/models/{name}/segment", segment_with, "The same with a model of your choice"),
         ("/models/{name}/versions/{version}/segment", segment_with_version, "The same with one version of a model"),
     ):
-        app.router.add_api_route(
-            path, endpoint, methods=["POST"], summary=summary, route_class_override=DirectRoute, **described
-        )
+        app.add_api_route(path, endpoint, methods=["POST"], summary=summary, **described)
 
 
 def add_models(app: FastAPI, service: Service) -> None:
@@ -131,30 +152,30 @@ def add_models(app: FastAPI, service: Service) -> None:
     changed: dict[int | str, dict[str, Any]] = {status: PROBLEMS[status] for status in (401, 403, 404, 422, 503)}
 
     @app.get("/models", summary="All models and versions, with their state", responses={401: PROBLEMS[401]})
-    async def models() -> Response:
+    async def models(_: Request) -> Response:
         return json(listed_json(service.models.listed(), service.models.default))
 
     @app.get("/model", summary="The default model", responses=looked_up)
-    async def model() -> Response:
+    async def model(_: Request) -> Response:
         return json(model_json(find_model(service, None, None)))
 
     @app.get("/models/{name}", summary="A model: its highest version in service", responses=looked_up)
-    async def one_model(name: str) -> Response:
+    async def one_model(_: Request, name: str) -> Response:
         return json(model_json(find_model(service, name, None)))
 
     @app.get("/models/{name}/versions/{version}", summary="One version of a model", responses=looked_up)
-    async def one_version(name: str, version: str) -> Response:
+    async def one_version(_: Request, name: str, version: str) -> Response:
         return json(model_json(find_model(service, name, version)))
 
     @app.post(
         "/models/{name}/load", summary="Look for a model anew: load what is new or has changed", responses=changed
     )
-    async def load(name: str) -> Response:
+    async def load(_: Request, name: str) -> Response:
         """The answer comes when it is in service and warm; until then, and where it fails, what was served before is."""
         return json(await load_model(service, name))
 
     @app.post("/models/{name}/unload", summary="Take a model out of service, all versions", responses=changed)
-    async def unload(name: str) -> Response:
+    async def unload(_: Request, name: str) -> Response:
         """Its requests are answered; its memory is free when the last one is."""
         return json(await unload_model(service, name))
 

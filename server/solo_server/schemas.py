@@ -15,6 +15,7 @@ from solo_server.types import PictureResult, Query
 MAX_INSTANCES = 500
 MAX_TIMEOUT_MS = 600_000
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
+TIMEOUT_KEY = TIMEOUT_HEADER.lower().encode()
 OVERLAY_SCORE_THRESHOLD = 0.3  # a picture for people: below it overlays fill up with doubtful masks
 
 
@@ -47,6 +48,10 @@ class SegmentQuery(BaseModel):
             threshold = OVERLAY_SCORE_THRESHOLD
         class_ids = None if self.classes is None else tuple(_class_id(c.strip(), spec) for c in self.classes.split(","))
         return Query(threshold, self.max_instances, class_ids, self.nms)
+
+
+DEFAULTS = SegmentQuery()
+"""What `read_query` makes of no parameters."""
 
 
 def read_query(parameters: Mapping[str, Any]) -> SegmentQuery:

@@ -1,6 +1,6 @@
-"""What stands around the application, from the outside in: security headers, CORS, API keys, slow bodies.
+"""What stands between the edge and the routes, from the outside in: CORS, API keys; and the policy of `/docs`.
 
-The headers come first so that also a refusal has them; CORS before the keys, since a browser's preflight brings none.
+CORS comes before the keys, since a browser's preflight brings none.
 """
 
 from __future__ import annotations
@@ -10,18 +10,14 @@ import hashlib
 import re
 from urllib.parse import urlsplit
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from solo_server.keys import AskForKey, KeyRing
-from solo_server.problems import SECURITY_HEADERS
 from solo_server.settings import Settings
-from solo_server.uploads import SlowUploads, UploadLimits
 
-_RAW_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 _CORS_REQUEST_HEADERS = ("authorization", "x-api-key", "content-type", "x-request-id", "x-request-timeout-ms",
                          "inference-header-content-length")  # fmt: skip
 _CORS_ANSWER_HEADERS = ("x-request-id", "retry-after", "inference-header-content-length")
@@ -29,7 +25,6 @@ _CORS_ANSWER_HEADERS = ("x-request-id", "retry-after", "inference-header-content
 
 def add_guards(app: FastAPI, settings: Settings, keys: KeyRing) -> None:
     """Put the guards around `app`; whatever is added later stands outside of them."""
-    app.add_middleware(SlowUploads, limits=UploadLimits(settings.body_timeout_s, settings.body_bytes_per_s))
     if not keys.is_empty:
         app.add_middleware(AskForKey, keys=keys, metrics_open=settings.metrics_open)
     if settings.cors_origins:
@@ -41,7 +36,6 @@ def add_guards(app: FastAPI, settings: Settings, keys: KeyRing) -> None:
             expose_headers=_CORS_ANSWER_HEADERS,
             allow_credentials=False,
         )
-    app.add_middleware(SecurityHeaders)
 
 
 def add_docs(app: FastAPI) -> None:
@@ -50,7 +44,7 @@ def add_docs(app: FastAPI) -> None:
     headers = {"content-security-policy": page_policy(bytes(page.body).decode())}
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
+    async def docs(_: Request) -> HTMLResponse:
         return HTMLResponse(page.body, headers=headers)
 
 
@@ -74,28 +68,6 @@ def page_policy(html: str) -> str:
             "frame-ancestors 'none'",
         )
     )
-
-
-class SecurityHeaders:
-    """Adds to every answer those of `SECURITY_HEADERS` that it does not set itself."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; the answer gets its headers on the way out."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def send_guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = list(message.get("headers", ()))
-                present = {name.lower() for name, _ in headers}
-                message["headers"] = headers + [pair for pair in _RAW_HEADERS if pair[0] not in present]
-            await send(message)
-
-        await self._app(scope, receive, send_guarded)
 
 
 def _origins(urls: list[str]) -> list[str]:

@@ -1,30 +1,30 @@
 """From an HTTP request's bytes to its answer without blocking the event loop, for many callers at a time.
 
     admit (a model, a place, a deadline) ─► header ─► decode ─► batcher ─► finish and render ─► answer
-                                  one thread  a core each   engine's threads  a core each
+                                 at a glance  a core each   engine's threads  a core each
 
-Headers, decoding, engines and post-processing have threads of their own, so that none waits behind another's queue (all of them
-release the interpreter lock). Each model of the registry has its own engine and batcher; bounds, and all other threads, are common.
-What is over the bounds is refused at once instead of waiting for ever, before its body is read. Models are loaded and warmed up in
-a thread too, while the server already answers that it is not ready. What only a new process can mend, a lost GPU or a hanging
-engine, is told to `on_end`, once.
+Decoding, engines, post-processing and the rare header that takes reading have threads of their own, so that none waits behind
+another's queue (all of them release the interpreter lock). Each model of the registry has its own engine and batcher; bounds, and
+all other threads, are common. What is over the bounds is refused at once instead of waiting for ever, before its body is read.
+Models are loaded and warmed up in a thread too, while the server already answers that it is not ready. What only a new process can
+mend, a lost GPU or a hanging engine, is told to `on_end`, once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import TypeVar
+from types import TracebackType
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from solo_server.admission import Admission
+from solo_server.alarm import Alarm
 from solo_server.catalogue import Catalogue
 from solo_server.cores import cores
 from solo_server.errors import (
@@ -32,11 +32,12 @@ from solo_server.errors import (
     DeviceLost,
     EngineFailure,
     EngineHung,
+    ImageDamaged,
     NotReady,
     RequestError,
     ServerError,
 )
-from solo_server.observe import Observer, Unobserved
+from solo_server.observe import NO_STAGES, Observer, Unobserved
 from solo_server.pipeline import Body, Decoded, Pipeline
 from solo_server.registry import EXPECTED, Registry, Served
 from solo_server.settings import Settings
@@ -56,6 +57,15 @@ _UNREADY = {
     "stalled": ("the engine has not answered for a long time", 10),
     "lost": ("the GPU is lost; the server starts anew", 10),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Finished(Generic[T]):
+    """A picture's answer; how many instances it tells of, and how long its stages took."""
+
+    answer: T
+    instances: int
+    stages_ms: Mapping[str, float]
 
 
 class Service:
@@ -82,7 +92,7 @@ class Service:
         self._unready: str | None = "warming"
         self._has_ended = False
         self._drain_end = float("inf")
-        self._accepted: set[Admitted] = set()
+        self.accepted: set[Admitted] = set()
         self._reloading: set[asyncio.Task[None]] = set()
 
     @property
@@ -126,7 +136,7 @@ class Service:
             return
         self._unready = self._unready if self._has_ended else "draining"
         self._drain_end = asyncio.get_running_loop().time() + self.settings.drain_seconds
-        for admitted in self._accepted:
+        for admitted in self.accepted:
             admitted.end_before(self._drain_end)
 
     def stop(self) -> None:
@@ -136,18 +146,13 @@ class Service:
         for threads in self._threads():
             threads.stop()
 
-    @asynccontextmanager
-    async def admit(
-        self, timeout_ms: int | None = None, name: str | None = None, version: str | None = None
-    ) -> AsyncGenerator[Admitted, None]:
-        """A model, a place and a deadline for one request: everything that it does happens within. Cheap: to be asked first of all.
+    def admit(self, timeout_ms: int | None = None, name: str | None = None, version: str | None = None) -> Admitted:
+        """A model, a place and a deadline for one request, to be entered: everything that it does happens within.
 
-        name, version: of the model; without them the default, the highest version.
+        Cheap: to be asked first of all. name, version: of the model; without them the default, the highest version.
 
         Raises:
-            NotReady, Overloaded: it is not taken.
-            UnknownModel: there is no such model.
-            DeadlineExceeded: its time was over, wherever it was.
+            NotReady, UnknownModel: it is not taken, or there is no such model. For what entering and leaving raise see there.
         """
         try:
             if self.unready is not None:
@@ -156,27 +161,11 @@ class Service:
         except NotReady as problem:
             self.observer.refused(problem.code, problem.reason)
             raise
-        seconds = (timeout_ms or self.settings.request_timeout_ms) / 1e3
-        self.admission.occupy(seconds)
-        try:
-            async with asyncio.timeout(seconds) as alarm:
-                admitted = Admitted(self, model, alarm)
-                self._accepted.add(admitted)
-                try:
-                    with model.used():
-                        yield admitted
-                finally:
-                    self._accepted.discard(admitted)
-        except TimeoutError as problem:
-            if not alarm.expired():
-                raise
-            raise admitted.time_is_over() from problem
-        finally:
-            self.admission.leave(1, 0)
+        return Admitted(self, model, (timeout_ms or self.settings.request_timeout_ms) / 1e3)
 
     async def segment(self, body: Body, query: Query) -> PictureResult:
         """One picture as a request of its own; raises what `admit` and `Admitted.answer` raise."""
-        async with self.admit() as admitted:
+        with self.admit() as admitted:
             return await admitted.answer(body, query, lambda result, _: result)
 
     async def in_worker(self, work: Callable[[], T]) -> T:
@@ -189,37 +178,32 @@ class Service:
             await self._finish.run(held.clear)
 
     async def measure(self, model: Served, body: Body) -> int:
-        """Pixels of a picture, from its header."""
-        return await self._in(self._header, lambda: model.pipeline.pixels(body))
+        """Pixels of a picture, from its header: at a glance, or where that takes more, in a thread."""
+        pixels = model.pipeline.glance(body)
+        return pixels if pixels is not None else await self._in(self._header, lambda: model.pipeline.pixels(body))
 
     async def run(
-        self, model: Served, body: Body, query: Query, render: Render[T], deadline: float, *, whole: bool
-    ) -> T:
-        """All stages of one picture that has its place."""
-        pipeline, told = model.pipeline, partial(self.observer.stage, model.name)
-        held = [await self._in(self._decode, lambda: _decoded(pipeline, body, whole=whole))]
+        self, model: Served, body: Body, query: Query, render: Render[T], deadline: float, *, pixels: int, whole: bool
+    ) -> Finished[T]:
+        """All stages of one picture that has its place. pixels: those that it was admitted with."""
+        pipeline = model.pipeline
+        held = [await self._in(self._decode, lambda: _decoded(pipeline, body, pixels, whole=whole))]
         inferred = await model.batcher.infer(held[0].picture, query, deadline)
 
-        is_over = threading.Event()  # a thread that has begun is not cancelled, but finds that nobody waits
+        is_wanted = True  # a thread that has begun is not cancelled, but finds that nobody waits
 
-        def finish() -> tuple[PictureResult, T, float]:
+        def finish() -> Finished[T]:
             decoded = held.pop()  # and freed here: hundreds of megabytes where a large picture is drawn on
-            result = pipeline.finish(inferred.output, decoded, query, inferred.infer_ms, lambda: not is_over.is_set())
-            timings = {"queue": inferred.queue_ms, **result.timings_ms}
-            timings["total"] += inferred.queue_ms
-            result, start = replace(result, timings_ms=timings), perf_counter()
-            return result, render(result, decoded.rgb), (perf_counter() - start) * 1e3
+            result = pipeline.finish(inferred.output, decoded, query, inferred.infer_ms, lambda: is_wanted)
+            stages_ms = {"queue": inferred.queue_ms, **result.timings_ms}
+            total_ms, start = stages_ms.pop("total") + inferred.queue_ms, perf_counter()
+            answer = render(replace(result, timings_ms={**stages_ms, "total": total_ms}), decoded.rgb)
+            return Finished(answer, len(result.instances), {**stages_ms, "answer": (perf_counter() - start) * 1e3})
 
         try:
-            result, answer, answer_ms = await self._in(self._finish, finish)
+            return await self._in(self._finish, finish)
         finally:
-            is_over.set()
-        for name, ms in result.timings_ms.items():
-            if name != "total":
-                told(name, ms)
-        told("answer", answer_ms)
-        self.observer.found(len(result.instances))
-        return answer
+            is_wanted = False
 
     async def _reload(self) -> None:
         try:
@@ -259,11 +243,40 @@ class Service:
 class Admitted:
     """A request that was accepted: its model, one place, more for further pictures, and a deadline."""
 
-    def __init__(self, service: Service, model: Served, alarm: asyncio.Timeout) -> None:
-        self._service, self.model, self._alarm = service, model, alarm
-        self._begun = asyncio.get_running_loop().time()
-        self._deadline = alarm.when() or float("inf")
+    def __init__(self, service: Service, model: Served, seconds: float) -> None:
+        self._service, self.model = service, model
+        self._begun, self._seconds = asyncio.get_running_loop().time(), seconds
+        self._deadline = self._begun + seconds
+        self._alarm = Alarm(self._deadline)
         self._has_place = True
+
+    def __enter__(self) -> Admitted:
+        """Take the place.
+
+        Raises:
+            Overloaded: there is none.
+        """
+        self._service.admission.occupy(self._seconds)
+        self._service.accepted.add(self)
+        self.model.use()
+        self._alarm.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave it.
+
+        Raises:
+            DeadlineExceeded, NotReady: the time was over, that of the request or of a server that goes down.
+        """
+        self.model.leave()
+        self._service.accepted.discard(self)
+        self._service.admission.leave(1, 0)
+        try:
+            self._alarm.__exit__(kind, problem, trace)
+        except TimeoutError:
+            raise self.time_is_over() from problem
 
     async def answer(self, body: Body, query: Query, render: Render[T], *, whole: bool = False) -> T:
         """What `render` makes of one picture. whole: render draws on the picture.
@@ -273,52 +286,62 @@ class Admitted:
             Overloaded: no room for it.
             EngineFailure: a stage failed.
         """
-        service, start = self._service, perf_counter()
+        service, loop, start = self._service, asyncio.get_running_loop(), perf_counter()
         is_first, self._has_place = self._has_place, False
         if not is_first:
-            service.admission.occupy(self._deadline - asyncio.get_running_loop().time())
-        pixels, outcome = 0, "gone"
+            service.admission.occupy(self._deadline - loop.time())
+        pixels, outcome, told = 0, "gone", (0, NO_STAGES)
         try:
             measured = await service.measure(self.model, body)
             service.admission.occupy_pixels(measured)
             pixels = measured
-            answer = await service.run(self.model, body, query, render, self._deadline, whole=whole)
-            if asyncio.get_running_loop().time() > self._deadline:
+            run = service.run(self.model, body, query, render, self._deadline, pixels=pixels, whole=whole)
+            finished = await run
+            if loop.time() > self._deadline:
                 raise self.time_is_over()
-            outcome = "ok"
-            return answer
+            outcome, told = "ok", (finished.instances, finished.stages_ms)
+            return finished.answer
         except ServerError as problem:
             outcome = problem.code
             raise
         finally:
-            if outcome == "gone" and self._alarm.expired():
+            if outcome == "gone" and self._alarm.has_rung:
                 outcome = self.time_is_over().code
             if outcome not in UNANSWERED:
                 service.admission.answered()
             service.admission.leave(0 if is_first else 1, pixels)
-            service.observer.answered(self.model.name, outcome, (perf_counter() - start) * 1e3)
+            service.observer.answered(self.model.name, outcome, (perf_counter() - start) * 1e3, *told)
 
     def answer_within(self, seconds: float) -> None:
         """The caller's body asks for an earlier deadline, counted from the request's headers; a later one changes nothing."""
         self._deadline = min(self._deadline, self._begun + seconds)
-        if not self._alarm.expired():
-            self._alarm.reschedule(min(self._alarm.when() or self._deadline, self._deadline))
+        if not self._alarm.has_rung:
+            self._alarm.reschedule(min(self._alarm.when, self._deadline))
 
     def end_before(self, drain_end: float) -> None:
         """The server goes down: an earlier deadline, perhaps."""
-        if not self._alarm.expired():
+        if not self._alarm.has_rung:
             self._alarm.reschedule(min(self._deadline, drain_end))
 
     def time_is_over(self) -> ServerError:
         """The problem of a request whose alarm has gone off."""
-        if (self._alarm.when() or 0.0) < self._deadline:
+        if self._alarm.when < self._deadline:
             return _not_ready("draining")
         return DeadlineExceeded("the answer was not there in time")
 
 
-def _decoded(pipeline: Pipeline, body: Body, *, whole: bool) -> Decoded:
-    """All that waits from now on is the network's input, unless the picture is to be drawn on."""
+def _decoded(pipeline: Pipeline, body: Body, pixels: int, *, whole: bool) -> Decoded:
+    """All that waits from now on is the network's input, unless the picture is to be drawn on.
+
+    pixels: what its header told.
+
+    Raises:
+        ImageDamaged: it has more of them.
+    """
     decoded = pipeline.decode(body, whole=whole)
+    height, width = decoded.picture.geometry.original_hw
+    if height * width > pixels:
+        raise ImageDamaged("the header tells more than one size")
     return decoded if whole else replace(decoded, rgb=NO_PIXELS)
 
 

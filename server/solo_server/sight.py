@@ -1,23 +1,24 @@
-"""Looks at every request from outside: one access line, its metrics, its trace. Knows nothing of pictures but what `observe` tells.
+"""What is told of every request: one access line, its metrics, its trace. Knows nothing of pictures but what `observe` tells.
 
-request ─► SightMiddleware ─► application ─► service ─► Sight (an Observer), whose context variable knows the request
-                 └ at the end: Access ─► metrics, log, trace
+request ─► Edge ─► application ─► service ─► Sight (an Observer), whose context variable knows the request
+            └ at the end: Access ─► metrics, log, trace
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import perf_counter, time_ns
 
 import orjson
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Scope
 
-from solo_server.logs import ACCESS, REQUEST_ID, Access
+from solo_server.logs import ACCESS, REQUEST_ID, Access, access_record
 from solo_server.metrics import Metrics
+from solo_server.observe import NO_STAGES
 from solo_server.traces import PictureTrace, Stage, Traces
 
 PROBES = ("/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
@@ -32,7 +33,6 @@ class Seen:
     """One request so far, gathered while it runs."""
 
     begun: float = field(default_factory=perf_counter)
-    begun_ns: int = field(default_factory=time_ns)
     status: int | None = None
     content_type: str = ""
     code: str = "ok"
@@ -40,9 +40,21 @@ class Seen:
     bytes_out: int = 0
     instances: int = 0
     gone: bool = False
-    pictures: list[PictureTrace] = field(default_factory=list)
-    stages: dict[int, list[Stage]] = field(default_factory=dict)
-    """By picture, that is by task: each picture of a request has its own."""
+    pictures: int = 0
+    traced: list[PictureTrace] = field(default_factory=list)
+    """The pictures, where there are traces."""
+
+    def sent(self, message: Message) -> None:
+        """A part of the answer goes out."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            if self.status >= 400:
+                self.content_type = Headers(raw=message["headers"]).get("content-type", "")
+        elif message["type"] == "http.response.body":
+            body = message.get("body", b"")
+            if self.status is not None and self.status >= 400 and self.bytes_out == 0:
+                self.code = _code(self.status, self.content_type, body)
+            self.bytes_out += len(body)
 
 
 SEEN: ContextVar[Seen | None] = ContextVar("seen", default=None)
@@ -55,83 +67,39 @@ class Sight:
         self.metrics, self.traces = metrics, traces
         self.refused, self.waiting, self.batched = metrics.refused, metrics.waiting, metrics.batched
 
-    def stage(self, model: str, name: str, ms: float) -> None:
-        """See `Observer`."""
-        self.metrics.stage(model, name, ms)
-        seen = SEEN.get()
-        if seen is not None and self.traces is not None:
-            seen.stages.setdefault(id(asyncio.current_task()), []).append(Stage(name, ms))
-
-    def answered(self, model: str, outcome: str, total_ms: float) -> None:
-        """See `Observer`."""
-        self.metrics.answered(model, outcome, total_ms)
-        seen = SEEN.get()
-        if seen is not None:
-            stages = seen.stages.setdefault(id(asyncio.current_task()), [])  # whose last ones may still come
-            begun_ns = time_ns() - int(total_ms * 1e6)
-            seen.pictures.append(PictureTrace(begun_ns, model, outcome, stages))
-
-    def found(self, instances: int) -> None:
-        """See `Observer`."""
-        seen = SEEN.get()
-        if seen is not None:
-            seen.instances += instances
-
-
-class SightMiddleware:
-    """Follows every request from its head to the last byte of its answer."""
-
-    def __init__(self, app: ASGIApp, sight: Sight) -> None:
-        self._app, self._sight = app, sight
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and tell of it when it has ended."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    def begun(self, request_id: str) -> Seen:
+        """A request's head has come; whatever its task logs has its id."""
         seen = Seen()
         SEEN.set(seen)  # each request runs in a task, hence a context, of its own
-        REQUEST_ID.set(scope.get("state", {}).get("request_id"))
+        REQUEST_ID.set(request_id)
+        self.metrics.begun()
+        return seen
 
-        async def receive_counted() -> Message:
-            message = await receive()
-            seen.bytes_in += len(message.get("body", b""))
-            seen.gone |= message["type"] == "http.disconnect" and seen.status is None
-            return message
-
-        async def send_counted(message: Message) -> None:
-            _note_sent(seen, message)
-            await send(message)
-
-        self._sight.metrics.begun()
-        try:
-            await self._app(scope, receive_counted, send_counted)
-        except asyncio.CancelledError:
-            seen.gone = True
-            raise
-        finally:
-            self._tell(scope, seen)
-
-    def _tell(self, scope: Scope, seen: Seen) -> None:
+    def ended(self, scope: Scope, seen: Seen) -> None:
+        """It was answered, or its caller went away."""
         access = _access(scope, seen)
-        self._sight.metrics.ended(access)
+        self.metrics.ended(access)
         is_probe = access.route in PROBES
-        if self._sight.traces is not None and not is_probe:
+        if self.traces is not None and not is_probe:
             carrier = {k: v for k, v in Headers(scope=scope).items() if k in ("traceparent", "tracestate")}
-            self._sight.traces.record(access, seen.begun_ns, seen.pictures, carrier)
+            self.traces.record(access, time_ns() - int(access.ms * 1e6), seen.traced, carrier)
         level = logging.DEBUG if is_probe and access.status < 400 else logging.INFO
-        ACCESS.log(level, "%s %s", access.method, access.route, extra={"access": access})
+        if ACCESS.isEnabledFor(level):
+            ACCESS.handle(access_record(level, access))
 
-
-def _note_sent(seen: Seen, message: Message) -> None:
-    if message["type"] == "http.response.start":
-        seen.status = message["status"]
-        seen.content_type = Headers(raw=message["headers"]).get("content-type", "")
-    elif message["type"] == "http.response.body":
-        body = message.get("body", b"")
-        if seen.status is not None and seen.status >= 400 and seen.bytes_out == 0:
-            seen.code = _code(seen.status, seen.content_type, body)
-        seen.bytes_out += len(body)
+    def answered(
+        self, model: str, outcome: str, total_ms: float, instances: int = 0, stages_ms: Mapping[str, float] = NO_STAGES
+    ) -> None:
+        """See `Observer`."""
+        self.metrics.answered(model, outcome, total_ms, instances, stages_ms)
+        seen = SEEN.get()
+        if seen is None:
+            return
+        seen.pictures += 1
+        seen.instances += instances
+        if self.traces is not None:
+            stages = [Stage(name, ms) for name, ms in stages_ms.items()]
+            seen.traced.append(PictureTrace(time_ns() - int(total_ms * 1e6), model, outcome, stages))
 
 
 def _code(status: int, content_type: str, body: bytes) -> str:
@@ -154,7 +122,7 @@ def _access(scope: Scope, seen: Seen) -> Access:
         ms=round((perf_counter() - seen.begun) * 1e3, 3),
         bytes_in=seen.bytes_in,
         bytes_out=seen.bytes_out,
-        pictures=len(seen.pictures),
+        pictures=seen.pictures,
         instances=seen.instances,
     )
 

@@ -1,6 +1,6 @@
 """Threads that the event loop gives its work to. What happens in one of them never ends the loop.
 
-A hand-over costs a third of what `ThreadPoolExecutor` and `asyncio.wrap_future` take, and a request has four.
+A hand-over costs a third of what `ThreadPoolExecutor` and `asyncio.wrap_future` take, and a request has three.
 """
 
 from __future__ import annotations

@@ -1,17 +1,16 @@
 """Bodies that stall or trickle: every wait for more of a body is bounded, and so are all waits of one body together.
 
-Stands around the application. Only the time spent waiting for the caller counts, not the server's own; once the body is complete
-nothing is bounded here any more.
+Only the time spent waiting for the caller counts, not the server's own; once the body is complete nothing is bounded here any more.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from time import monotonic
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive
 
+from solo_server.alarm import Alarm
 from solo_server.errors import RequestTimeout
 
 
@@ -23,38 +22,38 @@ class UploadLimits:
     bytes_per_s: float
 
 
-class SlowUploads:
-    """Raises `RequestTimeout` in whoever waits for a body that does not come as `UploadLimits` ask."""
+class Upload:
+    """One body on its way. size_bytes: of it that has come; is_gone: the caller went away."""
 
-    def __init__(self, app: ASGIApp, limits: UploadLimits) -> None:
-        self._app, self._limits = app, limits
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with a bounded `receive`."""
-        bounded = _Upload(receive, self._limits).receive if scope["type"] == "http" else receive
-        await self._app(scope, bounded, send)
-
-
-class _Upload:
-    """One body on its way."""
+    __slots__ = ("_is_complete", "_limits", "_receive", "_waited_s", "is_gone", "size_bytes")
 
     def __init__(self, receive: Receive, limits: UploadLimits) -> None:
         self._receive, self._limits = receive, limits
-        self._waited_s, self._size_bytes, self._complete = 0.0, 0, False
+        self._waited_s, self._is_complete = 0.0, False
+        self.size_bytes, self.is_gone = 0, False
 
     async def receive(self) -> Message:
-        if self._complete:
-            return await self._receive()
+        """The next message; see ASGI.
+
+        Raises:
+            RequestTimeout: the body does not come as `UploadLimits` ask.
+        """
+        if self._is_complete:
+            message = await self._receive()
+            self.is_gone |= message["type"] == "http.disconnect"
+            return message
         allowed_s = self._limits.timeout_s
-        left_s = allowed_s + self._size_bytes / self._limits.bytes_per_s - self._waited_s
-        start = monotonic()
+        left_s = allowed_s + self.size_bytes / self._limits.bytes_per_s - self._waited_s
+        loop = asyncio.get_running_loop()
+        start = loop.time()
         try:
-            async with asyncio.timeout(min(allowed_s, left_s)):
+            with Alarm(start + min(allowed_s, left_s)):
                 message = await self._receive()
         except TimeoutError as problem:
-            self._complete = True
-            raise RequestTimeout(f"the body came too slowly; {self._size_bytes} bytes of it arrived") from problem
-        self._waited_s += monotonic() - start
-        self._size_bytes += len(message.get("body", b""))
-        self._complete = not message.get("more_body", False)
+            self._is_complete = True
+            raise RequestTimeout(f"the body came too slowly; {self.size_bytes} bytes of it arrived") from problem
+        self._waited_s += loop.time() - start
+        self.size_bytes += len(message.get("body", b""))
+        self.is_gone = message["type"] == "http.disconnect"
+        self._is_complete = not message.get("more_body", False)
         return message

@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 from conftest import encoded, picture, serving
+from fastapi import Request, Response
 from gates import Gate
 from solo_server.app import create_app
 from solo_server.catalogue import Source
@@ -41,8 +42,9 @@ def _occupied(gate: Gate, settings: Settings) -> Iterator[tuple[httpx.Client, Se
     app = create_app(gate.pipeline, settings)
 
     @app.post("/drain")
-    async def drain() -> None:  # on the event loop, as the signal does it
+    async def drain(_: Request) -> Response:  # on the event loop, as the signal does it
         app.state.service.drain()
+        return Response()
 
     with serving(app) as client, ThreadPoolExecutor(1) as pool:
         url = client.base_url

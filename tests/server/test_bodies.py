@@ -5,8 +5,12 @@ import threading
 from contextlib import suppress
 
 import pytest
-from solo_server.bodies import HELD_BYTES, FreeBodies, hold
+from fastapi import FastAPI
+from looking import made_sight
+from solo_server.bodies import HELD_BYTES, hold
+from solo_server.edge import Edge
 from solo_server.threads import Threads
+from solo_server.uploads import UploadLimits
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
@@ -46,7 +50,12 @@ def test_only_what_is_large_is_freed_in_a_worker(size_bytes: int, thread: str, f
         async def free(held: list[object]) -> None:
             await threads.run(held.clear)
 
-        await FreeBodies(application, free)({"type": "http"}, unused, unused)
+        edge = Edge(application, made_sight(), UploadLimits(1.0, 1.0), free)
+        await edge(
+            {"type": "http", "method": "POST", "path": "/", "headers": [], "route": None, "app": FastAPI()},
+            unused,
+            unused,
+        )
         threads.stop()
 
     asyncio.run(run())

@@ -33,9 +33,9 @@ def families() -> list[Metric]:
     metrics.begun()
     metrics.ended(Access("POST", "/segment", 200, "ok", 1.0, 1, 1, 1, 1))
     metrics.refused("overloaded", "queue_full")
-    metrics.stage("tiny", "decode", 1.0)
     metrics.batched("tiny", 1, 1.0)
-    metrics.answered("tiny", "ok", 1.0)
+    metrics.answered("tiny", "ok", 1.0, 1, {"decode": 1.0})
+    metrics.fold()
     return list(metrics.registry.collect())
 
 

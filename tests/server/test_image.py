@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import random
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -12,8 +14,8 @@ import pytest
 from conftest import encoded, picture
 from PIL import Image
 from solo_models.spec import PreprocessSpec
-from solo_server.errors import EmptyBody, ImageDamaged, ImageTooLarge, RequestError, UnsupportedMediaType
-from solo_server.image import ImageLimits, decode, plan, prepare
+from solo_server.errors import EmptyBody, ImageDamaged, ImageTooLarge, RequestError, ServerError, UnsupportedMediaType
+from solo_server.image import ImageLimits, decode, glance, plan, prepare, size
 
 LIMITS = ImageLimits()
 PIXELS = picture(40, 60)
@@ -164,3 +166,40 @@ def test_prepared_pictures_are_opencvs_resize_and_zeros() -> None:
     assert wide.geometry.padded_hw == (64, 96)
     assert not wide.pixels[45:].any()
     assert not wide.pixels[:, 90:].any()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("seed", range(200))
+def test_what_is_seen_at_a_glance_of_a_broken_picture_is_what_its_header_says_or_nothing(kind: str, seed: int) -> None:
+    rng, limits = random.Random(seed), ImageLimits()  # noqa: S311  # no secret
+    body = bytearray(encoded(picture(40, 60), kind))
+    for _ in range(rng.choice([0, 1, 3])):
+        body[rng.randrange(min(len(body), 200))] = rng.randrange(256)
+    broken = bytes(body[: rng.choice([len(body), rng.randrange(200)])])
+    try:
+        seen = glance(broken, limits)
+    except ImageTooLarge:
+        seen = None
+    try:
+        whole = size(broken, limits)
+    except ServerError:
+        return
+    assert seen in (whole, None)
+
+
+def test_a_glance_is_enough_for_usual_jpegs_and_pngs_and_for_pixels() -> None:
+    limits = ImageLimits()
+    photographs = sorted((Path(__file__).parents[1] / "pictures").glob("*.jpg"))
+    for body in (encoded(picture(40, 60)), *(path.read_bytes() for path in photographs)):
+        assert glance(body, limits) == size(body, limits)
+    assert glance(np.zeros((4, 5, 3), np.uint8), limits) == (4, 5)
+    assert glance(encoded(picture(40, 60), "WEBP"), limits) is None
+    with pytest.raises(ImageTooLarge):
+        glance(encoded(picture(40, 60)), ImageLimits(max_side=50))
+
+
+def test_a_jpeg_of_endless_segments_is_left_alone_after_a_few() -> None:
+    """So that a glance takes microseconds, whatever comes."""
+    body = encoded(picture(40, 60), "JPEG")
+    comments = b"\xff\xfe\x00\x02" * 100_000
+    assert glance(body[:2] + comments + body[2:], ImageLimits()) is None

@@ -142,6 +142,27 @@ def test_lines_arrive_whole_and_in_order_through_a_file_that_takes_little_at_a_t
     assert writer.lost_lines == 0
 
 
+def test_lines_are_written_together_but_never_more_than_a_pipe_takes_whole() -> None:
+    """So that those of several workers do not mix, and a pipe that nobody reads ends with a whole line."""
+    written: list[bytes] = []
+
+    class Watched(Full):
+        def write(self, line: memoryview, /) -> int:
+            written.append(bytes(line))
+            return len(line)
+
+    writer = LogWriter("json", Watched())
+    for number in range(200):
+        writer.emit(record("%d", number))
+    writer.emit(record("x" * 5000))
+    writer.close()
+    assert len(written) < 100
+    assert all(block.endswith(b"\n") for block in written)
+    assert [len(block) <= 4096 for block in written] == [True] * (len(written) - 1) + [False]
+    told = [json.loads(line)["message"] for line in b"".join(written).splitlines()]
+    assert told == [*map(str, range(200)), "x" * 5000]
+
+
 def test_a_file_that_would_block_is_tried_again() -> None:
     class Slow(Full):
         def __init__(self) -> None:

@@ -28,6 +28,7 @@ class Guard:
 
 
 def told(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    metrics.fold()
     return samples(metrics.text()[0].decode())
 
 
@@ -54,7 +55,6 @@ def test_a_request_is_counted_by_route_outcome_and_code_and_timed_in_seconds() -
     assert value(found, "solo_request_duration_seconds_bucket", route="/segment", le="0.05") == 1
     assert value(found, "solo_received_bytes_total") == 100
     assert value(found, "solo_sent_bytes_total") == 50
-    assert value(found, "solo_instances_total") == 3
     assert value(found, "solo_request_pictures_sum") == 1
 
 
@@ -79,10 +79,8 @@ def test_refusals_stages_batches_and_ends_of_pictures_are_told_apart() -> None:
     metrics.refused("overloaded", "queue_full")
     metrics.refused("overloaded", "pixels_full")
     metrics.refused("overloaded", "pixels_full")
-    metrics.stage("tiny", "decode", 2.0)
-    metrics.stage("tiny", "queue", 700.0)
     metrics.batched("tiny", 3, 120.0)
-    metrics.answered("tiny", "ok", 900.0)
+    metrics.answered("tiny", "ok", 900.0, 3, {"decode": 2.0, "queue": 700.0})
     metrics.answered("tiny", "gone", 10.0)
     metrics.waiting(5, 1_000_000)
     found = told(metrics)
@@ -90,6 +88,7 @@ def test_refusals_stages_batches_and_ends_of_pictures_are_told_apart() -> None:
     assert value(found, "solo_refused_total", code="overloaded", reason="pixels_full") == 2
     assert value(found, "solo_stage_duration_seconds_sum", model="tiny", stage="queue") == pytest.approx(0.7)
     assert value(found, "solo_stage_duration_seconds_count", model="tiny", stage="decode") == 1
+    assert value(found, "solo_instances_total") == 3
     assert value(found, "solo_batch_pictures_bucket", model="tiny", le="2.0") == 0
     assert value(found, "solo_batch_pictures_bucket", model="tiny", le="4.0") == 1
     assert value(found, "solo_batch_duration_seconds_sum", model="tiny") == pytest.approx(0.12)
@@ -195,14 +194,12 @@ def test_a_caller_that_went_away_is_gone_and_no_error() -> None:
 def test_bytes_of_both_ways_pictures_and_instances_reach_the_access_line(caplog: pytest.LogCaptureFixture) -> None:
     sight = made_sight()
 
-    async def one_of_two(name: str) -> None:
-        sight.stage("tiny", "decode", 1.0)
-        sight.answered("tiny", name, 2.0)
+    async def one_of_two(name: str, instances: int) -> None:
+        sight.answered("tiny", name, 2.0, instances, {"decode": 1.0})
 
     async def segment(request: Request) -> Response:
         await request.body()
-        await asyncio.gather(one_of_two("ok"), one_of_two("image_damaged"))
-        sight.found(4)
+        await asyncio.gather(one_of_two("ok", 4), one_of_two("image_damaged", 0))
         return Response(b"12345")
 
     with caplog.at_level("INFO", "solo_server.access"):

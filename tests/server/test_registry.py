@@ -97,7 +97,7 @@ def test_of_several_models_the_default_is_named_or_there_is_none(pipeline: Pipel
 
     async def named(service: Service) -> None:
         assert service.models.find().name == "dogs"
-        async with service.admit() as admitted:
+        with service.admit() as admitted:
             assert admitted.model.name == "dogs"
 
     run(shelf, unnamed)
@@ -246,7 +246,7 @@ def test_while_a_model_is_loaded_it_is_not_ready_and_the_others_answer(pipeline:
         with pytest.raises(NotReady):
             service.models.find("dogs")
         assert service.models.find("cats").version == "1"
-        async with service.admit(name="cats") as admitted:
+        with service.admit(name="cats") as admitted:
             assert (await admitted.answer(BODY, Query(), lambda result, _: result)).instances
         loaded.set()
         await loading

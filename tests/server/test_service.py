@@ -2,8 +2,10 @@
 
 import asyncio
 import random
+import struct
 import threading
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from solo_server.errors import (
     Overloaded,
     ServerError,
 )
+from solo_server.observe import NO_STAGES
 from solo_server.pipeline import Pipeline
 from solo_server.rle import outline
 from solo_server.service import Service
@@ -28,6 +31,8 @@ from solo_server.settings import Settings
 from solo_server.types import PictureResult, Query
 
 BODY = encoded(picture(90, 120), "JPEG")
+SLOW_HEADER = encoded(picture(90, 120), "WEBP")
+"""Whose header takes more than a glance."""
 PIXELS = 90 * 120
 
 
@@ -39,7 +44,6 @@ class Recorder:
         self.outcomes: list[str] = []
         self.batches: list[int] = []
         self.stages: list[str] = []
-        self.instances: list[int] = []
         self.most_waiting = (0, 0)
         self.now_waiting = (0, 0)
 
@@ -53,14 +57,11 @@ class Recorder:
     def batched(self, model: str, pictures: int, infer_ms: float) -> None:
         self.batches.append(pictures)
 
-    def stage(self, model: str, name: str, ms: float) -> None:
-        self.stages.append(name)
-
-    def found(self, instances: int) -> None:
-        self.instances.append(instances)
-
-    def answered(self, model: str, outcome: str, total_ms: float) -> None:
+    def answered(
+        self, model: str, outcome: str, total_ms: float, instances: int = 0, stages_ms: Mapping[str, float] = NO_STAGES
+    ) -> None:
         self.outcomes.append(outcome)
+        self.stages.extend(stages_ms)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_every_stage_has_threads_of_its_own(solo_bundle: Path, monkeypatch: pyte
 
     async def scenario() -> None:
         service = await started(pipeline)
-        results = await asyncio.gather(*(service.segment(BODY, Query()) for _ in range(8)))
+        results = await asyncio.gather(*(service.segment(SLOW_HEADER, Query()) for _ in range(8)))
         assert len({len(result.instances) for result in results}) == 1
         service.stop()
 
@@ -226,9 +227,8 @@ def test_a_deadline_that_passes_while_waiting_costs_no_inference(gate: Gate) -> 
         service = await started(gate.pipeline, observer=recorder)
         first = asyncio.create_task(service.segment(BODY, Query()))
         await gate.taken_one()
-        with pytest.raises(DeadlineExceeded):
-            async with service.admit(20) as admitted:
-                await admitted.answer(BODY, Query(), lambda result, _: result)
+        with pytest.raises(DeadlineExceeded), service.admit(20) as admitted:
+            await admitted.answer(BODY, Query(), lambda result, _: result)
         gate.open.set()
         await first
         service.stop()
@@ -242,7 +242,7 @@ def test_a_deadline_that_passes_while_waiting_costs_no_inference(gate: Gate) -> 
 def test_an_answer_that_comes_too_late_is_none(pipeline: Pipeline) -> None:
     async def scenario() -> None:
         service = await started(pipeline)
-        async with service.admit(60_000) as admitted:
+        with service.admit(60_000) as admitted:
             admitted._deadline = 0.0
             with pytest.raises(DeadlineExceeded):
                 await admitted.answer(BODY, Query(), lambda result, _: result)
@@ -284,7 +284,7 @@ def test_encoding_ends_with_the_instance_during_which_nobody_waits_any_more(
         return outline(*arguments)
 
     async def answered(service: Service) -> PictureResult:
-        async with service.admit() as admitted:
+        with service.admit() as admitted:
             accepted.append(admitted)
             return await admitted.answer(BODY, Query(), lambda result, _: result)
 
@@ -403,9 +403,26 @@ def test_whatever_a_thread_dies_of_fails_one_request_only(
         with monkeypatch.context() as patched:
             patched.setattr(pipeline, stage, die)
             with pytest.raises(EngineFailure):
-                await service.segment(BODY, Query())
+                await service.segment(SLOW_HEADER, Query())
         assert service.is_ready
         assert (await service.segment(BODY, Query())).instances
+        service.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_picture_larger_than_its_first_header_told_is_damaged(pipeline: Pipeline) -> None:
+    """Pillow goes by the last header before the pixels: the room that was taken by the first one is not enough."""
+    png = encoded(picture(90, 120))
+    lying = struct.pack(">4sIIBBBBB", b"IHDR", 8, 8, 8, 2, 0, 0, 0)
+    body = png[:12] + lying + struct.pack(">I", zlib.crc32(lying)) + png[8:]
+    assert (pipeline.glance(body), pipeline.pixels(body)) == (64, PIXELS)
+
+    async def scenario() -> None:
+        service = await started(pipeline)
+        with pytest.raises(ImageDamaged, match="more than one size"):
+            await service.segment(body, Query())
+        assert (service.admission.pictures, service.admission.pixels) == (0, 0)
         service.stop()
 
     asyncio.run(scenario())

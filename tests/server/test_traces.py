@@ -114,10 +114,8 @@ def test_pictures_of_one_request_have_stages_of_their_own(traces: Traces, export
     sight = made_sight(traces)
 
     async def picture(ms: float) -> None:
-        sight.stage("tiny", "decode", ms)
         await asyncio.sleep(0.001)
-        sight.stage("tiny", "encode", ms + 0.5)
-        sight.answered("tiny", "ok", 3 * ms)
+        sight.answered("tiny", "ok", 3 * ms, 1, {"decode": ms, "encode": ms + 0.5})
 
     async def segment(_: Request) -> Response:
         await asyncio.gather(picture(1.0), picture(4.0))
@@ -140,14 +138,14 @@ def test_without_traces_no_stages_are_kept() -> None:
     async def segment(_: Request) -> Response:
         from solo_server.sight import SEEN
 
-        sight.stage("tiny", "decode", 1.0)
+        sight.answered("tiny", "ok", 2.0, 1, {"decode": 1.0})
         seen = SEEN.get()
         assert seen is not None
-        kept.append(dict(seen.stages))
+        kept.append((seen.pictures, list(seen.traced)))
         return Response(b"x")
 
     assert ask(small_app(sight, segment), ("POST", "/segment", {}))[0].status_code == 200
-    assert kept == [{}]
+    assert kept == [(1, [])]
 
 
 @pytest.mark.parametrize(

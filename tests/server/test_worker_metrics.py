@@ -30,7 +30,9 @@ def worker(number: int) -> Metrics:
     return Metrics(lambda: [MODEL], among_workers=True)
 
 
-def told(metrics: Metrics) -> Samples:
+def told(metrics: Metrics, *others: Metrics) -> Samples:
+    for each in (metrics, *others):
+        each.fold()
     return samples(metrics.text()[0].decode())
 
 
@@ -41,7 +43,7 @@ def test_whichever_worker_answers_tells_of_all() -> None:
     second.answered("tiny", "gone", 1.0)
     first.waiting(2, 1000)
     second.waiting(3, 500)
-    found = told(first)
+    found = told(first, second)
     here = {key: number for key, number in found.items() if key[0].startswith("solo_")}
     assert here == {key: number for key, number in told(second).items() if key[0].startswith("solo_")}
     assert value(found, "solo_pictures_total", model="tiny", outcome="ok") == 2
@@ -57,6 +59,7 @@ def test_a_worker_in_a_dead_ones_place_counts_on_and_holds_nothing_of_its(folder
     other, dead = worker(0), worker(1)
     dead.answered("tiny", "ok", 1.0)
     dead.waiting(4, 4000)
+    dead.fold()
     other.waiting(1, 100)
     files = sorted(file.name for file in folder.iterdir())
     figures.ended(1)
@@ -65,6 +68,7 @@ def test_a_worker_in_a_dead_ones_place_counts_on_and_holds_nothing_of_its(folder
     figures.restarted()
     heir = worker(1)
     heir.answered("tiny", "ok", 1.0)
+    heir.fold()
     found = told(other)
     assert value(found, "solo_pictures_total", model="tiny", outcome="ok") == 2
     assert (value(found, "solo_workers"), value(found, "solo_worker_restarts_total")) == (2, 1)

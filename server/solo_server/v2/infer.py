@@ -27,12 +27,12 @@ async def infer(service: Service, room: MasksRoom, request: Request, name: str, 
         ClientDisconnect: the caller went away.
     """
     timeout_ms = read_timeout(request.headers.get(TIMEOUT_HEADER))
-    async with service.admit(timeout_ms, name, version) as admitted:
+    with service.admit(timeout_ms, name, version) as admitted:
         asked = await _read(service, request)
         query = asked.query.to_query(admitted.model.pipeline.bundle.spec)
         if asked.timeout_s is not None:
             admitted.answer_within(asked.timeout_s)
-        async with while_connected(request):
+        with while_connected(request):
             results = await _results(admitted, asked, query)
             found = Found(results, admitted.model.pipeline.bundle.spec.class_names)
             size_bytes = mask_bytes(asked.wanted, found)

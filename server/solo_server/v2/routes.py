@@ -36,16 +36,16 @@ def add_v2(app: FastAPI, service: Service) -> None:
 
 def _add_health(app: FastAPI, service: Service) -> None:
     @app.get("/v2/health/live", summary="v2: the process is alive")
-    async def v2_live() -> Response:
+    async def v2_live(_: Request) -> Response:
         return json({"live": True})
 
     @app.get("/v2/health/ready", summary="v2: every model is warm and requests are taken", responses=problems(503))
-    async def v2_ready() -> Response:
+    async def v2_ready(_: Request) -> Response:
         _check_ready(service)
         return json({"ready": True})
 
     @app.get("/v2", summary="v2: the server and its extensions", responses=problems(401))
-    async def v2_server() -> Response:
+    async def v2_server(_: Request) -> Response:
         return json(server_metadata())
 
 
