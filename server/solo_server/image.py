@@ -73,7 +73,7 @@ def glance(body: bytes | UInt8, limits: ImageLimits) -> tuple[int, int] | None:
     if not isinstance(body, bytes):
         hw: tuple[int, int] | None = (body.shape[0], body.shape[1])
     elif body.startswith(_PNG_HEAD):
-        hw = struct.unpack_from(">II", body, len(_PNG_HEAD))[::-1] if len(body) >= _PNG_HEAD_BYTES else None
+        hw = _png_hw(body)
     else:
         hw = _jpeg_hw(body)
     if hw is None or 0 in hw:
@@ -166,6 +166,13 @@ def draft_factor(height: int, width: int, spec: PreprocessSpec) -> int:
     resized_h, resized_w = plan(height, width, spec).resized_hw
     shrink = max(height / resized_h, width / resized_w)
     return next((factor for factor in (8, 4, 2) if shrink >= factor * DRAFT_RATIO), 1)
+
+
+def _png_hw(body: bytes) -> tuple[int, int] | None:
+    if len(body) < _PNG_HEAD_BYTES:
+        return None
+    width, height = struct.unpack_from(">II", body, len(_PNG_HEAD))
+    return height, width
 
 
 def _jpeg_hw(body: bytes) -> tuple[int, int] | None:

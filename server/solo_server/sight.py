@@ -47,8 +47,8 @@ class Seen:
     def sent(self, message: Message) -> None:
         """A part of the answer goes out."""
         if message["type"] == "http.response.start":
-            self.status = message["status"]
-            if self.status >= 400:
+            self.status = status = int(message["status"])
+            if status >= 400:
                 self.content_type = Headers(raw=message["headers"]).get("content-type", "")
         elif message["type"] == "http.response.body":
             body = message.get("body", b"")
