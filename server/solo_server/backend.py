@@ -9,6 +9,7 @@ everything but the text of the encodings.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any, Protocol
 
@@ -100,10 +101,17 @@ class CpuBackend:
             return self.postprocessor.run(output, geometry, query, watch)
 
     def warm_up(self, blank: PreparedPicture) -> None:
-        """Compile every kernel, then run the whole network once."""
+        """Compile every kernel, then run the whole network: once alone, and as often at a time as it will be.
+
+        What so many pictures take of memory is taken now, not when they happen to meet.
+        """
         warm_kernels()
-        output = self.infer([blank], [Query()])[0]
-        output.mask_features(range(self._levels))
+        self._run_whole(blank)
+        with ThreadPoolExecutor(self.at_once) as threads:
+            list(threads.map(self._run_whole, [blank] * self.at_once))
+
+    def _run_whole(self, picture: PreparedPicture) -> None:
+        self.infer([picture], [Query()])[0].mask_features(range(self._levels))
 
     def close(self) -> None:
         """Nothing to give back."""

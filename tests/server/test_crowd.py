@@ -135,3 +135,21 @@ def test_no_replica_has_a_second_picture_before_all_have_one(solo_bundle: Path) 
     assert isinstance(twins, Replicas)
     assert twins.at_once == 6
     assert [twins._idle.get() for _ in range(6)] == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_backend_warms_up_as_crowded_as_it_will_be(solo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the memory of pictures which happen to meet is taken at the start."""
+    pipeline = Pipeline.open(solo_bundle, threads=2, slots=3)
+    all_there, runs = threading.Barrier(3), list[bool]()
+    infer = pipeline.backend.infer
+
+    def met(pictures: Sequence[Any], queries: Sequence[Query]) -> Any:
+        runs.append(threading.current_thread() is threading.main_thread())
+        if not runs[-1]:
+            all_there.wait(60)
+        return infer(pictures, queries)
+
+    monkeypatch.setattr(pipeline.backend, "infer", met)
+    pipeline.warm_up()
+    pipeline.backend.close()
+    assert runs == [True, False, False, False]
