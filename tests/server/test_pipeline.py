@@ -143,7 +143,9 @@ def test_warming_up_runs_every_tower_on_an_ordinary_picture(
 ) -> None:
     ran = _record_towers(pipeline, monkeypatch)
     pipeline.warm_up()
-    assert ran == [(16, 24), (16, 24), (8, 12), (4, 6), (4, 6)]
+    once = [(16, 24), (16, 24), (8, 12), (4, 6), (4, 6)]
+    assert ran[:5] == once
+    assert sorted(ran) == sorted(once * (1 + pipeline.backend.at_once))
 
 
 def test_the_mask_tower_of_a_level_without_candidates_is_never_run(
