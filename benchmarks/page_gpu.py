@@ -10,6 +10,8 @@ from page_results import Results
 from page_words import head, number, row
 from solo_server.engine.device import BatchShape, network_layout
 from solo_server.postprocess.cuda.memory import CudaLimits, slot_bytes
+from solo_server.selftest.examine import SMALL_BUFFERS
+from solo_server.selftest.parity import PARTS
 
 Lines = Iterator[str]
 MIB = 2**20
@@ -21,7 +23,7 @@ SELF_TESTS = {
     "gpu_h200_solo_r50": "SOLO R50, random weights",
     "gpu_h200_decoupled_solo_r50": "Decoupled SOLO R50, random weights",
 }
-PARITY = ("network", "post-processing", "answers", "batch", "small buffers")
+PARITY = (*PARTS, SMALL_BUFFERS)
 
 
 def gpu_parity(results: Results) -> Lines:

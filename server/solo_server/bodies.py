@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Scope
 
 from solo_server.errors import BodyTooLarge, EmptyBody, InvalidQuery
 
@@ -33,9 +34,9 @@ class InWorker(Protocol):
         ...
 
 
-def first_header(request: Request, name: bytes) -> str | None:
+def first_header(scope: Scope, name: bytes) -> str | None:
     """The value of a header, `None` where there is none. name: in small letters. `Headers` takes four times as long."""
-    for found, value in request.scope["headers"]:
+    for found, value in scope["headers"]:
         if found == name:
             return str(value, "latin-1")
     return None
@@ -55,7 +56,7 @@ async def read_body(request: Request, limit_bytes: int, in_worker: InWorker) -> 
         EmptyBody: it has none.
         ClientDisconnect: the caller went away.
     """
-    length = first_header(request, b"content-length") or ""
+    length = first_header(request.scope, b"content-length") or ""
     if length.isdecimal() and int(length) > limit_bytes:
         raise BodyTooLarge(f"the body has {length} bytes; at most {limit_bytes} are accepted")
     chunks, size, is_complete = list[bytes](), 0, False
@@ -84,7 +85,7 @@ async def files_of(request: Request, body: bytes, max_files: int, in_worker: InW
         InvalidQuery: the form is broken, or holds too many files.
         EmptyBody: it holds none.
     """
-    if not (first_header(request, b"content-type") or "").startswith("multipart/form-data"):
+    if not (first_header(request.scope, b"content-type") or "").startswith("multipart/form-data"):
         return None
     headers = request.headers
     if len(body) <= LARGE_BYTES:

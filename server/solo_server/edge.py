@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from solo_server.bodies import first_header
 from solo_server.problems import SECURITY_HEADERS
 from solo_server.sight import Seen, Sight
 from solo_server.uploads import Upload, UploadLimits
@@ -86,11 +87,8 @@ def _without(pairs: Iterable[RawHeader], names: set[bytes]) -> list[RawHeader]:
 
 
 def _request_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == _ID_HEADER:
-            given = value.decode("latin-1")
-            return given if REQUEST_ID.fullmatch(given) else new_request_id()
-    return new_request_id()
+    given = first_header(scope, _ID_HEADER) or ""
+    return given if REQUEST_ID.fullmatch(given) else new_request_id()
 
 
 def new_request_id() -> str:

@@ -105,9 +105,9 @@ def add_segment(app: FastAPI, service: Service, settings: Settings) -> None:
 
     async def answer(request: Request, name: str | None, version: str | None) -> Response:
         query = read_query(request.query_params) if request.scope["query_string"] else DEFAULTS
-        if (first_header(request, b"accept") or "").startswith("image/png"):
+        if (first_header(request.scope, b"accept") or "").startswith("image/png"):
             query = query.model_copy(update={"format": "overlay"})
-        timeout_ms = read_timeout(first_header(request, TIMEOUT_KEY))
+        timeout_ms = read_timeout(first_header(request.scope, TIMEOUT_KEY))
         with service.admit(timeout_ms, name, version) as admitted:
             chosen = query.to_query(admitted.model.pipeline.bundle.spec)
             body = await read_body(request, settings.max_body_bytes, service.in_worker)

@@ -48,7 +48,7 @@ LOG = logging.getLogger("solo_server")
 GPU_LOST = 75  # EX_TEMPFAIL of sysexits.h: try again
 ENGINE_HUNG = 70  # EX_SOFTWARE
 SWITCH_SECONDS = 1e-3
-"""A thread that wants the interpreter asks for it after so long, the event loop's above all. Python's 5 ms let the engine wait."""
+"""A thread that wants the interpreter asks for it after so long, the event loop's above all; Python's own is 5 ms."""
 WRITING_SECONDS = 1  # beyond `drain_seconds`: for the answers that it cuts short to reach their callers
 
 
