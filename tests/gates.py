@@ -30,7 +30,8 @@ class Gated:
     def __init__(self, backend: Backend, gate: Gate) -> None:
         self._backend, self._gate = backend, gate
         self.at_once, self.max_batch = backend.at_once, backend.max_batch
-        self.stages, self.description, self.is_closed = backend.stages, "gated", False
+        self.uses_cores, self.stages = backend.uses_cores, backend.stages
+        self.description, self.is_closed = "gated", False
 
     def infer(self, pictures: Sequence[Any], queries: Sequence[Query]) -> Sequence[Any]:
         self._gate.taken.set()

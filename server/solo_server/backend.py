@@ -38,6 +38,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def uses_cores(self) -> bool:
+        """Whether `infer` computes on the cores that decoding and finishing take too."""
+        ...
+
+    @property
     def max_batch(self) -> int:
         """How many pictures one call should be given at most, where no setting says otherwise."""
         ...
@@ -75,6 +80,7 @@ class Backend(Protocol):
 class CpuBackend:
     """A network in a CPU runtime, and post-processing on compiled kernels. See `Backend`."""
 
+    uses_cores = True
     max_batch = 1  # a batch takes as long as its pictures one by one: docs/performance.md
     stages = ("categories", "towers", "masks", "nms", "encode")
 
@@ -128,6 +134,7 @@ class Replicas:
             self._idle.put(number)
         self.at_once = each * len(self._backends)
         self.max_batch, self.stages = self._backends[0].max_batch, self._backends[0].stages
+        self.uses_cores = self._backends[0].uses_cores
 
     @property
     def description(self) -> str:

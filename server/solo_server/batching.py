@@ -12,18 +12,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
 from solo_server.errors import DeadlineExceeded, DeviceLost, EngineFailure, EngineHung, ServerError
-from solo_server.types import PreparedPicture, Query
 
 LOG = logging.getLogger("solo_server")
 STALLED = 0.5  # of `engine_timeout_s`: from then on nothing is accepted
 
-Infer = Callable[[Sequence[PreparedPicture], Sequence[Query]], Awaitable[Sequence[Any]]]
+Infer = Callable[[Sequence[Any]], Awaitable[Sequence[Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class BatchRules:
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """What the backend's `finish` takes, and how long the picture waited and its batch took."""
+    """What came of a picture, and how long it waited and its batch took."""
 
     output: Any
     queue_ms: float
@@ -50,8 +49,8 @@ class Inferred:
 class _Entry:
     """A picture that waits. Times by the monotonic clock."""
 
-    picture: PreparedPicture
-    query: Query
+    picture: Any
+    bucket: Hashable
     deadline: float
     since: float
     answer: asyncio.Future[Inferred]
@@ -79,7 +78,7 @@ class Batcher:
         on_batch: Callable[[int, float], None] | None = None,
     ) -> None:
         self._infer, self._rules, self._on_end, self._on_batch = infer, rules, on_end, on_batch
-        self._buckets: dict[tuple[int, int], deque[_Entry]] = {}
+        self._buckets: dict[Hashable, deque[_Entry]] = {}
         self._idle = rules.at_once
         self._batches: set[asyncio.Task[None]] = set()
         self._running: dict[asyncio.TimerHandle, float] = {}  # when a call of the engine began, by its watchdog
@@ -97,8 +96,10 @@ class Batcher:
         longest_s = monotonic() - min(self._running.values()) if self._running else 0.0
         return longest_s > STALLED * self._rules.engine_timeout_s
 
-    async def infer(self, picture: PreparedPicture, query: Query, deadline: float = float("inf")) -> Inferred:
-        """The backend's output of one picture. deadline: by the monotonic clock; beyond it the engine does not take the picture.
+    async def infer(self, picture: Any, bucket: Hashable = None, deadline: float = float("inf")) -> Inferred:
+        """What the engine makes of one picture, whatever that is to it.
+
+        bucket: of the pictures that may share a batch. deadline: by the monotonic clock; beyond it the engine does not take it.
 
         Raises:
             DeadlineExceeded: the deadline passed while it waited.
@@ -108,8 +109,8 @@ class Batcher:
         if self._ended is not None:
             raise self._ended
         answer: asyncio.Future[Inferred] = asyncio.get_running_loop().create_future()
-        entry = _Entry(picture, query, deadline, monotonic(), answer)
-        self._buckets.setdefault(picture.geometry.padded_hw, deque()).append(entry)
+        entry = _Entry(picture, bucket, deadline, monotonic(), answer)
+        self._buckets.setdefault(bucket, deque()).append(entry)
         self._dispatch()
         try:
             return await answer
@@ -121,10 +122,9 @@ class Batcher:
 
     def _remove(self, entry: _Entry) -> None:
         """Its caller has gone."""
-        shape = entry.picture.geometry.padded_hw
-        self._buckets[shape].remove(entry)
-        if not self._buckets[shape]:
-            del self._buckets[shape]
+        self._buckets[entry.bucket].remove(entry)
+        if not self._buckets[entry.bucket]:
+            del self._buckets[entry.bucket]
 
     def _dispatch(self) -> None:
         """Give every idle engine a batch."""
@@ -136,9 +136,8 @@ class Batcher:
 
     def _next_batch(self) -> list[_Entry]:
         """Of the bucket whose first picture waits longest; empty where none waits, or none long enough."""
-        while ripe := [shape for shape, bucket in self._buckets.items() if self._is_ripe(bucket)]:
-            shape = min(ripe, key=lambda shape: self._buckets[shape][0].since)
-            if batch := self._take(shape):
+        while ripe := [name for name, bucket in self._buckets.items() if self._is_ripe(bucket)]:
+            if batch := self._take(min(ripe, key=lambda name: self._buckets[name][0].since)):
                 return batch
         if self._buckets:
             self._wake_up_when_ripe()
@@ -156,9 +155,9 @@ class Batcher:
         delay_s = max(0.0, first + self._rules.max_delay_s - monotonic())
         self._alarm = asyncio.get_running_loop().call_later(delay_s, self._dispatch)
 
-    def _take(self, shape: tuple[int, int]) -> list[_Entry]:
+    def _take(self, name: Hashable) -> list[_Entry]:
         """Up to `max_batch` pictures out of a bucket, but for those whose time is over."""
-        bucket, batch, now = self._buckets[shape], list[_Entry](), monotonic()
+        bucket, batch, now = self._buckets[name], list[_Entry](), monotonic()
         while bucket and len(batch) < self._rules.max_batch:
             entry = bucket.popleft()
             entry.is_waiting = False
@@ -167,7 +166,7 @@ class Batcher:
             elif not entry.answer.done():
                 batch.append(entry)
         if not bucket:
-            del self._buckets[shape]
+            del self._buckets[name]
         return batch
 
     async def _run(self, batch: list[_Entry]) -> None:
@@ -198,7 +197,7 @@ class Batcher:
         watchdog = asyncio.get_running_loop().call_later(self._rules.engine_timeout_s, self._hang, batch)
         self._running[watchdog] = start
         try:
-            outputs = await self._infer([entry.picture for entry in batch], [entry.query for entry in batch])
+            outputs = await self._infer([entry.picture for entry in batch])
             infer_ms = (monotonic() - start) * 1e3
             for entry, output in zip(batch, outputs, strict=True):
                 if not entry.answer.done():

@@ -14,11 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
+from typing import Any
 
 from solo_models.bundle import BundleError
 
+from solo_server.backend import Backend
 from solo_server.batching import Batcher, BatchRules
 from solo_server.catalogue import Catalogue, Source, newest
+from solo_server.cores import cores
 from solo_server.errors import DeviceFailure, NotReady, ServerError, SettingsError, UnknownModel
 from solo_server.observe import Observer
 from solo_server.pipeline import Pipeline
@@ -29,6 +32,8 @@ LOG = logging.getLogger("solo_server")
 READY, LOADING, UNLOADING, FAILED = "ready", "loading", "unloading", "failed"
 EXPECTED = (BundleError, SettingsError, DeviceFailure)
 """What loading a model raises where the model, a setting or the device is at fault; anything else is ours."""
+
+AHEAD = 1  # pictures done in one go that an engine's thread finds ready: it does not wait for the event loop's next one
 
 Key = tuple[str, str]
 """Name and version."""
@@ -47,20 +52,27 @@ class Served:
     ) -> None:
         self.name, self.version, self.stamp, self.pipeline = source.name, source.version, source.stamp, pipeline
         backend = pipeline.backend
+        self.is_in_one_go = in_one_go(backend, settings)
         self.engine = Threads("engine", backend.at_once)
         rules = BatchRules(
-            at_once=backend.at_once,
+            at_once=backend.at_once + (AHEAD if self.is_in_one_go else 0),
             max_batch=settings.max_batch or backend.max_batch,
             max_delay_s=settings.max_delay_ms / 1e3,
             engine_timeout_s=settings.engine_timeout_s,
         )
         self.batcher = Batcher(
-            lambda pictures, queries: self.engine.run(lambda: pipeline.infer(pictures, queries)),
+            lambda pictures: self.engine.run(lambda: self._infer(pictures)),
             rules, on_end, partial(observer.batched, self.name),
         )  # fmt: skip
         self._users = 0
         self._unused = asyncio.Event()
         self._unused.set()
+
+    def _infer(self, pictures: Sequence[Any]) -> Sequence[Any]:
+        """pictures: each what makes all of it, where that is done in one go; else a prepared one and what is asked of it."""
+        if self.is_in_one_go:
+            return [work() for work in pictures]
+        return self.pipeline.infer([picture for picture, _ in pictures], [query for _, query in pictures])
 
     def use(self) -> None:
         """A request needs it, until it says `leave`."""
@@ -83,6 +95,16 @@ class Served:
         self.engine.stop()
         if is_idle:
             self.pipeline.backend.close()
+
+
+def in_one_go(backend: Backend, settings: Settings) -> bool:
+    """Whether a picture is decoded, inferred and finished by one of the engine's threads, instead of going from stage to stage.
+
+    So it is where as many pictures are computed at a time as this process has cores for: threads of other stages would only take
+    the cores from them.
+    """
+    share = max(1, cores() // settings.workers)
+    return backend.uses_cores and backend.at_once >= share and (settings.max_batch or backend.max_batch) == 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,8 +47,6 @@ __all__ = ["add_arguments", "run"]
 LOG = logging.getLogger("solo_server")
 GPU_LOST = 75  # EX_TEMPFAIL of sysexits.h: try again
 ENGINE_HUNG = 70  # EX_SOFTWARE
-SWITCH_SECONDS = 1e-3
-"""A thread that wants the interpreter asks for it after so long, the event loop's above all; Python's own is 5 ms."""
 WRITING_SECONDS = 1  # beyond `drain_seconds`: for the answers that it cuts short to reach their callers
 
 
@@ -59,7 +57,6 @@ def run(arguments: argparse.Namespace) -> int:
     process can mend; 1 for what should not happen.
     """
     share_one_heap()
-    sys.setswitchinterval(SWITCH_SECONDS)
     given = dict(vars(arguments))
     argv, place = given.pop("argv", []), given.pop("seat", None)
     seat = Seat.of(*place) if place else None

@@ -2,10 +2,11 @@
 
     admit (a model, a place, a deadline) ─► header ─► decode ─► batcher ─► finish and render ─► answer
                                  at a glance  a core each   engine's threads  a core each
+                                               └──── or all three in one of the engine's threads ────┘
 
 Decoding, engines, post-processing and the rare header that takes reading have threads of their own, so that none waits behind
-another's queue (all of them release the interpreter lock). Each model of the registry has its own engine and batcher; bounds, and
-all other threads, are common. What is over the bounds is refused at once instead of waiting for ever, before its body is read.
+another's queue (all of them release the interpreter lock). Where an engine computes on the cores, and on all of them
+(`registry.in_one_go`), a picture stays in one thread from its bytes to its answer. Each model of the registry has its own engine and batcher; bounds, and all other threads, are common. What is over the bounds is refused at once instead of waiting for ever, before its body is read.
 Models are loaded and warmed up in a thread too, while the server already answers that it is not ready. What only a new process can
 mend, a lost GPU or a hanging engine, is told to `on_end`, once.
 """
@@ -19,12 +20,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import perf_counter
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import numpy as np
 
 from solo_server.admission import Admission
 from solo_server.alarm import Alarm
+from solo_server.batching import Inferred
 from solo_server.catalogue import Catalogue
 from solo_server.cores import cores
 from solo_server.errors import (
@@ -41,6 +43,7 @@ from solo_server.observe import NO_STAGES, Observer, Unobserved
 from solo_server.pipeline import Body, Decoded, Pipeline
 from solo_server.registry import EXPECTED, Registry, Served
 from solo_server.settings import Settings
+from solo_server.stopwatch import NotWanted, Stopwatch
 from solo_server.threads import Threads
 from solo_server.types import PictureResult, Query, UInt8
 
@@ -186,22 +189,42 @@ class Service:
         self, model: Served, body: Body, query: Query, render: Render[T], deadline: float, *, pixels: int, whole: bool
     ) -> Finished[T]:
         """All stages of one picture that has its place. pixels: those that it was admitted with."""
-        pipeline = model.pipeline
-        held = [await self._in(self._decode, lambda: _decoded(pipeline, body, pixels, whole=whole))]
-        inferred = await model.batcher.infer(held[0].picture, query, deadline)
-
+        pipeline, come = model.pipeline, perf_counter()
         is_wanted = True  # a thread that has begun is not cancelled, but finds that nobody waits
 
-        def finish() -> Finished[T]:
-            decoded = held.pop()  # and freed here: hundreds of megabytes where a large picture is drawn on
+        def decode() -> Decoded:
+            return _decoded(pipeline, body, pixels, whole=whole)
+
+        def finish(decoded: Decoded, inferred: Inferred) -> Finished[T]:
             result = pipeline.finish(inferred.output, decoded, query, inferred.infer_ms, lambda: is_wanted)
             stages_ms = {"queue": inferred.queue_ms, **result.timings_ms}
             total_ms, start = stages_ms.pop("total") + inferred.queue_ms, perf_counter()
             answer = render(replace(result, timings_ms={**stages_ms, "total": total_ms}), decoded.rgb)
             return Finished(answer, len(result.instances), {**stages_ms, "answer": (perf_counter() - start) * 1e3})
 
+        def in_one_go() -> Finished[T] | RequestError | NotWanted:
+            watch, queue_ms = Stopwatch(lambda: is_wanted), (perf_counter() - come) * 1e3
+            try:
+                watch.check()
+                decoded = decode()
+                watch.check()
+                start = perf_counter()
+                output = pipeline.infer([decoded.picture], [query])[0]
+                return finish(decoded, Inferred(output, queue_ms, (perf_counter() - start) * 1e3))
+            except (RequestError, NotWanted) as problem:  # the picture's, not the engine's
+                return problem.with_traceback(None)  # which would keep the pixels
+
         try:
-            return await self._in(self._finish, finish)
+            if model.is_in_one_go:
+                told = (await model.batcher.infer(in_one_go, deadline=deadline)).output
+                if isinstance(told, Exception):
+                    raise told
+                return cast(Finished[T], told)
+            held = [await self._in(self._decode, decode)]
+            shape = held[0].picture.geometry.padded_hw
+            inferred = await model.batcher.infer((held[0].picture, query), shape, deadline)
+            # popped to be freed there: hundreds of megabytes where a large picture is drawn on
+            return await self._in(self._finish, lambda: finish(held.pop(), inferred))
         finally:
             is_wanted = False
 

@@ -5,11 +5,9 @@ import functools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 from solo_server.batching import Batcher, BatchRules, Inferred
 from solo_server.errors import DeadlineExceeded, DeviceLost, EngineFailure, EngineHung, ServerError
-from solo_server.types import Geometry, PreparedPicture, Query
 
 SMALL, WIDE, TALL = (32, 32), (32, 64), (64, 32)
 
@@ -25,7 +23,7 @@ def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 
 
 class FakeEngine:
-    """Batches wait until the test answers them; a picture is known by its number, which its query carries."""
+    """Batches wait until the test answers them; a picture is its number and its padded size."""
 
     def __init__(self, **rules: Any) -> None:
         self.batches: list[list[int]] = []
@@ -33,9 +31,9 @@ class FakeEngine:
         self._answers: list[asyncio.Future[None]] = []
         self.batcher = Batcher(self._infer, BatchRules(**rules), self.ended.append)
 
-    async def _infer(self, pictures: Sequence[PreparedPicture], queries: Sequence[Query]) -> Sequence[Any]:
-        assert len({picture.geometry.padded_hw for picture in pictures}) == 1
-        numbers = [query.max_instances or 0 for query in queries]
+    async def _infer(self, pictures: Sequence[tuple[int, tuple[int, int]]]) -> Sequence[Any]:
+        assert len({padded_hw for _, padded_hw in pictures}) == 1
+        numbers = [number for number, _ in pictures]
         self.batches.append(numbers)
         self._answers.append(asyncio.get_running_loop().create_future())
         await self._answers[-1]
@@ -43,8 +41,7 @@ class FakeEngine:
 
     def come(self, number: int, padded_hw: tuple[int, int] = SMALL, **options: Any) -> asyncio.Task[Inferred]:
         """A picture comes."""
-        picture = PreparedPicture(np.zeros((1, 1, 3), np.uint8), Geometry(padded_hw, padded_hw, padded_hw))
-        return asyncio.create_task(self.batcher.infer(picture, Query(max_instances=number), **options))
+        return asyncio.create_task(self.batcher.infer((number, padded_hw), padded_hw, **options))
 
     async def answer(self, batch: int) -> None:
         self._answers[batch].set_result(None)
@@ -204,7 +201,7 @@ async def test_a_picture_that_fails_alone_is_not_tried_again_and_the_engine_goes
 
 @in_loop
 async def test_an_engine_that_answers_too_few_pictures_fails_those_without_an_answer() -> None:
-    async def forgetful(pictures: Sequence[PreparedPicture], queries: Sequence[Query]) -> Sequence[Any]:
+    async def forgetful(_: Sequence[Any]) -> Sequence[Any]:
         return []
 
     engine = FakeEngine()

@@ -29,7 +29,7 @@ class FailingBackend:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self.at_once, self.stages, self.description = backend.at_once, backend.stages, "failing"
-        self.max_batch = backend.max_batch
+        self.max_batch, self.uses_cores = backend.max_batch, backend.uses_cores
         self.failure: Exception | None = None
         self.closed = 0
 

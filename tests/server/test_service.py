@@ -7,11 +7,13 @@ import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import encoded, picture
 from gates import Gate, Gated
+from solo_server import registry
 from solo_server.catalogue import Source, catalogue, only
 from solo_server.cores import cores
 from solo_server.errors import (
@@ -64,6 +66,13 @@ class Recorder:
         self.stages.extend(stages_ms)
 
 
+@pytest.fixture(params=["in stages", "in one go"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How pictures go through the service, whatever this machine's cores say."""
+    monkeypatch.setattr("solo_server.registry.in_one_go", lambda *_: request.param == "in one go")
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
 def pipeline(solo_bundle: Path) -> Pipeline:
     return Pipeline.open(solo_bundle, threads=1)
@@ -87,7 +96,9 @@ async def settled(is_so: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-def test_every_stage_has_threads_of_its_own(solo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_stage_has_threads_of_its_own_unless_all_is_done_in_one_go(
+    solo_bundle: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pipeline = Pipeline.open(solo_bundle, threads=1)
     ran: dict[str, set[str]] = {}
 
@@ -112,11 +123,15 @@ def test_every_stage_has_threads_of_its_own(solo_bundle: Path, monkeypatch: pyte
     asyncio.run(scenario())
     numbers = range(cores())
     assert ran["pixels"] == {"solo-header_0"}
-    assert ran["decode"] <= {f"solo-decode_{core}" for core in numbers}
     assert ran["infer"] == {"solo-engine_0"}
-    assert ran["finish"] <= {f"solo-finish_{core}" for core in numbers}
+    if way == "in one go":
+        assert ran["decode"] == ran["finish"] == ran["infer"]
+    else:
+        assert ran["decode"] <= {f"solo-decode_{core}" for core in numbers}
+        assert ran["finish"] <= {f"solo-finish_{core}" for core in numbers}
 
 
+@pytest.mark.parametrize("way", ["in stages"], indirect=True)
 @pytest.mark.parametrize("seed", range(3))
 def test_a_pictures_result_is_the_same_alone_and_in_any_batch(bundle_path: Path, seed: int) -> None:
     pipeline, rng = Pipeline.open(bundle_path, threads=1), random.Random(seed)  # noqa: S311  # no secret
@@ -140,6 +155,7 @@ def test_a_pictures_result_is_the_same_alone_and_in_any_batch(bundle_path: Path,
     assert sum(len(result.instances) for result in alone) > 0
 
 
+@pytest.mark.parametrize("way", ["in stages"], indirect=True)
 def test_one_poisonous_picture_of_a_batch_fails_alone(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     poison, infer, sizes = Query(max_instances=13), gate.pipeline.infer, list[int]()
 
@@ -251,20 +267,22 @@ def test_an_answer_that_comes_too_late_is_none(pipeline: Pipeline) -> None:
     asyncio.run(scenario())
 
 
-def test_a_caller_that_has_gone_leaves_nothing_behind(gate: Gate) -> None:
+def test_a_caller_that_has_gone_leaves_nothing_behind(gate: Gate, way: str) -> None:
     async def scenario() -> None:
         recorder = Recorder()
         service = await started(gate.pipeline, observer=recorder)
         first = asyncio.create_task(service.segment(BODY, Query()))
         await gate.taken_one()
         gone = asyncio.create_task(service.segment(BODY, Query()))
-        await settled(lambda: service.models.find().batcher.waiting == 1)
+        batcher, both = service.models.find().batcher, (2, 2 * PIXELS)
+        await settled(lambda: batcher.waiting == 1 or (way == "in one go" and recorder.now_waiting == both))
         gone.cancel()
         await settled(gone.done)
         assert recorder.outcomes == ["gone"]
         assert service.admission.pictures == 1
         gate.open.set()
         await first
+        await settled(lambda: service.is_idle)
         service.stop()
         assert gate.pictures == 1
 
@@ -428,7 +446,60 @@ def test_a_picture_larger_than_its_first_header_told_is_damaged(pipeline: Pipeli
     asyncio.run(scenario())
 
 
-def test_a_damaged_picture_fails_alone_and_leaves_nothing_behind(pipeline: Pipeline) -> None:
+@pytest.mark.parametrize(
+    ("uses_cores", "at_once", "own_batch", "workers", "max_batch", "expected"),
+    [
+        (True, 4, 1, 1, 0, True),
+        (True, 5, 1, 1, 1, True),
+        (True, 3, 1, 1, 0, False),  # a core is left for other stages
+        (True, 2, 1, 2, 0, True),  # of which each has half the cores
+        (True, 1, 1, 8, 0, True),
+        (True, 4, 1, 1, 8, False),  # batches need pictures that are decoded
+        (True, 4, 8, 1, 0, False),
+        (False, 4, 1, 1, 0, False),  # a GPU computes while the cores decode
+    ],
+)
+def test_pictures_are_done_in_one_go_where_every_core_has_one(
+    uses_cores: bool, at_once: int, own_batch: int, workers: int, max_batch: int, expected: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.undo()  # `way`
+    monkeypatch.setattr("solo_server.registry.cores", lambda: 4)
+    backend: Any = SimpleNamespace(uses_cores=uses_cores, at_once=at_once, max_batch=own_batch)
+    assert registry.in_one_go(backend, Settings(workers=workers, max_batch=max_batch)) is expected
+
+
+def test_a_caller_that_goes_while_its_picture_is_decoded_costs_no_inference(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, decode = threading.Event(), threading.Event(), gate.pipeline.decode
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        begun.set()
+        go_on.wait(30)
+        return decode(*arguments, **options)
+
+    async def scenario() -> None:
+        service = await started(gate.pipeline)
+        gate.open.set()
+        with monkeypatch.context() as patched:
+            patched.setattr(gate.pipeline, "decode", slow)
+            gone = asyncio.create_task(service.segment(BODY, Query()))
+            await asyncio.to_thread(begun.wait, 30)
+            gone.cancel()
+            await settled(gone.done)
+            go_on.set()
+            await settled(lambda: service.is_idle)
+        assert gate.pictures == 0
+        assert (await service.segment(BODY, Query())).instances
+        service.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_damaged_picture_fails_alone_and_leaves_nothing_behind(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
     async def scenario() -> None:
         recorder = Recorder()
         service = await started(pipeline, observer=recorder)
@@ -440,5 +511,6 @@ def test_a_damaged_picture_fails_alone_and_leaves_nothing_behind(pipeline: Pipel
         service.stop()
         assert sorted(recorder.outcomes) == ["image_damaged", "ok"]
         assert recorder.now_waiting == (0, 0)
+        assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
 
     asyncio.run(scenario())

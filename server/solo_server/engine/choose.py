@@ -80,7 +80,7 @@ class Choice:
             if asked > 1:
                 raise SettingsError("SOLO_SLOTS: engine openvino takes one picture at a time")
             return 1
-        return asked or (threads + 1 if 1 < threads <= MOST_CORES else 1)
+        return asked or (threads if threads <= MOST_CORES else 1)
 
     def _runtime(self, int8_for: str | None, pool: Pool, at_once: int) -> Runtime:
         if self.engine == OPENVINO:

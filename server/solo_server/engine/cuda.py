@@ -52,6 +52,7 @@ class DeviceBackend:
     """
 
     stages = ("device", "encode")
+    uses_cores = False
 
     def __init__(
         self, device: Device, spec: ModelSpec, network: DeviceNetwork, postprocessor: CudaPostprocessor
