@@ -23,7 +23,7 @@ from reliability_parts.loads import served, take, told, warm_up
 from reliability_parts.setting import Setting, say
 
 IN_FLIGHT = 8
-CONTENDERS = ("http", "overlapped", "one_by_one")
+CONTENDERS = ("http", *in_process.TASKS)
 
 
 def closed(setting: Setting) -> dict[str, Any]:
@@ -32,11 +32,11 @@ def closed(setting: Setting) -> dict[str, Any]:
     with served() as server, _in_process(setting, count) as child:
         target = setting.target(server.address)
         warm_up(target, server)
-        child.ask(in_process.OVERLAPPED)
+        child.ask(0)
         found = []
         for number in range(rounds):
             point = take("closed", IN_FLIGHT, target, server, lambda load: load.closed(IN_FLIGHT, inf, count))
-            answers = [child.ask(task) for task in (in_process.OVERLAPPED, in_process.ONE_BY_ONE)]
+            answers = [child.ask(task) for task in range(len(in_process.TASKS))]
             found.append(_round(told(point), answers, count))
             say(f"closed {number + 1}/{rounds}: " + ", ".join(f"{n} {found[-1][n]['per_s']}" for n in CONTENDERS))
     return {"in_flight": IN_FLIGHT, "pictures_a_round": count, "rounds": found, **summary(found)}
@@ -46,12 +46,11 @@ def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """Ratios of pictures/s, and what HTTP adds in processor time a picture."""
     rates = {name: [one[name]["per_s"] for one in rounds] for name in CONTENDERS}
     costs = {name: [one[name]["cpu_ms"] for one in rounds] for name in CONTENDERS}
-    added = [http - own for http, own in zip(costs["http"], costs["overlapped"], strict=True)]
+    added = [http - own for http, own in zip(costs["http"], costs["in_one_go"], strict=True)]
     return {
         "per_s": {name: spread(values, 2) for name, values in rates.items()},
         "cpu_ms": {name: spread(values, 2) for name, values in costs.items()},
-        "ratio": ratios(rates["http"], rates["overlapped"]),
-        "ratio_to_one_by_one": ratios(rates["http"], rates["one_by_one"]),
+        "ratios": {name: ratios(rates["http"], rates[name]) for name in in_process.TASKS},
         "http_adds_cpu_ms": spread(added, 2),
         "generator_cpu_ms": spread([one["http"]["generator_cpu_ms"] for one in rounds], 2),
         "foreign_share": max((one["http"]["foreign_share"] or 0.0 for one in rounds), default=None),

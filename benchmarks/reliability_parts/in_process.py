@@ -1,7 +1,8 @@
 """`python benchmarks/reliability_parts/in_process.py`: the pipeline without HTTP and without the service, a process of its own.
 
-Task 0: eight pictures in flight, stages overlapped as the server overlaps them: as many decode and as many finish as there are
-cores, as many are in the network as the backend takes. Task 1: one after the other. Each task takes `count` pictures in turn.
+Task 0: in one go, as the server does them: as many threads as the backend takes pictures, each picture in one of them from its
+bytes to its instances. Task 1: overlapped, eight pictures in flight, of which as many are decoded and as many finished as there are
+cores, and as many are in the network as the backend takes. Task 2: one after the other. Each task takes `count` pictures in turn.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from solo_server.bench.protocol import Done, Hello, Order, work
 from solo_server.pipeline import Pipeline
 from solo_server.types import PictureResult, Query
 
-OVERLAPPED, ONE_BY_ONE = 0, 1
+TASKS = ("in_one_go", "overlapped", "one_by_one")
 
 
 class InProcess:
@@ -35,12 +36,14 @@ class InProcess:
 
     def take(self, index: int) -> Done:
         """See `Worker.take`; instances: of all pictures."""
-        results = self._overlapped() if index == OVERLAPPED else list(map(self._pipeline.segment, self._turns))
-        return Done({}, sum(len(result.instances) for result in results))
-
-    def _overlapped(self) -> list[PictureResult]:
-        with ThreadPoolExecutor(self._in_flight) as pool:
-            return list(pool.map(self._stages(), self._turns))
+        pipeline = self._pipeline
+        threads, segment = [
+            (pipeline.backend.at_once, pipeline.segment),
+            (self._in_flight, self._stages()),
+            (1, pipeline.segment),
+        ][index]
+        with ThreadPoolExecutor(threads) as pool:
+            return Done({}, sum(len(result.instances) for result in pool.map(segment, self._turns)))
 
     def _stages(self) -> Callable[[bytes], PictureResult]:
         pipeline, network = self._pipeline, Semaphore(self._pipeline.backend.at_once)

@@ -24,6 +24,7 @@ import uvicorn
 from solo_models import cli
 from solo_models.bundle import read_bundle
 from solo_models.demo import demo_bundle
+from solo_server.cores import cores
 from solo_server.pipeline import Decoded, Pipeline
 from solo_server.types import Geometry, Instance, PreparedPicture, Query, Rle
 
@@ -35,7 +36,7 @@ INSTANCES = tuple(Instance(0, 0.9 - n / 10, (10, 10, 40, 40), 1600, Rle(HW, "0" 
 class StubBackend:
     """See `solo_server.backend.Backend`."""
 
-    at_once, max_batch = 1, 1
+    at_once, max_batch, uses_cores = cores(), 1, True  # as the demo model's
     stages = ("categories", "towers", "masks", "nms", "encode")
     description = "nothing is computed"
 

@@ -14,14 +14,13 @@ from collections.abc import Awaitable, Callable, Iterable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from solo_server.bodies import first_header
-from solo_server.problems import SECURITY_HEADERS
+from solo_server.problems import RAW_SECURITY_HEADERS
 from solo_server.sight import Seen, Sight
 from solo_server.uploads import Upload, UploadLimits
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ID_HEADER = b"x-request-id"
-_RAW_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
-_NAMES = frozenset({_ID_HEADER, *(name for name, _ in _RAW_HEADERS)})
+_NAMES = frozenset({_ID_HEADER, *(name for name, _ in RAW_SECURITY_HEADERS)})
 
 
 RawHeader = tuple[bytes, bytes]
@@ -64,7 +63,7 @@ class Edge:
 
 
 class _Answer:
-    """One answer on its way out. It gets its id, and those of `SECURITY_HEADERS` that it does not set itself."""
+    """One answer on its way out. It gets its id, and those of `RAW_SECURITY_HEADERS` that it does not set itself."""
 
     __slots__ = ("_request_id", "_seen", "_send")
 
@@ -76,7 +75,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             headers = message.get("headers", ())
             present = {name for name, _ in headers}
-            own = (*_RAW_HEADERS, (_ID_HEADER, self._request_id.encode()))  # which a refusal has already
+            own = (*RAW_SECURITY_HEADERS, (_ID_HEADER, self._request_id.encode()))  # which a refusal has already
             message["headers"] = [*headers, *(own if present.isdisjoint(_NAMES) else _without(own, present))]
         self._seen.sent(message)
         await self._send(message)

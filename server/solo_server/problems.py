@@ -30,6 +30,7 @@ SECURITY_HEADERS = {
     "cache-control": "no-store",
 }
 """Of every answer that does not set its own: nothing here is a page, and nothing may be kept by a cache."""
+RAW_SECURITY_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
@@ -58,20 +59,16 @@ class Problems:
             await _answer_to(problem, scope)(scope, receive, send)
 
 
-def problem_headers(problem: ServerError, request_id: str) -> dict[str, str]:
-    """What an answer about `problem` carries besides its body."""
-    headers = {"x-request-id": request_id, **SECURITY_HEADERS}
-    if isinstance(problem, Unavailable):
-        headers["retry-after"] = str(problem.retry_after_s)
-    if problem.status == 401:
-        headers["www-authenticate"] = 'Bearer realm="solo"'
-    return headers
-
-
 def problem_response(problem: ServerError, request_id: str, path: str = "") -> Response:
     """The answer about `problem`. path: of the request, where it is known."""
     content, media_type = problem_body(problem_json(problem, request_id), path)
-    return Response(content, problem.status, problem_headers(problem, request_id), media_type)
+    response = Response(content, problem.status, media_type=media_type)
+    response.raw_headers += [(b"x-request-id", request_id.encode()), *RAW_SECURITY_HEADERS]
+    if isinstance(problem, Unavailable):
+        response.raw_headers.append((b"retry-after", str(problem.retry_after_s).encode()))
+    if problem.status == 401:
+        response.raw_headers.append((b"www-authenticate", b'Bearer realm="solo"'))
+    return response
 
 
 def problem_body(details: Mapping[str, Any], path: str) -> tuple[bytes, str]:

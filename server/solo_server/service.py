@@ -6,9 +6,10 @@
 
 Decoding, engines, post-processing and the rare header that takes reading have threads of their own, so that none waits behind
 another's queue (all of them release the interpreter lock). Where an engine computes on the cores, and on all of them
-(`registry.in_one_go`), a picture stays in one thread from its bytes to its answer. Each model of the registry has its own engine and batcher; bounds, and all other threads, are common. What is over the bounds is refused at once instead of waiting for ever, before its body is read.
-Models are loaded and warmed up in a thread too, while the server already answers that it is not ready. What only a new process can
-mend, a lost GPU or a hanging engine, is told to `on_end`, once.
+(`registry.in_one_go`), a picture stays in one thread from its bytes to its answer. Each model of the registry has
+its own engine and batcher; bounds, and all other threads, are common. What is over the bounds is refused at once instead of waiting
+for ever, before its body is read. Models are loaded and warmed up in a thread too, while the server already answers that it is not
+ready. What only a new process can mend, a lost GPU or a hanging engine, is told to `on_end`, once.
 """
 
 from __future__ import annotations
