@@ -11,11 +11,17 @@ from page_words import head, number, row
 
 FILE = "reliability"
 MEASURED_LATER = "not measured yet"
-CONTENDERS = {"http": "over HTTP", "overlapped": "in process, overlapped", "one_by_one": "in process, one by one"}
+CONTENDERS = {
+    "http": "over HTTP",
+    "in_one_go": "in process, in one go",
+    "overlapped": "in process, overlapped",
+    "one_by_one": "in process, one by one",
+}
 LOADS = {
     "closed_8": "8 callers",
     "closed_1": "1 caller",
     "open_15": "15 requests/s",
+    "service_8": "the service in process, 8 callers",
     "bare_8": "uvicorn alone, 8 callers",
 }
 
@@ -67,9 +73,10 @@ def reliability_goals(results: Results) -> Lines:
 def reliability_closed(results: Results) -> Lines:
     """Pictures/s and processor time of the three."""
     part = part_of(results, "closed")
-    yield from head("", "pictures/s, median (rounds)", "CPU ms a picture")
+    yield from head("", "pictures/s, median (rounds)", "CPU ms a picture", "over HTTP against it")
     for key, name in CONTENDERS.items():
-        yield row(name, _spread(part["per_s"][key]), _spread(part["cpu_ms"][key]))
+        ratio = _percents(part["ratios"][key]) if key in part["ratios"] else ""
+        yield row(name, _spread(part["per_s"][key]), _spread(part["cpu_ms"][key]), ratio)
     yield from (
         "",
         f"The load generator took {_spread(part['generator_cpu_ms'])} ms of processor time a picture besides.",
@@ -190,13 +197,13 @@ def reliability_runs(results: Results) -> Lines:
 
 
 def _ratio(part: Part) -> tuple[bool, str]:
-    ratio = part["ratio"]
+    ratio = part["ratios"]["in_one_go"]
     return ratio["median"] >= 0.95, f"{_percents(ratio)}"
 
 
 def _cpu(part: Part) -> tuple[bool, str]:
-    cost = part["ms_a_request"]["closed_8"]
-    return cost["median"] <= 0.5, f"{_spread(cost, 2)} ms"
+    added = part["http_adds_ms"]
+    return added["median"] <= 0.5, f"{_spread(added, 2)} ms"
 
 
 def _trickle(part: Part) -> tuple[bool, str]:
@@ -269,7 +276,7 @@ def _fuzzed(part: Part) -> tuple[bool, str]:
 
 GOALS = (
     Goal("closed loop, 8 callers: pictures/s of those in process", ">= 95 %", "closed", _ratio),
-    Goal("HTTP: processor time a request", "<= 0.5 ms", "http_cpu", _cpu),
+    Goal("HTTP: processor time that it adds to a request", "<= 0.5 ms", "http_cpu", _cpu),
     Goal("trickle, 5 requests/s: p99 / p50", "<= 1.5", "trickle", _trickle),
     Goal("overload, 4x capacity: accepted and answered in time", "all", "overload", _in_time),
     Goal("overload: good answers of capacity", ">= 90 %", "overload", _goodput),

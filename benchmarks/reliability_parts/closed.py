@@ -6,20 +6,12 @@ process has the machine for itself; over HTTP the load generator has its part of
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import inf
-from pathlib import Path
 from typing import Any
-
-from solo_server.bench.child import Child, Start
 
 from reliability_parts import in_process
 from reliability_parts.figures import ratios, spread
-from reliability_parts.loads import served, take, told, warm_up
+from reliability_parts.loads import in_child, served, take, told, warm_up
 from reliability_parts.setting import Setting, say
 
 IN_FLIGHT = 8
@@ -28,8 +20,8 @@ CONTENDERS = ("http", *in_process.TASKS)
 
 def closed(setting: Setting) -> dict[str, Any]:
     """Rounds, and what they come to."""
-    count, rounds = int(setting.lasting(160, 16)), int(setting.lasting(7, 2))
-    with served() as server, _in_process(setting, count) as child:
+    count, rounds = int(setting.lasting(80, 16)), int(setting.lasting(15, 2))
+    with served() as server, in_child(in_process.__file__, setting.pictures(), IN_FLIGHT, count) as child:
         target = setting.target(server.address)
         warm_up(target, server)
         child.ask(0)
@@ -68,15 +60,3 @@ def _round(point: dict[str, Any], answers: list[Any], count: int) -> dict[str, A
     }
     others = [{"per_s": round(count / a.total_ms * 1e3, 3), "cpu_ms": round(a.cpu_s * 1e3 / count, 3)} for a in answers]
     return dict(zip(CONTENDERS, [http, *others], strict=True))
-
-
-@contextmanager
-def _in_process(setting: Setting, count: int) -> Iterator[Child]:
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / name for name in setting.pictures()]
-        for path, body in zip(paths, setting.pictures().values(), strict=True):
-            path.write_bytes(body)
-        order = {"pictures": [str(path) for path in paths], "in_flight": IN_FLIGHT, "count": count}
-        start = Start((sys.executable, in_process.__file__), order, os.environ, "in process")
-        with Child(start) as child:
-            yield child

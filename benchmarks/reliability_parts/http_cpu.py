@@ -1,8 +1,9 @@
 """Processor time that a request costs beside the picture: `solo serve` with a pipeline that computes nothing, all of its threads.
 
-Receiving the body, admission, three threads that hand over to each other, JSON, metrics, the log's line, sending: all of it. What
-uvicorn alone takes to receive such a body and to send such an answer (`bare_server.py`) is measured in the same rounds. The other
-estimate, served minus in process on real pictures, is in the part `closed`; it is as uncertain as a picture's own time.
+Receiving the body, admission, the engine's thread, JSON, metrics, the log's line, sending: all of it. The same service called in
+process (`stub_service.py`) is measured in the same rounds, and so is uvicorn alone, which receives such a body and sends such an
+answer (`bare_server.py`). What HTTP adds is the first without the second. The other estimate, served minus in process on real
+pictures, is in the part `closed`; it is as uncertain as a picture's own time.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from typing import Any
 from solo_server.bench.load.points import Point
 from solo_server.bench.load.server_process import Program
 
-from reliability_parts import bare_server, stub_server
+from reliability_parts import bare_server, stub_server, stub_service
 from reliability_parts.figures import spread
-from reliability_parts.loads import Drive, served, take, warm_up
+from reliability_parts.loads import Drive, in_child, served, take, warm_up
 from reliability_parts.setting import Setting, say
 
 STUB = Program("the stub server", (sys.executable, stub_server.__file__))
 BARE = Program("the bare server", (sys.executable, bare_server.__file__))
-BARE_8 = "bare_8"
+SERVICE_8, BARE_8 = "service_8", "bare_8"
 RATE = 15.0  # what the demo model answers on two cores
 IDLE_S = 4.0
 SHOWN = 30
@@ -35,17 +36,19 @@ BUILT_IN = "~"  # the file of functions in C
 
 
 def http_cpu(setting: Setting) -> dict[str, Any]:
-    """Milliseconds a request for eight callers, for one, at the demo model's own rate, and those of uvicorn alone for eight."""
-    count, rounds = int(setting.lasting(6000, 200)), int(setting.lasting(3, 1))
+    """Milliseconds a request: for eight callers, for one, at the demo model's own rate; the service and uvicorn alone for eight."""
+    count, rounds = int(setting.lasting(6000, 200)), int(setting.lasting(5, 1))
     loads: dict[str, tuple[float, Drive]] = {
         "closed_8": (8, lambda load: load.closed(8, inf, count)),
         "closed_1": (1, lambda load: load.closed(1, inf, count)),
         "open_15": (RATE, lambda load: load.open(RATE, setting.lasting(30, 2))),
     }
-    found: dict[str, list[float]] = {name: [] for name in (*loads, BARE_8)}
-    with served(program=STUB) as server, served(program=BARE) as bare:
+    found: dict[str, list[float]] = {name: [] for name in (*loads, SERVICE_8, BARE_8)}
+    alone = in_child(stub_service.__file__, setting.pictures(), 8, count)
+    with served(program=STUB) as server, served(program=BARE) as bare, alone as service:
         target = setting.target(server.address)
         warm_up(target, server)
+        service.ask(0)
         bare_target = setting.target(bare.address)
         before_s = server.cpu_s() or 0.0
         sleep(setting.lasting(IDLE_S, 1))
@@ -53,12 +56,18 @@ def http_cpu(setting: Setting) -> dict[str, Any]:
         for number in range(rounds):
             for name, (level, drive) in loads.items():
                 found[name].append(_cpu_ms(take("closed", level, target, server, drive)))
+            found[SERVICE_8].append(round(service.ask(0).cpu_s * 1e3 / count, 4))
             found[BARE_8].append(_cpu_ms(take("closed", 8, bare_target, bare, loads["closed_8"][1])))
             say(f"http_cpu {number + 1}/{rounds}: " + ", ".join(f"{n} {v[-1]} ms" for n, v in found.items()))
     if setting.profile:
         _print_profile(setting, count)
     idle_ms = idle_s * 1e3 / setting.lasting(IDLE_S, 1)
-    return {"ms_a_request": {n: spread(values) for n, values in found.items()}, "idle_ms_a_second": round(idle_ms, 3)}
+    added = [served_ms - own_ms for served_ms, own_ms in zip(found["closed_8"], found[SERVICE_8], strict=True)]
+    return {
+        "ms_a_request": {name: spread(values) for name, values in found.items()},
+        "http_adds_ms": spread(added),
+        "idle_ms_a_second": round(idle_ms, 3),
+    }
 
 
 def _cpu_ms(point: Point) -> float:

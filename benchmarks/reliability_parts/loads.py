@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+import os
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from time import process_time
 from typing import Any, Literal
 
 import uvloop
 from solo_server.bench import machine
+from solo_server.bench.child import Child, Start
 from solo_server.bench.load.connection import Target
 from solo_server.bench.load.loops import Load, Shot
 from solo_server.bench.load.points import Point
@@ -27,6 +32,18 @@ def served(*arguments: str, program: Program = SOLO_SERVE) -> Iterator[ServerPro
     with ServerProcess(arguments, program) as server:
         server.wait_ready()
         yield server
+
+
+@contextmanager
+def in_child(script: str, pictures: Mapping[str, bytes], in_flight: int, count: int) -> Iterator[Child]:
+    """A script of ours that does without HTTP, in a process of its own. count: pictures of each of its tasks."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / name for name in pictures]
+        for path, body in zip(paths, pictures.values(), strict=True):
+            path.write_bytes(body)
+        order = {"pictures": [str(path) for path in paths], "in_flight": in_flight, "count": count}
+        with Child(Start((sys.executable, script), order, os.environ, Path(script).stem)) as child:
+            yield child
 
 
 def warm_up(target: Target, server: ServerProcess) -> None:

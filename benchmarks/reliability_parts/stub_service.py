@@ -1,0 +1,74 @@
+"""`python benchmarks/reliability_parts/stub_service.py`: the service in process, over a pipeline that computes nothing; no HTTP.
+
+Eight callers, each its next picture when it has the answer's JSON: what is left is admission, the batcher, threads, metrics. A
+task is `count` pictures. What a server takes beyond that is what HTTP adds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import orjson
+import uvloop
+from solo_models.bundle import read_bundle
+from solo_models.demo import demo_bundle
+from solo_server.bench.machine import installed_versions
+from solo_server.bench.protocol import Done, Hello, Order, work
+from solo_server.catalogue import only
+from solo_server.metrics import Metrics
+from solo_server.schemas import result_json
+from solo_server.service import Service
+from solo_server.sight import Sight
+from solo_server.types import PictureResult, Query, UInt8
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # a script's own folder is all that is there
+
+from reliability_parts.stub_server import StubBackend, StubPipeline
+
+
+class StubService:
+    """A service and the pictures of a task. See `solo_server.bench.protocol.Worker`."""
+
+    def __init__(self, bodies: Sequence[bytes], in_flight: int, count: int) -> None:
+        self._bodies, self._in_flight, self._count = bodies, in_flight, count
+        self._pipeline = StubPipeline(read_bundle(demo_bundle()), StubBackend())
+
+    def hello(self) -> Hello:
+        """See `Worker.hello`."""
+        return Hello("the service alone", self._pipeline.backend.description, installed_versions())
+
+    def take(self, index: int) -> Done:
+        """See `Worker.take`."""
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            answers = runner.run(self._all())
+        return Done({}, sum(answer.count(b'"score"') for answer in answers))
+
+    async def _all(self) -> list[bytes]:
+        service = Service(only(self._pipeline), observer=Sight(Metrics(lambda: [])))
+        await service.start()
+        answers, turns = list[bytes](), iter(range(self._count))
+
+        async def caller() -> None:
+            for number in turns:
+                with service.admit() as admitted:
+                    body = self._bodies[number % len(self._bodies)]
+                    answers.append(await admitted.answer(body, Query(), self._as_json))
+
+        await asyncio.gather(*(caller() for _ in range(self._in_flight)))
+        service.stop()
+        return answers
+
+    def _as_json(self, result: PictureResult, _: UInt8) -> bytes:
+        bundle = self._pipeline.bundle
+        return orjson.dumps(result_json(result, bundle.name, bundle.version, bundle.spec.class_names))
+
+
+def _open(order: Order) -> StubService:
+    return StubService([Path(path).read_bytes() for path in order["pictures"]], order["in_flight"], order["count"])
+
+
+if __name__ == "__main__":
+    sys.exit(work(_open))
