@@ -27,9 +27,13 @@ Infer = Callable[[Sequence[Any]], Awaitable[Sequence[Any]]]
 
 @dataclass(frozen=True, slots=True)
 class BatchRules:
-    """at_once: engines, or slots of one; max_batch: pictures; max_delay_s: how long an idle engine waits for a batch to fill."""
+    """at_once: engines, or slots of one; max_batch: pictures; max_delay_s: how long an idle engine waits for a batch to fill.
+
+    ahead: batches that lie ready for the next engine to be idle, which then does not wait for the event loop.
+    """
 
     at_once: int = 1
+    ahead: int = 0
     max_batch: int = 1
     max_delay_s: float = 0.0
     engine_timeout_s: float = 120.0
@@ -62,12 +66,21 @@ class _Entry:
             self.answer.set_exception(problem)
 
 
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A batch that an engine has, or has next."""
+
+    batch: list[_Entry]
+    start: float
+    watchdog: asyncio.TimerHandle | None = None
+
+
 class Batcher:
     """Where prepared pictures meet idle engines.
 
-    infer: runs one batch in a thread of its own; `at_once` calls at a time. on_end: hears once of what only a new process can
-    mend, `DeviceLost` or `EngineHung`; everything that waits, and comes later, fails with it. on_batch: hears of every batch that
-    came back, or failed: its pictures, and milliseconds.
+    infer: runs one batch in a thread of its own; `at_once` calls at a time, further ones in their order. on_end: hears once of what
+    only a new process can mend, `DeviceLost` or `EngineHung`; everything that waits, and comes later, fails with it. on_batch: hears
+    of every batch that came back, or failed: its pictures, and milliseconds.
     """
 
     def __init__(
@@ -79,9 +92,10 @@ class Batcher:
     ) -> None:
         self._infer, self._rules, self._on_end, self._on_batch = infer, rules, on_end, on_batch
         self._buckets: dict[Hashable, deque[_Entry]] = {}
-        self._idle = rules.at_once
+        self._idle = rules.at_once + rules.ahead
         self._batches: set[asyncio.Task[None]] = set()
-        self._running: dict[asyncio.TimerHandle, float] = {}  # when a call of the engine began, by its watchdog
+        self._running: list[_Call] = []
+        self._ahead: deque[_Call] = deque()
         self._alarm: asyncio.TimerHandle | None = None
         self._ended: ServerError | None = None
 
@@ -93,7 +107,7 @@ class Batcher:
     @property
     def is_stalled(self) -> bool:
         """Whether a batch takes suspiciously long."""
-        longest_s = monotonic() - min(self._running.values()) if self._running else 0.0
+        longest_s = monotonic() - min(call.start for call in self._running) if self._running else 0.0
         return longest_s > STALLED * self._rules.engine_timeout_s
 
     async def infer(self, picture: Any, bucket: Hashable = None, deadline: float = float("inf")) -> Inferred:
@@ -193,26 +207,41 @@ class Batcher:
 
     async def _attempt(self, batch: list[_Entry]) -> Exception | None:
         """Run a batch and answer it, or say why not."""
-        start = monotonic()
-        watchdog = asyncio.get_running_loop().call_later(self._rules.engine_timeout_s, self._hang, batch)
-        self._running[watchdog] = start
+        call = _Call(batch, monotonic())
+        self._ahead.append(call)
+        self._begin_calls()
         try:
             outputs = await self._infer([entry.picture for entry in batch])
-            infer_ms = (monotonic() - start) * 1e3
+            infer_ms = (monotonic() - call.start) * 1e3
             for entry, output in zip(batch, outputs, strict=True):
                 if not entry.answer.done():
-                    entry.answer.set_result(Inferred(output, (start - entry.since) * 1e3, infer_ms))
+                    entry.answer.set_result(Inferred(output, (call.start - entry.since) * 1e3, infer_ms))
         except DeviceLost as problem:
             self._end(problem)
             return problem
         except Exception as problem:
             return problem
         finally:
-            watchdog.cancel()
-            del self._running[watchdog]
+            self._end_call(call)
             if self._on_batch is not None:
-                self._on_batch(len(batch), (monotonic() - start) * 1e3)
+                self._on_batch(len(batch), (monotonic() - call.start) * 1e3)
         return None
+
+    def _begin_calls(self) -> None:
+        """An engine that is idle has the next call: its time counts from now."""
+        while self._ahead and len(self._running) < self._rules.at_once:
+            call = self._ahead.popleft()
+            call.start = monotonic()
+            call.watchdog = asyncio.get_running_loop().call_later(self._rules.engine_timeout_s, self._hang, call.batch)
+            self._running.append(call)
+
+    def _end_call(self, call: _Call) -> None:
+        if call.watchdog is None:
+            self._ahead.remove(call)  # the engine would not even take it
+        else:
+            call.watchdog.cancel()
+            self._running.remove(call)
+        self._begin_calls()
 
     def _hang(self, batch: list[_Entry]) -> None:
         """The watchdog: nothing has come back for so long that nothing will."""
@@ -229,6 +258,8 @@ class Batcher:
         buckets, self._buckets = self._buckets, {}
         for entry in (entry for bucket in buckets.values() for entry in bucket):
             entry.is_waiting = False
+            entry.fail(problem)
+        for entry in (entry for call in self._ahead for entry in call.batch):
             entry.fail(problem)
         if self._on_end is not None:
             self._on_end(problem)

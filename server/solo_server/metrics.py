@@ -135,7 +135,8 @@ class Metrics:
         self._stage_seconds = self._bin("solo_stage_duration_seconds", told, SECONDS, "model", "stage")
         self._instances = self._count("solo_instances", "Instances found.")
         self._batch_pictures = self._bin("solo_batch_pictures", "Pictures of a batch.", PICTURES, "model")
-        self._batch_seconds = self._bin("solo_batch_duration_seconds", "A batch in the engine.", SECONDS, "model")
+        told = "A batch in the engine; on a CPU, where pictures are done in one go, all of a picture."
+        self._batch_seconds = self._bin("solo_batch_duration_seconds", told, SECONDS, "model")
         self._waiting_pictures = self._gauge("solo_waiting_pictures", "Pictures accepted and not yet answered.")
         self._waiting_pixels = self._gauge("solo_waiting_pixels", "Pixels of the waiting pictures.")
         self._waiting_now = 0, 0

@@ -55,7 +55,8 @@ class Served:
         self.is_in_one_go = in_one_go(backend, settings)
         self.engine = Threads("engine", backend.at_once)
         rules = BatchRules(
-            at_once=backend.at_once + (AHEAD if self.is_in_one_go else 0),
+            at_once=backend.at_once,
+            ahead=AHEAD if self.is_in_one_go else 0,
             max_batch=settings.max_batch or backend.max_batch,
             max_delay_s=settings.max_delay_ms / 1e3,
             engine_timeout_s=settings.engine_timeout_s,

@@ -57,8 +57,8 @@ class Settings:
     max_batch: int = 0
     """Pictures in one batch; 0 is the engine's own: 8 on a GPU, 1 on a CPU."""
     slots: int = 0
-    """Pictures (on a GPU: batches) at a time in one engine; 0 is its own: tensorrt 2, cuda and openvino 1, onnxruntime one more
-    than there are cores, up to 4 of them, else 1."""
+    """Pictures (on a GPU: batches) at a time in one engine; 0 is its own: tensorrt 2, cuda and openvino 1, onnxruntime as many
+    as there are cores, up to 4, else 1."""
     shapes: tuple[Size, ...] = ()
     """Padded sizes that TensorRT optimises for, beside the two ranges that take every picture."""
     build_engines: bool = True

@@ -254,6 +254,54 @@ async def test_an_engine_that_hangs_is_told_and_everything_else_is_answered() ->
 
 
 @in_loop
+async def test_a_batch_that_lies_ready_counts_from_when_an_engine_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("solo_server.batching.monotonic", lambda: now)
+    engine = FakeEngine(at_once=1, ahead=1, engine_timeout_s=100)
+    tasks = [engine.come(number) for number in (1, 2, 3)]
+    await settled()
+    assert engine.batches == [[1], [2]]
+    now = 40.0
+    await engine.answer(0)
+    assert engine.batches == [[1], [2], [3]]
+    now = 80.0
+    assert not engine.batcher.is_stalled  # for 80 seconds there was a call, but the second began at 40
+    await engine.answer(1)
+    now = 90.0
+    await engine.answer(2)
+    assert [(task.result().queue_ms, task.result().infer_ms) for task in tasks] == [
+        (0, 40e3),
+        (40e3, 40e3),
+        (80e3, 10e3),
+    ]
+
+
+@in_loop
+async def test_what_lies_ready_for_an_engine_that_hangs_is_told() -> None:
+    engine = FakeEngine(at_once=1, ahead=1, engine_timeout_s=0.02)
+    answers = await asyncio.gather(*(engine.come(number) for number in (1, 2, 3)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [EngineHung] * 3
+    assert engine.batches == [[1], [2]]
+    assert [type(problem) for problem in engine.ended] == [EngineHung]
+
+
+@in_loop
+async def test_of_two_engines_either_takes_the_batch_that_lies_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("solo_server.batching.monotonic", lambda: now)
+    engine = FakeEngine(at_once=2, ahead=1)
+    tasks = [engine.come(number) for number in (1, 2, 3)]
+    await settled()
+    assert engine.batches == [[1], [2], [3]]
+    now = 1.0
+    await engine.answer(1)
+    now = 3.0
+    await engine.answer(2)
+    await engine.answer(0)
+    assert [(task.result().queue_ms, task.result().infer_ms) for task in tasks] == [(0, 3e3), (0, 1e3), (1e3, 2e3)]
+
+
+@in_loop
 async def test_a_batch_that_takes_suspiciously_long_is_known_before_it_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr("solo_server.batching.monotonic", lambda: now[0])
