@@ -156,7 +156,8 @@ def reliability_faults(results: Results) -> Lines:
         f"kill -9 of one of {killed['workers']} workers, {killed['callers']} callers", _counts(killed["outcomes"])
     )
     yield row("a new process after", f"{killed['new_process_after_s']} s")
-    yield row("90 % of the rate before again after", f"{killed['full_speed_after_s']} s")
+    back = killed["full_speed_after_s"]
+    yield row("90 % of the rate before again after", "not while it was watched" if back is None else f"{back:g} s")
 
 
 def reliability_event_loop(results: Results) -> Lines:

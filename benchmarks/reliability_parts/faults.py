@@ -95,7 +95,7 @@ def worker_killed(setting: Setting) -> dict[str, Any]:
 
 
 async def _kill_one(setting: Setting, server: ServerProcess) -> dict[str, Any]:
-    seconds = setting.lasting(30, 12)
+    seconds = setting.lasting(60, 12)
     load = Load(setting.target(server.address), TIMEOUT_S)
     running = asyncio.create_task(load.closed(CALLERS, seconds))
     await asyncio.sleep(seconds / 4)

@@ -78,9 +78,9 @@ class _Call:
 class Batcher:
     """Where prepared pictures meet idle engines.
 
-    infer: runs one batch in a thread of its own; `at_once` calls at a time, further ones in their order. on_end: hears once of what
-    only a new process can mend, `DeviceLost` or `EngineHung`; everything that waits, and comes later, fails with it. on_batch: hears
-    of every batch that came back, or failed: its pictures, and milliseconds.
+    infer: runs one batch in a thread of its own; `at_once` calls at a time, further ones in their order. on_end: hears once of
+    what only a new process can mend, `DeviceLost` or `EngineHung`; everything that waits, and comes later, fails with it.
+    on_batch: hears of every batch that came back, or failed: its pictures, and milliseconds.
     """
 
     def __init__(

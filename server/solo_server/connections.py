@@ -13,6 +13,8 @@ callbacks: `tests/server/test_connections.py` tells when another version of uvic
 from __future__ import annotations
 
 import asyncio
+import math
+import random
 import sys
 import uuid
 from collections.abc import Callable
@@ -32,6 +34,9 @@ if sys.platform == "linux":
 
 REFUSED_AT_ONCE = 64  # connections above the limit that still get an answer; more are closed unread
 REFUSED_TIMEOUT_S = 2.0  # how long such a connection may take to send its request, and to read the answer
+SHARED_SECONDS = (
+    30.0  # that a connection to one of several workers lasts: who stays must come to a worker that was replaced
+)
 _CLOSING = {
     431: {"connection": "close"},
     503: {},
@@ -40,13 +45,17 @@ _CLOSING = {
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """stall_s: for what is answered already: the rest of its body, and an answer that goes out slower than bytes_per_s."""
+    """stall_s: for what is answered already: the rest of its body, and an answer that goes out slower than bytes_per_s.
+
+    lasting_s: a connection that is older, or at random half as old, ends with its next answer (`Connection: close`).
+    """
 
     max_connections: int
     max_header_bytes: int
     header_timeout_s: float
     stall_s: float
     bytes_per_s: float
+    lasting_s: float = math.inf
 
 
 def uvicorn_options(settings: Settings, observer: Observer | None = None) -> dict[str, Any]:
@@ -57,6 +66,7 @@ def uvicorn_options(settings: Settings, observer: Observer | None = None) -> dic
         header_timeout_s=settings.header_timeout_s,
         stall_s=settings.body_timeout_s,
         bytes_per_s=settings.body_bytes_per_s,
+        lasting_s=SHARED_SECONDS if settings.workers > 1 else math.inf,
     )
     return {
         "http": bounded_protocol(limits, observer),
@@ -128,6 +138,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._served_app = self.app
         self._admitted = True
+        self._until = math.inf
         self._begun = False  # the first byte of a request has come, its headers are not complete
         self._receiving = False  # headers are complete, the body is not
         self._header_bytes = 0
@@ -137,6 +148,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Find a place; the clock for the first request starts."""
         super().connection_made(transport)
+        self._until = self.loop.time() + self.limits.lasting_s * random.uniform(0.5, 1)  # noqa: S311  # no secret
         self._admitted = self.door.enter(self)
         if self.door.overrun:
             transport.abort()
@@ -187,6 +199,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._receiving = False
         self._stop("rest")
         super().on_message_complete()
+        if self.loop.time() >= self._until and not self.cycle.response_started:
+            self.cycle.keep_alive = False  # not before the body is there: closing would tear the answer away
         if not self._admitted and not self._answering:
             self.transport.close()
 

@@ -5,6 +5,7 @@ that reads its body as the real one does.
 """
 
 import json
+import math
 import socket
 import threading
 import time
@@ -18,7 +19,7 @@ import httpx
 import pytest
 from conftest import encoded, picture, serving
 from solo_server.app import create_app
-from solo_server.connections import ConnectionLimits, bounded_protocol, uvicorn_options
+from solo_server.connections import SHARED_SECONDS, ConnectionLimits, bounded_protocol, uvicorn_options
 from solo_server.pipeline import Pipeline
 from solo_server.problems import SECURITY_HEADERS
 from solo_server.settings import Settings
@@ -150,6 +151,25 @@ def test_two_hundred_trickling_callers_do_not_keep_an_honest_one_out(pipeline: P
             stop.set()
             trickling.join()
         _check_refused(_read_all(slow[0]), 503, "overloaded")
+
+
+def test_an_old_connection_ends_with_an_answer() -> None:
+    with _bounded(_echo, replace(LIMITS, lasting_s=0.0)) as client:
+        answers = [client.post("/segment", content=b"x" * size) for size in (3, 300_000)]
+        assert [(answer.text, answer.headers.get("connection")) for answer in answers] == [
+            ("3", "close"),
+            ("300000", "close"),
+        ]
+        with _connected(client, 2 * (HEAD + b"content-length: 2\r\n\r\nhi")) as raw:
+            assert (
+                _read_all(raw).count(b"HTTP/1.1 200 OK") == 1
+            )  # of two that were sent without waiting, the first tells
+
+
+def test_a_connection_lasts_where_there_is_one_worker(echo: httpx.Client) -> None:
+    assert "connection" not in echo.post("/segment", content=b"hi").headers
+    for workers, lasting_s in ((1, math.inf), (2, SHARED_SECONDS)):
+        assert uvicorn_options(Settings(workers=workers))["http"].limits.lasting_s == lasting_s
 
 
 def test_where_every_connection_is_in_a_request_the_next_is_refused_at_once(echo: httpx.Client) -> None:
