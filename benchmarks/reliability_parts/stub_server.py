@@ -1,4 +1,4 @@
-"""`solo serve` whose pipeline computes nothing: what is left is HTTP, admission and handing over between threads.
+"""`solo serve` whose pipeline computes nothing: what is left is HTTP, admission and handing over to a thread.
 
     python benchmarks/reliability_parts/stub_server.py [--profile FILE] --host H --port P
 
