@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from solo_server.bench.load.loops import Load, Shot
@@ -88,6 +88,7 @@ def worker_killed(setting: Setting) -> dict[str, Any]:
         say("faults: NOT RUN: solo serve has no --workers yet, so no worker could be killed")
         return {"not_run": "solo serve has no --workers"}
     with served("--workers", str(WORKERS), "--threads", "1") as server:
+        sleep(setting.lasting(8, 3))  # requests are taken as soon as one worker is ready: until the other one is
         warm_up(setting.target(server.address), server)
         found = asyncio.run(_kill_one(setting, server))
     say(f"faults: worker killed: {found}")
