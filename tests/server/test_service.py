@@ -446,6 +446,7 @@ def test_a_picture_larger_than_its_first_header_told_is_damaged(pipeline: Pipeli
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("way", ["in stages"], indirect=True)
 @pytest.mark.parametrize(
     ("uses_cores", "at_once", "own_batch", "workers", "max_batch", "expected"),
     [
