@@ -1,7 +1,7 @@
 """`python benchmarks/reliability_parts/stub_service.py`: the service in process, over a pipeline that computes nothing; no HTTP.
 
-Eight callers, each its next picture when it has the answer's JSON: what is left is admission, the batcher, threads, metrics. A
-task is `count` pictures. What a server takes beyond that is what HTTP adds.
+Eight callers, each its next picture when it has the result: what is left is admission, the batcher, the engine's thread, metrics.
+A task is `count` pictures. What a server takes beyond that, JSON included, is what HTTP adds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import orjson
 import uvloop
 from solo_models.bundle import read_bundle
 from solo_models.demo import demo_bundle
@@ -19,10 +18,9 @@ from solo_server.bench.machine import installed_versions
 from solo_server.bench.protocol import Done, Hello, Order, work
 from solo_server.catalogue import only
 from solo_server.metrics import Metrics
-from solo_server.schemas import result_json
 from solo_server.service import Service
 from solo_server.sight import Sight
-from solo_server.types import PictureResult, Query, UInt8
+from solo_server.types import PictureResult, Query
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a script's own folder is all that is there
 
@@ -43,27 +41,21 @@ class StubService:
     def take(self, index: int) -> Done:
         """See `Worker.take`."""
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            answers = runner.run(self._all())
-        return Done({}, sum(answer.count(b'"score"') for answer in answers))
+            results = runner.run(self._all())
+        return Done({}, sum(len(result.instances) for result in results))
 
-    async def _all(self) -> list[bytes]:
+    async def _all(self) -> list[PictureResult]:
         service = Service(only(self._pipeline), observer=Sight(Metrics(lambda: [])))
         await service.start()
-        answers, turns = list[bytes](), iter(range(self._count))
+        results, turns = list[PictureResult](), iter(range(self._count))
 
         async def caller() -> None:
             for number in turns:
-                with service.admit() as admitted:
-                    body = self._bodies[number % len(self._bodies)]
-                    answers.append(await admitted.answer(body, Query(), self._as_json))
+                results.append(await service.segment(self._bodies[number % len(self._bodies)], Query()))
 
         await asyncio.gather(*(caller() for _ in range(self._in_flight)))
         service.stop()
-        return answers
-
-    def _as_json(self, result: PictureResult, _: UInt8) -> bytes:
-        bundle = self._pipeline.bundle
-        return orjson.dumps(result_json(result, bundle.name, bundle.version, bundle.spec.class_names))
+        return results
 
 
 def _open(order: Order) -> StubService:
