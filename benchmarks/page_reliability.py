@@ -71,7 +71,7 @@ def reliability_goals(results: Results) -> Lines:
 
 
 def reliability_closed(results: Results) -> Lines:
-    """Pictures/s and processor time of the three."""
+    """Pictures/s and processor time of each."""
     part = part_of(results, "closed")
     yield from head("", "pictures/s, median (rounds)", "CPU ms a picture", "over HTTP against it")
     for key, name in CONTENDERS.items():

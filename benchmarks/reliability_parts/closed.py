@@ -1,6 +1,6 @@
 """Closed loop: pictures/s over HTTP against those of the pipeline in process, in rounds that take turns.
 
-Both take the same number of the same pictures with eight in flight, so that both have the same beginning and end. The pipeline's
+All take the same number of the same pictures; over HTTP and overlapped with eight in flight. The pipeline's
 process has the machine for itself; over HTTP the load generator has its part of it, which is told and not taken off.
 """
 

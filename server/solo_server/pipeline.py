@@ -150,8 +150,8 @@ class Pipeline:
         """One picture from bytes to instances."""
         return self.segment_decoded(self.decode(body), query or Query())
 
-    def segment_decoded(self, decoded: Decoded, query: Query) -> PictureResult:
-        """Network and post-processing of one picture."""
+    def segment_decoded(self, decoded: Decoded, query: Query, is_wanted: IsWanted = lambda: True) -> PictureResult:
+        """Network and post-processing of one picture; raises what `finish` raises."""
         start = perf_counter()
         output = self.infer([decoded.picture], [query])[0]
-        return self.finish(output, decoded, query, (perf_counter() - start) * 1e3)
+        return self.finish(output, decoded, query, (perf_counter() - start) * 1e3, is_wanted)

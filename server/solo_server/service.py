@@ -196,12 +196,15 @@ class Service:
         def decode() -> Decoded:
             return _decoded(pipeline, body, pixels, whole=whole)
 
+        def rendered(result: PictureResult, rgb: UInt8, queue_ms: float) -> Finished[T]:
+            stages_ms = {"queue": queue_ms, **result.timings_ms}
+            total_ms, start = stages_ms.pop("total") + queue_ms, perf_counter()
+            answer = render(replace(result, timings_ms={**stages_ms, "total": total_ms}), rgb)
+            return Finished(answer, len(result.instances), {**stages_ms, "answer": (perf_counter() - start) * 1e3})
+
         def finish(decoded: Decoded, inferred: Inferred) -> Finished[T]:
             result = pipeline.finish(inferred.output, decoded, query, inferred.infer_ms, lambda: is_wanted)
-            stages_ms = {"queue": inferred.queue_ms, **result.timings_ms}
-            total_ms, start = stages_ms.pop("total") + inferred.queue_ms, perf_counter()
-            answer = render(replace(result, timings_ms={**stages_ms, "total": total_ms}), decoded.rgb)
-            return Finished(answer, len(result.instances), {**stages_ms, "answer": (perf_counter() - start) * 1e3})
+            return rendered(result, decoded.rgb, inferred.queue_ms)
 
         def in_one_go() -> Finished[T] | RequestError | NotWanted:
             watch, queue_ms = Stopwatch(lambda: is_wanted), (perf_counter() - come) * 1e3
@@ -209,9 +212,7 @@ class Service:
                 watch.check()
                 decoded = decode()
                 watch.check()
-                start = perf_counter()
-                output = pipeline.infer([decoded.picture], [query])[0]
-                return finish(decoded, Inferred(output, queue_ms, (perf_counter() - start) * 1e3))
+                return rendered(pipeline.segment_decoded(decoded, query, lambda: is_wanted), decoded.rgb, queue_ms)
             except (RequestError, NotWanted) as problem:  # the picture's, not the engine's
                 return problem.with_traceback(None)  # which would keep the pixels
 
