@@ -34,9 +34,8 @@ if sys.platform == "linux":
 
 REFUSED_AT_ONCE = 64  # connections above the limit that still get an answer; more are closed unread
 REFUSED_TIMEOUT_S = 2.0  # how long such a connection may take to send its request, and to read the answer
-SHARED_SECONDS = (
-    30.0  # at most, of a connection to one of several workers: who stays must come to one that was replaced
-)
+SHARED_SECONDS = 30.0
+"""A connection to one of several workers lasts no longer: who stays must come to one that was replaced."""
 _CLOSING = {
     431: {"connection": "close"},
     503: {},
