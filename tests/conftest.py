@@ -26,6 +26,7 @@ from solo_models.deformable import DeformableConv
 from solo_models.network import SoloNetwork
 from solo_models.spec import ModelSpec, PreprocessSpec, Variant
 
+pytest_plugins = ["pytester", "support.not_run"]
 collect_ignore = ["gpu_packages", "image"]  # which have commands of their own: make test-gpu-code, make image-test
 
 VARIANTS: tuple[Variant, ...] = ("solo", "decoupled", "decoupled_light")

@@ -14,8 +14,9 @@ from pathlib import Path
 from threading import Semaphore
 
 from solo_models.demo import demo_bundle
-from solo_server.bench.machine import cores, installed_versions
+from solo_server.bench.machine import installed_versions
 from solo_server.bench.protocol import Done, Hello, Order, work
+from solo_server.cores import cores
 from solo_server.pipeline import Pipeline
 from solo_server.types import PictureResult, Query
 

@@ -13,6 +13,7 @@ from typing import Any
 from solo_server.bench import machine
 from solo_server.bench.load.connection import Target, post
 from solo_server.bench.load.server_process import Address
+from solo_server.cores import cores
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN_PICTURES = ROOT / "tests" / "pictures"
@@ -64,7 +65,7 @@ def others_share(seconds: float = WATCHED_S) -> float | None:
     before = machine.busy_s()
     sleep(seconds)
     after = machine.busy_s()
-    return None if before is None or after is None else round((after - before) / (seconds * machine.cores()), 4)
+    return None if before is None or after is None else round((after - before) / (seconds * cores()), 4)
 
 
 def say(text: str) -> None:

@@ -20,6 +20,11 @@ def cores(cgroups: Path = CGROUPS) -> int:
     return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
 
 
+def share_of_cores(sharing: int) -> int:
+    """Cores for each of `sharing` that compute side by side, at least one."""
+    return max(1, cores() // sharing)
+
+
 def _quota(cgroups: Path) -> float | None:
     """Cores' worth of time that the control group may take; `None` where there is no limit, or none that can be read."""
     try:

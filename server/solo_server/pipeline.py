@@ -13,7 +13,7 @@ from solo_models.bundle import Bundle, read_bundle
 
 from solo_server.backend import Backend, Replicas
 from solo_server.compiled.pool import Pool
-from solo_server.cores import cores
+from solo_server.cores import share_of_cores
 from solo_server.engine.base import GPU_ENGINES
 from solo_server.engine.choose import choose
 from solo_server.errors import SettingsError
@@ -81,7 +81,7 @@ class Pipeline:
             raise SettingsError(
                 f"SOLO_REPLICAS: engine {choice.engine} has SOLO_SLOTS instead, and SOLO_WORKERS for GPUs"
             )
-        share = threads or max(1, cores() // replicas)
+        share = threads or share_of_cores(replicas)
         backends = [choice.open(content, Pool(share), cuda, slots) for _ in range(replicas)]
         backend = backends[0] if replicas == 1 else Replicas(backends)
         return_unused()

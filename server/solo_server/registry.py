@@ -21,7 +21,7 @@ from solo_models.bundle import BundleError
 from solo_server.backend import Backend
 from solo_server.batching import Batcher, BatchRules
 from solo_server.catalogue import Catalogue, Source, newest
-from solo_server.cores import cores
+from solo_server.cores import share_of_cores
 from solo_server.errors import DeviceFailure, NotReady, ServerError, SettingsError, UnknownModel
 from solo_server.observe import Observer
 from solo_server.pipeline import Pipeline
@@ -104,8 +104,11 @@ def in_one_go(backend: Backend, settings: Settings) -> bool:
     So it is where as many pictures are computed at a time as this process has cores for: threads of other stages would only take
     the cores from them.
     """
-    share = max(1, cores() // settings.workers)
-    return backend.uses_cores and backend.at_once >= share and (settings.max_batch or backend.max_batch) == 1
+    return (
+        backend.uses_cores
+        and backend.at_once >= share_of_cores(settings.workers)
+        and (settings.max_batch or backend.max_batch) == 1
+    )
 
 
 @dataclass(frozen=True, slots=True)

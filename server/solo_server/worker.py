@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from solo_server.cores import cores
+from solo_server.cores import share_of_cores
 from solo_server.settings import Settings
 from solo_server.worker_metrics import ProcessFigures, count_as, remove_folder
 
@@ -53,7 +53,7 @@ class Seat:
     def share(self, settings: Settings) -> Settings:
         """What this worker may take of the machine: its part of the cores where they are not given, a GPU of its own."""
         sharing = settings.workers * settings.replicas
-        threads = settings.threads or max(1, cores() // sharing)
+        threads = settings.threads or share_of_cores(sharing)
         return replace(settings, threads=threads, gpu=settings.gpu + self.number)
 
     def reporting(self, protocol: type[asyncio.Protocol]) -> type[asyncio.Protocol]:

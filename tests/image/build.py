@@ -14,7 +14,10 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "gpu_packages"))
 
+sys.path.append(str(Path(__file__).parents[1]))
+
 from standin import ENVIRONMENT, build, check_base, make_base, run, twice
+from support.not_run import append
 
 NOT_RUN_TOLD = """
 {stars}
@@ -35,6 +38,7 @@ def main(targets: list[str]) -> int:
     """
     if reason := _why_not() or _why_no_base():
         print(NOT_RUN_TOLD.format(stars="*" * 100, reason=reason), file=sys.stderr, flush=True)
+        append([f"images (docs/images.md says what they need): {reason}"])
         return NOT_RUN
     with tempfile.TemporaryDirectory() as folder:
         for target in targets:

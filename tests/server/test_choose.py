@@ -104,18 +104,9 @@ def test_a_package_that_cannot_be_imported_is_said_too(bundle: Bundle, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("held", "precision", "vnni", "head"),
-    [
-        ("fp32", None, True, "auto"),
-        ("int8", None, False, "auto"),
-        ("int8", None, True, "graph"),
-        ("fp32", "bf16", False, "graph"),
-    ],
+    ("held", "precision", "head"), [("fp32", None, "auto"), ("int8", None, "auto"), ("fp32", "bf16", "graph")]
 )
-def test_the_head_is_a_graph_where_that_is_quicker(
-    bundle: Bundle, held: str, precision: str | None, vnni: bool, head: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(choosing, "has_int8_products", lambda: vnni)
+def test_the_head_is_a_graph_in_bf16_only(bundle: Bundle, held: str, precision: str | None, head: str) -> None:
     assert _choose(bundle, held, "auto", precision).head == head
 
 

@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from solo_server.cores import cores
+from solo_server import cores as counting
+from solo_server.cores import cores, share_of_cores
 
 
 @pytest.fixture(autouse=True)
@@ -38,3 +39,11 @@ def test_a_quota_of_version_1_bounds_them(tmp_path: Path, quota: str, expected: 
 
 def test_without_control_groups_they_are_those_that_the_process_may_run_on(tmp_path: Path) -> None:
     assert cores(tmp_path) == 8
+
+
+@pytest.mark.parametrize(("sharing", "expected"), [(1, 8), (3, 2), (8, 1), (20, 1)])
+def test_those_that_compute_side_by_side_have_a_share_each(
+    sharing: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "cores", lambda: 8)
+    assert share_of_cores(sharing) == expected

@@ -1,7 +1,9 @@
 """The OpenVINO engine answers as ONNX Runtime does, for all variants, batches and several callers at once."""
 
+import re
 import subprocess
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import openvino
 import pytest
+import torch
 from conftest import picture
 from numpy.typing import NDArray
 from solo_export.calibrate import Calibrator
@@ -18,6 +21,7 @@ from solo_models.bundle import CATEGORIES, MASKS, Bundle, BundleError, read_bund
 from solo_models.network import SoloNetwork
 from solo_server.backend import CpuBackend
 from solo_server.compiled.pool import Pool
+from solo_server.engine import openvino as openvino_engine
 from solo_server.engine.base import Engine
 from solo_server.engine.network import GraphEngine, open_network
 from solo_server.engine.openvino import OpenVinoRuntime
@@ -26,9 +30,11 @@ from solo_server.errors import EngineFailure, SettingsError
 from solo_server.image import prepare
 from solo_server.pipeline import Decoded, Pipeline
 from solo_server.postprocess.cpu import find_candidates
+from solo_server.system.processor import has_bf16
 from solo_server.types import PreparedPicture, Query
 
 SIZES = [(96, 150), (150, 96), (101, 133)]
+HAS_BF16 = has_bf16(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 @pytest.fixture(scope="module")
@@ -165,13 +171,60 @@ def test_a_failing_run_is_an_engine_failure_and_the_next_one_works(here: Pipelin
     assert np.array_equal(here.infer([prepared])[0].scores, wanted)
 
 
-def test_bf16_is_refused_on_a_processor_without_it(bundle: Bundle) -> None:
-    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        assert "bf16 in " in GraphEngine(bundle, OpenVinoRuntime("bf16", 1)).description
-        return
-    with pytest.raises(SettingsError, match=r"precision bf16: this processor .* has no bf16 arithmetic") as refused:
+def test_bf16_is_refused_where_openvino_offers_none() -> None:
+    with pytest.raises(SettingsError) as refused:
+        openvino_engine.check_bf16(["FP32", "INT8", "BIN"], "Old Processor")
+    assert str(refused.value) == (
+        "precision bf16: this processor (Old Processor) has no bf16 arithmetic (avx512_bf16, amx_bf16); OpenVINO offers FP32, "
+        "INT8, BIN on it; leave the precision out"
+    )
+
+
+def test_bf16_is_taken_where_openvino_offers_it() -> None:
+    openvino_engine.check_bf16(["FP32", "INT8", "BF16"], "New Processor")
+
+
+def test_the_runtime_asks_openvino_whether_this_processor_has_bf16() -> None:
+    if HAS_BF16:
         OpenVinoRuntime("bf16", 1)
-    assert len(str(refused.value).splitlines()) == 1
+    else:
+        with pytest.raises(SettingsError, match="has no bf16 arithmetic"):
+            OpenVinoRuntime("bf16", 1)
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        ({"bf16": 9}, "bf16"),
+        ({"bf16": 8, "fp32": 1}, "bf16 in 8 of 9 convolutions, else fp32"),
+        ({"fp32": 6, "int8": 103}, "int8 in 103 of 109 convolutions, else fp32"),
+        ({}, "fp32"),
+    ],
+)
+def test_the_description_counts_convolutions_by_precision(counts: dict[str, int], text: str) -> None:
+    assert openvino_engine.precisions_text(Counter(counts)) == text
+
+
+def test_bf16_is_described_as_what_really_runs(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the check, OpenVINO computes in float32 on a processor without bf16; the description does not hide it."""
+    monkeypatch.setattr(openvino_engine, "check_bf16", lambda capabilities, name: None)
+    description = GraphEngine(bundle, OpenVinoRuntime("bf16", 1)).description
+    assert re.search(r" cpu, (fp32|bf16)( in \d+ of \d+ convolutions, else fp32)?$", description)
+    assert ("bf16" in description) is HAS_BF16
+
+
+@pytest.mark.skipif(not HAS_BF16, reason="bf16 arithmetic: this processor has none (avx512_bf16, amx_bf16)")
+def test_bf16_scores_are_as_far_from_float32_as_those_of_torch(bundle: Bundle, network: SoloNetwork) -> None:
+    prepared = prepare(picture(96, 150), bundle.spec.preprocess)
+    image_hw = np.array([prepared.geometry.resized_hw], np.int64)
+    images = torch.from_numpy(prepared.pixels[None])
+    with torch.no_grad():
+        exact = network(images, torch.from_numpy(image_hw))[0][0].numpy()
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = network(images, torch.from_numpy(image_hw))[0][0].float().numpy()
+    found = GraphEngine(bundle, OpenVinoRuntime("bf16", 1)).run(prepared.pixels[None], image_hw)[0].scores
+    yardstick = float(np.abs(rounded - exact).mean())  # 0.002 to 0.015 for these networks
+    assert 0 < np.abs(found - exact).mean() < 3 * yardstick + 0.01
 
 
 def test_loading_the_engine_reports_to_nobody(tmp_path: Path) -> None:

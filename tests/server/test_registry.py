@@ -299,7 +299,7 @@ def test_replicas_share_the_cores(solo_bundle: Path, monkeypatch: pytest.MonkeyP
         return Pool(1)
 
     monkeypatch.setattr("solo_server.pipeline.Pool", pool)
-    monkeypatch.setattr("solo_server.pipeline.cores", lambda: 8)
+    monkeypatch.setattr("solo_server.cores.cores", lambda: 8)
     Pipeline.open(solo_bundle, replicas=3)
     Pipeline.open(solo_bundle, replicas=2, threads=3)
     assert shares == [2, 2, 2, 3, 3]

@@ -465,7 +465,7 @@ def test_pictures_are_done_in_one_go_where_every_core_has_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.undo()  # `way`
-    monkeypatch.setattr("solo_server.registry.cores", lambda: 4)
+    monkeypatch.setattr("solo_server.cores.cores", lambda: 4)
     backend: Any = SimpleNamespace(uses_cores=uses_cores, at_once=at_once, max_batch=own_batch)
     assert registry.in_one_go(backend, Settings(workers=workers, max_batch=max_batch)) is expected
 

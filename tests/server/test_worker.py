@@ -174,7 +174,7 @@ def test_a_refusal_is_one_line() -> None:
 
 
 def test_each_worker_has_its_share_of_the_cores_and_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("solo_server.worker.cores", lambda: 7)
+    monkeypatch.setattr("solo_server.cores.cores", lambda: 7)
     boss = Boss()
     try:
         shared = boss.seat.share(Settings(workers=3, gpu=2))

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from solo_models.bundle import Bundle, read_bundle
 
-from solo_server.bench import machine
 from solo_server.bench.child import Start
 from solo_server.bench.errors import BenchError
 from solo_server.bench.open_model import Model
 from solo_server.bench.protocol import Order
+from solo_server.cores import cores
 
 PLAIN_PEER_NEEDS = ("torch", "onnx", "pycocotools", "cv2")
 
@@ -74,7 +74,7 @@ class Chosen:
         order = {
             "spec": self.bundle.spec.to_dict(),
             "checkpoint": str(self.checkpoint),
-            "threads": self.threads or machine.cores(),
+            "threads": self.threads or cores(),
             **task.order,
         }
         return Start(self._peer_command(peer), order, with_blas_threads(order["threads"]), role=f"--peer {peer}")

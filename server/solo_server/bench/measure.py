@@ -15,6 +15,7 @@ from solo_server.bench.figures import Figures, Ratio, figures_of, ratio_to
 from solo_server.bench.progress import Progress
 from solo_server.bench.protocol import Hello
 from solo_server.bench.samples import Plan, Sample, take_one
+from solo_server.cores import cores
 
 INTERRUPTED = "interrupted"
 
@@ -32,16 +33,12 @@ class Contender:
     def figures(self, task: int | None = None) -> Figures | None:
         """Of all tasks, or of one; `None` before the first sample."""
         samples = self.samples_of(task)
-        return figures_of(samples, machine.cores(), self.peak_rss_mib) if samples else None
+        return figures_of(samples, cores(), self.peak_rss_mib) if samples else None
 
     def ratio_to(self, first: Contender, task: int | None = None) -> Ratio | None:
         """`None` before both have samples."""
         theirs, ours = first.samples_of(task), self.samples_of(task)
-        return (
-            ratio_to(theirs, ours, machine.cores(), (first.peak_rss_mib, self.peak_rss_mib))
-            if theirs and ours
-            else None
-        )
+        return ratio_to(theirs, ours, cores(), (first.peak_rss_mib, self.peak_rss_mib)) if theirs and ours else None
 
     def samples_of(self, task: int | None) -> list[Sample]:
         """Those of one task, or all."""

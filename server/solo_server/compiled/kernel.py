@@ -1,7 +1,6 @@
 """How kernels are compiled: once for a kind of processor, without the interpreter lock, kept on disk where that is possible.
 
-On x86 the target is x86-64-v3 (AVX2, FMA; 2013 and later) rather than the very processor, so that kernels compiled while an image
-is built serve on other machines, with the same results. numba keeps compiled code beside the sources, in the user's cache folder
+`solo_server.system.processor` decides for which processor. numba keeps compiled code beside the sources, in the user's cache folder
 or in `NUMBA_CACHE_DIR`, and refuses to work where none of them can be written; a precompiled `NUMBA_CACHE_DIR` that is read-only
 is therefore copied, to the user's cache folder or else to a private temporary one: numba's cache files are pickles, a folder that
 others may write to will not do.
@@ -19,25 +18,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import llvmlite.binding as llvm
 from numba import config as numba_config
 from numba import njit
 
+from solo_server.system.processor import kernel_target, this_processor
+
 config: Any = numba_config  # fills itself with attributes when it is imported
-NEEDED = ("avx2", "fma", "bmi2", "f16c")
 
 
-def _portable_target() -> None:
-    """Compile for x86-64-v3 where the processor is one; a choice of the user's (`NUMBA_CPU_NAME`) stands."""
-    features = llvm.get_host_cpu_features()
-    if config.CPU_NAME is None and all(features.get(name) for name in NEEDED):
-        config.CPU_NAME, config.CPU_FEATURES = "x86-64-v3", ""
-
-
-def has_int8_products() -> bool:
-    """Whether the processor multiplies and adds INT8 in one instruction (VNNI, or Arm's dot products)."""
-    features = llvm.get_host_cpu_features()
-    return any(features.get(name) for name in ("avx512vnni", "avxvnni", "dotprod"))
+def _set_target() -> None:
+    """What `NUMBA_CPU_NAME` says stands."""
+    target = kernel_target(this_processor())
+    if config.CPU_NAME is None and target is not None:
+        config.CPU_NAME, config.CPU_FEATURES = target, ""
 
 
 def _can_write(folder: Path) -> bool:
@@ -101,7 +94,7 @@ def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "numba"
 
 
-_portable_target()
+_set_target()
 CAN_BE_KEPT = _settle_cache()
 
 

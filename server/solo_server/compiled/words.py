@@ -6,7 +6,6 @@ A value of `PAIRS` is sixteen int16, seen as eight pairs; of `WHOLES`, eight int
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
 from llvmlite import ir
@@ -14,6 +13,7 @@ from numba.core import types
 from numba.extending import intrinsic, models, register_model
 
 from solo_server.compiled.lanes import LANES, WIDTH, pointer
+from solo_server.system.processor import has_pair_products, this_processor
 
 _INT16, _INT32 = ir.IntType(16), ir.IntType(32)
 _WORDS, _WHOLES = ir.VectorType(_INT16, 2 * WIDTH), ir.VectorType(_INT32, WIDTH)
@@ -88,13 +88,14 @@ def add_products(typing_context, sums, a, b):
 
     def generate(context, builder, signature, arguments):
         sums, a, b = arguments
-        return builder.add(sums, _multiply_pairs(builder, a, b))
+        return builder.add(sums, multiply_pairs(builder, a, b, in_one_instruction=has_pair_products(this_processor())))
 
     return WHOLES(WHOLES, PAIRS, PAIRS), generate
 
 
-def _multiply_pairs(builder: Any, a: Any, b: Any) -> Any:
-    if platform.machine().lower() in ("x86_64", "amd64"):
+def multiply_pairs(builder: Any, a: Any, b: Any, *, in_one_instruction: bool) -> Any:
+    """`a0 * b0 + a1 * b1` for each of the eight pairs, int32. in_one_instruction: AVX2 has one for it."""
+    if in_one_instruction:
         kind = ir.FunctionType(_WHOLES, [_WORDS, _WORDS])
         name = "llvm.x86.avx2.pmadd.wd"
         function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)

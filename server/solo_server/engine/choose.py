@@ -9,8 +9,8 @@
 
 A GPU is only taken when it is asked for: `tensorrt`, which has never run on one, or `cuda`, ONNX Runtime's provider, which has.
 
-The head runs on compiled kernels, whichever the engine; as a graph in bf16, in int8 on a processor that multiplies and adds INT8
-in one instruction (VNNI), and where it cannot be compiled (deformable towers, weights under other names).
+The head runs on compiled kernels, whichever the engine and the processor; as a graph in bf16, and where it cannot be compiled
+(deformable towers, weights under other names).
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 from solo_models.bundle import Bundle
 
 from solo_server.backend import Backend, CpuBackend
-from solo_server.compiled.kernel import has_int8_products
 from solo_server.compiled.pool import Pool
 from solo_server.engine.base import ENGINES, GPU_ENGINES, PRECISIONS, Runtime
 from solo_server.engine.crowd import CrowdRuntime
@@ -112,8 +111,12 @@ def choose(bundle: Bundle, engine: str = "auto", precision: str | None = None) -
 
 
 def _head(precision: str) -> HeadChoice:
-    """Whole graphs where they are quicker than float32 towers with a third of the products: bf16, and INT8 in one instruction."""
-    return "graph" if precision == "bf16" or (precision == "int8" and has_int8_products()) else "auto"
+    """Whole graphs in bf16, which is asked for. INT8 towers are slower as graphs than on 16-bit kernels, with VNNI too.
+
+    On a Zen 4 with VNNI the mask towers of SOLO R50 at 512x704 took 166 ms as an INT8 graph of OpenVINO and 144 ms on the kernels
+    (docs/engines.md, "The head").
+    """
+    return "graph" if precision == "bf16" else "auto"
 
 
 def check_names(engine: str, precision: str | None) -> None:

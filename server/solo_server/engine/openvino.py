@@ -17,6 +17,7 @@ from solo_models.bundle import BundleError
 
 from solo_server.engine.base import Graph
 from solo_server.errors import EngineFailure, SettingsError
+from solo_server.system.processor import has_bf16
 from solo_server.types import Float32
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # bars it: the import reports to Google else
@@ -38,14 +39,15 @@ class OpenVinoRuntime:
     def __init__(self, precision: str = "fp32", threads: int = 0) -> None:
         self._core = ov.Core()
         if precision == "bf16":
-            _check_bf16(self._core)
+            capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            check_bf16(capabilities, self._core.get_property("CPU", "FULL_DEVICE_NAME"))
         self._options = _options(precision, threads)
         self._executed: Counter[str] = Counter()
 
     @property
     def description(self) -> str:
         """Runtime, version, device and the precision in which the convolutions of what was loaded really run."""
-        return f"openvino {_version()} cpu, {_told(self._executed)}"
+        return f"openvino {_version()} cpu, {precisions_text(self._executed)}"
 
     def load(self, content: bytes, name: str) -> Graph:
         """See `Runtime.load`."""
@@ -104,10 +106,9 @@ def _options(precision: str, threads: int) -> dict[str, Any]:
     }
 
 
-def _check_bf16(core: ov.Core) -> None:
-    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if "BF16" not in capabilities:
-        name = core.get_property("CPU", "FULL_DEVICE_NAME")
+def check_bf16(capabilities: Sequence[str], name: str) -> None:
+    """Raises SettingsError where OpenVINO would compute in float32 instead. name: the processor's."""
+    if not has_bf16(capabilities):
         raise SettingsError(
             f"precision bf16: this processor ({name}) has no bf16 arithmetic (avx512_bf16, amx_bf16); OpenVINO offers "
             f"{', '.join(capabilities)} on it; leave the precision out"
@@ -118,8 +119,8 @@ def _version() -> str:
     return str(ov.__version__).split("-")[0]
 
 
-def _told(convolutions: Counter[str]) -> str:
-    """`fp32`, or `int8 in 103 of 109 convolutions, else fp32`."""
+def precisions_text(convolutions: Counter[str]) -> str:
+    """In which precision convolutions run: `bf16` where all do, or `int8 in 103 of 109 convolutions, else fp32`."""
     (most, count), *others = convolutions.most_common() or [("fp32", 0)]
     if not others:
         return most

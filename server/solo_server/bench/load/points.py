@@ -18,6 +18,7 @@ from solo_server.bench.load.loops import Load, Shot
 from solo_server.bench.load.server_process import ServerProcess
 from solo_server.bench.measure import INTERRUPTED
 from solo_server.bench.progress import Progress
+from solo_server.cores import cores
 
 WARM_UPS = 2  # of each picture
 SHOWN_EVERY = 0.1
@@ -88,7 +89,7 @@ class Point:
     def _foreign_share(self, elapsed_s: float) -> float | None:
         if self.foreign_cpu_s is None or elapsed_s == 0:
             return None
-        return round(max(0.0, self.foreign_cpu_s / (elapsed_s * machine.cores())), 4)
+        return round(max(0.0, self.foreign_cpu_s / (elapsed_s * cores())), 4)
 
 
 @dataclass(slots=True)

@@ -11,7 +11,6 @@ from solo_models import arithmetic
 from solo_models.spec import ModelSpec
 
 from solo_server.bench import arguments as shared
-from solo_server.bench import machine
 from solo_server.bench.child import Start
 from solo_server.bench.contenders import Chosen, Task, with_blas_threads
 from solo_server.bench.engine_figures import Rate, best_matmul_gflop_per_s, rates_of
@@ -21,6 +20,7 @@ from solo_server.bench.measure import Contender, Measurement, measure
 from solo_server.bench.result import document
 from solo_server.bench.samples import Plan
 from solo_server.bench.table import aligned, foreign_shares, noise
+from solo_server.cores import cores
 
 SUMMARY = "measure the network alone: categories, and the mask towers of all levels"
 WORKER = "solo_server.bench.workers.engine"
@@ -99,7 +99,7 @@ class EngineResult:
             for contender in self._measured.contenders:
                 rows += [self._row(contender, task, batch, rate) for rate in self._rates(contender, task)]
         best = "not measured" if self._best is None else f"{self._best:.0f} GFLOP/s"
-        lines = [aligned(rows), "", f"best float32 matrix product: {best} on {machine.cores()} cores"]
+        lines = [aligned(rows), "", f"best float32 matrix product: {best} on {cores()} cores"]
         return "\n".join([*lines, *noise(foreign_shares(self._measured))])
 
     def _rates(self, contender: Contender, task: int) -> list[Rate]:
@@ -127,6 +127,4 @@ class EngineResult:
 
 
 def _probe(threads: int) -> Start:
-    return Start(
-        (sys.executable, "-m", PROBE), {}, with_blas_threads(threads or machine.cores()), role="matrix product"
-    )
+    return Start((sys.executable, "-m", PROBE), {}, with_blas_threads(threads or cores()), role="matrix product")

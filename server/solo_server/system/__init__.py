@@ -1,0 +1,1 @@
+"""The machine: what its processor can do."""
