@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from page_results import ABSOLUTE_PATH, BadResult, NotMeasured, Results
-from page_words import head, number, row
+from page_words import head, machine, number, row
 
 FILE = "reliability"
 MEASURED_LATER = "not measured yet"
@@ -194,7 +194,7 @@ def reliability_runs(results: Results) -> Lines:
         yield row(name, f"`{part['command']}`", str(part["commit"]), part["date"][:10], share)
     part = next(iter(parts.values()))
     versions = ", ".join(f"{name} {version}" for name, version in part["versions"].items())
-    yield from ("", f"{part['hardware']['cpu']}, {part['hardware']['cores']} cores; {versions}.")
+    yield from ("", f"{machine(part['hardware'])}; {versions}.")
 
 
 def _ratio(part: Part) -> tuple[bool, str]:

@@ -11,7 +11,7 @@ from page_results import Contender, NotMeasured, Results, quiet_share, time_rati
 from page_rewrites import rewrites
 from page_settings import settings_table
 from page_targets import TARGETS
-from page_words import head, number, row
+from page_words import head, machine, number, row
 from solo_models import arithmetic
 from solo_models.spec import ModelSpec, Variant
 
@@ -129,6 +129,15 @@ def growth(results: Results) -> Lines:
         yield from head(title, *columns)
         for name, figures in table.items():
             yield row(name, *(number(figures[column]) if column in figures else "" for column in columns))
+
+
+def processors(results: Results) -> Lines:
+    """The head as a graph and on kernels, on every processor that was measured."""
+    yield from head("processor", "engine, precision, head", "categories", "mask towers", "score difference")
+    for measured in results.read("processor")["machines"]:
+        for name, figures in measured["contenders"].items():
+            times = (f"{number(figures['categories_ms'])} ms", f"{number(figures['towers_ms'])} ms")
+            yield row(machine(measured["hardware"]), name, *times, f"{figures['score_difference']:g}")
 
 
 def engines(results: Results) -> Lines:
@@ -270,16 +279,14 @@ def _speed(results: Results, precision: str, engine: str) -> str:
 
 def _machine(content: dict[str, Any]) -> str:
     """Hardware and versions in one line."""
-    hardware = content["hardware"]
-    instructions = ", ".join(hardware.get("instructions", []))
     versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
-    return f"- {hardware['cpu']}, {hardware['cores']} cores{f' ({instructions})' if instructions else ''}; {versions}."
+    return f"- {machine(content['hardware'])}; {versions}."
 
 
 TABLES: dict[str, Callable[[Results], Lines]] = {
     table.__name__: table
     for table in (
-        *(targets, stages, work, roofline, rewrites, growth, engines, accuracy, server),
+        *(targets, stages, work, roofline, rewrites, growth, engines, processors, accuracy, server),
         *(summary, demo, parity, runs),
         *(gpu_parity, gpu_measured, gpu_network),
         *(gpu_estimate, gpu_memory, gpu_kernels),

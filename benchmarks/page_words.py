@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 
 def head(*titles: str) -> Iterator[str]:
@@ -21,3 +22,9 @@ def number(value: float) -> str:
     if float(value).is_integer():
         return f"{value:.0f}"
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def machine(hardware: dict[str, Any]) -> str:
+    """The processor with its cores and the instructions that figures depend on, where they were recorded."""
+    instructions = ", ".join(hardware.get("instructions", []))
+    return f"{hardware['cpu']}, {hardware['cores']} cores{f' ({instructions})' if instructions else ''}"

@@ -20,3 +20,9 @@ def write_record(path: Path, results: dict[str, Any]) -> None:
     record = {"command": command, "commit": commit.stdout.strip(), **surroundings(), **results}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What a file holds already; nothing where there is none."""
+    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return content
