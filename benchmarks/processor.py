@@ -30,7 +30,7 @@ from record import read_record, write_record
 from solo_export.calibrate import Calibrator
 from solo_export.onnx import categories_model, mask_kernels, masks_model
 from solo_export.quantize import quantise
-from solo_models.bundle import CATEGORIES, MASKS, BundleContent, read_bundle, write_bundle
+from solo_models.bundle import BundleContent, read_bundle, write_bundle
 from solo_models.checkpoint import read_checkpoint
 from solo_server.bench.machine import surroundings
 from solo_server.compiled.pool import Pool

@@ -224,7 +224,7 @@ def test_bf16_scores_are_as_far_from_float32_as_those_of_torch(bundle: Bundle, n
             rounded = network(images, torch.from_numpy(image_hw))[0][0].float().numpy()
     found = GraphEngine(bundle, OpenVinoRuntime("bf16", 1)).run(prepared.pixels[None], image_hw)[0].scores
     yardstick = float(np.abs(rounded - exact).mean())  # 0.002 to 0.015 for these networks
-    assert 0 < np.abs(found - exact).mean() < 3 * yardstick + 0.01
+    assert 0 < np.abs(found - exact).mean() < 3 * yardstick + 0.02
 
 
 def test_loading_the_engine_reports_to_nobody(tmp_path: Path) -> None:
