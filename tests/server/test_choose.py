@@ -110,6 +110,22 @@ def test_the_head_is_a_graph_in_bf16_only(bundle: Bundle, held: str, precision: 
     assert _choose(bundle, held, "auto", precision).head == head
 
 
+@pytest.mark.parametrize(
+    ("engine", "cores", "asked", "expected"),
+    [
+        ("onnxruntime", 1, 0, 1),
+        ("onnxruntime", 2, 0, 2),
+        ("onnxruntime", 4, 0, 4),
+        ("onnxruntime", 5, 0, 1),
+        ("onnxruntime", 64, 6, 6),
+        ("openvino", 4, 0, 1),
+        ("openvino", 4, 1, 1),
+    ],
+)
+def test_up_to_four_cores_compute_an_image_each(engine: str, cores: int, asked: int, expected: int) -> None:
+    assert choosing.Choice(engine, "fp32", "auto", "asked for").slots(cores, asked) == expected
+
+
 def test_the_pipeline_knows_why_its_engine_was_picked(solo_bundle: Path) -> None:
     pipeline = Pipeline.open(solo_bundle, threads=1)
     assert pipeline.backend.description.startswith("onnxruntime")

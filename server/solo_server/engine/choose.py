@@ -70,11 +70,16 @@ class Choice:
                     f"engine {self.engine}: the cache folder cannot be used ({problem}); let the server's user write there, "
                     "or name another (SOLO_CACHE)"
                 ) from problem
-        at_once = self._slots(pool.threads, slots)
+        at_once = self.slots(pool.threads, slots)
         runtime = self._runtime(bundle.int8_for, pool, at_once)
         return CpuBackend(bundle, open_network(bundle, runtime, pool, self.head), pool, at_once)
 
-    def _slots(self, threads: int, asked: int) -> int:
+    def slots(self, threads: int, asked: int) -> int:
+        """Images at a time on a CPU with so many cores. asked: `SOLO_SLOTS`, 0 for the engine's own.
+
+        Raises:
+            SettingsError: the engine takes one image at a time, and more are asked for.
+        """
         if self.engine == OPENVINO:
             if asked > 1:
                 raise SettingsError("SOLO_SLOTS: engine openvino takes one picture at a time")
