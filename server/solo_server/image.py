@@ -1,5 +1,8 @@
 """Bytes to network input: decode (Pillow), turn upright, resize like the reference, pad.
 
+    body ─► png_chunks (metadata left out) ─► Pillow ─► upright RGB ─► resize ─► pad
+                                                └─► jpeg_end, where a JPEG's end marker is missing
+
 Where it is allowed, a JPEG much larger than the network's input is decoded at 1/2, 1/4 or 1/8 of its size (libjpeg scales while it
 transforms back); every size that counts, limits and geometry, stays that of the whole picture.
 
@@ -9,6 +12,7 @@ Runs before batching, so that a bad picture fails alone. Limits are checked on t
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 from dataclasses import dataclass
@@ -19,10 +23,16 @@ from solo_models.spec import PreprocessSpec
 
 from solo_server.compiled.resize import resize_bilinear
 from solo_server.errors import EmptyBody, ImageDamaged, ImageTooLarge, UnsupportedMediaType
+from solo_server.file_kinds import kind_of
+from solo_server.jpeg_end import with_end
+from solo_server.png_chunks import SIGNATURE, pixel_chunks
 from solo_server.types import Geometry, PreparedPicture, UInt8
 
 Image.init()
-FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "AVIF", "BMP") if name in Image.OPEN)
+_NAMES = {"JPEG": "JPEG", "PNG": "PNG", "WEBP": "WebP", "AVIF": "AVIF", "BMP": "BMP"}
+FORMATS = tuple(name for name in _NAMES if name in Image.OPEN)
+_ACCEPTED = [_NAMES[name] for name in FORMATS]
+_WHAT_TO_SEND = f"send {', '.join(_ACCEPTED[:-1])} or {_ACCEPTED[-1]}"
 _DAMAGE = (
     OSError,
     SyntaxError,
@@ -46,7 +56,14 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
-_PNG_HEAD = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
+_JPEG = b"\xff\xd8"
+_BEGINNINGS = {
+    "PNG": re.compile(rb"\x89PNG"),  # in whatever way its line ends were changed
+    "JPEG": re.compile(rb"\xff\xd8\xff"),
+    "WebP": re.compile(rb"RIFF....WEBP", re.DOTALL),
+    "AVIF": re.compile(rb"....ftypavi[fs]", re.DOTALL),
+}
+_PNG_HEAD = SIGNATURE + b"\x00\x00\x00\x0dIHDR"
 _PNG_HEAD_BYTES = len(_PNG_HEAD) + 8
 _FRAMES = (0xC0, 0xC1, 0xC2)  # of a JPEG: baseline, extended, progressive
 _MOST_SEGMENTS = 32  # of a JPEG, that are looked at; cameras and editors write a dozen
@@ -121,18 +138,26 @@ def _decode(body: bytes, limits: ImageLimits, draft_for: PreprocessSpec | None) 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns about sizes below our own limit and about odd metadata
         image = _open(body)
-        width, height = image.size
-        _check_size(width, height, limits)
-        if draft_for is not None:
-            factor = draft_factor(height, width, draft_for)
-            image.draft(None, (max(1, width // factor), max(1, height // factor)))
+        _check_size(*image.size, limits)
         try:
-            image.load()
-            turn = _orientation(image)
-            rgb = _to_rgb(image.transpose(_TURNS[turn]) if turn in _TURNS else image)
-            return rgb, (width, height) if turn in _SIDEWAYS else (height, width)
+            return _upright_rgb(image, draft_for)
         except _DAMAGE as problem:
-            raise ImageDamaged(f"the {image.format} data cannot be decoded: {_reason(problem)}") from problem
+            image.close()  # its memory is wanted next
+            completed = with_end(body) if body.startswith(_JPEG) else None
+            if completed is None:
+                raise ImageDamaged(f"the {image.format} data cannot be decoded: {_reason(problem)}") from problem
+    return _decode(completed, limits, draft_for)
+
+
+def _upright_rgb(image: Image.Image, draft_for: PreprocessSpec | None) -> tuple[UInt8, tuple[int, int]]:
+    width, height = image.size
+    if draft_for is not None:
+        factor = draft_factor(height, width, draft_for)
+        image.draft(None, (max(1, width // factor), max(1, height // factor)))
+    image.load()
+    turn = _orientation(image)
+    rgb = _to_rgb(image.transpose(_TURNS[turn]) if turn in _TURNS else image)
+    return rgb, (width, height) if turn in _SIDEWAYS else (height, width)
 
 
 def prepare(picture: UInt8, spec: PreprocessSpec, original_hw: tuple[int, int] | None = None) -> PreparedPicture:
@@ -177,7 +202,7 @@ def _png_hw(body: bytes) -> tuple[int, int] | None:
 
 def _jpeg_hw(body: bytes) -> tuple[int, int] | None:
     """Rows and columns of the first frame header, if it is among the first segments and they follow each other without fill."""
-    if not body.startswith(b"\xff\xd8"):
+    if not body.startswith(_JPEG):
         return None
     at = 2
     for _ in range(_MOST_SEGMENTS):
@@ -193,14 +218,27 @@ def _jpeg_hw(body: bytes) -> tuple[int, int] | None:
 
 
 def _open(body: bytes) -> Image.Image:
+    if body.startswith(SIGNATURE):
+        body = pixel_chunks(body)
     try:
         return Image.open(io.BytesIO(body), formats=FORMATS)
     except UnidentifiedImageError as problem:
-        raise UnsupportedMediaType(f"the body is no picture of an accepted format ({', '.join(FORMATS)})") from problem
+        raise _unidentified(body) from problem
     except Image.DecompressionBombError as problem:
         raise ImageTooLarge("the picture has far too many pixels") from problem
     except _DAMAGE as problem:
         raise ImageDamaged(f"the header cannot be read: {_reason(problem)}") from problem
+
+
+def _unidentified(body: bytes) -> UnsupportedMediaType | ImageDamaged:
+    """What Pillow cannot open: a damaged file of an accepted format, one of another format, or no image at all."""
+    damaged = next((name for name, begins in _BEGINNINGS.items() if begins.match(body)), None)
+    if damaged is not None:
+        return ImageDamaged(f"the {damaged} is damaged: its header cannot be read")
+    kind = kind_of(body)
+    if kind is not None:
+        return UnsupportedMediaType(f"{kind} is not accepted; {_WHAT_TO_SEND}")
+    return UnsupportedMediaType(f"the body is no image of an accepted format; {_WHAT_TO_SEND}")
 
 
 def _check_size(width: int, height: int, limits: ImageLimits) -> None:
@@ -212,9 +250,15 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 where there is none."""
+    """EXIF orientation, 1 where there is none.
+
+    `Image.getexif` would also take it from XMP and from text, which OpenCV and browsers do not. Of an AVIF, Pillow gives the turn
+    of the image itself (`irot` and `imir`) here and passes over that of the EXIF data, as browsers do.
+    """
+    exif = Image.Exif()
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        exif.load(image.info.get("exif") or b"")
+        orientation = exif.get(ExifTags.Base.Orientation)
     except (OSError, SyntaxError, ValueError, TypeError, struct.error, EOFError, KeyError, IndexError):
         return 1  # broken metadata says nothing about the pixels: the picture is taken as it lies
     return orientation if isinstance(orientation, int) else 1

@@ -30,9 +30,10 @@ class LocalService:
 
     def overlay(self, body: bytes, query: Mapping[str, str]) -> bytes:
         """One picture drawn with its instances, PNG."""
+        spec, asked = self._pipeline.bundle.spec, read_query({**query, "format": "overlay"})
         decoded = self._pipeline.decode(body, whole=True)
-        result = self._pipeline.segment_decoded(decoded, self._query({**query, "format": "overlay"}))
-        return draw_png(decoded.rgb, result.instances, self._pipeline.bundle.spec.class_names)
+        result = self._pipeline.segment_decoded(decoded, asked.to_query(spec))
+        return draw_png(decoded.rgb, result.instances, spec.class_names, asked.drawn_from)
 
     def _query(self, query: Mapping[str, str]) -> Query:
         return read_query(query).to_query(self._pipeline.bundle.spec)

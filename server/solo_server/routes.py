@@ -16,7 +16,7 @@ from solo_server import types
 from solo_server.bodies import File, files_of, first_header, read_body, while_connected
 from solo_server.errors import ControlOff, InvalidQuery, ModelNotLoadable, ServerError
 from solo_server.openapi import PROBLEM, SEGMENTED
-from solo_server.overlay import draw_png
+from solo_server.overlay import draw_png, not_drawn
 from solo_server.registry import EXPECTED, Served
 from solo_server.schemas import (
     DEFAULTS,
@@ -42,8 +42,15 @@ _BODY = {
                     "image/bmp": _PICTURE, "multipart/form-data": {"schema": _FILES}},
     }
 }  # fmt: skip
+NOT_DRAWN_HEADER = "X-Instances-Not-Drawn"
 _ANSWER = {
     "description": "Instances, or the overlay.",
+    "headers": {
+        NOT_DRAWN_HEADER: {
+            "description": "Of overlays: how many instances are not drawn for their score.",
+            "schema": {"type": "integer", "minimum": 0},
+        }
+    },
     "content": {"application/json": {"schema": SEGMENTED}, "image/png": _PICTURE},
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -114,7 +121,7 @@ def add_segment(app: FastAPI, service: Service, settings: Settings) -> None:
             files = await files_of(request, body, settings.max_files, service.in_worker)
             with while_connected(request):
                 if query.format == "overlay":
-                    return await _overlay(admitted, body, files, chosen)
+                    return await _overlay(admitted, body, files, chosen, query.drawn_from)
                 if files is None or len(files) == 1:
                     picture = body if files is None else files[0][1]
                     return _json_bytes(await admitted.answer(picture, chosen, _as_json(admitted.model)))
@@ -236,14 +243,20 @@ def json(content: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(content), status, media_type="application/json")
 
 
-async def _overlay(admitted: Admitted, body: bytes, files: list[File] | None, query: types.Query) -> Response:
-    """A PNG of one picture."""
+async def _overlay(
+    admitted: Admitted, body: bytes, files: list[File] | None, query: types.Query, below: float
+) -> Response:
+    """A PNG of one picture; instances with a score below `below` are counted in a header."""
     if files is not None and len(files) != 1:
         raise InvalidQuery("an overlay is drawn for one picture at a time")
     names = admitted.model.pipeline.bundle.spec.class_names
     picture = body if files is None else files[0][1]
-    png = await admitted.answer(picture, query, lambda result, rgb: draw_png(rgb, result.instances, names), whole=True)
-    return Response(png, media_type="image/png")
+
+    def drawn(result: types.PictureResult, rgb: types.UInt8) -> tuple[bytes, int]:
+        return draw_png(rgb, result.instances, names, below), not_drawn(result.instances, below)
+
+    png, count = await admitted.answer(picture, query, drawn, whole=True)
+    return Response(png, media_type="image/png", headers={NOT_DRAWN_HEADER: str(count)})
 
 
 async def _several(admitted: Admitted, files: list[File], query: types.Query, request_id: str) -> list[Any]:

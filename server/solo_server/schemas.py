@@ -37,15 +37,20 @@ class SegmentQuery(BaseModel):
     ] = None
     format: Annotated[Literal["rle", "overlay"], Field(description="JSON with RLE masks, or a PNG to look at")] = "rle"
 
+    @property
+    def drawn_from(self) -> float:
+        """Of overlays: the lowest score that is drawn."""
+        return OVERLAY_SCORE_THRESHOLD if self.score_threshold is None else self.score_threshold
+
     def to_query(self, spec: ModelSpec) -> Query:
-        """Resolve class names against a model.
+        """Resolve class names against a model; for overlays with the instances that are counted but not drawn.
 
         Raises:
             InvalidQuery: a class that the model does not know.
         """
         threshold = self.score_threshold
-        if threshold is None and self.format == "overlay":
-            threshold = OVERLAY_SCORE_THRESHOLD
+        if threshold is not None and self.format == "overlay":
+            threshold = min(threshold, spec.postprocess.score_threshold)
         class_ids = None if self.classes is None else tuple(_class_id(c.strip(), spec) for c in self.classes.split(","))
         return Query(threshold, self.max_instances, class_ids, self.nms)
 

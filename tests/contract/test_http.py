@@ -109,6 +109,49 @@ def test_an_overlay_is_a_png_of_the_pictures_size(http: httpx.Client, how: dict[
     assert (drawn != picture(90, 120)).any()
 
 
+def _scores(http: httpx.Client) -> list[float]:
+    return [instance["score"] for instance in http.post("/segment", content=PNG).json()["instances"]]
+
+
+@pytest.mark.parametrize("threshold", [None, 0.2, 0.5])
+def test_an_overlay_counts_the_instances_that_it_does_not_draw(http: httpx.Client, threshold: float | None) -> None:
+    scores, given = _scores(http), {} if threshold is None else {"score_threshold": threshold}
+    overlay = http.post("/segment", content=PNG, params={"format": "overlay", **given})
+    assert int(overlay.headers["x-instances-not-drawn"]) == sum(score < (threshold or 0.3) for score in scores) > 0
+
+
+def test_an_overlay_whose_instances_are_all_below_the_threshold_says_so(http: httpx.Client) -> None:
+    overlay = http.post("/segment", content=PNG, params={"format": "overlay", "score_threshold": 1})
+    assert int(overlay.headers["x-instances-not-drawn"]) == len(_scores(http))
+    changed = (np.asarray(Image.open(BytesIO(overlay.content))) != picture(90, 120)).any(2)
+    assert changed[-14:].any()
+    assert not changed[:-20].any()
+
+
+def test_an_overlay_draws_what_is_at_the_threshold_or_above(http: httpx.Client) -> None:
+    """As it did when the others were left out before they were counted."""
+    best = max(_scores(http))
+    asked = {"format": "overlay", "score_threshold": best - 1e-6}
+    overlay = http.post("/segment", content=PNG, params=asked)
+    one = http.post("/segment", content=PNG, params={**asked, "max_instances": 1})
+    assert overlay.content == one.content
+    assert int(one.headers["x-instances-not-drawn"]) == 0
+
+
+@pytest.mark.parametrize(("kind", "named"), [("TIFF", "TIFF"), ("GIF", "GIF"), ("ICO", "ICO"), ("PDF", "PDF")])
+def test_a_format_that_is_not_accepted_is_named(http: httpx.Client, kind: str, named: str) -> None:
+    problem = _check_problem(
+        http.post("/segment", content=encoded(picture(90, 120), kind)), 415, "unsupported_media_type"
+    )
+    assert problem["detail"] == f"{named} is not accepted; send JPEG, PNG, WebP, AVIF or BMP"
+
+
+def test_a_jpeg_without_its_end_marker_is_answered_and_a_cut_one_is_damaged(http: httpx.Client) -> None:
+    whole, unended = (http.post("/segment", content=body).json() for body in (JPEG, JPEG[:-2]))
+    assert unended["instances"] == whole["instances"]
+    _check_problem(http.post("/segment", content=JPEG[:-3]), 422, "image_damaged")
+
+
 @pytest.mark.parametrize(
     ("request_", "status", "code"),
     [

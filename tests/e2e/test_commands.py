@@ -19,6 +19,7 @@ import httpx
 import numpy as np
 import pytest
 from conftest import encoded, picture
+from PIL import Image
 from pycocotools import mask as coco_mask
 from solo_models.demo import demo_bundle
 
@@ -327,6 +328,13 @@ def test_overlays_are_written_and_a_bad_picture_fails_alone(tmp_path: Path) -> N
     assert done.returncode == 1
     assert "b.jpg" in done.stderr
     assert [p.name for p in (tmp_path / "drawn").iterdir()] == ["a.overlay.png"]
+
+
+def test_a_picture_of_a_format_that_is_not_accepted_is_named(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "scan.tif")
+    done = _solo("segment", tmp_path / "scan.tif")
+    assert done.returncode == 1
+    assert "scan.tif: TIFF is not accepted; send JPEG, PNG, WebP, AVIF or BMP" in done.stderr
 
 
 def test_the_bench_writes_its_surroundings(tmp_path: Path) -> None:

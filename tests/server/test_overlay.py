@@ -1,17 +1,18 @@
 """Overlays show every instance in its own colour with its label, whatever the masks and the picture look like."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
-from solo_server.overlay import draw_png
+from solo_server.overlay import draw, draw_png, not_drawn
 from solo_server.types import Instance, Rle
 
 GREY = np.full((120, 160, 3), 100, np.uint8)
-TINTED = (178, 82, 82)  # grey under the first colour, a red
+TINTED = (155, 87, 87)  # grey under the first colour, a red
 
 
 def _instance(mask: NDArray[np.bool_], class_id: int = 0) -> Instance:
@@ -100,3 +101,54 @@ def test_lines_and_labels_grow_with_the_picture() -> None:
     line = (drawn[900, 650:750] == (255, 64, 64)).all(1)
     assert line.sum() == 4  # and half of each of their neighbours
     assert (drawn[600 - 45 : 590, 705:1000].sum(2) < 60).any()
+
+
+def test_masks_are_filled_at_about_a_third() -> None:
+    black, white = (np.full(GREY.shape, level, np.uint8) for level in (0, 255))
+    middle = (70, 80)
+    shown = [_drawn(_instance(_square()), rgb=rgb)[middle].astype(int) for rgb in (black, white)]
+    np.testing.assert_allclose((shown[1] - shown[0]) / 255, 0.65, atol=0.01)
+
+
+def _scored(score: float) -> Instance:
+    return replace(_instance(_square()), score=score)
+
+
+def _noted(*instances: Instance, below: float, rgb: NDArray[np.uint8] = GREY) -> NDArray[np.uint8]:
+    return np.asarray(draw(rgb, instances, ("cat", "traffic light"), below))
+
+
+@pytest.mark.parametrize("shape", [(120, 160, 3), (60, 90, 3), (3000, 4000, 3), (1, 1, 3), (1, 300, 3), (300, 1, 3)])
+def test_a_picture_whose_instances_are_all_below_the_threshold_says_so(shape: tuple[int, int, int]) -> None:
+    rgb = np.full(shape, 100, np.uint8)
+    noted = _noted(_scored(0.29), _scored(0.1), below=0.3, rgb=rgb)
+    assert noted.shape == shape
+    assert (noted != 100).any()
+    assert (noted[: shape[0] // 3] == 100).all() or min(shape[:2]) == 1
+    assert not np.array_equal(noted, _noted(_scored(0.29), below=0.3, rgb=rgb)) or min(shape[:2]) == 1  # it counts
+
+
+def test_the_note_stands_in_the_lower_left_corner_as_white_on_black() -> None:
+    noted = _noted(_scored(0.29), below=0.3)
+    rows, columns = (np.flatnonzero((noted != 100).any((2, axis))) for axis in (1, 0))
+    assert rows.max() == 119
+    assert columns.min() == 0
+    assert 8 <= len(rows) <= 24
+    corner = noted[rows.min() :, : columns.max() + 1]
+    assert (corner == 0).all(2).mean() > 0.4
+    assert (corner > 200).all(2).mean() > 0.03
+
+
+def test_there_is_no_note_beside_instances_that_are_drawn_nor_where_there_is_none() -> None:
+    np.testing.assert_array_equal(_noted(_scored(0.3), _scored(0.29), below=0.3), _noted(_scored(0.3), below=0.0))
+    np.testing.assert_array_equal(_noted(below=0.3), GREY)
+
+
+def test_instances_below_the_threshold_are_counted() -> None:
+    assert not_drawn((_scored(0.31), _scored(0.3), _scored(0.29)), 0.3) == 1
+    assert not_drawn((), 0.3) == 0
+
+
+def test_colours_are_those_of_the_instances_that_are_drawn() -> None:
+    found = (_scored(0.9), _scored(0.2))
+    np.testing.assert_array_equal(_noted(*found, below=0.3), _noted(found[0], below=0.3))

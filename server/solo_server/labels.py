@@ -1,0 +1,109 @@
+"""Text in overlays: class names of most scripts, each character in the first bundled font that has it (`fonts/README.md`)."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import ImageDraw, ImageFont, features
+
+_FOLDER = Path(__file__).parent / "fonts"
+_FILES = ("DejaVuSans.ttf", "wqy-microhei.ttc", "NotoSansThai-Regular.ttf", "NotoSansDevanagari-Regular.ttf")
+_NO_CHARACTER = "\uffff"
+_TRIAL_SIZE = 24  # pixels, at which a character's shape is compared with that of one that no font has
+_LONGEST = 60  # characters of a label
+_RIGHT_TO_LEFT = ("R", "AL")
+_SHAPES = features.check("raqm")  # orders and joins letters; Pillow's wheels have it
+LOG = logging.getLogger("solo_server")
+
+
+@lru_cache(maxsize=64)
+def readable(class_names: tuple[str, ...]) -> tuple[str, ...]:
+    """What stands for each class in an overlay: its name, or `#` and its id if no bundled font can draw the name.
+
+    Which classes are without a name is logged once for a model.
+    """
+    shown = tuple(_readable(name, class_id) for class_id, name in enumerate(class_names))
+    replaced = [f"#{i} {name[:_LONGEST]!r}" for i, name in enumerate(class_names) if shown[i] == f"#{i}" != name]
+    if replaced:
+        some = ", ".join(replaced[:5]) + (", ..." if len(replaced) > 5 else "")
+        LOG.warning(
+            "overlays show %d of %d classes by their ids, because no bundled font can draw their names: %s",
+            len(replaced), len(class_names), some,
+        )  # fmt: skip
+    return shown
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One line at a size in pixels. width, ascent, descent: of what is drawn, in pixels; at least those of Latin letters."""
+
+    runs: tuple[tuple[str, ImageFont.FreeTypeFont], ...]
+    width: int
+    ascent: int
+    descent: int
+
+    def draw(self, drawing: ImageDraw.ImageDraw, x: int, baseline: int, colour: tuple[int, int, int]) -> None:
+        """From `x` on to the right."""
+        at = float(x)
+        for part, font in self.runs:
+            drawing.text((at, baseline), part, colour, font, anchor="ls")
+            at += font.getlength(part)
+
+
+def line(parts: tuple[str, ...], size: float) -> Text:
+    """Set parts one after the other, so that each keeps its own direction."""
+    runs = tuple((text, _font(file, size)) for part in parts for file, text in _runs(part))
+    boxes = [font.getbbox(text, anchor="ls") for text, font in (*runs, ("Ag", _font(_FILES[0], size)))]
+    width = sum(font.getlength(text) for text, font in runs)
+    return Text(runs, round(width), round(max(-box[1] for box in boxes)), round(max(box[3] for box in boxes)))
+
+
+def _readable(name: str, class_id: int) -> str:
+    text = " ".join("".join(c for c in name if unicodedata.category(c) != "Cc" or c.isspace()).split())
+    if not text or not all(_has(c) for c in text):
+        return f"#{class_id}"
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _has(character: str) -> bool:
+    """Whether a bundled font has it, and its direction can be drawn."""
+    if unicodedata.bidirectional(character) in _RIGHT_TO_LEFT and not _SHAPES:
+        return False
+    return _is_bare(character) or any(_is_in(file, character) for file in _FILES)
+
+
+def _is_bare(character: str) -> bool:
+    """Whether it has no shape of its own: spaces, joiners, selectors of variants."""
+    return character.isspace() or unicodedata.category(character) == "Cf" or "\ufe00" <= character <= "\ufe0f"
+
+
+@lru_cache(maxsize=16_384)
+def _is_in(file: str, character: str) -> bool:
+    """Whether a font has a shape for the character: fonts draw all that they lack in the same way."""
+    font = _font(file, _TRIAL_SIZE, ImageFont.Layout.BASIC)
+    drawn, missing = (font.getmask(text) for text in (character, _NO_CHARACTER))
+    return drawn.size != missing.size or bytes(drawn) != bytes(missing)
+
+
+@lru_cache(maxsize=256)
+def _font(file: str, size: float, layout: ImageFont.Layout | None = None) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(_FOLDER / file, size, layout_engine=layout)
+
+
+def _runs(text: str) -> Iterator[tuple[str, str]]:
+    """Pieces of a text with the font of each; one goes on as long as its font has the characters."""
+    piece, file = "", ""
+    for character in text:
+        if not (file and (_is_bare(character) or _is_in(file, character))):
+            found = next((name for name in _FILES if _is_in(name, character)), _FILES[0])
+            if piece:
+                yield file, piece
+            piece, file = "", found
+        piece += character
+    if piece:
+        yield file, piece

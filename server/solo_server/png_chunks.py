@@ -1,0 +1,76 @@
+"""The chunks of a PNG that its pixels and its orientation need; all other metadata is passed over, unread and unpacked.
+
+Pillow reads every chunk: it refuses an image for the checksum of a comment and for packed text or a packed profile that is large.
+libpng, and OpenCV with it, passes over such chunks. Chunks: PNG specification (third edition), section 5.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+from solo_server.errors import ImageDamaged
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MOST_CHUNKS = 100_000  # a writer that splits pixel data into pieces of 1 KiB stays below it up to 100 MB
+_COLOUR_TYPE_AT, _INDEXED = 25, b"\x03"  # in the header, which is the first chunk
+_FRAME_BYTES = 12  # bytes of a chunk beside its content: length, name, checksum
+
+
+def pixel_chunks(body: bytes) -> bytes:
+    """`body` without its ancillary chunks, but for the first `eXIf` that is whole; `body` itself if there is nothing to leave out.
+
+    What follows a chunk that is cut off, or the end chunk, is kept as it is: that is for the decoder to judge.
+
+    Raises:
+        ImageDamaged: the checksum of a critical chunk is wrong, the palette of an indexed image is missing, or there are more than
+            `MOST_CHUNKS` chunks.
+    """
+    kept: list[tuple[int, int]] = []
+    at, start, oriented = len(SIGNATURE), 0, False
+    indexed = body[_COLOUR_TYPE_AT : _COLOUR_TYPE_AT + 1] == _INDEXED
+    coloured = not indexed
+    for _ in range(MOST_CHUNKS):
+        if at + 8 > len(body):
+            break
+        length, name = struct.unpack_from(">I4s", body, at)
+        end = at + _FRAME_BYTES + length
+        if end > len(body) or name == b"IEND":
+            break
+        if _is_critical(name, indexed):
+            coloured = coloured or name == b"PLTE"
+            _check(body, at, end, name, coloured)
+        elif name == b"eXIf" and not oriented and _is_orientation(body, at, end):
+            oriented = True
+        else:
+            kept.append((start, at))
+            start = end
+        at = end
+    else:
+        raise ImageDamaged(f"the PNG has more than {MOST_CHUNKS} chunks")
+    view = memoryview(body)
+    return b"".join(view[a:b] for a, b in [*kept, (start, len(body))]) if kept else body
+
+
+def _is_critical(name: bytes, indexed: bool) -> bool:
+    """An upper case letter comes first: section 5.4. A palette is a mere suggestion where colours are no indices: 11.2.2."""
+    return not name[0] & 0x20 and (indexed or name != b"PLTE")
+
+
+def _check(body: bytes, at: int, end: int, name: bytes, coloured: bool) -> None:
+    if not _is_whole(body, at, end):
+        raise ImageDamaged(
+            f"the PNG is damaged: wrong checksum of its chunk {name.decode('ascii', 'backslashreplace')}"
+        )
+    if name == b"IDAT" and not coloured:
+        raise ImageDamaged("the PNG is damaged: its palette is missing")
+
+
+def _is_orientation(body: bytes, at: int, end: int) -> bool:
+    """Whether the content is EXIF: section 11.3.4.5; libpng passes over what does not begin so."""
+    return body[at + 8 : at + 10] in (b"II", b"MM") and _is_whole(body, at, end)
+
+
+def _is_whole(body: bytes, at: int, end: int) -> bool:
+    (checksum,) = struct.unpack_from(">I", body, end - 4)
+    return zlib.crc32(memoryview(body)[at + 4 : end - 4]) == checksum
