@@ -212,7 +212,7 @@ def _workplace(arguments: argparse.Namespace) -> Workplace | None:
 
 def _source(arguments: argparse.Namespace, say: Say) -> Source:
     opened = open_source(arguments.checkpoint, _class_names(arguments.classes), arguments.size)
-    name = arguments.name or _name_of(arguments.output)
+    name = arguments.name or name_of(arguments.output)
     if isinstance(opened, Bundle):
         say(f"read the bundle {opened.name} {opened.version}: {describe(opened.spec)}")
         return from_bundle(opened, name)
@@ -226,7 +226,7 @@ def _source(arguments: argparse.Namespace, say: Say) -> Source:
     return source
 
 
-def _name_of(output: Path) -> str:
+def name_of(output: Path) -> str:
     """What a model is called that nobody named: as its bundle is."""
     path = Path(os.path.abspath(output))
     return path.stem if path.suffix in (".zip", ".onnx") else path.name

@@ -30,15 +30,14 @@ def check_loss(
     """
     if mask_aps:
         limit = TOLERANCE_AP if tolerance is None else tolerance
-        lost = 100 * (mask_aps["before"] - mask_aps["after"])
-        if lost > limit:
-            raise OutOfTolerance(f"{_ap_lost(mask_aps, precision, limit)}; {_advice(precision, 'POINTS')}")
+        if 100 * (mask_aps["before"] - mask_aps["after"]) > limit:
+            lost = _ap_lost(mask_aps, precision, limit)
+            raise OutOfTolerance(f"{lost}; {_reasons(precision)}; --tolerance POINTS allows more")
         return
     limit = TOLERANCES[precision] if tolerance is None else tolerance
     if 100 * (1 - report.agreement) > limit:
-        judged = "--annotations FILE judges by mask AP"
-        lost_here = _detections_lost(report, precision, limit)
-        raise OutOfTolerance(f"{lost_here}; {_advice(precision, 'PERCENT')}; {judged}")
+        lost, other = _detections_lost(report, precision, limit), "--annotations FILE judges by mask AP"
+        raise OutOfTolerance(f"{lost}; {_reasons(precision)}; --tolerance PERCENT allows more, {other}")
 
 
 def _ap_lost(mask_aps: Mapping[str, float | int], precision: Precision, limit: float) -> str:
@@ -51,18 +50,15 @@ def _ap_lost(mask_aps: Mapping[str, float | int], precision: Precision, limit: f
 
 def _detections_lost(report: PictureReport, precision: Precision, limit: float) -> str:
     clear = f" with a score above {report.clear_score:g}" if report.clear_score else ""
-    iou = f", with a mean mask IoU of {report.mean_mask_iou:.2f}" if report.matched else ""
+    iou = f" (mean mask IoU {report.mean_mask_iou:.2f})" if report.matched else ""
     agreement = math.floor(1000 * report.agreement) / 10  # never shown as what is wanted
     return (
         f"{_EXPORTS[precision]} changes too many detections: {report.matched} of {report.instances}{clear} match "
-        f"{_ORIGINALS[precision]} on {counted(report.pictures, report.source)}{iou}, and {report.extra} are extra: "
+        f"{_ORIGINALS[precision]} on {counted(report.pictures, report.source)}{iou}, {report.extra} are extra: "
         f"agreement {agreement:g} %, wanted {100 - limit:g} %"
     )
 
 
-def _advice(precision: Precision, unit: str) -> str:
+def _reasons(precision: Precision) -> str:
     images = "--calibration or --pictures" if precision == "int8" else "--pictures"
-    return (
-        f"nothing is written; usual reasons are untrained weights, and images in {images} that are unlike those to be served; "
-        f"--tolerance {unit} allows more"
-    )
+    return f"nothing is written; usual reasons: untrained weights, or in {images} images unlike those to be served"
