@@ -6,6 +6,7 @@ chosen is the one that rounds the sample to 8 bits with the least squared error.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from tqdm import tqdm
 
 from solo_export.quantize import FOR_CPU, Form, points, scale_and_zero
 
@@ -49,7 +51,8 @@ class Calibrator:
 
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Best range of every tensor; call after at least one picture."""
-        return {name: best_range(np.concatenate(values), self._form) for name, values in self._values.items()}
+        tensors = tqdm(self._values.items(), "ranges", file=sys.stderr, mininterval=0.5, unit="tensor")
+        return {name: best_range(np.concatenate(values), self._form) for name, values in tensors}
 
 
 def best_range(values: NDArray[np.float32], form: Form = FOR_CPU) -> tuple[float, float]:

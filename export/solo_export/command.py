@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from dataclasses import replace
@@ -23,14 +24,11 @@ from solo_server.engine.build_command import (
 from solo_server.engine.tensorrt_profiles import engine_profiles
 from solo_server.errors import EngineFailure, SettingsError
 
-from solo_export.accuracy import AnnotationsError
+from solo_export.accuracy import AnnotationsError, annotated_images
 from solo_export.export import (
-    CALIBRATION_PICTURES,
+    CALIBRATION_IMAGES,
     CHECKED_PICTURES,
-    TOLERANCE_AP,
-    TOLERANCES,
     Order,
-    OutOfTolerance,
     Say,
     TargetError,
     check_target,
@@ -41,14 +39,26 @@ from solo_export.parity import ParityError
 from solo_export.pictures import PicturesError, find_pictures
 from solo_export.quantize import FOR_CPU, FORMS
 from solo_export.source import Source, describe, from_bundle, from_checkpoint, open_source
+from solo_export.tolerance import TOLERANCE_AP, TOLERANCES, OutOfTolerance
+
+MOST_CALIBRATION_IMAGES = 1000  # of each some values are kept until all are seen
 
 
 class UsageError(ValueError):
     """Arguments that do not go together, or name a file that cannot be read."""
 
 
-OF_THE_SOURCE = (BundleError, CheckpointError, HalfPrecisionError, ParityError, OutOfTolerance)
-OF_THE_REST = (AnnotationsError, EngineFailure, OSError, PicturesError, SettingsError, TargetError, UsageError)
+OF_THE_SOURCE = (BundleError, CheckpointError, HalfPrecisionError, ParityError)
+OF_THE_REST = (
+    AnnotationsError,
+    EngineFailure,
+    OSError,
+    OutOfTolerance,
+    PicturesError,
+    SettingsError,
+    TargetError,
+    UsageError,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", type=_size, metavar="LONGxSHORT", help="network input, e.g. 1333x800 or 852x512 (SOLO-512)"
     )
     parser.add_argument("--classes", type=Path, metavar="FILE", help="class names, one a line")
-    parser.add_argument("--name", help="the model's name (default: the checkpoint's file name)")
+    parser.add_argument("--name", help="the model's name (default: that of OUTPUT, without .zip or .onnx)")
     parser.add_argument("--force", action="store_true", help="replace what is at OUTPUT")
     parser.add_argument(
         "--include", type=Path, action="append", default=[], metavar="FILE", help="a file to put into the bundle"
@@ -79,7 +89,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--calibration",
         type=Path,
         metavar="DIR",
-        help=f"pictures like yours, for int8; {CALIBRATION_PICTURES} are looked at",
+        help="a folder of images like those that you will serve, for int8",
+    )
+    precision.add_argument(
+        "--calibration-images",
+        type=_calibration_images,
+        metavar="N",
+        help=f"how many of them are looked at, evenly chosen in order of name (default {CALIBRATION_IMAGES})",
     )
     precision.add_argument(
         "--int8-for",
@@ -94,7 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--annotations",
         type=Path,
         metavar="FILE",
-        help="COCO annotations of all of --pictures: mask AP before and after",
+        help="COCO annotations: mask AP before and after, on the images that are both annotated and in --pictures",
     )
     defaults = ", ".join(f"{value:g} for {name}" for name, value in TOLERANCES.items())
     precision.add_argument(
@@ -122,6 +138,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_target(order)
         for folder in (order.calibration, order.pictures):
             find_pictures(folder, 1)
+        order = _with_annotations(order, arguments.annotations, say)
         source = _source(arguments, say)
         engine_profiles(source.graphs.spec, options.max_batch, options.shapes)  # raises now what would end it later
         export(source, order, say)
@@ -148,6 +165,8 @@ def _order(arguments: argparse.Namespace) -> Order:
         )
     if arguments.annotations is not None and arguments.pictures is None:
         raise UsageError("--annotations needs --pictures DIR, the folder of the annotated pictures")
+    if arguments.calibration_images is not None and arguments.precision != "int8":
+        raise UsageError("--calibration-images goes with --precision int8")
     form = arguments.int8_for or arguments.engine or FOR_CPU.name
     if arguments.int8_for is not None and arguments.precision != "int8":
         raise UsageError("--int8-for goes with --precision int8")
@@ -163,12 +182,23 @@ def _order(arguments: argparse.Namespace) -> Order:
         single_file=arguments.single_file,
         overwrite=arguments.force,
         calibration=arguments.calibration,
+        calibration_images=arguments.calibration_images or CALIBRATION_IMAGES,
         pictures=arguments.pictures,
-        annotations=arguments.annotations,
         tolerance=arguments.tolerance,
         int8=FORMS[form],
         extra_files={path.name: path.read_bytes() for path in arguments.include},
     )
+
+
+def _with_annotations(order: Order, annotations: Path | None, say: Say) -> Order:
+    """The order with its annotated images, where annotations are given. Raises AnnotationsError where there are none."""
+    if annotations is None or order.pictures is None:
+        return order
+    found = annotated_images(annotations, order.pictures)
+    say(
+        f"mask AP is measured on {found.number} of the {found.listed} images of {annotations}: those in {order.pictures}"
+    )
+    return replace(order, annotated=found)
 
 
 def _workplace(arguments: argparse.Namespace) -> Workplace | None:
@@ -182,15 +212,24 @@ def _workplace(arguments: argparse.Namespace) -> Workplace | None:
 
 def _source(arguments: argparse.Namespace, say: Say) -> Source:
     opened = open_source(arguments.checkpoint, _class_names(arguments.classes), arguments.size)
+    name = arguments.name or name_of(arguments.output)
     if isinstance(opened, Bundle):
         say(f"read the bundle {opened.name} {opened.version}: {describe(opened.spec)}")
-        return from_bundle(replace(opened, name=arguments.name or opened.name))
+        return from_bundle(opened, name)
     say(f"read {describe(opened.network.spec)} ({opened.layout} layout)")
     if arguments.size is None and opened.layout != "own":
         say("the input size is not in the file; this is its variant's usual one, --size LONGxSHORT chooses another")
-    source = from_checkpoint(opened, arguments.name or arguments.checkpoint.stem)
+    if opened.unused_names:
+        say(opened.unused_names)
+    source = from_checkpoint(opened, name)
     say(f"built the ONNX graphs; scores differ from torch by at most {source.parity['max_score_difference']:.1e}")
     return source
+
+
+def name_of(output: Path) -> str:
+    """What a model is called that nobody named: as its bundle is."""
+    path = Path(os.path.abspath(output))
+    return path.stem if path.suffix in (".zip", ".onnx") else path.name
 
 
 def _class_names(path: Path | None) -> tuple[str, ...] | None:
@@ -208,6 +247,12 @@ def _size(text: str) -> tuple[int, int]:
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not LONGxSHORT, such as 852x512")
     return max(int(match[1]), int(match[2])), min(int(match[1]), int(match[2]))
+
+
+def _calibration_images(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= MOST_CALIBRATION_IMAGES:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MOST_CALIBRATION_IMAGES}")
+    return int(text)
 
 
 def _percent(text: str) -> float:

@@ -17,7 +17,6 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 from onnx import helper
-from pycocotools.coco import COCO
 from solo_models.bundle import MANIFEST, BundleContent, as_bundle, write_bundle
 from solo_server.backend import CpuBackend
 from solo_server.engine.network import GraphEngine
@@ -25,17 +24,16 @@ from solo_server.engine.ort import OrtRuntime
 from solo_server.pipeline import Pipeline
 from tqdm import tqdm
 
-from solo_export.accuracy import mask_ap, read_annotations, segment_all
-from solo_export.pictures import find_pictures
+from solo_export.accuracy import AnnotatedImages, category_ids, mask_ap, segment_all
+from solo_export.pictures import counted, find_pictures
 from solo_export.precision import Precision, to_precision
 from solo_export.quantize import FOR_CPU, Form
 from solo_export.single import single_file_model
 from solo_export.source import Source
+from solo_export.tolerance import check_loss
 from solo_export.verify import PictureReport, Segmenter, compare, of_pipeline, of_single_file
 
-TOLERANCES: Mapping[Precision, float] = {"fp32": 2.0, "fp16": 5.0, "int8": 20.0}  # percent of agreement on pictures
-TOLERANCE_AP = 1.0  # points of mask AP
-CALIBRATION_PICTURES, CHECKED_PICTURES = 200, 32
+CALIBRATION_IMAGES, CHECKED_PICTURES = 64, 32
 
 Say = Callable[[str], None]
 
@@ -44,15 +42,12 @@ class TargetError(ValueError):
     """The place to write to is taken, cannot be written, or does not go with the form that is asked for."""
 
 
-class OutOfTolerance(ValueError):
-    """The export loses more than allowed; nothing is written."""
-
-
 @dataclass(frozen=True, slots=True)
 class Order:
     """What is asked for. pictures, calibration: folders, `None` for the built-in pictures; tolerance: percent, `None`: default.
 
-    int8: the form of an int8 export.
+    calibration_images: how many of `calibration` are looked at; annotated: judge by mask AP on these; int8: the form of an int8
+    export.
     """
 
     output: Path
@@ -60,8 +55,9 @@ class Order:
     single_file: bool = False
     overwrite: bool = False
     calibration: Path | None = None
+    calibration_images: int = CALIBRATION_IMAGES
     pictures: Path | None = None
-    annotations: Path | None = None
+    annotated: AnnotatedImages | None = None
     tolerance: float | None = None
     int8: Form = FOR_CPU
     extra_files: Mapping[str, bytes] = field(default_factory=dict)
@@ -76,7 +72,11 @@ def export(source: Source, order: Order, say: Say) -> BundleContent:
         PicturesError, AnnotationsError, HalfPrecisionError, BundleError: see where they are defined.
     """
     check_target(order)
-    truth = None if order.annotations is None else read_annotations(order.annotations)
+    if order.annotated is not None:
+        category_ids(order.annotated.truth, source.graphs.spec.class_names)  # raises now what would end it later
+    if order.calibration is not None:
+        chosen = find_pictures(order.calibration, order.calibration_images)
+        say(f"calibrating on {len(chosen.paths)} of the {counted(chosen.found, chosen.source)}")
     content = prepare_content(source, order)
     if order.precision != "fp32":
         form = f" for {order.int8.name}" if order.precision == "int8" else ""
@@ -84,10 +84,10 @@ def export(source: Source, order: Order, say: Say) -> BundleContent:
     model = _single_file(content) if order.single_file else None
     report = _compare(source, of_single_file(model) if model else of_pipeline(_pipeline(content)), order)
     _tell(report, say)
-    mask_aps = _mask_aps(source, content, truth, order)
+    mask_aps = _mask_aps(source, content, order)
     if mask_aps:
         say(f"mask AP {100 * mask_aps['before']:.1f} before, {100 * mask_aps['after']:.1f} after")
-    _check_tolerance(report, mask_aps, order)
+    check_loss(report, mask_aps, order.precision, order.tolerance)
     content.parity.update({"pictures": report.to_dict(), **({"mask_ap": mask_aps} if mask_aps else {})})
     if model:
         _write_single_file(order.output, model, content)
@@ -117,7 +117,7 @@ def check_target(order: Order) -> None:
 
 def prepare_content(source: Source, order: Order) -> BundleContent:
     """The bundle in the precision asked for, not yet compared on pictures."""
-    calibration = find_pictures(order.calibration, CALIBRATION_PICTURES)
+    calibration = find_pictures(order.calibration, order.calibration_images)
     graphs, looked_at = to_precision(source.graphs, order.precision, calibration, order.int8)
     parity: dict[str, Any] = {
         "against": source.against,
@@ -158,6 +158,7 @@ def _compare(source: Source, exported: Segmenter, order: Order) -> PictureReport
         desc="comparing",
         file=sys.stderr,
         mininterval=0.5,
+        unit="image",
         disable=order.pictures is None,
     )
     return compare(source.original, exported, prepared, source=pictures.source, lossless=order.precision == "fp32")
@@ -165,42 +166,27 @@ def _compare(source: Source, exported: Segmenter, order: Order) -> PictureReport
 
 def _tell(report: PictureReport, say: Say) -> None:
     say(
-        f"compared on {report.pictures} {report.source} pictures: {report.matched} of {report.instances} instances matched, "
+        f"compared on {counted(report.pictures, report.source)}: {report.matched} of {report.instances} instances matched, "
         f"{report.extra} extra, mean mask IoU {report.mean_mask_iou:.4f}, scores differ by up to {report.max_score_difference:.1e}"
     )
     if report.instances == 0:
-        say("nothing was found on these pictures, which proves little; --pictures DIR takes yours")
+        say("nothing was found on these images, which proves little; --pictures DIR takes yours")
 
 
-def _mask_aps(source: Source, content: BundleContent, truth: COCO | None, order: Order) -> dict[str, float | int]:
+def _mask_aps(source: Source, content: BundleContent, order: Order) -> dict[str, float | int]:
     """Mask AP of the fp32 graphs and of the export, 0..1; empty without annotations."""
-    images = order.pictures
-    if truth is None or images is None:
+    annotated = order.annotated
+    if annotated is None:
         return {}
 
     def ap(measured: BundleContent) -> float:
         title = f"mask AP of {measured.precision}"
-        return round(mask_ap(truth, segment_all(_pipeline(measured), truth, images, title))["AP"], 4)
+        results = segment_all(_pipeline(measured), annotated.truth, annotated.folder, title)
+        return round(mask_ap(annotated.truth, results)["AP"], 4)
 
     after = ap(content)
     before = after if order.precision == "fp32" else ap(prepare_content(source, Order(order.output)))
-    return {"pictures": len(truth.imgs), "before": before, "after": after}
-
-
-def _check_tolerance(report: PictureReport, mask_aps: Mapping[str, float | int], order: Order) -> None:
-    if mask_aps:
-        lost, limit = 100 * (mask_aps["before"] - mask_aps["after"]), order.tolerance
-        limit = TOLERANCE_AP if limit is None else limit
-        if lost > limit:
-            raise OutOfTolerance(f"loses {lost:.1f} points of mask AP, more than {limit:g}; nothing is written")
-        return
-    lost = 100 * (1 - report.agreement)
-    limit = TOLERANCES[order.precision] if order.tolerance is None else order.tolerance
-    if lost > limit:
-        raise OutOfTolerance(
-            f"agrees with {report.source} pictures to {report.agreement:.1%} only, {lost:.1f} lost, more than {limit:g} percent; "
-            "nothing is written (--tolerance allows more, --annotations judges by mask AP)"
-        )
+    return {"pictures": annotated.number, "before": before, "after": after}
 
 
 def _write_single_file(target: Path, model: onnx.ModelProto, content: BundleContent) -> None:

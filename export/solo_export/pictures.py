@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from solo_server.types import PreparedPicture
 from tqdm import tqdm
 
 BUILT_IN = Path(__file__).parent / "pictures"
+BUILT_IN_NAME = "built-in"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif")
 
 
@@ -23,10 +25,11 @@ class PicturesError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class PictureSet:
-    """Files to go through, in order of name. source: how reports call them."""
+    """Files to go through, in order of name. source: how reports call them; found: how many there were to choose from."""
 
     source: str
     paths: tuple[Path, ...]
+    found: int
 
     def prepared(self, spec: PreprocessSpec) -> Iterator[PreparedPicture]:
         """Each picture as the server would prepare it, wanted back at the network's own size; damaged ones are named and left out.
@@ -48,6 +51,12 @@ class PictureSet:
             raise PicturesError(f"{self.source}: none of {len(self.paths)} pictures can be decoded")
 
 
+def counted(number: int, source: str) -> str:
+    """Images in words: `2 built-in images`, `20 images from photos/`."""
+    images = "image" if number == 1 else "images"
+    return f"{number} built-in {images}" if source == BUILT_IN_NAME else f"{number} {images} from {source}/"
+
+
 def find_pictures(folder: Path | None, limit: int) -> PictureSet:
     """At most `limit` pictures of a folder and those below it, evenly spaced in order of name; `None`: the built-in ones.
 
@@ -55,7 +64,8 @@ def find_pictures(folder: Path | None, limit: int) -> PictureSet:
         PicturesError: no such folder, or no pictures in it.
     """
     if folder is None:
-        return PictureSet("built-in", tuple(sorted(BUILT_IN.glob("*.jpg"))))
+        paths = tuple(sorted(BUILT_IN.glob("*.jpg")))
+        return PictureSet(BUILT_IN_NAME, paths, len(paths))
     if not folder.is_dir():
         raise PicturesError(f"{folder}: is no folder")
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
@@ -63,4 +73,4 @@ def find_pictures(folder: Path | None, limit: int) -> PictureSet:
         raise PicturesError(f"{folder}: holds no pictures ({', '.join(SUFFIXES)})")
     step = max(1.0, len(found) / limit)
     chosen = [found[int(i * step)] for i in range(min(limit, len(found)))]
-    return PictureSet(folder.name, tuple(chosen))
+    return PictureSet(Path(os.path.abspath(folder)).name, tuple(chosen), len(found))

@@ -37,7 +37,8 @@ def to_precision(
 def _to_int8(graphs: Graphs, pictures: PictureSet, form: Form) -> tuple[Graphs, int]:
     categories, masks, count = Calibrator(graphs.categories, form), Calibrator(graphs.masks, form), 0
     prepared = pictures.prepared(graphs.spec.preprocess)
-    for picture in tqdm(prepared, total=len(pictures.paths), desc="calibration", file=sys.stderr, mininterval=0.5):
+    total = len(pictures.paths)
+    for picture in tqdm(prepared, "calibration", total, file=sys.stderr, mininterval=0.5, unit="image"):
         image_hw = np.array([picture.geometry.resized_hw], np.int64)
         _, *levels = categories.run({"images": picture.pixels[None], "image_hw": image_hw})
         for level in levels:

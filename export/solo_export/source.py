@@ -12,7 +12,8 @@ from typing import Any
 import onnx
 import torch
 from solo_models.bundle import CATEGORIES, DAMAGED_ZIP, MANIFEST, MASKS, Bundle, BundleError, read_bundle
-from solo_models.checkpoint import Checkpoint, adjusted, read_checkpoint
+from solo_models.checkpoint import Checkpoint, CheckpointError, adjusted, read_checkpoint
+from solo_models.class_names import equal_names
 from solo_models.spec import ModelSpec, SpecError
 from solo_server.backend import CpuBackend
 from solo_server.engine.network import GraphEngine
@@ -22,6 +23,11 @@ from solo_server.pipeline import Pipeline
 from solo_export.onnx import Graphs, export_graphs
 from solo_export.parity import check_parity
 from solo_export.verify import Segmenter, of_network, of_pipeline
+
+UNUSED_NAMES = (
+    "unused_class_names"  # of the provenance: what is wrong with the checkpoint's names, where they are not used
+)
+OTHER_NAMES = "--classes FILE gives other names, one a line"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,7 @@ def from_checkpoint(checkpoint: Checkpoint, name: str) -> Source:
         "checkpoint_sha256": checkpoint.sha256,
         "layout": checkpoint.layout,
         **({"training": checkpoint.provenance} if checkpoint.provenance else {}),
+        **({UNUSED_NAMES: checkpoint.unused_names} if checkpoint.unused_names else {}),
         **made_with(),
     }
     return Source(
@@ -69,20 +76,20 @@ def from_checkpoint(checkpoint: Checkpoint, name: str) -> Source:
     )
 
 
-def from_bundle(bundle: Bundle) -> Source:
-    """Graphs of a float32 bundle.
+def from_bundle(bundle: Bundle, name: str) -> Source:
+    """Graphs of a float32 bundle, for an export called `name`.
 
     Raises:
         BundleError: the bundle is not float32.
     """
     if bundle.precision != "fp32":
-        raise BundleError(f"{bundle.name}: is {bundle.precision}; other precisions are made from fp32 bundles")
+        raise BundleError(f"is {bundle.precision}; other precisions are made from fp32 bundles")
     categories, masks = (onnx.ModelProto.FromString(bundle.files[name]) for name in (CATEGORIES, MASKS))
     graphs = Graphs(bundle.spec, read_through_cast(categories), masks, bundle.kernels)
     provenance = {**bundle.provenance, "bundle_version": bundle.version, **made_with()}
     original = of_pipeline(Pipeline(bundle, CpuBackend(bundle, GraphEngine(bundle, OrtRuntime()))))
     parity = bundle.parity.get("graphs", {})
-    return Source(bundle.name, graphs, provenance, parity, f"fp32 bundle {bundle.name} {bundle.version}", original)
+    return Source(name, graphs, provenance, parity, f"fp32 bundle {bundle.name} {bundle.version}", original)
 
 
 def read_through_cast(categories: onnx.ModelProto) -> onnx.ModelProto:
@@ -104,15 +111,28 @@ def open_source(path: Path, class_names: tuple[str, ...] | None, size: tuple[int
     """Read a checkpoint or a bundle; names and size replace those in the file.
 
     Raises:
-        CheckpointError, BundleError: see `read_checkpoint` and `read_bundle`.
+        CheckpointError, BundleError: see `read_checkpoint` and `read_bundle`; or two classes have the same name.
     """
     if not is_bundle(path):
-        return read_checkpoint(path, class_names=class_names, size=size)
+        checkpoint = read_checkpoint(path, class_names=class_names, size=size)
+        if equal := equal_names(checkpoint.network.spec.class_names):
+            raise CheckpointError(f"{equal}; {OTHER_NAMES}")
+        return checkpoint
     bundle = read_bundle(path)
     try:
-        return replace(bundle, spec=adjusted(bundle.spec, class_names, size))
+        spec = adjusted(bundle.spec, class_names, size)
     except SpecError as problem:
         raise BundleError(str(problem)) from problem
+    if equal := equal_names(spec.class_names):
+        raise BundleError(f"{equal}; {OTHER_NAMES}")
+    return replace(
+        bundle, spec=spec, provenance=bundle.provenance if class_names is None else _named(bundle.provenance)
+    )
+
+
+def _named(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Where names are given, nothing is wrong with them any more."""
+    return {key: value for key, value in provenance.items() if key != UNUSED_NAMES}
 
 
 def describe(spec: ModelSpec) -> str:

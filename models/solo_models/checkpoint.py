@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from solo_models.coco import COCO_CLASSES
+from solo_models.class_names import chosen_names
 from solo_models.deformable import OFFSET_CHANNELS
 from solo_models.network import SoloNetwork
 from solo_models.spec import (
@@ -73,12 +73,14 @@ class Checkpoint:
     """A network with its trained weights, in evaluation mode, and where it came from.
 
     provenance: what the training code noted of itself (versions, epoch), and where in the file the weights lay.
+    unused_names: what is wrong with the file's class names, where it has some that are not used; one sentence.
     """
 
     network: SoloNetwork
     layout: Layout
     sha256: str
     provenance: dict[str, str | int] = field(default_factory=dict)
+    unused_names: str | None = None
 
 
 def read_checkpoint(
@@ -95,14 +97,19 @@ def read_checkpoint(
     layout = _layout(stored.tensors)
     names = _our_names(stored.tensors, layout)
     state = {ours: stored.tensors[theirs] for ours, theirs in names.items()}
+    unused_names = None
     try:
-        spec = _own_spec(stored.spec) if layout == "own" else _infer_spec(state, layout, stored.class_names)
+        if layout == "own":
+            spec = _own_spec(stored.spec)
+        else:
+            spec, unused_names = _infer_spec(state, layout, stored.noted_class_names)
         spec = adjusted(spec, class_names, size)
     except SpecError as problem:
         raise CheckpointError(str(problem)) from problem
     network = _fill(spec, state, lambda ours: names.get(ours) or _published_name(ours, layout, spec.variant))
     wrapping = {"wrapping": stored.wrapping} if stored.wrapping else {}
-    return Checkpoint(network, layout, _sha256(path), {**wrapping, **stored.provenance})
+    unused_names = unused_names if class_names is None else None
+    return Checkpoint(network, layout, _sha256(path), {**wrapping, **stored.provenance}, unused_names)
 
 
 def adjusted(spec: ModelSpec, class_names: tuple[str, ...] | None, size: tuple[int, int] | None) -> ModelSpec:
@@ -199,8 +206,8 @@ def _own_spec(text: str | None) -> ModelSpec:
         raise CheckpointError(f"spec: {problem}") from problem
 
 
-def _infer_spec(state: Mapping[str, Tensor], layout: Layout, class_names: tuple[str, ...] | None) -> ModelSpec:
-    """Everything that shapes tell; state: tensors under our names."""
+def _infer_spec(state: Mapping[str, Tensor], layout: Layout, noted: Sequence[object]) -> tuple[ModelSpec, str | None]:
+    """Everything that shapes tell, and what is wrong with the class names `noted`; state: tensors under our names."""
     decoupled = "head.kernels_x.0.weight" in state
     variant: Variant = (
         "solo" if not decoupled else "decoupled" if "head.mask_towers.1.0.conv.weight" in state else "decoupled_light"
@@ -218,10 +225,11 @@ def _infer_spec(state: Mapping[str, Tensor], layout: Layout, class_names: tuple[
         return len(state[ours])
 
     cells = [rows(f"{kernel}.{i}.weight") for i in range(levels)]
-    return ModelSpec(
+    class_names, problem = chosen_names(rows("head.categories.weight"), noted)
+    spec = ModelSpec(
         variant=variant,
         backbone=_infer_backbone(state),
-        class_names=_class_names(rows("head.categories.weight"), class_names),
+        class_names=class_names,
         grids=tuple(cells if decoupled else (round(n**0.5) for n in cells)),
         fpn_strides=STANDARD_FPN_STRIDES,
         strides=STANDARD_STRIDES,
@@ -232,6 +240,7 @@ def _infer_spec(state: Mapping[str, Tensor], layout: Layout, class_names: tuple[
         deformable_towers=any(re.match(r"head\..*\.conv_offset\.", key) for key in state),
         preprocess=PreprocessSpec(852, 512) if variant == "decoupled_light" else PreprocessSpec(),
     )
+    return spec, problem
 
 
 def _infer_backbone(state: Mapping[str, Tensor]) -> Backbone:
@@ -253,12 +262,6 @@ def _deformable_stages(state: Mapping[str, Tensor]) -> tuple[int, ...]:
             )
     matches = (re.match(r"backbone\.layer(\d)\.\d+\.conv2\.conv_offset\.", key) for key in state)
     return tuple(sorted({int(match[1]) for match in matches if match}))
-
-
-def _class_names(count: int, noted: tuple[str, ...] | None) -> tuple[str, ...]:
-    if noted is not None and len(noted) == count:
-        return noted
-    return COCO_CLASSES if count == len(COCO_CLASSES) else tuple(f"class {i}" for i in range(count))
 
 
 def _fill(spec: ModelSpec, state: Mapping[str, Tensor], published: Callable[[str], str]) -> SoloNetwork:

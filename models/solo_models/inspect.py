@@ -129,6 +129,7 @@ def _checkpoint(path: Path) -> Facts:
         "tensors": sum(not name.endswith("num_batches_tracked") for name in found.network.state_dict()),
         "parameters_millions": round(sum(p.numel() for p in found.network.parameters()) / 1e6, 3),
         "export": f"solo export {shlex.quote(str(path))} -o {shlex.quote(target)} --size {network['input_size']}",
+        **({"unused_class_names": found.unused_names} if found.unused_names else {}),
         "network": network,
         "provenance": found.provenance,
     }

@@ -23,6 +23,8 @@ from torch import Tensor
 # mmengine and mmcv swap them on saving, so that their `state_dict` is the averaged one already.
 WRAPPINGS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "ema_state_dict")
 PREFIXES = ("module.", "_orig_mod.", "model.", "ema_model.")
+# Names of wrapping modules, which may stand anywhere in a key: a part that was compiled, or that runs on several GPUs.
+WRAPPERS = frozenset(("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 _PROVENANCE = ("mmdet_version", "mmcv_version", "mmengine_version", "epoch", "iter", "time", "experiment_name")
 
 
@@ -60,14 +62,12 @@ class StoredTensors:
     spec: str | None
 
     @property
-    def class_names(self) -> tuple[str, ...] | None:
-        """The names that the training code noted: mmdet 2.x and official `CLASSES`, mmdet 3.x `dataset_meta`."""
+    def noted_class_names(self) -> list[object]:
+        """What the training code noted as class names, as it is: mmdet 2.x and official `CLASSES`, mmdet 3.x `dataset_meta`."""
         dataset = self.meta.get("dataset_meta")
         within = dataset if isinstance(dataset, dict) else {}
-        for names in (self.meta.get("CLASSES"), within.get("classes"), within.get("CLASSES")):
-            if isinstance(names, list | tuple) and names and all(isinstance(n, str) for n in names):
-                return tuple(n.replace("_", " ") for n in names)
-        return None
+        places = (self.meta.get("CLASSES"), within.get("classes"), within.get("CLASSES"))
+        return [noted for noted in places if noted is not None and not _is_empty(noted)]
 
     @property
     def provenance(self) -> dict[str, str | int]:
@@ -94,7 +94,7 @@ def read_tensors(path: Path) -> StoredTensors:
         raise CheckpointError("holds no named tensors")
     meta, spec = content.get("meta"), content.get("spec")
     return StoredTensors(
-        _without_copies(_without_prefix(tensors)),
+        _bare(tensors),
         wrapping,
         meta if isinstance(meta, dict) else {},
         spec if isinstance(spec, str) else None,
@@ -150,8 +150,29 @@ def _noted(texts: Mapping[str, str]) -> dict[str, Any]:
     return meta
 
 
+def _is_empty(value: object) -> bool:
+    return isinstance(value, str | list | tuple | dict) and not value
+
+
 def _holds_tensors(value: Any) -> bool:
     return isinstance(value, dict) and any(isinstance(v, Tensor) for v in value.values())
+
+
+def _bare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under the names of the network itself. Copies are named after the wrapped names or after the bare ones."""
+    unwrapped = _without_wrappers(_without_copies(_without_prefix(tensors)))
+    return _without_copies(_without_prefix(unwrapped))
+
+
+def _without_wrappers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Strip the names of wrapping modules within keys: `backbone._orig_mod.conv1.weight` is `backbone.conv1.weight`."""
+    named: dict[str, str] = {}
+    for key in tensors:
+        bare = ".".join(part for part in key.split(".") if part not in WRAPPERS) or key
+        if bare in named:
+            raise CheckpointError(f"{named[bare]} and {key} both stand for {bare}")
+        named[bare] = key
+    return {bare: tensors[key] for bare, key in named.items()}
 
 
 def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -105,6 +105,64 @@ def test_wrappings_do_not_matter(wide: SoloNetwork, tmp_path: Path, wrap: Callab
     assert torch.equal(found.head.categories.weight, wide.head.categories.weight)
 
 
+def _wrapped(part: str, by: str) -> Callable[[State], State]:
+    """The tensors of one module under the name of what it is wrapped in."""
+    return lambda s: {
+        (f"{part}.{by}.{k.removeprefix(f'{part}.')}" if k.startswith(f"{part}.") else k): v for k, v in s.items()
+    }
+
+
+def _prefixed(prefix: str) -> Callable[[State], State]:
+    return lambda s: {prefix + k: v for k, v in s.items()}
+
+
+def _with_mmcv_copies(state: State) -> State:
+    return state | {"ema_" + k.replace(".", "_"): torch.zeros_like(v) for k, v in state.items()}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [_wrapped("backbone", "_orig_mod")],
+        [_wrapped("backbone", "_orig_mod"), _wrapped("neck", "_orig_mod"), _wrapped("mask_head", "_orig_mod")],
+        [_wrapped("backbone.layer3", "_orig_mod"), _wrapped("mask_head.conv_cls", "_orig_mod")],
+        [_wrapped("backbone", "_orig_mod"), _prefixed("module.")],
+        [_wrapped("backbone", "_orig_mod"), _prefixed("_orig_mod.module.model.")],
+        [_wrapped("backbone", "module"), _wrapped("neck", "module._orig_mod")],
+        [_wrapped("backbone", "_fsdp_wrapped_module"), _wrapped("backbone", "_checkpoint_wrapped_module")],
+        [_wrapped("backbone", "_orig_mod"), _prefixed("ema_model.module.")],
+        [_wrapped("backbone", "_orig_mod"), _with_mmcv_copies],
+        [_wrapped("backbone", "_orig_mod"), _with_mmcv_copies, _prefixed("module.")],
+        [_with_mmcv_copies, _wrapped("backbone", "_orig_mod")],
+    ],
+    ids=["backbone", "each part", "parts of parts", "and DDP", "and prefixes", "DDP inside", "FSDP", "EMA", "mmcv EMA",
+         "mmcv EMA and DDP", "mmcv EMA of bare names"],
+)  # fmt: skip
+@pytest.mark.parametrize("wrapping", ["state_dict", "ema_state_dict"])
+def test_checkpoints_of_which_parts_were_compiled_or_wrapped_are_read(
+    wide: SoloNetwork, tmp_path: Path, changes: list[Callable[[State], State]], wrapping: str
+) -> None:
+    state = published(wide, "mmdet")
+    for change in changes:
+        state = change(state)
+    steps = {"steps": torch.tensor(9)} if wrapping == "ema_state_dict" else {}
+    found = read_checkpoint(_save(tmp_path, {wrapping: state | steps})).network.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in wide.state_dict().items())
+
+
+def test_our_own_layout_is_read_where_its_head_was_compiled(network: SoloNetwork, tmp_path: Path) -> None:
+    state = _wrapped("head", "_orig_mod")(network.state_dict())
+    found = read_checkpoint(_save(tmp_path, {"spec": json.dumps(network.spec.to_dict()), "state_dict": state}))
+    assert torch.equal(found.network.head.categories.weight, network.head.categories.weight)
+
+
+def test_a_tensor_that_is_there_compiled_and_plain_is_refused(wide: SoloNetwork, tmp_path: Path) -> None:
+    state = published(wide, "mmdet")
+    state["backbone._orig_mod.conv1.weight"] = torch.zeros_like(state["backbone.conv1.weight"])
+    with pytest.raises(CheckpointError, match=r"conv1\.weight and backbone\._orig_mod\.conv1\.weight both stand for"):
+        read_checkpoint(_save(tmp_path, state))
+
+
 def test_the_format_of_torch_before_zip_files_is_read(wide: SoloNetwork, tmp_path: Path) -> None:
     path = _save(tmp_path, published(wide, "mmdet"), _use_new_zipfile_serialization=False)
     assert read_checkpoint(path).layout == "mmdet"
@@ -115,10 +173,43 @@ def test_class_names_come_from_meta_or_the_caller_or_are_numbered(wide: SoloNetw
     plain = _save(tmp_path, state)
     assert read_checkpoint(plain).network.spec.class_names == ("class 0", "class 1", "class 2")
     assert read_checkpoint(plain, class_names=("a", "b", "c")).network.spec.class_names == ("a", "b", "c")
-    meta = {"dataset_meta": {"classes": ("x_y", "z", "w")}}
-    assert read_checkpoint(_save(tmp_path, {"meta": meta, "state_dict": state})).network.spec.class_names[0] == "x y"
+    meta = {"dataset_meta": {"classes": ("x_y", "_background_", "x y")}}
+    noted = read_checkpoint(_save(tmp_path, {"meta": meta, "state_dict": state}))
+    assert noted.network.spec.class_names == ("x_y", "_background_", "x y")
+    assert noted.unused_names is None
+    plain = _save(tmp_path, state)
     with pytest.raises(CheckpointError, match="3 classes, 2 names"):
         read_checkpoint(plain, class_names=("a", "b"))
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"CLASSES": "dent"},
+        {"dataset_meta": {"classes": "dent"}},
+        {"CLASSES": None, "dataset_meta": {"CLASSES": "dent"}},
+    ],
+)
+def test_a_text_instead_of_a_list_names_the_only_class(tmp_path: Path, meta: dict[str, Any]) -> None:
+    network = SoloNetwork(replace(tiny_network("solo").spec, norm_groups=32, class_names=("any",))).eval()
+    found = read_checkpoint(_save(tmp_path, {"meta": meta, "state_dict": published(network, "mmdet")}))
+    assert (found.network.spec.class_names, found.unused_names) == (("dent",), None)
+
+
+@pytest.mark.parametrize("names", ["dent", ("a", "b"), ["a", "b", "c", "d"], {"a": 0, "b": 1, "c": 2}, [1, 2, 3]])
+def test_class_names_of_the_wrong_number_or_kind_are_reported(wide: SoloNetwork, tmp_path: Path, names: Any) -> None:
+    path = _save(tmp_path, {"meta": {"CLASSES": names}, "state_dict": published(wide, "official")})
+    found = read_checkpoint(path)
+    assert found.network.spec.class_names == ("class 0", "class 1", "class 2")
+    assert found.unused_names is not None
+    assert found.unused_names.startswith("the network has 3 classes, and the file has ")
+    assert read_checkpoint(path, class_names=("x", "y", "z")).unused_names is None
+
+
+@pytest.mark.parametrize("empty", [None, "", [], (), {}])
+def test_an_empty_list_of_class_names_is_none_at_all(wide: SoloNetwork, tmp_path: Path, empty: Any) -> None:
+    path = _save(tmp_path, {"meta": {"CLASSES": empty}, "state_dict": published(wide, "official")})
+    assert read_checkpoint(path).unused_names is None
 
 
 def test_eighty_unnamed_classes_are_cocos() -> None:

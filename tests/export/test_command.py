@@ -1,6 +1,8 @@
 """`solo export` writes a whole bundle or nothing, and says in one line why not."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,13 @@ import onnxruntime as ort
 import pytest
 import solo_export.parity as parity
 import torch
-from conftest import deformable_spec, encoded, picture, tiny_network
-from solo_models.bundle import read_bundle
+from conftest import bundle_content, deformable_spec, encoded, picture, tiny_network
+from solo_export.command import name_of
+from solo_export.export import Order
+from solo_models.bundle import read_bundle, write_bundle
+from solo_models.checkpoint import _published_name
 from solo_models.cli import main
+from solo_models.network import SoloNetwork
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +33,7 @@ def test_a_checkpoint_becomes_a_bundle(checkpoint: Path, tmp_path: Path) -> None
     options = ["--size", "96x160", "--classes", str(tmp_path / "names.txt"), "--include", str(tmp_path / "NOTE.md")]
     assert main(["export", str(checkpoint), "-o", str(tmp_path / "b.zip"), *options]) == 0
     bundle = read_bundle(tmp_path / "b.zip")
-    assert (bundle.name, bundle.spec.class_names) == ("people", ("ant", "bee", "cow"))
+    assert (bundle.name, bundle.spec.class_names) == ("b", ("ant", "bee", "cow"))
     assert (bundle.spec.preprocess.long_side, bundle.spec.preprocess.short_side) == (160, 96)
     assert bundle.files["NOTE.md"] == b"hello"
     assert bundle.parity["graphs"]["max_score_difference"] < 1e-4
@@ -55,7 +61,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "more").mkdir()
     for i, name in enumerate(("a.png", "b.png", "more/c.jpg")):
         (folder / name).write_bytes(encoded(picture(90 + 10 * i, 120, i), "JPEG" if name.endswith("jpg") else "PNG"))
-    images = [{"id": 1, "file_name": "a.png", "height": 90, "width": 120}]
+    images = [{"id": i, "file_name": name, "height": 90, "width": 120} for i, name in ((1, "a.png"), (2, "gone.png"))]
     categories = [{"id": i + 1, "name": name} for i, name in enumerate(("cat", "dog", "traffic light"))]
     box = {"bbox": [10, 10, 40, 30], "area": 1200, "segmentation": [[10, 10, 50, 10, 50, 40, 10, 40]]}
     annotations = [{"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, **box}]
@@ -75,16 +81,21 @@ def test_half_precision_is_said_and_checked(checkpoint: Path, tmp_path: Path) ->
 def test_int8_is_calibrated_and_judged_by_mask_ap(
     checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The annotations list an image that is not there, the folder has images that are not annotated."""
     judged = ["--pictures", str(photos), "--annotations", str(photos / "annotations.json")]
-    int8 = ["--precision", "int8", "--calibration", str(photos)]
+    int8 = ["--precision", "int8", "--calibration", str(photos), "--calibration-images", "2"]
     assert main(["export", str(checkpoint), "-o", str(tmp_path / "b"), *int8, *judged]) == 0
     bundle = read_bundle(tmp_path / "b")
     assert bundle.precision == "int8"
-    assert bundle.parity["calibration"] == {"source": photos.name, "pictures": 3}
+    assert bundle.parity["calibration"] == {"source": photos.name, "pictures": 2}
     assert bundle.parity["mask_ap"].keys() == {"pictures", "before", "after"}
+    assert bundle.parity["mask_ap"]["pictures"] == 1
     said = capsys.readouterr().err
-    assert "calibration: 100%" in said
-    assert "mask AP" in said
+    assert f"mask AP is measured on 1 of the 2 images of {photos / 'annotations.json'}: those in {photos}" in said
+    assert f"calibrating on 2 of the 3 images from {photos.name}/" in said
+    assert re.search(r"calibration: 100%\|.*\| 2/2 \[\d\d:\d\d<00:00, +\S+(image/s|s/image)\]", said)
+    assert f"compared on 3 images from {photos.name}/: " in said
+    assert re.search(r"mask AP \S+ before, \S+ after", said)
 
 
 def test_a_damaged_picture_is_named_and_left_out(
@@ -108,7 +119,8 @@ def test_a_bundle_can_be_exported_in_another_precision(checkpoint: Path, tmp_pat
     assert main(["export", str(checkpoint), "-o", str(tmp_path / "direct"), "--precision", "fp16"]) == 0
     assert from_bundle.files["categories.onnx"] == read_bundle(tmp_path / "direct").files["categories.onnx"]
     assert (from_bundle.name, from_bundle.provenance["bundle_version"]) == ("small", version)
-    assert version in from_bundle.parity["against"]
+    assert from_bundle.parity["against"] == f"fp32 bundle full {version}"
+    assert read_bundle(tmp_path / "direct").name == "direct"
 
 
 def test_a_single_file_runs_in_plain_onnx_runtime(checkpoint: Path, tmp_path: Path) -> None:
@@ -118,6 +130,7 @@ def test_a_single_file_runs_in_plain_onnx_runtime(checkpoint: Path, tmp_path: Pa
     noted = session.get_modelmeta().custom_metadata_map
     assert json.loads(noted["class_names"]) == ["cat", "dog", "traffic light"]
     assert json.loads(noted["parity"])["pictures"]["extra"] == 0
+    assert noted["name"] == "network"
     size = np.array([96, 128], np.int64)
     feeds = {"images": picture(96, 128)[None], "image_hw": size[None], "output_hw": size}
     boxes, scores, labels, masks = session.run(["boxes", "scores", "labels", "masks"], feeds)
@@ -142,7 +155,108 @@ def test_what_loses_too_much_is_not_written(
     checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     int8 = ["--precision", "int8", "--calibration", str(photos), "--tolerance", "0"]
-    _check_refused([str(checkpoint), *int8], "more than 0 percent; nothing is written", tmp_path / "b", capsys)
+    compared = "solo export: INT8 changes too many detections: "
+    _check_refused([str(checkpoint), *int8], compared, tmp_path / "b", capsys)
+
+
+NEVER_READ = "nothing.pth"  # a checkpoint that is not there: what is refused before is refused for another reason
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"images": [{"id": 1, "file_name": "gone.png"}]}, "none of its 1 images is in"),
+        ({"categories": []}, "no COCO annotations"),
+    ],
+)
+def test_annotations_without_images_end_an_export_before_any_work(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, object], said: str
+) -> None:
+    content = json.loads((photos / "annotations.json").read_text()) | change
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    judged = ["--pictures", str(photos), "--annotations", str(tmp_path / "annotations.json")]
+    int8 = ["--precision", "int8", "--calibration", str(photos)]
+    _check_refused([NEVER_READ, *int8, *judged], said, tmp_path / "b", capsys)
+
+
+def test_classes_that_are_not_annotated_end_an_export_before_calibration(
+    checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "names.txt").write_text("cat\nhorse\ndog\n")
+    judged = ["--pictures", str(photos), "--annotations", str(photos / "annotations.json")]
+    int8 = ["--precision", "int8", "--calibration", str(photos), "--classes", str(tmp_path / "names.txt")]
+    assert main(["export", str(checkpoint), "-o", str(tmp_path / "b"), *int8, *judged]) == 2
+    said = capsys.readouterr().err
+    assert "class 'horse' is not among the annotated cat, dog, traffic light" in said
+    assert "calibrat" not in said
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "1001", "all", "1.5"])
+def test_a_bad_number_of_calibration_images_is_wrong_usage(tmp_path: Path, number: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["export", NEVER_READ, "-o", str(tmp_path / "b"), "--calibration-images", number])
+    assert caught.value.code == 2
+
+
+def test_64_images_are_looked_at_where_no_number_is_given() -> None:
+    assert Order(Path("b")).calibration_images == 64
+
+
+@pytest.mark.parametrize(
+    ("output", "name"),
+    [("my_int8", "my_int8"), ("a/b.v2", "b.v2"), ("b.v2.zip", "b.v2"), ("x.onnx", "x"), ("a/../c/", "c")],
+)
+def test_a_model_is_named_after_its_output(output: str, name: str) -> None:
+    assert name_of(Path(output)) == name
+
+
+def _published(path: Path, names: object) -> Path:
+    """A checkpoint in mmdet's layout of a network with 3 classes."""
+    network = SoloNetwork(replace(tiny_network("solo").spec, norm_groups=32)).eval()
+    state = {_published_name(name, "mmdet", "solo"): value for name, value in network.state_dict().items()}
+    torch.save({"meta": {"CLASSES": names}, "state_dict": state}, path)
+    return path
+
+
+def test_names_that_do_not_fit_are_reported_once_in_log_and_manifest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = _published(tmp_path / "mmdet.pth", ("dent", "scratch"))
+    size = ["--size", "192x128", "--tolerance", "100"]
+    assert main(["export", str(source), "-o", str(tmp_path / "b"), *size]) == 0
+    wrong = "the network has 3 classes, and the file has 2 names (dent, scratch) for them: not used"
+    assert capsys.readouterr().err.count(wrong) == 1
+    bundle = read_bundle(tmp_path / "b")
+    assert bundle.provenance["unused_class_names"].startswith(wrong)
+    assert bundle.spec.class_names == ("class 0", "class 1", "class 2")
+    (tmp_path / "names.txt").write_text("dent\nscratch\nrow_roof\n")
+    again = [str(tmp_path / "b"), "-o", str(tmp_path / "named"), "--classes", str(tmp_path / "names.txt"), *size]
+    assert main(["export", *again]) == 0
+    named = read_bundle(tmp_path / "named")
+    assert named.spec.class_names == ("dent", "scratch", "row_roof")
+    assert "unused_class_names" not in named.provenance
+
+
+def test_two_classes_of_the_same_name_are_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "names.txt").write_text("a_b\ndent\na_b\n")
+    said = (
+        "class names must differ: classes 0 and 2 are both called 'a_b'; --classes FILE gives other names, one a line"
+    )
+    named = [str(checkpoint), "--classes", str(tmp_path / "names.txt")]
+    _check_refused(named, said, tmp_path / "b", capsys)
+    source = _published(tmp_path / "mmdet.pth", ("a_b", "dent", "a_b"))
+    _check_refused([str(source)], said, tmp_path / "b", capsys)
+
+
+def test_a_bundle_with_two_classes_of_the_same_name_is_refused_as_a_source(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bundles of before have merged names: `a_b` and `a b` both became `a b`."""
+    network = tiny_network("solo", replace(tiny_network("solo").spec, class_names=("a b", "a b", "c")))
+    write_bundle(tmp_path / "old", bundle_content(network))
+    _check_refused([str(tmp_path / "old")], "classes 0 and 1 are both called 'a b'", tmp_path / "b", capsys)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +269,7 @@ def test_what_loses_too_much_is_not_written(
         (["--pictures", "{broken}"], "none of 1 pictures can be decoded"),
         (["--annotations", "{photos}/annotations.json"], "--annotations needs --pictures"),
         (["--pictures", "{photos}", "--annotations", "{photos}/a.png"], "no COCO annotations"),
+        (["--calibration-images", "9"], "--calibration-images goes with --precision int8"),
         (["--single-file"], "--single-file goes with a name that ends in .onnx"),
         (["--classes", "{photos}/a.png"], "is no text file"),
         (["--classes", "{photos}/annotations.json"], "3 classes, 1 names are given"),

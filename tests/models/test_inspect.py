@@ -22,6 +22,7 @@ from conftest import bundle_content, tiny_network
 from onnx import TensorProto, helper
 from solo_models import facts
 from solo_models.bundle import BundleContent, read_bundle, write_bundle
+from solo_models.checkpoint import _published_name
 from solo_models.cli import main
 from solo_models.engine_file import EngineHeader, ShapeRange, write_engine
 from solo_models.network import SoloNetwork
@@ -159,6 +160,18 @@ def test_a_checkpoint_tells_its_network_and_where_it_came_from(tell: Tell, tmp_p
     millions = sum(p.numel() for p in expected.parameters()) / 1e6
     assert told.facts["parameters_millions"] == pytest.approx(millions, abs=1e-3)
     assert told.facts["tensors"] == sum("num_batches" not in k for k in expected.state_dict())
+
+
+def test_a_checkpoint_tells_which_class_names_are_not_used(tell: Tell, tmp_path: Path) -> None:
+    network = SoloNetwork(replace(tiny_network("solo").spec, norm_groups=32))
+    state = {_published_name(name, "mmdet", "solo"): value for name, value in network.state_dict().items()}
+    torch.save({"meta": {"CLASSES": ("dent", "scratch")}, "state_dict": state}, tmp_path / "a.pth")
+    told = tell(tmp_path / "a.pth")
+    assert told.facts["unused_class_names"].startswith(
+        "the network has 3 classes, and the file has 2 names (dent, scratch)"
+    )
+    assert told.line("unused_class_names").startswith("the network has 3 classes")
+    assert "unused_class_names" not in tell(_own_checkpoint(tmp_path / "own.pth")).facts
 
 
 def test_a_checkpoint_tells_a_command_that_exports_it(tell: Tell, tmp_path: Path) -> None:

@@ -170,3 +170,10 @@ def test_an_unknown_value_in_a_recipe_is_named(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text("momentum = 0.9\n" + text)
     with pytest.raises(SpecError, match="momentum"):
         read_recipe(tmp_path / "r.toml")
+
+
+def test_a_recipe_with_two_classes_of_the_same_name_is_refused(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "recipes" / "demo_person.toml").read_text()
+    (tmp_path / "r.toml").write_text(text.replace('["person"]', '["person", "car", "person"]'))
+    with pytest.raises(SpecError, match="classes 0 and 2 are both called 'person'"):
+        read_recipe(tmp_path / "r.toml")

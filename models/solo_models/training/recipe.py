@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from solo_models.class_names import equal_names
 from solo_models.spec import ModelSpec, SpecError
 
 
@@ -46,6 +47,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if len(self.level_ranges) != len(self.spec.grids):
             raise SpecError("level_ranges", "needs one range for each grid")
+        if equal := equal_names(self.spec.class_names):
+            raise SpecError("spec.class_names", equal)
         for phase in self.phases:
             if phase.long_side % 32 or phase.short_side % 32 or phase.epochs <= 0:
                 raise SpecError("phases", "sides must be multiples of 32 and epochs positive")
