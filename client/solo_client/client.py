@@ -43,7 +43,7 @@ class SoloClient:
         """timeout_s: seconds without any progress; retries: further tries after a 503 that names a Retry-After.
 
         model, version: which of the server's models to ask; None is its default model, and a model's highest version.
-        transport: for tests; with one, the environment's proxies and certificates are not looked at.
+        transport: one of your own, for tests or special TLS settings; variables for proxies and certificates do not count then.
 
         Raises:
             InvalidArgument: an argument is unusable, named.

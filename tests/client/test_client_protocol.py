@@ -63,6 +63,8 @@ def test_query_repeats_classes_where_a_name_has_a_comma(classes: list[str]) -> N
         ("max_instances", 0),
         ("classes", []),
         ("classes", [""]),
+        ("classes", ["cat", " "]),
+        ("classes", [0, 2]),
         ("classes", "person"),
     ],
 )

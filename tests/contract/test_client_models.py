@@ -62,7 +62,7 @@ Ask = Callable[..., Any]
 def ask(request: pytest.FixtureRequest, http: httpx.Client) -> Ask:
     """ask(method, *arguments, **which model), once with each client."""
 
-    def put(method: str, *arguments: object, **chosen: str) -> Any:
+    def put(method: str, *arguments: object, **chosen: Any) -> Any:
         async def put_async() -> object:
             async with AsyncSoloClient(str(http.base_url), **chosen) as client:
                 answer: Awaitable[object] = getattr(client, method)(*arguments)
@@ -77,6 +77,7 @@ def ask(request: pytest.FixtureRequest, http: httpx.Client) -> Ask:
 
 
 def test_each_model_and_version_answers_for_itself(ask: Ask) -> None:
+    chosen: dict[str, Any]
     for chosen, name, version in (
         ({}, "cats", "2"),
         ({"model": "cats"}, "cats", "2"),
@@ -94,6 +95,7 @@ def test_each_model_and_version_answers_for_itself(ask: Ask) -> None:
 
 
 def test_a_model_that_is_not_there_is_model_not_found(ask: Ask) -> None:
+    chosen: dict[str, Any]
     for chosen in ({"model": "birds"}, {"model": "cats", "version": "3"}, {"model": "a b?c#d"}):
         for method, arguments in (("segment", (PNG,)), ("model", ()), ("ready", ())):
             with pytest.raises(ModelNotFound):
@@ -124,7 +126,9 @@ def test_a_server_that_still_starts_is_not_ready_for_any_model(folder: Path, gat
         return Pipeline.open(path, threads=1)
 
     app = create_app(catalogue(None, folder, open_bundle), Settings(models=folder, default_model="cats"))
+    chosen: dict[str, Any]
     with serving(app, warm=False) as http:
+        chosen: dict[str, Any]
         for chosen in ({}, {"model": "cats"}, {"model": "dogs"}, {"model": "birds"}):
             with SoloClient(str(http.base_url), **chosen) as client:
                 assert client.ready() is False

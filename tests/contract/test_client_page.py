@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -39,7 +40,7 @@ def folder(solo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _serving(folder: Path, **settings: str) -> Iterator[str]:
+def _serving(folder: Path, **settings: Any) -> Iterator[str]:
     models = catalogue(None, folder, lambda path: Pipeline.open(path, threads=1))
     known = Settings(models=folder, default_model="cats", **settings)
     with serving(create_app(models, known)) as client:
@@ -117,7 +118,7 @@ def test_the_page_names_every_exception_with_its_code() -> None:
 def test_the_page_names_every_argument_method_and_option() -> None:
     shown = set(re.findall(r"^\| `([^|]*)` \|", PAGE, re.MULTILINE))
     cells = {word for cell in shown for word in re.findall(r"\w+", cell)}
-    arguments = set(inspect.signature(SoloClient).parameters) - {"transport"}
+    arguments = set(inspect.signature(SoloClient).parameters)
     methods = {name for name in vars(SoloClient) if not name.startswith("_")} - {"close"}
     assert arguments | methods | set(Options.__annotations__) <= cells
     assert inspect.signature(SoloClient).parameters.keys() == inspect.signature(AsyncSoloClient).parameters.keys()
