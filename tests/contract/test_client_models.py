@@ -126,10 +126,9 @@ def test_a_server_that_still_starts_is_not_ready_for_any_model(folder: Path, gat
         return Pipeline.open(path, threads=1)
 
     app = create_app(catalogue(None, folder, open_bundle), Settings(models=folder, default_model="cats"))
-    chosen: dict[str, Any]
+    models: list[dict[str, Any]] = [{}, {"model": "cats"}, {"model": "dogs"}, {"model": "birds"}]
     with serving(app, warm=False) as http:
-        chosen: dict[str, Any]
-        for chosen in ({}, {"model": "cats"}, {"model": "dogs"}, {"model": "birds"}):
+        for chosen in models:
             with SoloClient(str(http.base_url), **chosen) as client:
                 assert client.ready() is False
         gate.set()
