@@ -21,6 +21,7 @@
     │   │   ├── ModelNotLoadable         model_not_loadable
     │   │   ├── ControlOff               control_off
     │   │   ├── MethodNotAllowed         method_not_allowed
+    │   │   ├── NotAcceptable            not_acceptable
     │   │   ├── MalformedRequest         malformed_request
     │   │   ├── RequestTimeout           request_timeout
     │   │   ├── HeadersTooLarge          headers_too_large
@@ -181,6 +182,10 @@ class MethodNotAllowed(CallerFault):
     """The path is there, but not for this method."""
 
 
+class NotAcceptable(CallerFault):
+    """The server has no answer of the format that the request accepts."""
+
+
 class MalformedRequest(CallerFault):
     """What came to the server was no HTTP."""
 
@@ -262,6 +267,7 @@ BY_CODE: Mapping[str, type[ServerProblem]] = {
     "model_not_loadable": ModelNotLoadable,
     "control_off": ControlOff,
     "method_not_allowed": MethodNotAllowed,
+    "not_acceptable": NotAcceptable,
     "malformed_request": MalformedRequest,
     "request_timeout": RequestTimeout,
     "headers_too_large": HeadersTooLarge,

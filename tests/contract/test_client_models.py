@@ -7,12 +7,13 @@ import shutil
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from conftest import bundle_content, encoded, picture, serving, tiny_network
+from conftest import bundle_content, encoded, picture, serving, tiny_network, tiny_spec
 from solo_client import AsyncSoloClient, ModelNotFound, NotReady, SoloClient
 from solo_models.bundle import write_bundle
 from solo_server.app import create_app
@@ -60,18 +61,18 @@ Ask = Callable[..., Any]
 
 @pytest.fixture(params=["sync", "async"])
 def ask(request: pytest.FixtureRequest, http: httpx.Client) -> Ask:
-    """ask(method, *arguments, **which model), once with each client."""
+    """ask(method, *arguments, options={...}, **which model), once with each client."""
 
-    def put(method: str, *arguments: object, **chosen: Any) -> Any:
+    def put(method: str, *arguments: object, options: dict[str, Any] | None = None, **chosen: Any) -> Any:
         async def put_async() -> object:
             async with AsyncSoloClient(str(http.base_url), **chosen) as client:
-                answer: Awaitable[object] = getattr(client, method)(*arguments)
+                answer: Awaitable[object] = getattr(client, method)(*arguments, **(options or {}))
                 return await answer
 
         if request.param == "async":
             return asyncio.run(put_async())
         with SoloClient(str(http.base_url), **chosen) as client:
-            return getattr(client, method)(*arguments)
+            return getattr(client, method)(*arguments, **(options or {}))
 
     return put
 
@@ -92,6 +93,15 @@ def test_each_model_and_version_answers_for_itself(ask: Ask) -> None:
         told = ask("model", **chosen)
         assert (told["name"], told["version"]) == (name, result.model_version)
         assert ask("ready", **chosen) is True
+
+
+def test_class_names_with_commas_are_asked_for_as_they_are(ask: Ask, folder: Path, http: httpx.Client) -> None:
+    spec = replace(tiny_spec("solo"), class_names=("cat", "dog, small", "traffic light"))
+    write_bundle(folder / "pets", bundle_content(tiny_network("solo", spec)))
+    http.post("/models/pets/load").raise_for_status()
+    for asked in (["dog, small"], ["dog, small", "cat"], ["traffic light", "cat"]):
+        result = ask("segment", PNG, options={"classes": asked, "score_threshold": 0.0}, model="pets")
+        assert {instance.label for instance in result.instances} == set(asked)
 
 
 def test_a_model_that_is_not_there_is_model_not_found(ask: Ask) -> None:
