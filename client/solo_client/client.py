@@ -1,32 +1,22 @@
-"""The two clients: shells that send what `protocol` builds and sleep as long as it says. The only file with httpx."""
+"""The two clients: shells that send what `protocol` builds and sleep as long as it says. `transport` has httpx."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar, Unpack
+from typing import TypeVar, Unpack
 
 import httpx
 
-from solo_client.errors import (
-    ConnectionLost,
-    InvalidArgument,
-    NoAnswer,
-    ServerProblem,
-    TimedOut,
-    UnexpectedAnswer,
-    Unreachable,
-)
-from solo_client.field import ROOT
-from solo_client.media import media_type
-from solo_client.protocol import MULTIPART_FIELD, Answer, Call, Protocol, read_picture
+from solo_client.environment import proxy_for
+from solo_client.errors import InvalidArgument, NoAnswer, ServerProblem
+from solo_client.protocol import Call, Protocol, read_picture
 from solo_client.query import Options, Query
+from solo_client.transport import arguments, checked_url, failures_named, open_transport, read_answer
 from solo_client.types import Result
 
 T = TypeVar("T")
@@ -46,19 +36,27 @@ class SoloClient:
         timeout_s: float = 60.0,
         api_key: str | None = None,
         retries: int = 0,
+        model: str | None = None,
+        version: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         """timeout_s: seconds without any progress; retries: further tries after a 503 that names a Retry-After.
 
+        model, version: which of the server's models to ask; None is its default model, and a model's highest version.
+        transport: one of your own, for tests or special TLS settings; variables for proxies and certificates do not count then.
+
         Raises:
             InvalidArgument: an argument is unusable, named.
+            InvalidEnvironment: a variable for proxies or certificates is unusable, named.
         """
-        self._protocol = Protocol(base_url, timeout_s, api_key, retries)
+        self._protocol = Protocol(base_url, timeout_s, api_key, retries, model, version)
+        url = checked_url(base_url)
+        self._proxy = proxy_for(base_url) if transport is None else None
         self._http = httpx.Client(
-            base_url=_checked_url(base_url),
+            base_url=url,
             timeout=timeout_s,
             headers=self._protocol.common_headers(),
-            transport=transport,
+            transport=transport or open_transport(httpx.HTTPTransport, self._proxy),
         )
 
     def segment(self, image: bytes | str | Path, **options: Unpack[Options]) -> Result:
@@ -97,13 +95,18 @@ class SoloClient:
         return self._exchange(self._protocol.segment_together(pictures, query)) if pictures else []
 
     def model(self) -> dict[str, object]:
-        """What the server says about its model. Raises NoAnswer, ServerProblem, UnexpectedAnswer."""
+        """What the server says about this client's model. Raises NoAnswer, ServerProblem, UnexpectedAnswer."""
         return self._exchange(self._protocol.model())
 
     def ready(self) -> bool:
-        """Whether the server takes pictures now; a server that cannot be reached does not."""
+        """Whether the server takes images for this client's model now; a server that cannot be reached does not.
+
+        Raises:
+            ServerProblem: ModelNotFound if there is no such model; another one as `errors` has them.
+            UnexpectedAnswer: what answers is another kind of server.
+        """
         try:
-            return self._exchange(self._protocol.ready())
+            return all(self._exchange(call) for call in self._protocol.ready())
         except NoAnswer:
             return False
 
@@ -120,15 +123,16 @@ class SoloClient:
         self.close()
 
     def _exchange(self, call: Call[T]) -> T:
-        for tries in itertools.count(1):
-            request = self._http.build_request(**_arguments(call))
-            with _failures_named(request.url):
-                answer = _answer(self._http.send(request))
-            pause_s = self._protocol.pause_s(call, answer, tries)
-            if pause_s is None:
-                break
+        tries = 1
+        while True:
+            request = self._http.build_request(**arguments(call))
+            with failures_named(request.url, self._proxy):
+                answer = read_answer(self._http.send(request))
+                pause_s = self._protocol.pause_s(call, answer, tries)
+                if pause_s is None:
+                    return call.parse(answer)
             time.sleep(pause_s)
-        return call.parse(answer)
+            tries += 1
 
 
 class AsyncSoloClient:
@@ -141,15 +145,19 @@ class AsyncSoloClient:
         timeout_s: float = 60.0,
         api_key: str | None = None,
         retries: int = 0,
+        model: str | None = None,
+        version: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """See `SoloClient`."""
-        self._protocol = Protocol(base_url, timeout_s, api_key, retries)
+        self._protocol = Protocol(base_url, timeout_s, api_key, retries, model, version)
+        url = checked_url(base_url)
+        self._proxy = proxy_for(base_url) if transport is None else None
         self._http = httpx.AsyncClient(
-            base_url=_checked_url(base_url),
+            base_url=url,
             timeout=timeout_s,
             headers=self._protocol.common_headers(),
-            transport=transport,
+            transport=transport or open_transport(httpx.AsyncHTTPTransport, self._proxy),
         )
 
     async def segment(self, image: bytes | str | Path, **options: Unpack[Options]) -> Result:
@@ -200,7 +208,10 @@ class AsyncSoloClient:
     async def ready(self) -> bool:
         """See `SoloClient.ready`."""
         try:
-            return await self._exchange(self._protocol.ready())
+            for call in self._protocol.ready():
+                if not await self._exchange(call):
+                    return False
+            return True
         except NoAnswer:
             return False
 
@@ -217,52 +228,13 @@ class AsyncSoloClient:
         await self.close()
 
     async def _exchange(self, call: Call[T]) -> T:
-        for tries in itertools.count(1):
-            request = self._http.build_request(**_arguments(call))
-            with _failures_named(request.url):
-                answer = _answer(await self._http.send(request))
-            pause_s = self._protocol.pause_s(call, answer, tries)
-            if pause_s is None:
-                break
+        tries = 1
+        while True:
+            request = self._http.build_request(**arguments(call))
+            with failures_named(request.url, self._proxy):
+                answer = read_answer(await self._http.send(request))
+                pause_s = self._protocol.pause_s(call, answer, tries)
+                if pause_s is None:
+                    return call.parse(answer)
             await asyncio.sleep(pause_s)
-        return call.parse(answer)
-
-
-def _checked_url(base_url: str) -> httpx.URL:
-    try:
-        return httpx.URL(base_url)
-    except httpx.InvalidURL as error:
-        raise InvalidArgument("base_url", f"is no URL: {error}") from error
-
-
-def _arguments(call: Call[T]) -> dict[str, Any]:  # Any: keyword arguments of several types for httpx
-    arguments: dict[str, Any] = {
-        "method": call.method,
-        "url": call.path,
-        "params": dict(call.parameters),
-        "headers": dict(call.headers),
-    }
-    if call.files:
-        files = [(MULTIPART_FIELD, (p.filename, p.body, media_type(p.body))) for p in call.files]
-        return arguments | {"files": files}
-    return arguments | {"content": call.body}
-
-
-def _answer(response: httpx.Response) -> Answer:
-    return Answer(response.status_code, response.headers, response.content)
-
-
-@contextmanager
-def _failures_named(url: httpx.URL) -> Iterator[None]:
-    """Turn httpx's failures into ours, with the URL (without credentials and query) and a reason."""
-    shown = str(url.copy_with(userinfo=b"", query=None))
-    try:
-        yield
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol) as error:
-        raise Unreachable(shown, str(error) or "no connection in time") from error
-    except httpx.TimeoutException as error:
-        raise TimedOut(shown, "no answer in time") from error
-    except httpx.TransportError as error:
-        raise ConnectionLost(shown, str(error) or "the connection broke") from error
-    except httpx.RequestError as error:
-        raise UnexpectedAnswer(ROOT, f"cannot be read: {error}") from error
+            tries += 1

@@ -2,6 +2,7 @@
 
     SoloClientError
     ├── InvalidArgument            an argument is unusable, nothing was sent        (also a ValueError)
+    ├── InvalidEnvironment         an environment variable is: a proxy, or a file of certificates
     ├── NoAnswer                   the server did not answer: `.url`, `.reason`
     │   ├── Unreachable            no connection could be made
     │   ├── ConnectionLost         connected, but the connection broke before the answer was complete
@@ -15,7 +16,17 @@
     │   │   ├── BodyTooLarge             body_too_large
     │   │   ├── InvalidQuery             invalid_query
     │   │   ├── Unauthorized             unauthorized
-    │   │   └── NotFound                 not_found
+    │   │   ├── NotFound                 not_found
+    │   │   ├── ModelNotFound            model_not_found
+    │   │   ├── ModelNotLoadable         model_not_loadable
+    │   │   ├── ControlOff               control_off
+    │   │   ├── MethodNotAllowed         method_not_allowed
+    │   │   ├── NotAcceptable            not_acceptable
+    │   │   ├── MalformedRequest         malformed_request
+    │   │   ├── RequestTimeout           request_timeout
+    │   │   ├── HeadersTooLarge          headers_too_large
+    │   │   ├── InvalidTensor            invalid_tensor
+    │   │   └── AnswerTooLarge           answer_too_large
     │   ├── Unavailable            503: the same request can succeed later
     │   │   ├── Overloaded               overloaded
     │   │   └── NotReady                 not_ready
@@ -33,6 +44,7 @@ Every error keeps its parameters in `args`, so it survives pickling between proc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -63,6 +75,18 @@ class InvalidArgument(SoloClientError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.name} {self.reason}"
+
+
+class InvalidEnvironment(SoloClientError):
+    """An environment variable is unusable, such as a proxy of an unknown scheme; nothing was sent."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
 
 
 class NoAnswer(SoloClientError):
@@ -142,6 +166,46 @@ class NotFound(CallerFault):
     """The server has nothing at this path."""
 
 
+class ModelNotFound(CallerFault):
+    """The server has no model of this name or version, or several models and no default."""
+
+
+class ModelNotLoadable(CallerFault):
+    """The model's bundle is damaged, or does not run on the server."""
+
+
+class ControlOff(CallerFault):
+    """The server does not load and unload models over HTTP."""
+
+
+class MethodNotAllowed(CallerFault):
+    """The path is there, but not for this method."""
+
+
+class NotAcceptable(CallerFault):
+    """The server has no answer of the format that the request accepts."""
+
+
+class MalformedRequest(CallerFault):
+    """What came to the server was no HTTP."""
+
+
+class RequestTimeout(CallerFault):
+    """The request came too slowly."""
+
+
+class HeadersTooLarge(CallerFault):
+    """The request line and the headers together are longer than the server allows."""
+
+
+class InvalidTensor(CallerFault):
+    """Below `/v2`, which this client does not call: the tensors are not what the model takes."""
+
+
+class AnswerTooLarge(CallerFault):
+    """Below `/v2`, which this client does not call: masks as arrays would take more memory than the server allows."""
+
+
 class Unavailable(ServerProblem):
     """503: the same request can succeed later."""
 
@@ -190,7 +254,7 @@ class NumpyMissing(SoloClientError, ImportError):
     """Masks as arrays need numpy."""
 
 
-_BY_CODE: dict[str, type[ServerProblem]] = {
+BY_CODE: Mapping[str, type[ServerProblem]] = {
     "empty_body": EmptyBody,
     "unsupported_media_type": UnsupportedMediaType,
     "image_damaged": ImageDamaged,
@@ -199,16 +263,27 @@ _BY_CODE: dict[str, type[ServerProblem]] = {
     "invalid_query": InvalidQuery,
     "unauthorized": Unauthorized,
     "not_found": NotFound,
+    "model_not_found": ModelNotFound,
+    "model_not_loadable": ModelNotLoadable,
+    "control_off": ControlOff,
+    "method_not_allowed": MethodNotAllowed,
+    "not_acceptable": NotAcceptable,
+    "malformed_request": MalformedRequest,
+    "request_timeout": RequestTimeout,
+    "headers_too_large": HeadersTooLarge,
+    "invalid_tensor": InvalidTensor,
+    "answer_too_large": AnswerTooLarge,
     "overloaded": Overloaded,
     "not_ready": NotReady,
     "deadline_exceeded": DeadlineExceeded,
     "internal": InternalError,
 }
+"""The exception of each code that the server documents."""
 
 
 def error_of(problem: Problem, retry_after_s: float | None = None) -> ServerProblem:
     """The exception for a problem: by its code, or by its status where the code is unknown."""
-    known = _BY_CODE.get(problem.code)
+    known = BY_CODE.get(problem.code)
     if known is not None:
         return known(problem, retry_after_s)
     if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:

@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Generic, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from solo_client import wire
 from solo_client.errors import InvalidArgument, ServerProblem, UnexpectedAnswer, error_of
@@ -48,12 +48,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request to send, and how to read its answer. A call has either a `body` or `files` (multipart), or none."""
+    """One request to send, and how to read its answer. A call has either a `body` or `files` (multipart), or none.
+
+    parameters: of the query; a list is sent as one parameter for each of its items.
+    """
 
     method: str
     path: str
     parse: Callable[[Answer], T]
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str | list[str]] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
     files: tuple[Picture, ...] = ()
@@ -64,15 +67,19 @@ class Call(Generic[T]):
 class Protocol:
     """Where the server is and how to talk to it. timeout_s also bounds the longest pause before another try.
 
+    model_name, version: which of the server's models to ask; None is its default, and a model's highest version.
+
     Raises:
-        InvalidArgument: base_url is no http(s) URL, timeout_s is not above 0, retries is negative, or api_key does not
-            fit into a header.
+        InvalidArgument: base_url is no http(s) URL, timeout_s is not above 0, retries is negative, api_key does not
+            fit into a header, model or version does not fit into a path, or version is given without model.
     """
 
     base_url: str
     timeout_s: float = 60.0
     api_key: str | None = field(default=None, repr=False)
     retries: int = 0
+    model_name: str | None = None
+    version: str | None = None
 
     def __post_init__(self) -> None:
         if not _is_http_url(self.base_url):
@@ -83,6 +90,11 @@ class Protocol:
             raise InvalidArgument("retries", f"must be at least 0, not {self.retries}")
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
             raise InvalidArgument("api_key", "must be printable ASCII")
+        for name, text in (("model", self.model_name), ("version", self.version)):
+            if text is not None and text.strip() in ("", ".", ".."):
+                raise InvalidArgument(name, f"must be a name, not {text!r}")
+        if self.version is not None and self.model_name is None:
+            raise InvalidArgument("version", "goes with a model")
 
     def common_headers(self) -> dict[str, str]:
         """Headers of every request."""
@@ -93,7 +105,7 @@ class Protocol:
         """One picture in, its instances out."""
         return Call(
             "POST",
-            "/segment",
+            f"{self._model_path}/segment",
             _read_result,
             query.to_parameters(),
             _body_headers(picture, "application/json"),
@@ -105,7 +117,7 @@ class Protocol:
         """One picture in, the picture with its instances drawn upon it out, as PNG."""
         return Call(
             "POST",
-            "/segment",
+            f"{self._model_path}/segment",
             _read_png,
             query.to_parameters(),
             _body_headers(picture, "image/png"),
@@ -121,7 +133,7 @@ class Protocol:
 
         return Call(
             "POST",
-            "/segment",
+            f"{self._model_path}/segment",
             read,
             query.to_parameters(),
             {"Accept": "application/json"},
@@ -130,12 +142,16 @@ class Protocol:
         )
 
     def model(self) -> Call[dict[str, object]]:
-        """What the server says about its model."""
-        return Call("GET", "/model", _read_object, may_retry=True)
+        """What the server says about the model."""
+        return Call("GET", self._model_path or "/model", _read_object, may_retry=True)
 
-    def ready(self) -> Call[bool]:
-        """Whether the server takes pictures now; never tried again, since "no" is an answer."""
-        return Call("GET", "/readyz", _read_readiness)
+    def ready(self) -> tuple[Call[bool], ...]:
+        """Whether the server takes images now, and whether it has the model in service: all must say yes.
+
+        They are never tried again, since "no" is an answer.
+        """
+        server = Call("GET", "/readyz", _read_readiness)
+        return (server, Call("GET", self._model_path, _read_readiness)) if self._model_path else (server,)
 
     def pause_s(self, call: Call[T], answer: Answer, tries: int) -> float | None:
         """Seconds to wait before sending the call again after `tries` tries; None: don't.
@@ -146,6 +162,14 @@ class Protocol:
             return None
         pause_s = retry_after_s(answer.headers)
         return pause_s if pause_s is not None and pause_s <= self.timeout_s else None
+
+    @property
+    def _model_path(self) -> str:
+        """What the paths of the model begin with; empty for the default one."""
+        if self.model_name is None:
+            return ""
+        version = "" if self.version is None else f"/versions/{quote(self.version, safe='')}"
+        return f"/models/{quote(self.model_name, safe='')}{version}"
 
 
 def read_picture(image: bytes | str | Path) -> Picture:

@@ -58,6 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--model", metavar="BUNDLE", help="run this bundle here (default: the demo model)")
     where.add_argument("--url", help="ask the server at this URL")
+    parser.add_argument(
+        "--model-name", metavar="NAME", help="which model of the server at --url (default: its default)"
+    )
+    parser.add_argument("--model-version", metavar="V", help="which version of --model-name (default: the highest)")
     parser.add_argument("--api-key-file", metavar="FILE", help="file with the key that the server at --url asks for")
     parser.add_argument(
         "--engine", help="what runs the model here: auto (default), onnxruntime or openvino; a server has its own"
@@ -91,11 +95,16 @@ def _run(arguments: argparse.Namespace) -> int:
         raise Unusable("--engine goes with a model that runs here, not with --url")
     if arguments.api_key_file is not None and arguments.url is None:
         raise Unusable("--api-key-file goes with --url")
+    if arguments.model_name is not None and arguments.url is None:
+        raise Unusable("--model-name goes with --url; --model is a bundle that runs here")
+    if arguments.model_version is not None and arguments.model_name is None:
+        raise Unusable("--model-version goes with --model-name")
     jobs = _jobs(arguments)
     check_writable(output, Path(arguments.overlay) if arguments.overlay else None)
     bundle = Path(arguments.model) if arguments.model else None
     key_file = Path(arguments.api_key_file) if arguments.api_key_file else None
-    with open_source(bundle, arguments.url, arguments.engine or "auto", key_file) as source:
+    chosen = {"model_name": arguments.model_name, "model_version": arguments.model_version}
+    with open_source(bundle, arguments.url, arguments.engine or "auto", key_file, **chosen) as source:
         outcome = _do_all(jobs, source, options)
     several = len(jobs) > 1
     if outcome.segmented or (several and outcome.stopped is None):

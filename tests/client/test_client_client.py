@@ -15,6 +15,7 @@ from solo_client import (
     ConnectionLost,
     ImageDamaged,
     InvalidArgument,
+    ModelNotFound,
     NotReady,
     Overloaded,
     Result,
@@ -69,6 +70,60 @@ def test_segment_sends_the_options_as_the_query(ask: Ask, answer: Json) -> None:
         "classes": "person,traffic light",
         "nms": "none",
     }
+
+
+def test_classes_with_a_comma_are_sent_one_by_one(ask: Ask, answer: Json) -> None:
+    server = Recorder(httpx.Response(200, json=answer))
+    ask(server, "segment", JPEG, classes=["cat, black", "dog"])
+    assert server.requests[0].url.params.multi_items() == [("classes", "cat, black"), ("classes", "dog")]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "below"),
+    [
+        ({"model": "cats"}, "/models/cats"),
+        ({"model": "cats", "version": "2"}, "/models/cats/versions/2"),
+        ({"model": "cats & dogs", "version": "1/2"}, "/models/cats%20%26%20dogs/versions/1%2F2"),
+        ({"model": "100%25"}, "/models/100%2525"),
+    ],
+)
+def test_a_chosen_model_is_asked_by_every_method(
+    ask: Ask, answer: Json, png: bytes, chosen: dict[str, str], below: str
+) -> None:
+    several = {"results": [answer | {"filename": "image"}] * 2}
+    for method, arguments, response in (
+        ("segment", [JPEG], httpx.Response(200, json=answer)),
+        ("segment_many", [[JPEG]], httpx.Response(200, json=answer)),
+        ("segment_together", [[JPEG, JPEG]], httpx.Response(200, json=several)),
+        ("overlay", [JPEG], httpx.Response(200, content=png)),
+        ("model", [], httpx.Response(200, json={})),
+    ):
+        server = Recorder(response)
+        ask(server, method, *arguments, client=chosen)
+        path = f"/api{below}" if method == "model" else f"/api{below}/segment"
+        assert [request.url.raw_path.decode() for request in server.requests] == [path]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "is_ready", "asked"),
+    [
+        ((200, 200), True, ["/api/readyz", "/api/models/cats"]),
+        ((200, 503), False, ["/api/readyz", "/api/models/cats"]),
+        ((503, 200), False, ["/api/readyz"]),
+    ],
+)
+def test_a_chosen_model_is_ready_when_the_server_and_the_model_are(
+    ask: Ask, statuses: tuple[int, int], is_ready: bool, asked: list[str]
+) -> None:
+    server = Recorder(*(httpx.Response(status, json={}) for status in statuses))
+    assert ask(server, "ready", client={"model": "cats", "retries": 2}) is is_ready
+    assert [request.url.path for request in server.requests] == asked
+
+
+def test_readiness_of_a_model_that_is_not_there_is_an_error(ask: Ask, problem: Callable[..., Json]) -> None:
+    server = Recorder(httpx.Response(200, json={}), _failure(problem("model_not_found", 404)))
+    with pytest.raises(ModelNotFound):
+        ask(server, "ready", client={"model": "cats"})
 
 
 @pytest.mark.parametrize("kind", [str, Path])
@@ -202,7 +257,8 @@ def test_readiness_of_another_kind_of_server_is_an_error(ask: Ask) -> None:
         ("deadline_exceeded", 504, "DeadlineExceeded"),
         ("internal", 500, "InternalError"),
         ("unauthorized", 401, "Unauthorized"),
-        ("request_timeout", 408, "CallerFault"),
+        ("model_not_found", 404, "ModelNotFound"),
+        ("from_the_future", 418, "CallerFault"),
         ("from_the_future", 503, "Unavailable"),
     ],
 )
@@ -287,6 +343,13 @@ def test_a_closed_port_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     with SoloClient(f"http://user:secret@127.0.0.1:{port}") as client, pytest.raises(Unreachable) as caught:
         client.segment(JPEG)
     assert str(caught.value).startswith(f"http://127.0.0.1:{port}/segment: ")
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".test"])
+def test_a_host_that_no_resolver_takes_is_unreachable(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    with SoloClient(f"http://{host}") as client, pytest.raises(Unreachable, match="no such host"):
+        client.segment(JPEG)
 
 
 @pytest.fixture

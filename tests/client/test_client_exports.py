@@ -43,19 +43,33 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 def test_the_command_is_declared_without_httpx_and_numpy() -> None:
     """`solo --help` must answer at once, and `solo segment` must work with the extra `server` alone."""
-    code = "import sys, solo_client.segment; print(sorted({'httpx', 'numpy'} & set(sys.modules)))"
+    assert _loaded_after("import solo_client.segment") == "[]\n"
+
+
+def test_the_package_is_imported_without_httpx_and_numpy() -> None:
+    assert _loaded_after("import solo_client; solo_client.Result; solo_client.Overloaded") == "[]\n"
+
+
+def test_the_clients_bring_httpx_and_no_numpy() -> None:
+    assert _loaded_after("import solo_client; solo_client.SoloClient") == "['httpx']\n"
+
+
+def _loaded_after(statement: str) -> str:
+    code = f"{statement}; import sys; print(sorted({{'httpx', 'numpy'}} & set(sys.modules)))"
     root = str(Path(solo_client.__file__).parent.parent)
     told = subprocess.run(  # our own command
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": root}
     )
-    assert told.stdout == "[]\n"
+    return told.stdout
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 def test_imports_are_the_standard_library_and_httpx(source: Path) -> None:
     """Except numpy, for types and in the one function that makes arrays."""
     allowed = set(sys.stdlib_module_names) | {"solo_client"}
-    allowed |= {"client": {"httpx"}, "rle": {"numpy"}, "types": {"numpy"}}.get(source.stem, set())
+    allowed |= {"client": {"httpx"}, "transport": {"httpx"}, "rle": {"numpy"}, "types": {"numpy"}}.get(
+        source.stem, set()
+    )
     names: set[str] = set()
     for node in ast.walk(ast.parse(source.read_text())):
         if isinstance(node, ast.Import):

@@ -49,6 +49,11 @@ def test_query_joins_classes_by_commas() -> None:
     }
 
 
+@pytest.mark.parametrize("classes", [["cat, black", "dog"], ["dog", "a,b"], ["a,b"]])
+def test_query_repeats_classes_where_a_name_has_a_comma(classes: list[str]) -> None:
+    assert Query(classes=classes).to_parameters() == {"classes": classes}
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -58,7 +63,8 @@ def test_query_joins_classes_by_commas() -> None:
         ("max_instances", 0),
         ("classes", []),
         ("classes", [""]),
-        ("classes", ["a,b"]),
+        ("classes", ["cat", " "]),
+        ("classes", [0, 2]),
         ("classes", "person"),
     ],
 )
@@ -79,6 +85,12 @@ def test_an_option_out_of_range_is_named(name: str, value: Any) -> None:
         ({"retries": -1}, "retries"),
         ({"api_key": "a\nb"}, "api_key"),
         ({"api_key": "schlüssel"}, "api_key"),
+        ({"model_name": ""}, "model"),
+        ({"model_name": " "}, "model"),
+        ({"model_name": ".."}, "model"),
+        ({"model_name": "cats", "version": ""}, "version"),
+        ({"model_name": "cats", "version": "."}, "version"),
+        ({"version": "1"}, "version"),
     ],
 )
 def test_an_unusable_setting_is_named(arguments: dict[str, Any], name: str) -> None:
@@ -137,4 +149,6 @@ def test_without_retries_nothing_is_tried_again() -> None:
 
 def test_readiness_is_never_tried_again() -> None:
     protocol = Protocol("http://solo.test", retries=5)
-    assert protocol.pause_s(protocol.ready(), Answer(503, {"Retry-After": "0"}, b""), 1) is None
+    calls = (*protocol.ready(), *Protocol("http://solo.test", retries=5, model_name="cats").ready())
+    assert [call.path for call in calls] == ["/readyz", "/readyz", "/models/cats"]
+    assert [protocol.pause_s(call, Answer(503, {"Retry-After": "0"}, b""), 1) for call in calls] == [None] * 3

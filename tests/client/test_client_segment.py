@@ -273,6 +273,13 @@ def test_a_bug_in_the_model_is_not_hidden(model: FakeModel, pictures: Callable[.
         (["a.jpg", "--model", "none.solo"], "--model: none.solo: no such bundle"),
         (["a.jpg", "--url", "solo.test"], "--url must be like http://"),
         (["a.jpg", "--url", "http://solo.test", "--engine", "openvino"], "--engine goes with a model that runs here"),
+        (["a.jpg", "--model-name", "cats"], "--model-name goes with --url; --model is a bundle that runs here"),
+        (["a.jpg", "--url", "http://solo.test", "--model-version", "1"], "--model-version goes with --model-name"),
+        (["a.jpg", "--url", "http://solo.test", "--model-name", ""], "--model-name must be a name, not ''"),
+        (
+            ["a.jpg", "--url", "http://solo.test", "--model-name", "a", "--model-version", "."],
+            "--model-version must be",
+        ),
         (["a.jpg", "-o", "none/out.json"], "-o: none: no such folder"),
         (["a.jpg", "-o", "empty"], "-o: empty is a folder"),
         (["a.jpg", "--overlay", "a.jpg"], "--overlay: a.jpg: File exists"),
@@ -407,7 +414,14 @@ def test_url_goes_on_after_a_connection_that_broke(url: str, pictures: Callable[
 
 
 @pytest.mark.parametrize(
-    "body", [b"fail invalid_query 422", b"fail not_found 404", b"fail not_ready 503", b"fail unauthorized 401"]
+    "body",
+    [
+        b"fail invalid_query 422",
+        b"fail not_found 404",
+        b"fail model_not_found 404",
+        b"fail not_ready 503",
+        b"fail unauthorized 401",
+    ],
 )
 def test_url_stops_at_what_fails_for_every_picture(
     url: str, pictures: Callable[..., None], capsys: Capture, body: bytes
@@ -470,3 +484,13 @@ def test_a_reader_of_stdout_that_has_gone_is_one_line() -> None:
             told.stdout.close()
         complaint = told.stderr.read() if told.stderr is not None else b""
     assert complaint == b"Unusable('cannot write to stdout: Broken pipe')\n"
+
+
+def test_a_model_of_the_server_can_be_chosen(url: str, pictures: Callable[..., None], capsys: Capture) -> None:
+    pictures(a=b"a")
+    for words, path in (
+        (["--model-name", "cats"], "/models/cats/segment"),
+        (["--model-name", "cats", "--model-version", "2"], "/models/cats/versions/2/segment"),
+    ):
+        assert _solo("a.jpg", "--url", url, *words) == 0
+        assert json.loads(capsys.readouterr().out)["model"]["version"] == path

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from solo_client.client import SoloClient
 
 RETRIES = 3
-_FAILS_FOR_EVERY_PICTURE = frozenset({"invalid_query", "unauthorized", "not_found", "not_ready"})
+_FAILS_FOR_EVERY_PICTURE = frozenset({"invalid_query", "unauthorized", "not_found", "model_not_found", "not_ready"})
+_ARGUMENTS = {"api_key": "--api-key-file: the key", "model": "--model-name", "version": "--model-version"}
 
 
 class Source(Protocol):
@@ -36,30 +37,37 @@ class Source(Protocol):
 class LocalModel(Protocol):
     """What `solo_server.local.open_local` returns; its own exceptions carry `code` and `detail`."""
 
-    def segment(self, body: bytes, query: dict[str, str]) -> dict[str, object]:
+    def segment(self, body: bytes, query: dict[str, str | list[str]]) -> dict[str, object]:
         """The JSON object of `POST /segment`."""
         ...
 
-    def overlay(self, body: bytes, query: dict[str, str]) -> bytes:
+    def overlay(self, body: bytes, query: dict[str, str | list[str]]) -> bytes:
         """PNG."""
         ...
 
 
 @contextmanager
 def open_source(
-    bundle: Path | None, url: str | None, engine: str = "auto", api_key_file: Path | None = None
+    bundle: Path | None,
+    url: str | None,
+    engine: str = "auto",
+    api_key_file: Path | None = None,
+    *,
+    model_name: str | None = None,
+    model_version: str | None = None,
 ) -> Iterator[Source]:
     """The server at `url`, else the model in `bundle`, else the demo model; `engine` runs it here.
 
-    api_key_file: holds the key that the server asks for.
+    api_key_file: holds the key that the server asks for; model_name, model_version: which of the server's models to ask.
 
     Raises:
         Unusable: the extra for it is not installed, the URL or the key is none, there is no such bundle or it does not load.
+        InvalidEnvironment: a variable for proxies or certificates is unusable.
     """
     if url is None:
         yield _LocalSource(_open_local(bundle, engine))
         return
-    with _open_client(url, _read_key(api_key_file)) as client:
+    with _open_client(url, _read_key(api_key_file), model_name, model_version) as client:
         yield _RemoteSource(client)
 
 
@@ -102,16 +110,15 @@ def _read_key(file: Path | None) -> str | None:
     return key
 
 
-def _open_client(url: str, api_key: str | None) -> SoloClient:
+def _open_client(url: str, api_key: str | None, model: str | None, version: str | None) -> SoloClient:
     try:
         from solo_client.client import SoloClient
     except ImportError as error:
         raise Unusable(f"--url needs pip install 'solo-inference[client]' ({error})") from error
     try:
-        return SoloClient(url, api_key=api_key, retries=RETRIES)
+        return SoloClient(url, api_key=api_key, retries=RETRIES, model=model, version=version)
     except InvalidArgument as error:
-        argument = "--api-key-file: the key" if error.name == "api_key" else "--url"
-        raise Unusable(f"{argument} {error.reason}") from error
+        raise Unusable(f"{_ARGUMENTS.get(error.name, '--url')} {error.reason}") from error
 
 
 def _open_local(bundle: Path | None, engine: str) -> LocalModel:

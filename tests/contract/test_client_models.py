@@ -1,0 +1,144 @@
+"""The clients and a server of several models: each model answers under its name, and one that is loading is not ready."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from conftest import bundle_content, encoded, picture, serving, tiny_network, tiny_spec
+from solo_client import AsyncSoloClient, ModelNotFound, NotReady, SoloClient
+from solo_models.bundle import write_bundle
+from solo_server.app import create_app
+from solo_server.catalogue import catalogue
+from solo_server.pipeline import Pipeline
+from solo_server.settings import Settings
+
+PNG = encoded(picture(90, 120))
+
+
+@pytest.fixture(autouse=True)
+def _direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+@pytest.fixture
+def gate() -> threading.Event:
+    """Loading the model `birds` waits for it."""
+    return threading.Event()
+
+
+@pytest.fixture
+def folder(solo_bundle: Path, tmp_path: Path) -> Path:
+    shutil.copytree(solo_bundle, tmp_path / "cats" / "1")
+    shutil.copytree(solo_bundle, tmp_path / "cats" / "2")
+    write_bundle(tmp_path / "dogs", bundle_content(tiny_network("decoupled")))
+    return tmp_path
+
+
+@pytest.fixture
+def http(folder: Path, gate: threading.Event) -> Iterator[httpx.Client]:
+    def open_bundle(path: Path) -> Pipeline:
+        if path.name == "birds" and not gate.wait(60):
+            raise RuntimeError("the gate was never opened")
+        return Pipeline.open(path, threads=1)
+
+    settings = Settings(models=folder, default_model="cats", model_control=True)
+    with serving(create_app(catalogue(None, folder, open_bundle), settings)) as client:
+        yield client
+        gate.set()
+
+
+Ask = Callable[..., Any]
+
+
+@pytest.fixture(params=["sync", "async"])
+def ask(request: pytest.FixtureRequest, http: httpx.Client) -> Ask:
+    """ask(method, *arguments, options={...}, **which model), once with each client."""
+
+    def put(method: str, *arguments: object, options: dict[str, Any] | None = None, **chosen: Any) -> Any:
+        async def put_async() -> object:
+            async with AsyncSoloClient(str(http.base_url), **chosen) as client:
+                answer: Awaitable[object] = getattr(client, method)(*arguments, **(options or {}))
+                return await answer
+
+        if request.param == "async":
+            return asyncio.run(put_async())
+        with SoloClient(str(http.base_url), **chosen) as client:
+            return getattr(client, method)(*arguments, **(options or {}))
+
+    return put
+
+
+def test_each_model_and_version_answers_for_itself(ask: Ask) -> None:
+    chosen: dict[str, Any]
+    for chosen, name, version in (
+        ({}, "cats", "2"),
+        ({"model": "cats"}, "cats", "2"),
+        ({"model": "cats", "version": "1"}, "cats", "1"),
+        ({"model": "dogs"}, "dogs", None),
+    ):
+        result = ask("segment", PNG, **chosen)
+        assert result.model_name == name
+        assert version in (None, result.model_version)
+        assert ask("overlay", PNG, **chosen).startswith(b"\x89PNG")
+        assert [one.model_name for one in ask("segment_together", [PNG, PNG], **chosen)] == [name] * 2
+        told = ask("model", **chosen)
+        assert (told["name"], told["version"]) == (name, result.model_version)
+        assert ask("ready", **chosen) is True
+
+
+def test_class_names_with_commas_are_asked_for_as_they_are(ask: Ask, folder: Path, http: httpx.Client) -> None:
+    spec = replace(tiny_spec("solo"), class_names=("cat", "dog, small", "traffic light"))
+    write_bundle(folder / "pets", bundle_content(tiny_network("solo", spec)))
+    http.post("/models/pets/load").raise_for_status()
+    for asked in (["dog, small"], ["dog, small", "cat"], ["traffic light", "cat"]):
+        result = ask("segment", PNG, options={"classes": asked, "score_threshold": 0.0}, model="pets")
+        assert {instance.label for instance in result.instances} == set(asked)
+
+
+def test_a_model_that_is_not_there_is_model_not_found(ask: Ask) -> None:
+    chosen: dict[str, Any]
+    for chosen in ({"model": "birds"}, {"model": "cats", "version": "3"}, {"model": "a b?c#d"}):
+        for method, arguments in (("segment", (PNG,)), ("model", ()), ("ready", ())):
+            with pytest.raises(ModelNotFound):
+                ask(method, *arguments, **chosen)
+
+
+def test_a_model_that_is_loading_is_not_ready_until_it_is_in_service(
+    ask: Ask, http: httpx.Client, folder: Path, solo_bundle: Path, gate: threading.Event
+) -> None:
+    shutil.copytree(solo_bundle, folder / "birds")
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(http.post, "/models/birds/load")
+        while not any(model["state"] == "loading" for model in http.get("/models").json()["models"]):
+            assert not loading.done()
+        assert ask("ready", model="birds") is False
+        assert ask("ready", model="cats") is ask("ready") is True
+        with pytest.raises(NotReady):
+            ask("segment", PNG, model="birds")
+        gate.set()
+        assert loading.result().status_code == 200
+    assert ask("ready", model="birds") is True
+    assert ask("segment", PNG, model="birds").model_name == "birds"
+
+
+def test_a_server_that_still_starts_is_not_ready_for_any_model(folder: Path, gate: threading.Event) -> None:
+    def open_bundle(path: Path) -> Pipeline:
+        gate.wait(60)
+        return Pipeline.open(path, threads=1)
+
+    app = create_app(catalogue(None, folder, open_bundle), Settings(models=folder, default_model="cats"))
+    models: list[dict[str, Any]] = [{}, {"model": "cats"}, {"model": "dogs"}, {"model": "birds"}]
+    with serving(app, warm=False) as http:
+        for chosen in models:
+            with SoloClient(str(http.base_url), **chosen) as client:
+                assert client.ready() is False
+        gate.set()
