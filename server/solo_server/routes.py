@@ -101,9 +101,11 @@ class Routes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; HEAD as GET, since whoever sends the answer leaves its body out."""
-        is_head = scope["type"] == "http" and scope["method"] == "HEAD"
-        method = "GET" if is_head else scope.get("method")
-        route = self._plain.get((method, scope["path"])) if scope["type"] == "http" else None
+        if scope["type"] != "http":
+            await self._router(scope, receive, send)
+            return
+        is_head = scope["method"] == "HEAD"
+        route = self._plain.get(("GET" if is_head else scope["method"], scope["path"]))
         if route is not None:
             scope["route"], scope["path_params"] = route, {}
             await route.app(scope, receive, send)
