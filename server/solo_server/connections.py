@@ -16,8 +16,6 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import socket
-import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,13 +26,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from solo_server.errors import HeadersTooLarge, MalformedRequest, Overloaded, RequestTimeout, ServerError, Unavailable
 from solo_server.http.request_parser import RequestParser
+from solo_server.http.socket_state import is_reset, unsent_bytes
 from solo_server.observe import Observer, Unobserved
 from solo_server.problems import problem_response, refusal
 from solo_server.settings import Settings
-
-if sys.platform == "linux":
-    import fcntl
-    import termios
 
 REFUSED_AT_ONCE = 64  # connections above the limit that still get an answer; more are closed unread
 CALLER_CHECK_S = (
@@ -150,6 +145,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._begun = False  # the first byte of a request has come, its headers are not complete
         self._receiving = False  # headers are complete, the body is not
         self._header_bytes = 0
+        self._framing_bytes = 0  # since the last byte of the body
         self._unsent_bytes: int | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
@@ -171,10 +167,16 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bound what may come before a request's headers are complete."""
-        if not self._receiving:
+        """Bound what may come before a request's headers are complete, and within its body without being of the body."""
+        if self._receiving:
+            self._framing_bytes += len(data)
+        else:
             self._header_bytes += len(data)
         super().data_received(data)
+        if self._receiving and self._framing_bytes > self.limits.max_header_bytes:
+            self._give_up_body(
+                HeadersTooLarge(f"chunk sizes and trailers have more than {self.limits.max_header_bytes} bytes")
+            )
         if self._begun or self._header_bytes:  # they are not complete yet
             self._start_header_clock()
         if "headers" in self._timers and self._header_bytes > self.limits.max_header_bytes:
@@ -205,7 +207,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._comes_again:
             return
         self._stop("headers")
-        self._begun, self._receiving = False, True
+        self._begun, self._receiving, self._framing_bytes = False, True, 0
         self.door.starts(self)
         size_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         size_bytes += self.parser.ignored_bytes
@@ -219,6 +221,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self._tell(problem)
         self.app = self._served_app if problem is None else refusal(problem, uuid.uuid4().hex, _CLOSING[problem.status])
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Some of it."""
+        self._framing_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The body is complete."""
@@ -262,12 +269,7 @@ class BoundedProtocol(HttpToolsProtocol):
             detail = "CONNECT is not supported: this is no proxy" if is_connect else "this is no HTTP/1.1 request"
             self._refuse(MalformedRequest(detail))
         elif self._receiving:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-            if self.cycle.response_started:
-                self.transport.close()
-            else:
-                self._refuse(MalformedRequest("the body is not framed as its headers say"))
+            self._give_up_body(MalformedRequest("the body is not framed as its headers say"))
         else:
             self.cycle.keep_alive = False
 
@@ -298,6 +300,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _too_large(self) -> HeadersTooLarge:
         return HeadersTooLarge(f"request line and headers have more than {self.limits.max_header_bytes} bytes")
+
+    def _give_up_body(self, problem: ServerError) -> None:
+        """The rest of it cannot be read."""
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        if self.cycle.response_started:
+            self.transport.close()
+        else:
+            self._refuse(problem)
 
     def _refuse(self, problem: ServerError) -> None:
         """Answer without the application, and close."""
@@ -331,7 +342,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
         An interim answer is what can be sent before the answer; callers must be able to skip it (RFC 9110, 15.2).
         """
-        if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        if is_reset(self.transport):
             self.transport.abort()
             return
         cycle = self.cycle
@@ -341,13 +352,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._watch_caller(has_asked)
 
     def _watch_unsent(self) -> None:
-        size_bytes = _unsent_bytes(self.transport)
+        size_bytes = unsent_bytes(self.transport)
         if size_bytes and "unsent" not in self._timers:
             self._unsent_bytes = size_bytes
             self._start("unsent", self.limits.stall_s, self._check_unsent)
 
     def _check_unsent(self) -> None:
-        before, now = self._unsent_bytes, _unsent_bytes(self.transport)
+        before, now = self._unsent_bytes, unsent_bytes(self.transport)
         if now and before is not None and before - now < self.limits.bytes_per_s * self.limits.stall_s:
             self.transport.abort()  # close() would wait for ever for the caller to read
         else:
@@ -363,12 +374,3 @@ class BoundedProtocol(HttpToolsProtocol):
     def _stop(self, name: str) -> None:
         if timer := self._timers.pop(name, None):
             timer.cancel()
-
-
-def _unsent_bytes(transport: asyncio.Transport) -> int:
-    """What waits in this process and, where something does, in the kernel, whose buffer empties in steps of a megabyte."""
-    size_bytes = transport.get_write_buffer_size()
-    if size_bytes and sys.platform == "linux":
-        queued = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
-        size_bytes += int.from_bytes(queued, sys.byteorder)
-    return size_bytes

@@ -272,6 +272,20 @@ def test_a_connection_goes_on_when_an_unwanted_body_has_come_soon(echo: httpx.Cl
         assert raw.recv(65536).endswith(b"\r\n\r\n2")
 
 
+@pytest.mark.parametrize(
+    ("begin", "piece"),
+    [(b"0\r\nx: ", b"a" * 500), (b"0\r\n", b"a: b\r\n" * 80), (b"5;x=", b"a" * 500)],
+    ids=["one trailer", "many trailers", "chunk extension"],
+)
+def test_what_has_no_end_between_the_chunks_of_a_body_is_cut_off(
+    echo: httpx.Client, begin: bytes, piece: bytes
+) -> None:
+    with _connected(echo, HEAD + b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n" + begin) as raw:
+        assert _trickle(raw, piece, 10) < 8
+        received = _read_all(raw)
+    assert received == b"" or b" 431 " in received  # lost where more is sent behind the refusal
+
+
 async def _late(scope: Any, receive: Any, send: Any) -> None:
     """Answers after as many milliseconds as the path says, unless the caller has gone; the body before and after that."""
     while (await receive()).get("more_body"):
