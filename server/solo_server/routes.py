@@ -265,8 +265,8 @@ def json(content: Any, status: int = 200) -> Response:
 def _query(request: Request, given: Parameters) -> SegmentQuery:
     """What is asked for by parameters and by `Accept`."""
     query = read_query(given) if given else DEFAULTS
-    accept = first_header(request.scope, b"accept")
-    if accept is None or not is_overlay_wanted(accept, query.format == "overlay"):
+    accept = b",".join(value for name, value in request.scope["headers"] if name == b"accept")
+    if not accept or not is_overlay_wanted(accept.decode("latin-1"), query.format == "overlay"):
         return query
     return query.model_copy(update={"format": "overlay"})
 

@@ -183,6 +183,8 @@ def test_the_media_type_of_a_form_does_not_depend_on_case(http: httpx.Client, me
 def test_what_is_accepted_does_not_depend_on_case(http: httpx.Client) -> None:
     drawn = http.post("/segment", content=PNG, headers={"accept": "Image/PNG"})
     assert (drawn.status_code, drawn.headers["content-type"]) == (200, "image/png")
+    lines = [("accept", "text/html"), ("Accept", "IMAGE/*;Q=0.9")]
+    assert http.post("/segment", content=PNG, headers=lines).content == drawn.content
     metrics = http.get("/metrics", headers={"accept": "Application/OpenMetrics-Text; Version=1.0.0"})
     assert metrics.headers["content-type"].startswith("application/openmetrics-text")
 
