@@ -148,7 +148,7 @@ def _add_metrics(app: FastAPI, sight: Sight) -> None:
     )
     async def metrics(request: Request) -> Response:
         sight.metrics.fold()
-        content, media_type = await asyncio.to_thread(sight.metrics.text, request.headers.get("accept", ""))
+        content, media_type = await asyncio.to_thread(sight.metrics.text, request.headers.get("accept", "").lower())
         return Response(content, media_type=media_type)
 
 

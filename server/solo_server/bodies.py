@@ -1,4 +1,4 @@
-"""What a caller sends: the body, within its limit; the files of a form; and whether anyone still waits for the answer.
+"""What a caller sends: the body, within its limit; its form; and whether anyone still waits for the answer.
 
 Whatever takes more than a moment with a large body is done in a worker, not on the event loop: joining it, parsing it, and giving
 its memory back to the system at the end (8 ms for 40 MB).
@@ -7,23 +7,19 @@ its memory back to the system at the end (8 ms for 40 MB).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Scope
 
-from solo_server.errors import BodyTooLarge, EmptyBody, InvalidQuery
+from solo_server.errors import BodyTooLarge, EmptyBody
+from solo_server.http.forms import Form, is_form, parse_form
 
 T = TypeVar("T")
 LARGE_BYTES = 256 << 10  # the parser takes a millisecond or two for so much
 HELD_BYTES = 2 << 20  # freeing so much takes half a millisecond
-
-File = tuple[str, bytes]
-"""Name and bytes."""
 
 
 class InWorker(Protocol):
@@ -78,21 +74,16 @@ async def read_body(request: Request, limit_bytes: int, in_worker: InWorker) -> 
     return body
 
 
-async def files_of(request: Request, body: bytes, max_files: int, in_worker: InWorker) -> list[File] | None:
-    """The files of a multipart request; `None` where the body is the picture itself.
-
-    Raises:
-        InvalidQuery: the form is broken, or holds too many files.
-        EmptyBody: it holds none.
-    """
-    if not (first_header(request.scope, b"content-type") or "").startswith("multipart/form-data"):
+async def form_of(request: Request, body: bytes, max_files: int, in_worker: InWorker) -> Form | None:
+    """The form of a multipart request; `None` where the body is the picture itself. Raises what `parse_form` raises."""
+    if not is_form(first_header(request.scope, b"content-type") or ""):
         return None
     headers = request.headers
     if len(body) <= LARGE_BYTES:
-        return await _parse(headers, body, max_files)
-    files = await in_worker(lambda: asyncio.run(_parse(headers, body, max_files)))
-    hold(request, len(body), *files)
-    return files
+        return await parse_form(headers, body, max_files)
+    form = await in_worker(lambda: asyncio.run(parse_form(headers, body, max_files)))
+    hold(request, len(body), *form.files)
+    return form
 
 
 @contextmanager
@@ -128,22 +119,3 @@ def _joined(chunks: list[bytes]) -> bytes:
     body = b"".join(chunks)
     chunks.clear()  # here, not on the event loop
     return body
-
-
-async def _parse(headers: Headers, body: bytes, max_files: int) -> list[File]:
-    async def stream() -> AsyncGenerator[bytes, None]:
-        yield body
-
-    try:
-        parser = MultiPartParser(headers, stream(), max_files=max_files, max_fields=max_files)
-        parser.spool_max_size = len(body) + 1  # the body is in memory already and bounded; nothing goes to disk
-        form = await parser.parse()
-    except MultiPartException as problem:
-        raise InvalidQuery(f"the multipart body cannot be read: {problem.message}") from problem
-    except KeyError as problem:
-        raise InvalidQuery("the multipart body cannot be read: the boundary is missing") from problem
-    files = [(v.filename or "", await v.read()) for _, v in form.multi_items() if isinstance(v, UploadFile)]
-    await form.close()
-    if not files:
-        raise EmptyBody("the multipart body holds no file")
-    return files

@@ -7,7 +7,8 @@
 uvicorn knows none of these but keep_alive_s, and takes one byte as the end of being idle: without bounds, callers that trickle
 their headers hold connections for ever. When `max_connections` are open, whoever has waited longest without a complete request
 makes room for the next; where every one is in a request, the next is answered 503. Built on uvicorn's `HttpToolsProtocol` and its
-callbacks: `tests/server/test_connections.py` tells when another version of uvicorn breaks that.
+callbacks: `tests/server/test_connections.py` tells when another version of uvicorn breaks that. Requests that ask for another
+protocol are plain HTTP/1.1 here: `solo_server.http.request_parser`.
 """
 
 from __future__ import annotations
@@ -15,24 +16,25 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from httptools import HttpParserError
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from solo_server.errors import HeadersTooLarge, MalformedRequest, Overloaded, RequestTimeout, ServerError, Unavailable
+from solo_server.http.request_parser import RequestParser
+from solo_server.http.socket_state import is_reset, unsent_bytes
 from solo_server.observe import Observer, Unobserved
 from solo_server.problems import problem_response, refusal
 from solo_server.settings import Settings
 
-if sys.platform == "linux":
-    import fcntl
-    import termios
-
 REFUSED_AT_ONCE = 64  # connections above the limit that still get an answer; more are closed unread
+CALLER_CHECK_S = (
+    1.0  # how long after a caller ended its side it is checked whether it is still there, and how often then
+)
 REFUSED_TIMEOUT_S = 2.0  # how long such a connection may take to send its request, and to read the answer
 SHARED_SECONDS = 30.0
 """A connection to one of several workers lasts no longer: who stays must come to one that was replaced."""
@@ -132,15 +134,18 @@ class BoundedProtocol(HttpToolsProtocol):
     limits: ClassVar[ConnectionLimits]
     door: ClassVar[Door]
     observer: ClassVar[Observer]
+    parser: RequestParser  # type: ignore[assignment]  # which has all that uvicorn calls
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.parser = RequestParser(self, self._should_upgrade)
         self._served_app = self.app
         self._admitted = True
         self._until = math.inf
         self._begun = False  # the first byte of a request has come, its headers are not complete
         self._receiving = False  # headers are complete, the body is not
         self._header_bytes = 0
+        self._framing_bytes = 0  # since the last byte of the body
         self._unsent_bytes: int | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
@@ -162,26 +167,50 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bound what may come before a request's headers are complete."""
-        if not self._receiving:
+        """Bound what may come before a request's headers are complete, and within its body without being of the body."""
+        if self._receiving:
+            self._framing_bytes += len(data)
+        else:
             self._header_bytes += len(data)
         super().data_received(data)
+        if self._receiving and self._framing_bytes > self.limits.max_header_bytes:
+            self._give_up_body(
+                HeadersTooLarge(f"chunk sizes and trailers have more than {self.limits.max_header_bytes} bytes")
+            )
         if self._begun or self._header_bytes:  # they are not complete yet
             self._start_header_clock()
         if "headers" in self._timers and self._header_bytes > self.limits.max_header_bytes:
             self._refuse(self._too_large())
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio reads the answer, which uvicorn does not give
+        """The caller ended its side. Whether the connection stays open: until complete requests are answered."""
+        if not self._answering or self._receiving:
+            return False
+        self.cycle.keep_alive = False
+        self._watch_caller(has_asked=False)
+        return True
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
         self._begun = True
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One of the head. Trailers are dropped: as headers they would pass for what a proxy has checked (RFC 9110, 6.5.1)."""
+        if not self._receiving:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """From here it is a request: for the application, or to be refused."""
+        if self.parser.get_method() == b"CONNECT":
+            raise HttpParserError("what follows is not framed")
+        if self._comes_again:
+            return
         self._stop("headers")
-        self._begun, self._receiving = False, True
+        self._begun, self._receiving, self._framing_bytes = False, True, 0
         self.door.starts(self)
         size_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        size_bytes += self.parser.ignored_bytes
         self._header_bytes = 0
         problem: ServerError | None = None
         if not self._admitted:
@@ -193,8 +222,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self.app = self._served_app if problem is None else refusal(problem, uuid.uuid4().hex, _CLOSING[problem.status])
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """Some of it."""
+        self._framing_bytes = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         """The body is complete."""
+        if self._comes_again:
+            return
         self._receiving = False
         self._stop("rest")
         super().on_message_complete()
@@ -229,14 +265,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What came is no HTTP. A request before it still gets its own answer, where its body is complete."""
         if not self._answering:
-            self._refuse(MalformedRequest("this is no HTTP/1.1 request"))
+            is_connect = self.parser.get_method() == b"CONNECT"
+            detail = "CONNECT is not supported: this is no proxy" if is_connect else "this is no HTTP/1.1 request"
+            self._refuse(MalformedRequest(detail))
         elif self._receiving:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-            if self.cycle.response_started:
-                self.transport.close()
-            else:
-                self._refuse(MalformedRequest("the body is not framed as its headers say"))
+            self._give_up_body(MalformedRequest("the body is not framed as its headers say"))
         else:
             self.cycle.keep_alive = False
 
@@ -247,6 +280,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(Overloaded(detail, "connections_full"))
         else:
             self.transport.close()
+
+    @property
+    def _comes_again(self) -> bool:
+        """The head in hand asks for a protocol that is not spoken here: the parser gives it once more, without that."""
+        return self.parser.should_upgrade() and not self._should_upgrade()
 
     @property
     def _answering(self) -> bool:
@@ -262,6 +300,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _too_large(self) -> HeadersTooLarge:
         return HeadersTooLarge(f"request line and headers have more than {self.limits.max_header_bytes} bytes")
+
+    def _give_up_body(self, problem: ServerError) -> None:
+        """The rest of it cannot be read."""
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        if self.cycle.response_started:
+            self.transport.close()
+        else:
+            self._refuse(problem)
 
     def _refuse(self, problem: ServerError) -> None:
         """Answer without the application, and close."""
@@ -286,14 +333,32 @@ class BoundedProtocol(HttpToolsProtocol):
             seconds = self.limits.header_timeout_s
             self._start("headers", seconds if self._admitted else min(seconds, REFUSED_TIMEOUT_S), self._headers_late)
 
+    def _watch_caller(self, has_asked: bool) -> None:
+        if "caller" not in self._timers:
+            self._start("caller", CALLER_CHECK_S, lambda: self._check_caller(has_asked))
+
+    def _check_caller(self, has_asked: bool) -> None:
+        """Whoever closed the connection looks like one that only ended its side, until something is sent: then a reset comes back.
+
+        An interim answer is what can be sent before the answer; callers must be able to skip it (RFC 9110, 15.2).
+        """
+        if is_reset(self.transport):
+            self.transport.abort()
+            return
+        cycle = self.cycle
+        if not has_asked and not self.pipeline and not cycle.response_started and cycle.scope["http_version"] == "1.1":
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            has_asked = True
+        self._watch_caller(has_asked)
+
     def _watch_unsent(self) -> None:
-        size_bytes = _unsent_bytes(self.transport)
+        size_bytes = unsent_bytes(self.transport)
         if size_bytes and "unsent" not in self._timers:
             self._unsent_bytes = size_bytes
             self._start("unsent", self.limits.stall_s, self._check_unsent)
 
     def _check_unsent(self) -> None:
-        before, now = self._unsent_bytes, _unsent_bytes(self.transport)
+        before, now = self._unsent_bytes, unsent_bytes(self.transport)
         if now and before is not None and before - now < self.limits.bytes_per_s * self.limits.stall_s:
             self.transport.abort()  # close() would wait for ever for the caller to read
         else:
@@ -309,12 +374,3 @@ class BoundedProtocol(HttpToolsProtocol):
     def _stop(self, name: str) -> None:
         if timer := self._timers.pop(name, None):
             timer.cancel()
-
-
-def _unsent_bytes(transport: asyncio.Transport) -> int:
-    """What waits in this process and, where something does, in the kernel, whose buffer empties in steps of a megabyte."""
-    size_bytes = transport.get_write_buffer_size()
-    if size_bytes and sys.platform == "linux":
-        queued = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
-        size_bytes += int.from_bytes(queued, sys.byteorder)
-    return size_bytes

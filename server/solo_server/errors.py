@@ -10,6 +10,7 @@ ServerError
     ImageDamaged          image_damaged           422   decode
     ImageTooLarge         image_too_large         413   decode, before any pixel is decoded
     BodyTooLarge          body_too_large          413   while receiving
+    NotAcceptable         not_acceptable          406   `Accept` asks for pictures of a format that overlays do not have
     UnknownModel          model_not_found         404   no model of that name or version
     ControlOff            control_off             403   models are not loaded and unloaded over HTTP here
     ModelNotLoadable      model_not_loadable      422   its bundle is damaged, or does not run here; details go to the log
@@ -63,6 +64,12 @@ class InvalidQuery(RequestError):
     """A query parameter is unknown or has an impossible value."""
 
     code, status, title = "invalid_query", 422, "Invalid query"
+
+
+class NotAcceptable(RequestError):
+    """What `Accept` asks for cannot be answered."""
+
+    code, status, title = "not_acceptable", 406, "Not acceptable"
 
 
 class InvalidTensor(RequestError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from solo_server.schemas import read_query, result_json
 from solo_server.types import Query
 from solo_server.warm import warm_kernels
 
+Parameters = Mapping[str, str | Sequence[str]]
+"""Those of `POST /segment`; only `classes` may have several values."""
+
 
 class LocalService:
     """Answers as `POST /segment` does."""
@@ -22,20 +25,20 @@ class LocalService:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
 
-    def segment(self, body: bytes, query: Mapping[str, str]) -> dict[str, Any]:
+    def segment(self, body: bytes, query: Parameters) -> dict[str, Any]:
         """The JSON object of one picture; raises what the server would answer, as `ServerError`."""
         bundle = self._pipeline.bundle
         result = self._pipeline.segment(body, self._query(query))
         return result_json(result, bundle.name, bundle.version, bundle.spec.class_names)
 
-    def overlay(self, body: bytes, query: Mapping[str, str]) -> bytes:
+    def overlay(self, body: bytes, query: Parameters) -> bytes:
         """One picture drawn with its instances, PNG."""
         spec, asked = self._pipeline.bundle.spec, read_query({**query, "format": "overlay"})
         decoded = self._pipeline.decode(body, whole=True)
         result = self._pipeline.segment_decoded(decoded, asked.to_query(spec))
         return draw_png(decoded.rgb, result.instances, spec.class_names, asked.drawn_from)
 
-    def _query(self, query: Mapping[str, str]) -> Query:
+    def _query(self, query: Parameters) -> Query:
         return read_query(query).to_query(self._pipeline.bundle.spec)
 
 

@@ -13,14 +13,21 @@ from fastapi.routing import APIRoute, APIRouter
 from starlette.types import Receive, Scope, Send
 
 from solo_server import types
-from solo_server.bodies import File, files_of, first_header, read_body, while_connected
+from solo_server.bodies import first_header, form_of, read_body, while_connected
 from solo_server.errors import ControlOff, InvalidQuery, ModelNotLoadable, ServerError
+from solo_server.http.accept import is_overlay_wanted
+from solo_server.http.forms import File
 from solo_server.openapi import PROBLEM, SEGMENTED
 from solo_server.overlay import draw_png, not_drawn
 from solo_server.registry import EXPECTED, Served
 from solo_server.schemas import (
     DEFAULTS,
     TIMEOUT_KEY,
+    Parameters,
+    SegmentQuery,
+    form_properties,
+    gather,
+    join_form,
     listed_json,
     model_json,
     openapi_parameters,
@@ -33,13 +40,14 @@ from solo_server.service import Admitted, Render, Service
 from solo_server.settings import Settings
 
 _PICTURE = {"schema": {"type": "string", "format": "binary"}}
-_FILES = {"type": "object", "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}}}
+_FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
+_FORM = {"type": "object", "properties": {"file": _FILES, **form_properties()}}
 _BODY = {
     "requestBody": {
         "required": True,
-        "description": "The bytes of one picture, or multipart with one or several files.",
+        "description": "The bytes of one picture, or a form with one or several files and, as fields, the query's parameters.",
         "content": {"image/jpeg": _PICTURE, "image/png": _PICTURE, "image/webp": _PICTURE, "image/avif": _PICTURE,
-                    "image/bmp": _PICTURE, "multipart/form-data": {"schema": _FILES}},
+                    "image/bmp": _PICTURE, "multipart/form-data": {"schema": _FORM}},
     }
 }  # fmt: skip
 NOT_DRAWN_HEADER = "X-Instances-Not-Drawn"
@@ -60,6 +68,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         401: "unauthorized",
         403: "control_off",
         404: "model_not_found",
+        406: "not_acceptable",
         408: "request_timeout",
         413: "body_too_large, image_too_large",
         415: "unsupported_media_type",
@@ -98,27 +107,44 @@ class Routes:
         self._plain = {(method, route.path): route for route in plain for method in route.methods or ()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
-        route = self._plain.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
-        if route is None:
+        """Pass the request on; HEAD as GET, since whoever sends the answer leaves its body out."""
+        if scope["type"] != "http":
             await self._router(scope, receive, send)
-        else:
+            return
+        is_head = scope["method"] == "HEAD"
+        route = self._plain.get(("GET" if is_head else scope["method"], scope["path"]))
+        if route is not None:
             scope["route"], scope["path_params"] = route, {}
             await route.app(scope, receive, send)
+        elif is_head:
+            await self._find_as_get(scope, receive, send)
+        else:
+            await self._router(scope, receive, send)
+
+    async def _find_as_get(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """By the router; who sends the answer must go on to see HEAD, and metrics the route."""
+        as_get = {**scope, "method": "GET"}
+        try:
+            await self._router(as_get, receive, send)
+        finally:
+            scope["route"] = as_get.get("route")
 
 
 def add_segment(app: FastAPI, service: Service, settings: Settings) -> None:
     """`POST /segment` for the default model, and the same below every model."""
 
     async def answer(request: Request, name: str | None, version: str | None) -> Response:
-        query = read_query(request.query_params) if request.scope["query_string"] else DEFAULTS
-        if (first_header(request.scope, b"accept") or "").startswith("image/png"):
-            query = query.model_copy(update={"format": "overlay"})
+        given = gather(request.query_params.multi_items()) if request.scope["query_string"] else {}
+        query = _query(request, given)
         timeout_ms = read_timeout(first_header(request.scope, TIMEOUT_KEY))
         with service.admit(timeout_ms, name, version) as admitted:
             chosen = query.to_query(admitted.model.pipeline.bundle.spec)
             body = await read_body(request, settings.max_body_bytes, service.in_worker)
-            files = await files_of(request, body, settings.max_files, service.in_worker)
+            form = await form_of(request, body, settings.max_files, service.in_worker)
+            files = None if form is None else form.files
+            if form is not None and form.fields:
+                query = _query(request, join_form(given, gather(form.fields)))
+                chosen = query.to_query(admitted.model.pipeline.bundle.spec)
             with while_connected(request):
                 if query.format == "overlay":
                     return await _overlay(admitted, body, files, chosen, query.drawn_from)
@@ -241,6 +267,15 @@ def check_control(service: Service) -> None:
 def json(content: Any, status: int = 200) -> Response:
     """An answer in JSON."""
     return Response(orjson.dumps(content), status, media_type="application/json")
+
+
+def _query(request: Request, given: Parameters) -> SegmentQuery:
+    """What is asked for by parameters and by `Accept`."""
+    query = read_query(given) if given else DEFAULTS
+    accept = b",".join(value for name, value in request.scope["headers"] if name == b"accept")
+    if not accept or not is_overlay_wanted(accept.decode("latin-1"), query.format == "overlay"):
+        return query
+    return query.model_copy(update={"format": "overlay"})
 
 
 async def _overlay(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,6 +17,7 @@ MAX_INSTANCES = 500
 MAX_TIMEOUT_MS = 600_000
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 TIMEOUT_KEY = TIMEOUT_HEADER.lower().encode()
+_FILE_ADVICE = "; a part that is a file needs a file name"
 OVERLAY_SCORE_THRESHOLD = 0.3  # a picture for people: below it overlays fill up with doubtful masks
 
 
@@ -30,7 +32,12 @@ class SegmentQuery(BaseModel):
     max_instances: Annotated[int | None, Field(ge=1, le=MAX_INSTANCES, description="at most so many (default 100)")] = (
         None
     )
-    classes: Annotated[str | None, Field(description="names or ids of the wanted classes, comma-separated")] = None
+    classes: Annotated[
+        tuple[str, ...] | None,
+        Field(
+            description="names or ids of the wanted classes: comma-separated, repeated for a name with a comma, or both"
+        ),
+    ] = None
     nms: Annotated[
         Literal["matrix", "mask", "none"] | None,
         Field(description="matrix NMS (reference, default), greedy mask NMS, or none"),
@@ -51,24 +58,67 @@ class SegmentQuery(BaseModel):
         threshold = self.score_threshold
         if threshold is not None and self.format == "overlay":
             threshold = min(threshold, spec.postprocess.score_threshold)
-        class_ids = None if self.classes is None else tuple(_class_id(c.strip(), spec) for c in self.classes.split(","))
+        class_ids = None if self.classes is None else _class_ids(self.classes, spec)
         return Query(threshold, self.max_instances, class_ids, self.nms)
 
 
+_NAMES = sorted(SegmentQuery.model_fields)
 DEFAULTS = SegmentQuery()
 """What `read_query` makes of no parameters."""
+Parameters = dict[str, list[str]]
+"""Names with all values that were given, in their order."""
+
+
+def gather(pairs: Iterable[tuple[str, str]]) -> Parameters:
+    """Names and values of a query or a form, as they came."""
+    gathered: Parameters = {}
+    for name, value in pairs:
+        gathered.setdefault(name, []).append(value)
+    return gathered
+
+
+def join_form(query: Parameters, form: Parameters) -> Parameters:
+    """Parameters of a query and of the form that came with it.
+
+    Raises:
+        InvalidQuery: one is given both ways, or a field of the form is unknown.
+    """
+    for name in form:
+        if name not in SegmentQuery.model_fields:
+            raise unknown_parameter(f"the form's field {name[:60]!r} is no parameter", name, _NAMES, _FILE_ADVICE)
+        if name in query:
+            raise InvalidQuery(f"{name}: is given in the query and in the form; give it once")
+    return query | form
 
 
 def read_query(parameters: Mapping[str, Any]) -> SegmentQuery:
-    """Query parameters as they came. FastAPI would do the same in a third of a millisecond, for every request.
+    """Parameters with a value each, or a sequence of values where one was given several times.
+
+    FastAPI would do the same in a third of a millisecond, for every request.
 
     Raises:
-        InvalidQuery: one is unknown, or has an impossible value.
+        InvalidQuery: one is unknown, has an impossible value, or several values and is not `classes`.
     """
+    content = {}
+    for name, given in parameters.items():
+        values = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+        if name not in SegmentQuery.model_fields:
+            raise unknown_parameter(f"there is no parameter {name[:60]!r}", name, _NAMES)
+        if name != "classes" and len(values) != 1:
+            raise InvalidQuery(f"{name}: is given {len(values)} times; give it once")
+        content[name] = values if name == "classes" else values[0]
     try:
-        return SegmentQuery.model_validate(dict(parameters))
+        return SegmentQuery.model_validate(content)
     except ValidationError as problem:
         raise invalid_query(problem.errors()) from problem
+
+
+def unknown_parameter(told: str, name: str, known: Iterable[str], advice: str = "") -> InvalidQuery:
+    """What was told, the nearest known name, and all of them."""
+    names = list(known)
+    nearest = get_close_matches(name.lower().replace("-", "_"), names, n=1)
+    suggestion = f"; did you mean {nearest[0]}?" if nearest else ";"
+    return InvalidQuery(f"{told}{suggestion} known are {', '.join(names)}{advice}")
 
 
 def read_timeout(text: str | None) -> int | None:
@@ -93,6 +143,11 @@ def openapi_parameters() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def form_properties() -> dict[str, Any]:
+    """The same parameters as fields of a form, for the OpenAPI document."""
+    return dict(SegmentQuery.model_json_schema()["properties"])
+
+
 def timeout_parameter() -> dict[str, Any]:
     """What `read_timeout` takes, for the OpenAPI document."""
     timeout = {"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_MS}
@@ -103,7 +158,7 @@ def timeout_parameter() -> dict[str, Any]:
 def invalid_query(errors: Sequence[Any]) -> InvalidQuery:
     """The first of pydantic's complaints, as `parameter: what is wrong`."""
     first = errors[0]
-    return InvalidQuery(f"{first['loc'][-1] if first['loc'] else 'query'}: {first['msg']}")
+    return InvalidQuery(f"{first['loc'][0] if first['loc'] else 'query'}: {first['msg']}")
 
 
 def result_json(result: PictureResult, name: str, version: str, class_names: Sequence[str]) -> dict[str, Any]:
@@ -172,9 +227,28 @@ def problem_json(problem: ServerError, request_id: str) -> dict[str, Any]:
     return content | {"reason": problem.reason} if isinstance(problem, Unavailable) else content
 
 
+def _class_ids(values: Iterable[str], spec: ModelSpec) -> tuple[int, ...]:
+    """A value that is exactly a name is taken whole, any other is split at its commas."""
+    whole = (([value] if value in spec.class_names else value.split(",")) for value in values)
+    return tuple(_class_id(name, spec) for names in whole for name in names)
+
+
 def _class_id(name: str, spec: ModelSpec) -> int:
-    if name in spec.class_names:
-        return spec.class_names.index(name)
-    if name.isdecimal() and len(name) < 10 and int(name) < spec.num_classes:
-        return int(name)
-    raise InvalidQuery(f"classes: the model has no class {name[:60]!r}; GET /model lists them")
+    """A name, or an id. Where some names are digits, digits are always a name: an id would be taken for one of them."""
+    names, stripped = spec.class_names, name.strip()
+    for form in (name, stripped):
+        if form in names:
+            return names.index(form)
+    unknown = f"classes: the model has no class {stripped[:60]!r}; GET /model lists them"
+    if _is_digits(stripped) and any(_is_digits(known) for known in names):
+        raise InvalidQuery(f"{unknown}; names of this model are numbers, so that ids cannot be given")
+    if _is_digits(stripped) and len(stripped) < 10 and str(int(stripped)) == stripped and int(stripped) < len(names):
+        return int(stripped)
+    if any("," in known for known in names):
+        unknown += "; give `classes` once for each name that has a comma"
+    raise InvalidQuery(unknown)
+
+
+def _is_digits(name: str) -> bool:
+    """Whether it could be an id."""
+    return name.isascii() and name.isdecimal()

@@ -4,6 +4,7 @@ Limits are far below the defaults, so that a test waits a second and not a minut
 that reads its body as the real one does.
 """
 
+import asyncio
 import json
 import math
 import socket
@@ -269,6 +270,73 @@ def test_a_connection_goes_on_when_an_unwanted_body_has_come_soon(echo: httpx.Cl
         time.sleep(0.8)  # idle, which is bounded by keep-alive only
         raw.sendall(HEAD + b"content-length: 2\r\n\r\nab")
         assert raw.recv(65536).endswith(b"\r\n\r\n2")
+
+
+@pytest.mark.parametrize(
+    ("begin", "piece"),
+    [(b"0\r\nx: ", b"a" * 500), (b"0\r\n", b"a: b\r\n" * 80), (b"5;x=", b"a" * 500)],
+    ids=["one trailer", "many trailers", "chunk extension"],
+)
+def test_what_has_no_end_between_the_chunks_of_a_body_is_cut_off(
+    echo: httpx.Client, begin: bytes, piece: bytes
+) -> None:
+    with _connected(echo, HEAD + b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n" + begin) as raw:
+        assert _trickle(raw, piece, 10) < 8
+        received = _read_all(raw)
+    assert received == b"" or b" 431 " in received  # lost where more is sent behind the refusal
+
+
+async def _late(scope: Any, receive: Any, send: Any) -> None:
+    """Answers after as many milliseconds as the path says, unless the caller has gone; the body before and after that."""
+    while (await receive()).get("more_body"):
+        pass
+    with suppress(TimeoutError):
+        await asyncio.wait_for(receive(), int(scope["path"][1:]) / 1e3)
+        GONE.set()
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+    await send({"type": "http.response.body", "body": b"late"})
+
+
+GONE = threading.Event()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize(("path", "interim"), [(b"/0", 0), (b"/1500", 1), (b"/3500", 1)])
+def test_a_caller_that_only_ends_its_side_gets_its_answer(loop: str, path: bytes, interim: int) -> None:
+    GONE.clear()
+    with serving(_late, "off", loop=loop, **uvicorn_options(Settings())) as client:
+        with _connected(client, b"POST " + path + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nhi") as raw:
+            raw.shutdown(socket.SHUT_WR)
+            received = _read_all(raw)
+        assert received.count(b"HTTP/1.1 100 Continue\r\n\r\n") == interim
+        assert received.endswith(b"late")
+        assert not GONE.is_set()
+        with _connected(client, b"GET /1500 HTTP/1.0\r\nhost: x\r\n\r\n") as raw:  # which knows no interim answers
+            raw.shutdown(socket.SHUT_WR)
+            assert _read_all(raw).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_caller_that_closed_the_connection_is_told_from_one_that_waits(loop: str) -> None:
+    GONE.clear()
+    with serving(_late, "off", loop=loop, **uvicorn_options(Settings())) as client:
+        with _connected(client, b"GET /60000 HTTP/1.1\r\nhost: x\r\n\r\n"):
+            time.sleep(0.2)
+        assert GONE.wait(20)
+
+
+def test_requests_one_behind_the_other_are_answered_to_a_caller_that_ends_its_side(echo: httpx.Client) -> None:
+    requests = b"".join(HEAD + b"content-length: %d\r\n\r\n" % n + b"a" * n for n in (5, 3))
+    with _connected(echo, requests + b"GET / HT") as raw:
+        raw.shutdown(socket.SHUT_WR)
+        assert [part[:1] for part in _read_all(raw).split(b"\r\n\r\n")[1:]] == [b"5", b"3"]
+
+
+def test_a_caller_that_ends_its_side_within_the_body_is_not_waited_for(echo: httpx.Client) -> None:
+    with _connected(echo, HEAD + b"content-length: 9\r\n\r\n1234") as raw:
+        raw.shutdown(socket.SHUT_WR)
+        assert _read_all(raw) == b""
 
 
 def test_an_answer_that_nobody_reads_is_dropped(echo: httpx.Client) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from solo_server.errors import BodyTooLarge, InvalidQuery, InvalidTensor, UnsupportedMediaType
 from solo_server.pipeline import Body
-from solo_server.schemas import MAX_TIMEOUT_MS, SegmentQuery, read_query
+from solo_server.schemas import MAX_TIMEOUT_MS, SegmentQuery, read_query, unknown_parameter
 from solo_server.types import UInt8
 from solo_server.v2.outputs import OUTPUTS, Wanted
 from solo_server.v2.tensors import (
@@ -31,6 +31,7 @@ IMAGE, PIXELS = "IMAGE", "PIXELS"
 INPUTS = {IMAGE: ("BYTES", (-1,)), PIXELS: ("UINT8", (-1, -1, -1, 3))}
 """Datatype and shape by name; a request has one of them. Also taken: IMAGE (N, 1), PIXELS (H, W, 3)."""
 QUERY = frozenset(SegmentQuery.model_fields) - {"format"}
+OWN_PARAMETERS = ("binary_data_output", "timeout")
 MAX_TIMEOUT_US = MAX_TIMEOUT_MS * 1000
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}  # zlib's names for the two framings
 
@@ -123,9 +124,10 @@ def _rgb(tensor: InputTensor) -> list[Body]:
 
 
 def _query(parameters: Mapping[str, Any]) -> SegmentQuery:
-    given = {name: value for name, value in parameters.items() if name not in ("timeout", "binary_data_output")}
+    given = {name: value for name, value in parameters.items() if name not in OWN_PARAMETERS}
     if unknown := sorted(set(given) - QUERY):
-        raise InvalidQuery(f"parameters: there is no {unknown[0][:60]!r}; known are {', '.join(sorted(QUERY))}")
+        known = (*sorted(QUERY), *OWN_PARAMETERS)
+        raise unknown_parameter(f"parameters: there is no {unknown[0][:60]!r}", unknown[0], known)
     if wrong := [name for name, value in given.items() if not isinstance(value, (str, int, float)) or value is True]:
         raise InvalidQuery(f"{wrong[0]}: must be a string or a number")
     return read_query(given)

@@ -1,0 +1,108 @@
+"""The parts of a `multipart/form-data` body: files, and fields, which are parameters.
+
+A part is a file if it has a file name (`filename`, or only `filename*`), or none but a `Content-Type` of a picture. A file without
+name and bytes is what browsers send for an input that was left empty, and is passed over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from solo_server.errors import EmptyBody, InvalidQuery
+
+MEDIA_TYPE = "multipart/form-data"
+MAX_FIELDS = 256
+MAX_FIELD_BYTES = 16 << 10
+
+File = tuple[str, bytes]
+"""Name and bytes."""
+
+_QUOTED = re.compile(rb'"(?:\\.|[^"\\])*"')
+_EXTENDED_NAME = re.compile(rb";\s*filename\*\s*=\s*([^;\s]+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """files: at least one, in their order; fields: names and values, in theirs."""
+
+    files: list[File]
+    fields: list[tuple[str, str]]
+
+
+def is_form(content_type: str) -> bool:
+    """Whether a body of this media type is a form."""
+    return content_type.partition(";")[0].strip().lower() == MEDIA_TYPE
+
+
+async def parse_form(headers: Headers, body: bytes, max_files: int) -> Form:
+    """The form of a request. headers: its own, which have the boundary.
+
+    Raises:
+        InvalidQuery: the form is broken, or holds too many files or fields, or a field that is too large.
+        EmptyBody: it holds no file.
+    """
+
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    try:
+        parser = _Parser(headers, stream(), max_files=2 * max_files, max_fields=MAX_FIELDS)  # half may be left empty
+        parser.spool_max_size = len(body) + 1  # the body is in memory already and bounded; nothing goes to disk
+        parts = await parser.parse()
+    except MultiPartException as problem:
+        raise InvalidQuery(f"the multipart body cannot be read: {problem.message}") from problem
+    except KeyError as problem:
+        raise InvalidQuery("the multipart body cannot be read: the boundary is missing") from problem
+    named = [(v.filename or "", await v.read()) for _, v in parts.multi_items() if isinstance(v, UploadFile)]
+    fields = [(name, value) for name, value in parts.multi_items() if isinstance(value, str)]
+    await parts.close()
+    files = [(name, content) for name, content in named if name or content]
+    if not files:
+        raise EmptyBody("the multipart body holds no file; a file needs a file name, as `curl -F file=@FILE` gives it")
+    if len(files) > max_files:
+        raise InvalidQuery(f"the form has {len(files)} files; at most {max_files} are accepted at a time")
+    return Form(files, fields)
+
+
+class _Parser(MultiPartParser):
+    """Starlette's, which takes a part for a file only if it has `filename`."""
+
+    def on_headers_finished(self) -> None:
+        """Give a name to what is a file without one."""
+        part = self._current_part
+        disposition = part.content_disposition or b""
+        if b"filename" not in parse_options_header(disposition)[1]:
+            extended = _EXTENDED_NAME.search(_QUOTED.sub(b'""', disposition))
+            if extended or _is_picture(dict(part.item_headers).get(b"content-type", b"")):
+                name = _decoded(extended[1]) if extended else ""
+                part.content_disposition = disposition + b'; filename="%s"' % name.encode(self._charset, "replace")
+        super().on_headers_finished()
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        """Bound the fields."""
+        part = self._current_part
+        if part.file is None and len(part.data) + end - start > MAX_FIELD_BYTES:
+            told = f"the field {part.field_name[:60]!r} has more than {MAX_FIELD_BYTES} bytes; a file needs a file name"
+            raise MultiPartException(told)
+        super().on_part_data(data, start, end)
+
+
+def _is_picture(content_type: bytes) -> bool:
+    return content_type.strip().lower().startswith((b"image/", b"application/octet-stream"))
+
+
+def _decoded(extended: bytes) -> str:
+    """A file name as RFC 8187 has it: `UTF-8''na%C3%AFve.png`; what would end a quoted string is replaced."""
+    charset, _, encoded = extended.decode("latin-1").strip('"').rpartition("'")
+    try:
+        name = unquote(encoded, charset.partition("'")[0] or "utf-8", "replace")
+    except LookupError:  # no such character set
+        name = unquote(encoded)
+    return re.sub(r'["\\\x00-\x1f]', "_", name)

@@ -1,0 +1,229 @@
+"""Parameters in queries and forms, files in forms, and what a caller accepts: as HTTP clients of all kinds send them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from conftest import encoded, picture, serving
+from solo_server.app import create_app
+from solo_server.connections import uvicorn_options
+from solo_server.http.forms import MAX_FIELD_BYTES, MAX_FIELDS
+from solo_server.keys import KeyRing, parse_keys
+from solo_server.pipeline import Pipeline
+from solo_server.settings import Settings
+
+PNG = encoded(picture(90, 120))
+LARGE = encoded(picture(900, 1200))  # a form that is read in a worker
+SETTINGS = Settings(max_files=3)
+FILE = b'Content-Disposition: form-data; name="file"; filename="a.png"\r\n'
+
+
+@pytest.fixture(scope="module")
+def pipeline(solo_bundle: Path) -> Pipeline:
+    return Pipeline.open(solo_bundle, threads=1)
+
+
+@pytest.fixture(scope="module")
+def http(pipeline: Pipeline) -> Iterator[httpx.Client]:
+    with serving(create_app(pipeline, SETTINGS), **uvicorn_options(SETTINGS)) as client:
+        yield client
+
+
+def _form(*parts: tuple[bytes, bytes]) -> dict[str, Any]:
+    """A form of head and body of each part."""
+    content = b"".join(b"--b\r\n" + head + b"\r\n" + body + b"\r\n" for head, body in parts) + b"--b--\r\n"
+    return {"content": content, "headers": {"content-type": "multipart/form-data; boundary=b"}}
+
+
+def _field(name: str, value: str) -> tuple[bytes, bytes]:
+    return f'Content-Disposition: form-data; name="{name}"\r\n'.encode(), value.encode()
+
+
+def _instances(response: httpx.Response) -> Any:
+    assert response.status_code == 200, response.text
+    return response.json()["instances"]
+
+
+def _refused(response: httpx.Response, status: int = 422, code: str = "invalid_query") -> str:
+    problem = response.json()
+    assert (response.status_code, problem["code"]) == (status, code), problem
+    return str(problem["detail"])
+
+
+def test_repeated_classes_are_joined(http: httpx.Client) -> None:
+    joined = _instances(http.post("/segment", content=PNG, params={"classes": "0,2"}))
+    assert {instance["class_id"] for instance in joined} == {0, 2}
+    for path in ("/segment", "/models/tiny-solo/segment"):
+        repeated = http.post(f"{path}?classes=0&classes=traffic light", content=PNG)
+        assert _instances(repeated) == joined
+
+
+@pytest.mark.parametrize("name", ["score_threshold", "max_instances", "nms", "format"])
+def test_any_other_repeated_parameter_is_refused(http: httpx.Client, name: str) -> None:
+    value = {"score_threshold": "0.5", "max_instances": "3", "nms": "mask", "format": "rle"}[name]
+    told = f"{name}: is given 2 times; give it once"
+    assert _refused(http.post(f"/segment?{name}={value}&{name}={value}", content=PNG)) == told
+    assert _refused(http.post("/segment", **_form((FILE, PNG), *[_field(name, value)] * 2))) == told
+
+
+def test_a_misspelt_parameter_is_answered_with_the_nearest(http: httpx.Client) -> None:
+    detail = _refused(http.post("/segment?scorethreshold=0.5", content=PNG))
+    assert detail.startswith("there is no parameter 'scorethreshold'; did you mean score_threshold? known are classes,")
+    tensor = {"name": "IMAGE", "datatype": "BYTES", "shape": [1], "data": ["eA=="]}
+    asked = {"parameters": {"score_treshold": 0.5}, "inputs": [{**tensor, "parameters": {"content_type": "base64"}}]}
+    told = http.post("/v2/models/tiny-solo/infer", json=asked).json()["error"]
+    assert told.startswith("parameters: there is no 'score_treshold'; did you mean score_threshold?")
+
+
+@pytest.mark.parametrize("path", ["/segment", "/models/tiny-solo/segment"])
+@pytest.mark.parametrize("body", [PNG, LARGE], ids=["small", "large"])
+def test_fields_of_a_form_are_parameters(http: httpx.Client, path: str, body: bytes) -> None:
+    query = {"score_threshold": "0.2", "max_instances": "2", "classes": "dog", "nms": "none"}
+    expected = _instances(http.post(path, content=body, params=query))
+    assert 0 < len(expected) <= 2
+    fields = {**query, "classes": ["dog"]}
+    assert _instances(http.post(path, files={"file": ("a.png", body)}, data=fields)) == expected
+    half = {name: query[name] for name in ("score_threshold", "nms")}
+    rest = {name: query[name] for name in ("max_instances", "classes")}
+    assert _instances(http.post(path, files={"file": ("a.png", body)}, params=half, data=rest)) == expected
+
+
+def test_a_field_asks_for_an_overlay_and_for_its_threshold(http: httpx.Client) -> None:
+    by_query = http.post("/segment", content=PNG, params={"format": "overlay"})
+    by_field = http.post("/segment", files={"file": ("a.png", PNG)}, data={"format": "overlay"})
+    assert by_field.headers["content-type"] == "image/png"
+    assert by_field.content == by_query.content
+
+
+def test_fields_count_for_every_file_of_a_form(http: httpx.Client) -> None:
+    files = [("file", ("a.png", PNG)), ("file", ("b.png", PNG))]
+    results = http.post("/segment", files=files, data={"classes": ["cat", "2"]}).json()["results"]
+    expected = _instances(http.post("/segment", content=PNG, params={"classes": "0,2"}))
+    assert [result["instances"] for result in results] == [expected, expected]
+
+
+@pytest.mark.parametrize(
+    ("fields", "params", "detail"),
+    [
+        ({"score_treshold": "0.9"}, {}, "the form's field 'score_treshold' is no parameter; did you mean score_threshold?"),
+        ({"image": "x"}, {}, "a part that is a file needs a file name"),
+        ({"nms": "mask"}, {"nms": "mask"}, "nms: is given in the query and in the form; give it once"),
+        ({"classes": "cat"}, {"classes": "dog"}, "classes: is given in the query and in the form; give it once"),
+        ({"score_threshold": "high"}, {}, "score_threshold: Input should be a valid number"),
+        ({"score_threshold": "2"}, {}, "score_threshold: Input should be less than or equal to 1"),
+        ({"classes": "unicorn"}, {}, "classes: the model has no class 'unicorn'"),
+        ({"classes": "a" * (MAX_FIELD_BYTES + 1)}, {}, "the field 'classes' has more than 16384 bytes"),
+        ({"classes": ["cat"] * (MAX_FIELDS + 1)}, {}, "Too many fields"),
+    ],
+)  # fmt: skip
+def test_a_bad_field_is_refused(http: httpx.Client, fields: Any, params: dict[str, str], detail: str) -> None:
+    answer = http.post("/segment", files={"file": ("a.png", PNG)}, data=fields, params=params)
+    assert detail in _refused(answer)
+
+
+def test_a_picture_in_a_part_without_a_file_name_is_told_what_to_do(http: httpx.Client) -> None:
+    for body in (PNG, LARGE):  # as `curl -F 'image=<FILE'` sends it
+        head = b'Content-Disposition: form-data; name="image"\r\n'
+        answer = http.post("/segment", **_form((head, body)))
+        if body is PNG:
+            assert "curl -F file=@FILE" in _refused(answer, 400, "empty_body")
+        else:
+            assert "the field 'image' has more than 16384 bytes; a file needs a file name" in _refused(answer)
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"Content-Disposition: form-data; name=\"file\"; filename*=UTF-8''na%C3%AFve.png\r\n", "naïve.png"),
+        (b"Content-Disposition: form-data; name=file; Filename* = utf-8'en'a%22b.png\r\n", "a_b.png"),
+        (b"Content-Disposition: form-data; name=\"file\"; filename*=none''a.png\r\n", "a.png"),
+        (b"Content-Disposition: form-data; name=\"file\"; filename=\"plain.png\"; filename*=UTF-8''other.png\r\n", "plain.png"),
+        (b"Content-Disposition: form-data; name=\"file\"\r\nContent-Type: image/png\r\n", ""),
+        (b"Content-Disposition: form-data; name=\"file\"\r\nContent-Type: Application/Octet-Stream\r\n", ""),
+        (b"Content-Disposition: Form-Data; NAME=\"file\"; FILENAME=\"a.png\"\r\n", "a.png"),
+    ],
+)  # fmt: skip
+def test_a_file_is_one_however_its_name_is_given(http: httpx.Client, head: bytes, name: str) -> None:
+    expected = _instances(http.post("/segment", content=PNG))
+    assert _instances(http.post("/segment", **_form((head, PNG)))) == expected
+    results = http.post("/segment", **_form((head, PNG), (FILE, PNG))).json()["results"]
+    assert [result["filename"] for result in results] == [name, "a.png"]
+    assert [result["instances"] for result in results] == [expected, expected]
+
+
+def test_a_name_that_only_looks_like_a_file_name_makes_no_file(http: httpx.Client) -> None:
+    head = b"Content-Disposition: form-data; name=\"a; filename*=b''c\"\r\n"
+    assert "is no parameter" in _refused(http.post("/segment", **_form((FILE, PNG), (head, b"x"))))
+
+
+def test_an_input_that_was_left_empty_is_no_file(http: httpx.Client) -> None:
+    empty = (
+        b'Content-Disposition: form-data; name="more"; filename=""\r\nContent-Type: application/octet-stream\r\n',
+        b"",
+    )
+    expected = _instances(http.post("/segment", content=PNG))
+    assert _instances(http.post("/segment", **_form((FILE, PNG), empty))) == expected
+    assert len(http.post("/segment", **_form(*[(FILE, PNG), empty] * SETTINGS.max_files)).json()["results"]) == 3
+    assert "holds no file" in _refused(http.post("/segment", **_form(empty)), 400, "empty_body")
+    told = "the form has 4 files; at most 3 are accepted at a time"
+    assert _refused(http.post("/segment", **_form(*[(FILE, PNG)] * 4))) == told
+    named = http.post("/segment", **_form((FILE, PNG), (FILE, b""))).json()["results"]  # an empty file is another thing
+    assert named[1]["error"]["code"] == "empty_body"
+
+
+@pytest.mark.parametrize("media_type", ["Multipart/Form-Data; Boundary=b", "MULTIPART/FORM-DATA ;boundary=\"b\""])  # fmt: skip
+def test_the_media_type_of_a_form_does_not_depend_on_case(http: httpx.Client, media_type: str) -> None:
+    content = _form((FILE, PNG))["content"]
+    answer = http.post("/segment", content=content, headers={"content-type": media_type})
+    assert _instances(answer) == _instances(http.post("/segment", content=PNG))
+
+
+def test_what_is_accepted_does_not_depend_on_case(http: httpx.Client) -> None:
+    drawn = http.post("/segment", content=PNG, headers={"accept": "Image/PNG"})
+    assert (drawn.status_code, drawn.headers["content-type"]) == (200, "image/png")
+    lines = [("accept", "text/html"), ("Accept", "IMAGE/*;Q=0.9")]
+    assert http.post("/segment", content=PNG, headers=lines).content == drawn.content
+    metrics = http.get("/metrics", headers={"accept": "Application/OpenMetrics-Text; Version=1.0.0"})
+    assert metrics.headers["content-type"].startswith("application/openmetrics-text")
+
+
+def test_a_jpeg_overlay_is_refused_with_what_there_is(http: httpx.Client) -> None:
+    for options in ({}, {"params": {"format": "overlay"}}):
+        answer = http.post("/segment", content=PNG, headers={"accept": "image/jpeg"}, **options)  # type: ignore[arg-type]
+        assert "send `Accept: image/png`" in _refused(answer, 406, "not_acceptable")
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/v2", "/models", "/model", "/metrics", "/docs", "/",
+     "/models/tiny-solo", "/models/none", "/v2/models/tiny-solo/ready", "/openapi.json", "/nowhere", "/segment"],
+)  # fmt: skip
+def test_head_is_answered_as_get_without_the_body(http: httpx.Client, path: str) -> None:
+    got, head = http.get(path), http.head(path)
+    assert (head.status_code, head.content) == (got.status_code, b"")
+    assert (
+        head.headers["content-type" if path != "/" else "location"]
+        == got.headers["content-type" if path != "/" else "location"]
+    )
+    if path != "/metrics":  # which counts what came between
+        assert head.headers["content-length"] == got.headers["content-length"]
+
+
+def test_head_is_counted_under_its_route(http: httpx.Client) -> None:
+    assert http.head("/models/tiny-solo/versions/none").status_code == 404
+    assert 'route="/models/{name}/versions/{version}"' in http.get("/metrics").text
+
+
+def test_head_tells_that_a_server_is_not_ready(pipeline: Pipeline) -> None:
+    app = create_app(pipeline, SETTINGS, keys=KeyRing(parse_keys(["alice:" + "k" * 32])))
+    with serving(app, **uvicorn_options(SETTINGS)) as client:
+        for unready, status in ((False, 200), (True, 503)):
+            if unready:
+                app.state.service.stop()
+            for path in ("/readyz", "/v2/health/ready"):
+                assert [client.get(path).status_code, client.head(path).status_code] == [status, status]
+            assert [client.head(path).status_code for path in ("/healthz", "/v2/health/live")] == [200, 200]
+            assert client.head("/models").status_code == 401

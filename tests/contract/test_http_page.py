@@ -1,0 +1,51 @@
+"""docs/http.md names every code, and the limits that are really there; the README's answer is a real one."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import solo_server.errors
+from solo_server.errors import ServerError
+from solo_server.http.forms import MAX_FIELD_BYTES, MAX_FIELDS
+from solo_server.local import open_local
+from solo_server.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "http.md").read_text()
+LIMITS = re.search(r"### Limits\n(.*?)\n#", PAGE, re.DOTALL)
+
+
+def test_the_limits_of_the_page_are_the_settings_defaults() -> None:
+    assert LIMITS is not None
+    assert "[limits](#limits)" in PAGE
+    rows = re.findall(r"^\| [^|]+ \| ([\d, ]+) \| (?:`SOLO_(\w+)`)? ?\| \d{3} `\w+`", LIMITS[1], re.MULTILINE)
+    assert len(rows) == LIMITS[1].count("\n| ")  # which the headings, at its beginning, are not
+    of_settings = {name.lower(): int(default) for default, name in rows if name}
+    assert of_settings == {name: getattr(Settings(), name) for name in of_settings}
+    assert {"max_body_bytes", "max_pixels", "max_side", "max_files", "request_timeout_ms"} <= set(of_settings)
+    assert [default.strip() for default, name in rows if not name] == [f"{MAX_FIELDS}, {MAX_FIELD_BYTES}"]
+
+
+def test_every_code_of_a_failure_is_on_the_page() -> None:
+    kinds = [
+        kind for kind in vars(solo_server.errors).values() if isinstance(kind, type) and issubclass(kind, ServerError)
+    ]
+    missing = {(kind.status, kind.code) for kind in kinds if f"`{kind.code}`" not in PAGE}
+    assert missing == set()
+
+
+def test_the_readmes_answer_is_the_demo_models() -> None:
+    shown = json.loads(re.findall(r"```json\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0])
+    answer = open_local(None).segment((ROOT / "tests" / "pictures" / "astronaut.jpg").read_bytes(), {})
+    assert (shown["image"], shown["model"]) == (answer["image"], answer["model"])
+    assert {"queue", *answer["timings_ms"]} == set(shown["timings_ms"])
+    assert len(shown["instances"]) == len(answer["instances"])
+    for told, true in zip(shown["instances"], answer["instances"], strict=True):
+        assert told.keys() == true.keys()
+        assert (told["label"], told["class_id"]) == (true["label"], true["class_id"])
+        assert told["score"] == pytest.approx(true["score"], abs=2e-3)  # processors round differently
+        assert told["box_xywh"] == pytest.approx(true["box_xywh"], abs=2)
+        assert told["area"] == pytest.approx(true["area"], rel=0.01)
+        assert told["mask"]["size"] == true["mask"]["size"]
+        assert told["mask"]["counts"].endswith("...")
