@@ -1,0 +1,1 @@
+"""What the server reads off the system that it runs on."""
