@@ -31,6 +31,7 @@ from solo_server.catalogue import Catalogue, catalogue
 from solo_server.connections import uvicorn_options
 from solo_server.engine.base import GPU_ENGINES
 from solo_server.errors import DeviceFailure, DeviceLost, EngineHung, SettingsError
+from solo_server.exit_codes import ENGINE_HUNG, FAILED, GPU_LOST, MEANINGS, REFUSED
 from solo_server.keys import KeyRing
 from solo_server.memory import share_one_heap
 from solo_server.pipeline import Pipeline
@@ -38,23 +39,19 @@ from solo_server.serve_arguments import add_arguments
 from solo_server.service import Service
 from solo_server.settings import Settings
 from solo_server.supervise import become_supervisor
-from solo_server.supervisor import REFUSED
 from solo_server.traces import Traces, open_traces
 from solo_server.worker import Seat
 
 __all__ = ["add_arguments", "run"]
 
 LOG = logging.getLogger("solo_server")
-GPU_LOST = 75  # EX_TEMPFAIL of sysexits.h: try again
-ENGINE_HUNG = 70  # EX_SOFTWARE
 WRITING_SECONDS = 1  # beyond `drain_seconds`: for the answers that it cuts short to reach their callers
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until stopped.
 
-    Exit status 0; 2 when settings or model are wrong; 75 when the GPU is lost and 70 when the engine hangs, which only a new
-    process can mend; 1 for what should not happen.
+    The exit status: 0, or one of `solo_server.exit_codes`.
     """
     share_one_heap()
     given = dict(vars(arguments))
@@ -94,7 +91,7 @@ def _serve(settings: Settings, keys: KeyRing, source: socket.socket | Seat) -> i
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, server.hang_up)
     server.run(sockets=[] if isinstance(source, Seat) else [source])
-    status = _status(server.problem, seat) if server.started else 1
+    status = _status(server.problem, seat) if server.started else FAILED
     if seat is not None:
         seat.end()
     if not server.service.is_idle or isinstance(server.problem, DeviceLost):
@@ -202,9 +199,9 @@ class _Server(uvicorn.Server):
         """Only a new process can mend this one."""
         self.problem = problem
         if isinstance(problem, DeviceLost | EngineHung):
-            told = "the GPU is lost" if isinstance(problem, DeviceLost) else "the engine hangs"
             status = _status(problem)
-            LOG.critical("%s; this process ends with status %d, for a supervisor to start another", told, status)
+            meaning = MEANINGS[status]
+            LOG.critical("%s; this process ends with status %d, for a supervisor to start another", meaning, status)
         elif not isinstance(problem, _EXPECTED):
             LOG.critical("the model cannot be loaded", exc_info=problem)
         self.should_exit = True
@@ -221,7 +218,7 @@ def _status(problem: Exception | None, seat: Seat | None = None) -> int:
         return GPU_LOST
     if isinstance(problem, EngineHung):
         return ENGINE_HUNG
-    return _refuse(problem, seat) if isinstance(problem, _EXPECTED) else 1
+    return _refuse(problem, seat) if isinstance(problem, _EXPECTED) else FAILED
 
 
 def _refuse(problem: Exception, seat: Seat | None = None) -> int:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from solo_server.engine.base import ENGINES, PRECISIONS
+from solo_server.exit_codes import ENGINE_HUNG
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine-timeout-s",
         type=int,
-        help="without an answer from the engine for so long, exit status 70 (SOLO_ENGINE_TIMEOUT_S; default 120)",
+        help=f"without an answer from the engine for so long, exit status {ENGINE_HUNG} (SOLO_ENGINE_TIMEOUT_S; default 120)",
     )
     parser.add_argument(
         "--drain-seconds",

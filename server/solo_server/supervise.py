@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from solo_server import logs
 from solo_server.errors import SettingsError
-from solo_server.supervisor import REFUSED, Supervisor
+from solo_server.exit_codes import REFUSED
+from solo_server.supervisor import Supervisor
 from solo_server.worker_metrics import SupervisorFigures, metrics_folder
 from solo_server.workers import Process
 
