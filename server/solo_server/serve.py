@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import errno
 import gc
 import logging
 import os
@@ -20,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 import uvicorn
 from solo_models.bundle import BundleError
@@ -39,6 +39,7 @@ from solo_server.serve_arguments import add_arguments
 from solo_server.service import Service
 from solo_server.settings import Settings
 from solo_server.supervise import become_supervisor
+from solo_server.system.listener import announce, listen
 from solo_server.traces import Traces, open_traces
 from solo_server.worker import Seat
 
@@ -65,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         keys = KeyRing.read(settings)
         if seat is not None:
             return _serve(settings, keys, seat)
-        listener = _listen(settings)
+        listener = listen(settings.host, settings.port)
         if settings.workers > 1:
             become_supervisor(settings, listener, argv)
         return _serve(settings, keys, listener)
@@ -80,8 +81,11 @@ def _serve(settings: Settings, keys: KeyRing, source: socket.socket | Seat) -> i
     def on_ready() -> None:
         gc.collect()
         gc.freeze()  # what is there now stays: the collector would go through all of it, with the event loop waiting
-        if not isinstance(source, Seat):
-            _announce(source)
+        path = _segment_path(server.service)
+        if isinstance(source, Seat):
+            source.tell_path(path)
+        else:
+            announce(source, path)
         if seat is None or seat.number == 0:
             keys.log_access(settings.host)
 
@@ -97,11 +101,6 @@ def _serve(settings: Settings, keys: KeyRing, source: socket.socket | Seat) -> i
     if not server.service.is_idle or isinstance(server.problem, DeviceLost):
         _leave(status)
     return status
-
-
-def _announce(listener: socket.socket) -> None:
-    host, port = listener.getsockname()[:2]
-    LOG.info("http://%s:%d  try: curl --data-binary @photo.jpg http://%s:%d/segment", host, port, host, port)
 
 
 class _Server(uvicorn.Server):
@@ -247,6 +246,12 @@ def _catalogue(settings: Settings) -> Catalogue:
     return catalogue(bundle, settings.models, lambda path: _open(path, settings))
 
 
+def _segment_path(service: Service) -> str:
+    """Where an image can be posted: without a default model, to the first that is served."""
+    names = sorted(model.name for model in service.models.in_service())
+    return "/segment" if service.models.default or not names else f"/models/{quote(names[0], safe='')}/segment"
+
+
 def _open(bundle_path: Path, settings: Settings) -> Pipeline:
     pipeline = Pipeline.open(
         bundle_path,
@@ -259,29 +264,8 @@ def _open(bundle_path: Path, settings: Settings) -> Pipeline:
         cuda=settings.cuda_options if settings.engine in GPU_ENGINES else None,
     )
     bundle = pipeline.bundle
-    LOG.info("%s %s, %s, %d classes", bundle.name, bundle.version, bundle.precision, bundle.spec.num_classes)
+    count = bundle.spec.num_classes
+    classes = "1 class" if count == 1 else f"{count} classes"
+    LOG.info("%s %s, %s, %s", bundle.name, bundle.version, bundle.precision, classes)
     LOG.info("engine: %s (%s)", pipeline.backend.description, pipeline.engine_reason)
     return pipeline
-
-
-_ADVICE = {
-    errno.EADDRINUSE: "another process does; stop it, or choose another port (--port, SOLO_PORT)",
-    errno.EACCES: "this user may not; choose a port above 1023 (--port, SOLO_PORT)",
-    errno.EADDRNOTAVAIL: "this machine has no such address (--host, SOLO_HOST)",
-    socket.EAI_NONAME: "that is no address, and no known name of one (--host, SOLO_HOST)",
-}
-
-
-def _advice(problem: OSError) -> str:
-    return _ADVICE.get(problem.errno or 0) or str(problem.strerror).partition(" (while")[0]
-
-
-def _listen(settings: Settings) -> socket.socket:
-    """Bind first: a port in use is known before the model is loaded."""
-    try:
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
-    except OSError as problem:
-        raise SettingsError(f"cannot listen on {settings.host}:{settings.port}: {_advice(problem)}") from problem
-    listener.set_inheritable(True)
-    return listener

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="models may be loaded and unloaded over HTTP (SOLO_MODEL_CONTROL; default off: SIGHUP reloads them)",
     )
-    parser.add_argument("--host", help="address to listen on (SOLO_HOST; default 127.0.0.1)")
+    parser.add_argument("--host", help="address to listen on; :: is every one (SOLO_HOST; default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (SOLO_PORT; default 8000)")
     parser.add_argument(
         "--workers",

@@ -42,7 +42,7 @@ class Settings:
     replicas: int = 1
     """Of each model in one process, each with its share of the cores: that many pictures at a time."""
     host: str = "127.0.0.1"
-    """Address to listen on; `0.0.0.0` is every IPv4 address of the machine."""
+    """Address to listen on; `0.0.0.0` is every IPv4 address of the machine, `::` every address, IPv4 where the system allows it."""
     port: int = 8000
     """Port to listen on; 0 takes a free one, and the log says which."""
     workers: int = 1

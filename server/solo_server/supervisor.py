@@ -53,7 +53,8 @@ def told(status: int) -> str:
 class Supervisor:
     """Owns the listener and the workers.
 
-    on_ready: called once, when the first worker is ready; on_end, on_restart: of a worker, for metrics; pause: waits for so long.
+    on_ready: called once, when the first worker is ready, with the path where an image can be posted; on_end, on_restart: of a
+    worker, for metrics; pause: waits for so long.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Supervisor:
         count: int,
         start: Start,
         drain_seconds: float,
-        on_ready: Callable[[], None] = lambda: None,
+        on_ready: Callable[[str], None] = lambda path: None,
         on_end: Callable[[int], None] = lambda number: None,
         on_restart: Callable[[], None] = lambda: None,
         pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -163,7 +164,7 @@ class Supervisor:
             LOG.info("worker %d (pid %d) is ready", worker.number, worker.process.pid)
             if not self._has_been_ready:
                 self._has_been_ready = True
-                self._on_ready()
+                self._on_ready(worker.path)
         self._distribute()
 
     def _bury(self, worker: Worker) -> None:

@@ -25,6 +25,7 @@ from solo_server.engine.tensorrt_build import check_gpu
 from solo_server.keys import KeyRing
 from solo_server.service import Service
 from solo_server.settings import Settings
+from solo_server.system.listener import listen
 
 PAGE = (Path(__file__).parents[2] / "docs/deployment.md").read_text()
 ROWS = re.findall(
@@ -137,11 +138,11 @@ def no_key_in_the_file(folder: Path) -> None:
 
 def port_in_use(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        serve._listen(Settings(port=taken.getsockname()[1]))
+        listen("127.0.0.1", taken.getsockname()[1])
 
 
 def address_of_another_machine(folder: Path) -> None:
-    serve._listen(Settings(host="192.0.2.1", port=0))
+    listen("192.0.2.1", 0)
 
 
 def cache_not_writable(folder: Path) -> None:

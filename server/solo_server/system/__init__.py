@@ -1,1 +1,1 @@
-"""What the server reads off the system that it runs on."""
+"""What depends on the system that the server runs on: its variables, its addresses."""
