@@ -62,6 +62,24 @@ def some_other_folder(folder: Path) -> None:
     read_bundle(folder)
 
 
+def a_checkpoint(folder: Path) -> None:
+    (folder / "my.pth").write_bytes(b"\x80\x02}q\x00.")
+    read_bundle(folder / "my.pth")
+
+
+def a_folder_with_a_checkpoint(folder: Path) -> None:
+    (folder / "my.pth").write_bytes(b"\x80\x02}q\x00.")
+    read_bundle(folder)
+
+
+def an_onnx_file(folder: Path) -> None:
+    read_bundle(shutil.copyfile(spoilt(folder) / "masks.onnx", folder / "my.onnx"))
+
+
+def a_bundle_in_its_place(folder: Path) -> None:
+    served(Settings(models=spoilt(folder)))
+
+
 def model_damaged(folder: Path) -> None:
     content = bytearray((spoilt(folder) / "masks.onnx").read_bytes())
     content[len(content) // 2] ^= 1
@@ -187,11 +205,15 @@ STARTS: dict[str, Callable[[Path], object]] = {
     "no model there": no_model,
     "nothing mounted": nothing_mounted,
     "some other folder": some_other_folder,
+    "a checkpoint": a_checkpoint,
+    "a folder with a checkpoint": a_folder_with_a_checkpoint,
+    "an ONNX file": an_onnx_file,
     "model damaged": model_damaged,
     "model cut short": model_cut_short,
     "model not readable": model_not_readable,
     "no folder of models": no_folder_of_models,
     "nothing in it": nothing_in_it,
+    "a bundle in its place": a_bundle_in_its_place,
     "something else in it": something_else_in_it,
     "models not readable": models_not_readable,
     "no such default model": no_such_default_model,

@@ -122,8 +122,9 @@ def _open_local(bundle: Path | None, engine: str) -> LocalModel:
     except ImportError as error:
         raise Unusable(f"running a model here needs pip install 'solo-inference[server]' ({error})") from error
     except Exception as error:  # whatever stops a bundle from loading; this package may not import the types
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise Unusable(f"{bundle or 'the demo model'}: {reason}") from error
+        model_name = str(bundle or "the demo model")
+        reason = " ".join(str(error).split()).removeprefix(f"{model_name}: ") or type(error).__name__
+        raise Unusable(f"{model_name}: {reason}") from error
     return model
 
 
