@@ -58,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--model", metavar="BUNDLE", help="run this bundle here (default: the demo model)")
     where.add_argument("--url", help="ask the server at this URL")
-    parser.add_argument("--api-key-file", metavar="FILE", help="file with the key that the server at --url asks for")
+    parser.add_argument(
+        "--api-key-file", metavar="FILE", help="file with the key that the server at --url asks for: KEY or NAME:KEY"
+    )
     parser.add_argument(
         "--engine", help="what runs the model here: auto (default), onnxruntime or openvino; a server has its own"
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from solo_client import wire
 from solo_client.command.errors import PictureFailed, Unusable
+from solo_client.command.key_file import read_key
 from solo_client.errors import ConnectionLost, InvalidArgument, ServerProblem, SoloClientError, TimedOut
 from solo_client.query import Options, Query
 from solo_client.types import Result
@@ -59,7 +60,7 @@ def open_source(
     if url is None:
         yield _LocalSource(_open_local(bundle, engine))
         return
-    with _open_client(url, _read_key(api_key_file)) as client:
+    with _open_client(url, None if api_key_file is None else read_key(api_key_file)) as client:
         yield _RemoteSource(client)
 
 
@@ -88,18 +89,6 @@ class _RemoteSource:
     def overlay(self, body: bytes, options: Options) -> bytes:
         with _remote_failures_sorted():
             return self._client.overlay(body, **options)
-
-
-def _read_key(file: Path | None) -> str | None:
-    if file is None:
-        return None
-    try:
-        key = file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Unusable(f"--api-key-file: {file} cannot be read") from error
-    if not key:
-        raise Unusable(f"--api-key-file: {file} holds no key")
-    return key
 
 
 def _open_client(url: str, api_key: str | None) -> SoloClient:
