@@ -62,7 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model-name", metavar="NAME", help="which model of the server at --url (default: its default)"
     )
     parser.add_argument("--model-version", metavar="V", help="which version of --model-name (default: the highest)")
-    parser.add_argument("--api-key-file", metavar="FILE", help="file with the key that the server at --url asks for")
+    parser.add_argument(
+        "--api-key-file", metavar="FILE", help="file with the key that the server at --url asks for: KEY or NAME:KEY"
+    )
     parser.add_argument(
         "--engine", help="what runs the model here: auto (default), onnxruntime or openvino; a server has its own"
     )

@@ -12,6 +12,7 @@ from time import monotonic
 
 from solo_models.bundle import Bundle, BundleError, read_bundle
 from solo_models.checkpoint import CheckpointError
+from solo_models.text_file import decoded
 from solo_server.engine.build_command import (
     NO_GPU,
     NoGpuHere,
@@ -236,7 +237,7 @@ def _class_names(path: Path | None) -> tuple[str, ...] | None:
     if path is None:
         return None
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = decoded(path.read_bytes()).splitlines()
     except UnicodeDecodeError as problem:
         raise UsageError(f"--classes {path}: is no text file") from problem
     return tuple(line.strip() for line in lines if line.strip())

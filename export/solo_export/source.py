@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import zipfile
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any
 
 import onnx
 import torch
-from solo_models.bundle import CATEGORIES, DAMAGED_ZIP, MANIFEST, MASKS, Bundle, BundleError, read_bundle
+from solo_models.bundle import CATEGORIES, MASKS, Bundle, BundleError, read_bundle
 from solo_models.checkpoint import Checkpoint, CheckpointError, adjusted, read_checkpoint
 from solo_models.class_names import equal_names
+from solo_models.file_kinds import UnknownKind, kind_of
 from solo_models.spec import ModelSpec, SpecError
 from solo_server.backend import CpuBackend
 from solo_server.engine.network import GraphEngine
@@ -47,12 +47,9 @@ class Source:
 
 def is_bundle(path: Path) -> bool:
     """Whether a path is a bundle folder, or a zip that holds a manifest (checkpoints are zips too)."""
-    if path.is_dir():
-        return True
     try:
-        with zipfile.ZipFile(path) as archive:
-            return MANIFEST in archive.namelist()
-    except (*DAMAGED_ZIP, OSError):
+        return path.is_dir() or kind_of(path) == "bundle"
+    except (UnknownKind, OSError):
         return False  # whatever it is, reading it as a checkpoint will say
 
 

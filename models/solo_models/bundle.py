@@ -7,8 +7,9 @@
       kernels.npz         MUST  the last mask convolution of every level, applied to the selected cells only
       MODEL_CARD.md       MAY   any further file that the manifest lists
 
-Reading validates the manifest, then sizes and hashes, before anything is used: a damaged or newer bundle never half-loads.
-Writing is atomic. Standard library and numpy only.
+A zip may hold the folder itself, as archivers pack it: `BUNDLE/manifest.json` and so on. Reading validates the manifest, then
+sizes and hashes, before anything is used: a damaged or newer bundle never half-loads. Writing is atomic.
+Standard library and numpy only.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from solo_models import file_kinds
 from solo_models.spec import ModelSpec, SpecError
 
 FORMAT = "solo-bundle"
 FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
+MANIFEST = file_kinds.MANIFEST
 CATEGORIES = "categories.onnx"
 MASKS = "masks.onnx"
 KERNELS = "kernels.npz"
 REQUIRED = (CATEGORIES, MASKS, KERNELS)
-DAMAGED_ZIP = (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError)  # what zipfile raises on opening one
 INT8_FORMS = ("cpu", "tensorrt")  # activations with a zero point and weights of 7 bits; without one, and of 8 bits
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_MANIFEST_BYTES = 4 << 20
@@ -168,27 +169,17 @@ def identify(source: Path) -> Identity:
 
 @contextmanager
 def _named(source: Path) -> Iterator[None]:
-    """What goes wrong inside is a BundleError that begins with `source`; so is that it is not there, or obviously no bundle."""
+    """What goes wrong inside is a BundleError that begins with `source`; so is that it is not there, or is something else."""
     try:
-        if not source.exists():
-            raise BundleError("does not exist")
-        if source.is_dir():
-            _refuse_other_folders(source)
+        if told := file_kinds.not_a_bundle(source):
+            raise BundleError(told)
         yield
-    except DAMAGED_ZIP as problem:
+    except file_kinds.DAMAGED_ZIP as problem:
         raise BundleError(f"{source} is neither a bundle folder nor a bundle zip") from problem
     except OSError as problem:
         raise BundleError(f"{source}: cannot be read: {_told(problem, source)}") from problem
     except BundleError as problem:
         raise BundleError(f"{source}: {problem}") from problem
-
-
-def _refuse_other_folders(folder: Path) -> None:
-    """Raises BundleError for a folder without a manifest, which is often a volume that was not mounted."""
-    if not (folder / MANIFEST).is_file():
-        empty = not any(folder.iterdir())
-        hint = "the folder is empty: is it mounted?" if empty else "this is no bundle; solo export makes one"
-        raise BundleError(f"{MANIFEST}: is missing; {hint}")
 
 
 def _told(problem: OSError, source: Path) -> str:
@@ -238,12 +229,14 @@ def _read_file(path: Path, limit_bytes: int) -> bytes:
 
 def _read_zipped(source: Path, name: str, limit_bytes: int) -> bytes:
     with zipfile.ZipFile(source) as archive:
-        return _read_member(archive, name, limit_bytes)
+        root, *_ = file_kinds.bundle_roots(archive.namelist()) or [""]
+        return _read_member(archive, root, name, limit_bytes)
 
 
-def _read_member(archive: zipfile.ZipFile, name: str, limit_bytes: int) -> bytes:
+def _read_member(archive: zipfile.ZipFile, root: str, name: str, limit_bytes: int) -> bytes:
+    """The file `name` below `root`, which is a prefix of the member's name and never a path of the file system."""
     try:
-        member = archive.getinfo(name)
+        member = archive.getinfo(root + name)
     except KeyError:
         raise BundleError(f"{name}: is missing") from None
     if member.file_size > limit_bytes:

@@ -6,6 +6,9 @@ import argparse
 import importlib
 import os
 import sys
+from collections.abc import Iterable
+
+from solo_models.suggestion import nearest
 
 COMMANDS = {
     "segment": ("solo_client.segment", "client", "segment pictures, with a local bundle or over HTTP"),
@@ -44,7 +47,8 @@ def _dispatch(argv: list[str]) -> int:
         print(version("solo-inference"))
         return 0
     if argv[0] not in COMMANDS:
-        print(f"solo: unknown command {argv[0]!r}; one of: {', '.join(COMMANDS)}", file=sys.stderr)
+        advice = _did_you_mean(argv[0], COMMANDS) or f"; one of: {', '.join(COMMANDS)}"
+        print(f"solo: unknown command {argv[0]!r}{advice}", file=sys.stderr)
         return 2
     return _run(argv[0], argv[1:])
 
@@ -61,10 +65,36 @@ def _run(name: str, argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"solo {name}", description=summary[0].upper() + summary[1:] + ".")
     module.add_arguments(parser)
     try:
-        status: int = module.run(parser.parse_args(argv, argparse.Namespace(argv=argv)))
+        status: int = module.run(_parse(parser, argv))
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """As `parse_args`, which does not suggest the nearest option where one is not known."""
+    known, unknown = parser.parse_known_args(argv, argparse.Namespace(argv=argv))
+    if unknown:
+        option = next((word for word in unknown if word.startswith("-")), "").partition("=")[0]
+        advice = _did_you_mean(option, _options(parser), "--") if option else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{advice}")
+    return known
+
+
+def _options(parser: argparse.ArgumentParser) -> set[str]:
+    """All that begin with `--`, those of subcommands included."""
+    found = set()
+    for action in parser._actions:  # argparse has no public list
+        if action.help != argparse.SUPPRESS:
+            found |= {option for option in action.option_strings if option.startswith("--")}
+        if isinstance(action, argparse._SubParsersAction):
+            found |= {option for inner in action.choices.values() for option in _options(inner)}
+    return found
+
+
+def _did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
+    found = nearest(word, known, prefix)
+    return f"; did you mean {found}?" if found else ""
 
 
 def _overview() -> str:

@@ -12,17 +12,16 @@ import hashlib
 import json
 import math
 import re
-import shlex
 import sys
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from solo_models.bundle import CATEGORIES, DAMAGED_ZIP, MANIFEST, MASKS, BundleError, read_bundle
-from solo_models.engine_file import BARE_PLAN_MAGIC, MAGIC, EngineFileError, describe_engine
+from solo_models.bundle import CATEGORIES, MASKS, BundleError, read_bundle
+from solo_models.engine_file import EngineFileError, describe_engine
 from solo_models.facts import Facts, as_json, as_lines, printable
+from solo_models.file_kinds import UnknownKind, export_command, kind_of
 from solo_models.onnx_ends import DamagedGraph, dtype_name, graph_ends
 from solo_models.spec import ModelSpec
 
@@ -70,44 +69,11 @@ def inspect_file(path: Path) -> Facts:
         OSError: the file cannot be opened.
     """
     readers = {"bundle": _bundle, "checkpoint": _checkpoint, "engine": describe_engine, "onnx": _onnx}
-    kind = _kind(path)
-    return {"kind": kind, "file": str(path), **readers[kind](path)}
-
-
-def _kind(path: Path) -> str:
-    if path.is_dir():
-        if not (path / MANIFEST).exists():
-            raise InspectError(f"is a folder without {MANIFEST}, hence no bundle")
-        return "bundle"
-    if not path.is_file():
-        raise InspectError("is neither a file nor a folder" if path.exists() else "does not exist")
-    with path.open("rb") as file:
-        head = file.read(16)
-    is_safetensors = head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32
-    if head.startswith(b"PK"):
-        return _zip_kind(path)
-    if head.startswith((MAGIC[:-1], BARE_PLAN_MAGIC)):
-        return "engine"
-    if is_safetensors or re.match(rb"\x80[\x01-\x05]", head):  # the latter: a pickle, torch's format before 1.6
-        return "checkpoint"
-    if re.match(
-        rb"\x08[\x01-\x7f][\x12\x1a\x22\x28\x32\x3a\x42]", head
-    ):  # ir_version, then another field of ModelProto
-        return "onnx"
-    raise InspectError("is no checkpoint, bundle, ONNX file or engine" if head else "is empty")
-
-
-def _zip_kind(path: Path) -> str:
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name.split("/") for name in archive.namelist()]
-    except DAMAGED_ZIP as problem:
-        raise InspectError(f"is a damaged zip ({problem})") from problem
-    if [MANIFEST] in names:
-        return "bundle"
-    if any(parts[-1] == "data.pkl" for parts in names):
-        return "checkpoint"
-    raise InspectError(f"is a zip with neither {MANIFEST} (a bundle) nor data.pkl (a checkpoint)")
+        kind = kind_of(path)
+    except UnknownKind as problem:
+        raise InspectError(str(problem)) from problem
+    return {"kind": kind, "file": str(path), **readers[kind](path)}
 
 
 def _checkpoint(path: Path) -> Facts:
@@ -121,14 +87,13 @@ def _checkpoint(path: Path) -> Facts:
     except ModuleNotFoundError as problem:
         raise InspectError(_needs("a checkpoint", problem)) from problem
     network = _network(found.network.spec)
-    target = path.stem if path.stem != path.name else f"{path.name}_bundle"
     return {
         "layout": found.layout,
         "sha256": found.sha256,
         "bytes": path.stat().st_size,
         "tensors": sum(not name.endswith("num_batches_tracked") for name in found.network.state_dict()),
         "parameters_millions": round(sum(p.numel() for p in found.network.parameters()) / 1e6, 3),
-        "export": f"solo export {shlex.quote(str(path))} -o {shlex.quote(target)} --size {network['input_size']}",
+        "export": f"{export_command(path)} --size {network['input_size']}",
         **({"unused_class_names": found.unused_names} if found.unused_names else {}),
         "network": network,
         "provenance": found.provenance,

@@ -4,23 +4,28 @@
     DIR/cars.zip         a bundle zip, likewise
     DIR/boats/1/, 2.zip  versions of one model, named by whoever put them there; the highest is served where none is asked for
 
+What file servers and systems leave there (`@eaDir`, `lost+found`, hidden files) is passed over, with one line in the log.
 The folder is read again whenever models are reloaded, by manifests only: what has the stamp of before is left as it is.
 """
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from solo_models.bundle import MANIFEST, identify
+from solo_models.foreign import is_foreign
 
 from solo_server.errors import SettingsError
 from solo_server.pipeline import Pipeline
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-IGNORED = ("lost+found",)  # of file systems that are mounted as a whole; names with a dot in front are ignored too
+LOG = logging.getLogger("solo_server")
+SHOWN_NAMES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +47,12 @@ def catalogue(bundle: Path | None, folder: Path | None, open_bundle: Callable[[P
 
     def sources() -> Sequence[Source]:
         models = [] if bundle is None else [[_source(bundle, None, None, open_bundle)]]
+        passed_over: list[Path] = []
         if folder is not None:
-            models += [_model(path, open_bundle) for path in _models(folder)]
+            models += [_model(path, open_bundle, passed_over) for path in _models(folder, passed_over)]
+        if passed_over:
+            shown = ", ".join(map(str, passed_over[:SHOWN_NAMES])) + (", ..." if len(passed_over) > SHOWN_NAMES else "")
+            LOG.info("SOLO_MODELS: passed over, by their names no models: %s", shown)
         _refuse_twice([versions[0].name for versions in models])
         return [source for versions in models for source in versions]
 
@@ -61,37 +70,40 @@ def newest(versions: Sequence[str]) -> str:
     return max(versions, key=lambda version: (version.isdecimal(), int(version) if version.isdecimal() else 0, version))
 
 
-def _models(folder: Path) -> list[Path]:
+def _models(folder: Path, passed_over: list[Path]) -> list[Path]:
     """Raises SettingsError: there is no such folder, or nothing in it."""
     if not folder.is_dir():
         raise SettingsError(f"SOLO_MODELS: {folder} is not a folder")
-    found = list(_entries(folder))
+    found = _entries(folder, passed_over)
+    if (folder / MANIFEST).is_file():
+        command = f"solo serve {shlex.quote(str(folder))}"
+        raise SettingsError(f"SOLO_MODELS: {folder} is itself a bundle; serve it as one (SOLO_BUNDLE): {command}")
     if not found:
         raise SettingsError(f"SOLO_MODELS: {folder} holds no bundle; solo export writes them")
     return found
 
 
-def _model(path: Path, open_bundle: Callable[[Path], Pipeline]) -> list[Source]:
+def _model(path: Path, open_bundle: Callable[[Path], Pipeline], passed_over: list[Path]) -> list[Source]:
     """All versions of one model."""
     name = _name(path)
     if not path.is_dir() or (path / MANIFEST).exists():
         return [_source(path, name, None, open_bundle)]
-    versions = list(_entries(path))
+    versions = _entries(path, passed_over)
     if not versions:
         raise SettingsError(f"SOLO_MODELS: {path} holds neither a bundle ({MANIFEST}) nor versions of one")
     _refuse_twice([_name(version) for version in versions])
     return [_source(version, name, _name(version), open_bundle) for version in versions]
 
 
-def _entries(folder: Path) -> Iterator[Path]:
-    """Folders and zips, by name."""
+def _entries(folder: Path, passed_over: list[Path]) -> list[Path]:
+    """Folders and zips, by name. passed_over: gets those that are no models by their names."""
     try:
         entries = sorted(folder.iterdir())
+        models = [path for path in entries if not is_foreign(path.name) and (path.is_dir() or path.suffix == ".zip")]
     except OSError as problem:
         raise SettingsError(f"SOLO_MODELS: {folder} cannot be read ({problem.strerror})") from problem
-    for path in entries:
-        if not path.name.startswith(".") and path.name not in IGNORED and (path.is_dir() or path.suffix == ".zip"):
-            yield path
+    passed_over += [path for path in entries if is_foreign(path.name)]
+    return models
 
 
 def _name(path: Path) -> str:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
+from solo_models.text_file import decoded
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -196,7 +197,7 @@ def _read(file: Path) -> tuple[ApiKey, ...]:
     if len(content) > MAX_FILE_BYTES:
         raise ValueError(f"is larger than {MAX_FILE_BYTES} bytes")
     try:
-        lines = content.decode().splitlines()
+        lines = decoded(content).splitlines()
     except UnicodeDecodeError:
         raise ValueError("is no UTF-8 text") from None  # the error itself would quote the content
     return parse_keys(lines)

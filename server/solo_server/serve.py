@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import errno
 import gc
 import logging
 import os
@@ -20,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 import uvicorn
 from solo_models.bundle import BundleError
@@ -31,6 +31,7 @@ from solo_server.catalogue import Catalogue, catalogue
 from solo_server.connections import uvicorn_options
 from solo_server.engine.base import GPU_ENGINES
 from solo_server.errors import DeviceFailure, DeviceLost, EngineHung, SettingsError
+from solo_server.exit_codes import ENGINE_HUNG, FAILED, GPU_LOST, MEANINGS, REFUSED
 from solo_server.keys import KeyRing
 from solo_server.memory import share_one_heap
 from solo_server.pipeline import Pipeline
@@ -38,23 +39,20 @@ from solo_server.serve_arguments import add_arguments
 from solo_server.service import Service
 from solo_server.settings import Settings
 from solo_server.supervise import become_supervisor
-from solo_server.supervisor import REFUSED
+from solo_server.system.listener import announce, listen
 from solo_server.traces import Traces, open_traces
 from solo_server.worker import Seat
 
 __all__ = ["add_arguments", "run"]
 
 LOG = logging.getLogger("solo_server")
-GPU_LOST = 75  # EX_TEMPFAIL of sysexits.h: try again
-ENGINE_HUNG = 70  # EX_SOFTWARE
 WRITING_SECONDS = 1  # beyond `drain_seconds`: for the answers that it cuts short to reach their callers
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until stopped.
 
-    Exit status 0; 2 when settings or model are wrong; 75 when the GPU is lost and 70 when the engine hangs, which only a new
-    process can mend; 1 for what should not happen.
+    The exit status: 0, or one of `solo_server.exit_codes`.
     """
     share_one_heap()
     given = dict(vars(arguments))
@@ -68,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         keys = KeyRing.read(settings)
         if seat is not None:
             return _serve(settings, keys, seat)
-        listener = _listen(settings)
+        listener = listen(settings.host, settings.port)
         if settings.workers > 1:
             become_supervisor(settings, listener, argv)
         return _serve(settings, keys, listener)
@@ -83,8 +81,11 @@ def _serve(settings: Settings, keys: KeyRing, source: socket.socket | Seat) -> i
     def on_ready() -> None:
         gc.collect()
         gc.freeze()  # what is there now stays: the collector would go through all of it, with the event loop waiting
-        if not isinstance(source, Seat):
-            _announce(source)
+        path = _segment_path(server.service)
+        if isinstance(source, Seat):
+            source.tell_path(path)
+        else:
+            announce(source, path)
         if seat is None or seat.number == 0:
             keys.log_access(settings.host)
 
@@ -94,17 +95,12 @@ def _serve(settings: Settings, keys: KeyRing, source: socket.socket | Seat) -> i
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, server.hang_up)
     server.run(sockets=[] if isinstance(source, Seat) else [source])
-    status = _status(server.problem, seat) if server.started else 1
+    status = _status(server.problem, seat) if server.started else FAILED
     if seat is not None:
         seat.end()
     if not server.service.is_idle or isinstance(server.problem, DeviceLost):
         _leave(status)
     return status
-
-
-def _announce(listener: socket.socket) -> None:
-    host, port = listener.getsockname()[:2]
-    LOG.info("http://%s:%d  try: curl --data-binary @photo.jpg http://%s:%d/segment", host, port, host, port)
 
 
 class _Server(uvicorn.Server):
@@ -202,9 +198,9 @@ class _Server(uvicorn.Server):
         """Only a new process can mend this one."""
         self.problem = problem
         if isinstance(problem, DeviceLost | EngineHung):
-            told = "the GPU is lost" if isinstance(problem, DeviceLost) else "the engine hangs"
             status = _status(problem)
-            LOG.critical("%s; this process ends with status %d, for a supervisor to start another", told, status)
+            meaning = MEANINGS[status]
+            LOG.critical("%s; this process ends with status %d, for a supervisor to start another", meaning, status)
         elif not isinstance(problem, _EXPECTED):
             LOG.critical("the model cannot be loaded", exc_info=problem)
         self.should_exit = True
@@ -221,7 +217,7 @@ def _status(problem: Exception | None, seat: Seat | None = None) -> int:
         return GPU_LOST
     if isinstance(problem, EngineHung):
         return ENGINE_HUNG
-    return _refuse(problem, seat) if isinstance(problem, _EXPECTED) else 1
+    return _refuse(problem, seat) if isinstance(problem, _EXPECTED) else FAILED
 
 
 def _refuse(problem: Exception, seat: Seat | None = None) -> int:
@@ -250,6 +246,12 @@ def _catalogue(settings: Settings) -> Catalogue:
     return catalogue(bundle, settings.models, lambda path: _open(path, settings))
 
 
+def _segment_path(service: Service) -> str:
+    """Where an image can be posted: without a default model, to the first that is served."""
+    names = sorted(model.name for model in service.models.in_service())
+    return "/segment" if service.models.default or not names else f"/models/{quote(names[0], safe='')}/segment"
+
+
 def _open(bundle_path: Path, settings: Settings) -> Pipeline:
     pipeline = Pipeline.open(
         bundle_path,
@@ -262,29 +264,8 @@ def _open(bundle_path: Path, settings: Settings) -> Pipeline:
         cuda=settings.cuda_options if settings.engine in GPU_ENGINES else None,
     )
     bundle = pipeline.bundle
-    LOG.info("%s %s, %s, %d classes", bundle.name, bundle.version, bundle.precision, bundle.spec.num_classes)
+    count = bundle.spec.num_classes
+    classes = "1 class" if count == 1 else f"{count} classes"
+    LOG.info("%s %s, %s, %s", bundle.name, bundle.version, bundle.precision, classes)
     LOG.info("engine: %s (%s)", pipeline.backend.description, pipeline.engine_reason)
     return pipeline
-
-
-_ADVICE = {
-    errno.EADDRINUSE: "another process does; stop it, or choose another port (--port, SOLO_PORT)",
-    errno.EACCES: "this user may not; choose a port above 1023 (--port, SOLO_PORT)",
-    errno.EADDRNOTAVAIL: "this machine has no such address (--host, SOLO_HOST)",
-    socket.EAI_NONAME: "that is no address, and no known name of one (--host, SOLO_HOST)",
-}
-
-
-def _advice(problem: OSError) -> str:
-    return _ADVICE.get(problem.errno or 0) or str(problem.strerror).partition(" (while")[0]
-
-
-def _listen(settings: Settings) -> socket.socket:
-    """Bind first: a port in use is known before the model is loaded."""
-    try:
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
-    except OSError as problem:
-        raise SettingsError(f"cannot listen on {settings.host}:{settings.port}: {_advice(problem)}") from problem
-    listener.set_inheritable(True)
-    return listener

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from solo_server.engine.base import ENGINES, PRECISIONS
+from solo_server.exit_codes import ENGINE_HUNG
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="models may be loaded and unloaded over HTTP (SOLO_MODEL_CONTROL; default off: SIGHUP reloads them)",
     )
-    parser.add_argument("--host", help="address to listen on (SOLO_HOST; default 127.0.0.1)")
+    parser.add_argument("--host", help="address to listen on; :: is every one (SOLO_HOST; default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (SOLO_PORT; default 8000)")
     parser.add_argument(
         "--workers",
@@ -94,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine-timeout-s",
         type=int,
-        help="without an answer from the engine for so long, exit status 70 (SOLO_ENGINE_TIMEOUT_S; default 120)",
+        help=f"without an answer from the engine for so long, exit status {ENGINE_HUNG} (SOLO_ENGINE_TIMEOUT_S; default 120)",
     )
     parser.add_argument(
         "--drain-seconds",

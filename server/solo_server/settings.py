@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from solo_models.suggestion import nearest
 
 from solo_server.engine.base import ENGINES, PRECISIONS
 from solo_server.engine.tensorrt_profiles import MAX_BATCH, Size, parse_shapes
 from solo_server.errors import SettingsError
 from solo_server.image import ImageLimits
 from solo_server.logs import FORMATS, LEVELS
+from solo_server.system.kubernetes import is_of_a_service
 
 if TYPE_CHECKING:
     from solo_server.engine.open_cuda import CudaOptions
@@ -39,7 +42,7 @@ class Settings:
     replicas: int = 1
     """Of each model in one process, each with its share of the cores: that many pictures at a time."""
     host: str = "127.0.0.1"
-    """Address to listen on; `0.0.0.0` is every IPv4 address of the machine."""
+    """Address to listen on; `0.0.0.0` is every IPv4 address of the machine, `::` every address, IPv4 where the system allows it."""
     port: int = 8000
     """Port to listen on; 0 takes a free one, and the log says which."""
     workers: int = 1
@@ -152,18 +155,30 @@ class Settings:
     def read(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
         """Defaults, then `SOLO_*` variables, then `overrides` that are not None.
 
+        What Kubernetes sets for a Service called `solo` or `solo-...` is not ours, and is passed over without a line.
+
         Raises:
             SettingsError: a value is of the wrong type or out of range, or a `SOLO_*` variable is unknown.
         """
         environment = os.environ if environment is None else environment
         known = {PREFIX + f.name.upper(): f.name for f in fields(cls)}
-        given = {name: text for name, text in environment.items() if name.startswith(PREFIX)}
+        given = {
+            name: text
+            for name, text in environment.items()
+            if name.startswith(PREFIX) and not is_of_a_service(name, text)
+        }
         unknown = sorted(set(given) - set(known))
         if unknown:
-            raise SettingsError(f"{unknown[0]}: no such setting; known are {', '.join(sorted(known))}")
+            raise SettingsError(f"{unknown[0]}: no such setting; {_advice(unknown[0], known)}")
         values = {known[name]: _parse(name, known[name], text) for name, text in given.items() if text != ""}
         texts = {k: _TEXTS[k](v) for k, v in overrides.items() if k in _TEXTS and isinstance(v, str)}
         return cls(**(values | {k: v for k, v in overrides.items() if v is not None} | texts))
+
+
+def _advice(unknown: str, known: Iterable[str]) -> str:
+    """What to type instead."""
+    found = nearest(unknown, known, PREFIX)
+    return f"did you mean {found}?" if found else "docs/deployment.md lists all settings"
 
 
 _RANGES = (

@@ -15,18 +15,20 @@ import os
 import socket
 import sys
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from solo_server import logs
 from solo_server.errors import SettingsError
-from solo_server.supervisor import REFUSED, Supervisor
+from solo_server.exit_codes import REFUSED
+from solo_server.supervisor import Supervisor
+from solo_server.system.listener import announce
 from solo_server.worker_metrics import SupervisorFigures, metrics_folder
 from solo_server.workers import Process
 
 if TYPE_CHECKING:
     from solo_server.settings import Settings  # which imports nearly everything
 
-LOG = logging.getLogger("solo_server")
 PYTHON = (sys.executable, "-P", "-m")  # -P: no modules of the folder that this was started in
 
 
@@ -81,12 +83,8 @@ async def _supervise(order: Order, listener: socket.socket, argv: list[str], fol
         command = (*PYTHON, "solo_models.cli", "serve", *seat, *argv)
         return await asyncio.create_subprocess_exec(*command, pass_fds=(channel.fileno(),))
 
-    def announce() -> None:
-        host, port = listener.getsockname()[:2]
-        LOG.info("http://%s:%d  try: curl --data-binary @photo.jpg http://%s:%d/segment", host, port, host, port)
-
     figures = SupervisorFigures(folder, order.workers)
-    events = (announce, figures.ended, figures.restarted)
+    events = (partial(announce, listener), figures.ended, figures.restarted)
     supervisor = Supervisor(listener, order.workers, start, order.drain_seconds, *events)
     return await supervisor.run(), supervisor.refusal
 

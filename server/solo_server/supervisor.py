@@ -16,6 +16,7 @@ import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
 
+from solo_server.exit_codes import FAILED, MEANINGS, REFUSED
 from solo_server.workers import Start, Worker, in_order_of_choice, received_from
 
 LOG = logging.getLogger("solo_server")
@@ -24,15 +25,8 @@ ACCEPTED_AT_ONCE = 64
 NO_FILES_PAUSE_S = 1.0
 KILL_AFTER_S = 8.0
 """Beyond the time to drain: for writing what is cut short, sending traces, writing the log."""
-REFUSED = 2
 IN_ORDER = (0, 130, -signal.SIGTERM, -signal.SIGINT)
 """How workers end that were told to, those included that had only begun to be."""
-_MEANINGS = {
-    1: "the log has a traceback",
-    REFUSED: "a setting, the bundle or the engine is wrong",
-    70: "the engine hangs",
-    75: "the GPU is lost",
-}
 
 
 class Delays:
@@ -52,14 +46,15 @@ def told(status: int) -> str:
     if status < 0:
         known = {int(number): number.name for number in signal.Signals}
         return f"was killed by {known.get(-status, f'signal {-status}')}"
-    meaning = _MEANINGS.get(status)
+    meaning = MEANINGS.get(status)
     return f"ended with status {status}" + (f" ({meaning})" if meaning else "")
 
 
 class Supervisor:
     """Owns the listener and the workers.
 
-    on_ready: called once, when the first worker is ready; on_end, on_restart: of a worker, for metrics; pause: waits for so long.
+    on_ready: called once, when the first worker is ready, with the path where an image can be posted; on_end, on_restart: of a
+    worker, for metrics; pause: waits for so long.
     """
 
     def __init__(
@@ -68,7 +63,7 @@ class Supervisor:
         count: int,
         start: Start,
         drain_seconds: float,
-        on_ready: Callable[[], None] = lambda: None,
+        on_ready: Callable[[str], None] = lambda path: None,
         on_end: Callable[[int], None] = lambda number: None,
         on_restart: Callable[[], None] = lambda: None,
         pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -169,7 +164,7 @@ class Supervisor:
             LOG.info("worker %d (pid %d) is ready", worker.number, worker.process.pid)
             if not self._has_been_ready:
                 self._has_been_ready = True
-                self._on_ready()
+                self._on_ready(worker.path)
         self._distribute()
 
     def _bury(self, worker: Worker) -> None:
@@ -257,7 +252,7 @@ class Supervisor:
         """How a worker ended that was told to."""
         if status not in IN_ORDER and self._status == 0:
             LOG.error("worker %d (pid %d) %s", worker.number, worker.process.pid, told(status))
-            self._status = 1
+            self._status = FAILED
 
     async def _rest(self, seconds: float) -> None:
         """So long, or until all is to stop."""

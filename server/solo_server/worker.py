@@ -80,6 +80,10 @@ class Seat:
             self._said = said
             self._say(said)
 
+    def tell_path(self, path: str) -> None:
+        """Where an image can be posted: a path of ASCII characters without spaces."""
+        self._say(f"answers {path}")
+
     def update_figures(self) -> None:
         """The metrics that have to be looked up."""
         if self._figures is not None:

@@ -35,7 +35,10 @@ Start = Callable[[int, socket.socket], Awaitable[Process]]
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """One worker, and what it has told. channel: our end; untaken: handed to it, oldest first, and not confirmed yet."""
+    """One worker, and what it has told. channel: our end; untaken: handed to it, oldest first, and not confirmed yet.
+
+    path: where an image can be posted.
+    """
 
     number: int
     process: Process
@@ -47,6 +50,7 @@ class Worker:
     is_leaving: bool = False
     is_bounded: bool = False
     refusal: str = ""
+    path: str = "/segment"
     untaken: deque[socket.socket] = field(default_factory=deque)
     partial: bytes = b""
 
@@ -79,6 +83,8 @@ class Worker:
             elif word in ("ready", "unready"):
                 self.unready = rest if word == "unready" else None
                 self.has_been_ready |= word == "ready"
+            elif word == "answers":
+                self.path = rest
             elif word == "leaving":
                 self.is_leaving = True
             elif word == "refused":

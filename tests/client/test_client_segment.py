@@ -439,7 +439,8 @@ def test_url_stops_at_what_fails_for_every_picture(
         (None, "cannot be read"),
         (b"", "holds no key"),
         (b"\xff", "cannot be read"),
-        (b"a\nb", "must be printable ASCII"),
+        (b"a\x00b", "must be printable ASCII"),
+        (b"a\nb", "holds 2 keys"),
     ],
 )
 def test_a_key_that_cannot_be_used_is_one_line(

@@ -25,6 +25,7 @@ from solo_server.engine.tensorrt_build import check_gpu
 from solo_server.keys import KeyRing
 from solo_server.service import Service
 from solo_server.settings import Settings
+from solo_server.system.listener import listen
 
 PAGE = (Path(__file__).parents[2] / "docs/deployment.md").read_text()
 ROWS = re.findall(
@@ -59,6 +60,24 @@ def nothing_mounted(folder: Path) -> None:
 def some_other_folder(folder: Path) -> None:
     (folder / "photo.jpg").touch()
     read_bundle(folder)
+
+
+def a_checkpoint(folder: Path) -> None:
+    (folder / "my.pth").write_bytes(b"\x80\x02}q\x00.")
+    read_bundle(folder / "my.pth")
+
+
+def a_folder_with_a_checkpoint(folder: Path) -> None:
+    (folder / "my.pth").write_bytes(b"\x80\x02}q\x00.")
+    read_bundle(folder)
+
+
+def an_onnx_file(folder: Path) -> None:
+    read_bundle(shutil.copyfile(spoilt(folder) / "masks.onnx", folder / "my.onnx"))
+
+
+def a_bundle_in_its_place(folder: Path) -> None:
+    served(Settings(models=spoilt(folder)))
 
 
 def model_damaged(folder: Path) -> None:
@@ -137,11 +156,11 @@ def no_key_in_the_file(folder: Path) -> None:
 
 def port_in_use(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        serve._listen(Settings(port=taken.getsockname()[1]))
+        listen("127.0.0.1", taken.getsockname()[1])
 
 
 def address_of_another_machine(folder: Path) -> None:
-    serve._listen(Settings(host="192.0.2.1", port=0))
+    listen("192.0.2.1", 0)
 
 
 def cache_not_writable(folder: Path) -> None:
@@ -186,11 +205,15 @@ STARTS: dict[str, Callable[[Path], object]] = {
     "no model there": no_model,
     "nothing mounted": nothing_mounted,
     "some other folder": some_other_folder,
+    "a checkpoint": a_checkpoint,
+    "a folder with a checkpoint": a_folder_with_a_checkpoint,
+    "an ONNX file": an_onnx_file,
     "model damaged": model_damaged,
     "model cut short": model_cut_short,
     "model not readable": model_not_readable,
     "no folder of models": no_folder_of_models,
     "nothing in it": nothing_in_it,
+    "a bundle in its place": a_bundle_in_its_place,
     "something else in it": something_else_in_it,
     "models not readable": models_not_readable,
     "no such default model": no_such_default_model,

@@ -11,6 +11,7 @@ import pytest
 import solo_export.parity as parity
 import torch
 from conftest import bundle_content, deformable_spec, encoded, picture, tiny_network
+from solo_export import command
 from solo_export.command import name_of
 from solo_export.export import Order
 from solo_models.bundle import read_bundle, write_bundle
@@ -43,6 +44,13 @@ def test_a_checkpoint_becomes_a_bundle(checkpoint: Path, tmp_path: Path) -> None
     assert (pictures["source"], pictures["pictures"]) == ("built-in", 2)
     assert pictures["matched"] == pictures["instances"] > 0
     assert pictures["extra"] == 0
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_names_file_of_any_editor_gives_the_same_names(encoding: str, end: str, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_bytes(end.join(["ant", " red bee ", "", "\u732b", ""]).encode(encoding))
+    assert command._class_names(tmp_path / "names.txt") == ("ant", "red bee", "\u732b")
 
 
 def _check_refused(arguments: list[str], said: str, output: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -351,7 +351,7 @@ def _overwrite(name: str, new: bytes) -> Callable[[Path], None]:
         (_overwrite("manifest.json", b"{"), "manifest.json: is not JSON"),
         (_overwrite("manifest.json", b"{}"), "manifest.json: format: must be"),
         (lambda bundle: (bundle / "kernels.npz").unlink(), "kernels.npz: is missing"),
-        (lambda bundle: (bundle / "manifest.json").unlink(), "is a folder without manifest.json, hence no bundle"),
+        (lambda bundle: (bundle / "manifest.json").unlink(), "manifest.json: is missing; this bundle is not complete"),
     ],
 )
 def test_a_damaged_bundle_is_refused(
@@ -363,6 +363,12 @@ def test_a_damaged_bundle_is_refused(
 
 def test_a_bundle_whose_graph_is_none_is_refused(refuse: Refuse, rich: BundleContent, tmp_path: Path) -> None:
     refuse(write_bundle(tmp_path / "b", replace(rich, masks=b"no graph")), "masks.onnx: holds no ONNX graph")
+
+
+def test_a_zip_with_its_folder_on_top_is_a_bundle(tell: Tell, solo_bundle: Path, tmp_path: Path) -> None:
+    shutil.make_archive(str(tmp_path / "b"), "zip", solo_bundle.parent, solo_bundle.name)
+    told = tell(tmp_path / "b.zip")
+    assert (told.line("kind"), told.line("form"), told.line("name")) == ("bundle", "zip", "tiny-solo")
 
 
 def test_a_cut_off_zip_is_refused(refuse: Refuse, zipped: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Folders of bundles: what they hold is told by manifests alone, and what they should not hold stops the start."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -64,11 +65,46 @@ def test_a_bundle_can_stand_beside_a_folder(solo_bundle: Path, tmp_path: Path) -
     assert [source.name for source in sources(tmp_path, solo_bundle)] == ["tiny-solo", "cats"]
 
 
-def test_hidden_and_foreign_entries_are_passed_over(solo_bundle: Path, tmp_path: Path) -> None:
-    put(solo_bundle, tmp_path / "cats", tmp_path / ".trash")
-    (tmp_path / "lost+found").mkdir()
-    (tmp_path / "README.md").write_text("Bundles of ours.")
-    assert [source.name for source in sources(tmp_path)] == ["cats"]
+FOREIGN = (
+    "@eaDir",
+    "#recycle",
+    "__MACOSX",
+    "lost+found",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    ".trash",
+    "~snapshot",
+)
+
+
+def test_hidden_and_foreign_entries_are_passed_over_with_one_line(
+    solo_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(solo_bundle, tmp_path / "cats", tmp_path / "dogs" / "1", *(tmp_path / name for name in FOREIGN))
+    (tmp_path / "dogs" / "@eaDir").mkdir()
+    for name in ("README.md", "Thumbs.db", "._cats.zip", ".DS_Store"):
+        (tmp_path / name).write_text("no bundle")
+    with caplog.at_level(logging.INFO, "solo_server"):
+        found = sources(tmp_path)
+    assert [(source.name, source.version == "1") for source in found] == [("cats", False), ("dogs", True)]
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.startswith("SOLO_MODELS: passed over")
+    assert all(str(tmp_path / name) in line for name in ("@eaDir", "#recycle", ".trash"))
+    assert line.endswith(", ...")  # more than ten
+
+
+def test_a_folder_of_models_alone_needs_no_line(
+    solo_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(solo_bundle, tmp_path / "cats", tmp_path / "thumbs", tmp_path / "MACOSX", tmp_path / "recycle")
+    with caplog.at_level(logging.INFO, "solo_server"):
+        assert len(sources(tmp_path)) == 4
+    assert not caplog.records
+
+
+def test_a_bundle_where_a_folder_of_bundles_is_wanted_is_named(solo_bundle: Path) -> None:
+    with pytest.raises(SettingsError, match=r"SOLO_MODELS: .* is itself a bundle; .*: solo serve "):
+        sources(solo_bundle)
 
 
 @pytest.mark.parametrize("missing", ["nothing here", "empty"])
@@ -91,12 +127,12 @@ def test_what_is_wrong_in_the_folder_is_named(solo_bundle: Path, tmp_path: Path)
     with pytest.raises(SettingsError, match=r"dogs holds neither a bundle \(manifest.json\) nor versions"):
         sources(tmp_path)
     (tmp_path / "dogs" / "1").mkdir()
-    with pytest.raises(BundleError, match=r"dogs/1: manifest\.json: is missing"):
+    with pytest.raises(BundleError, match=r"dogs/1: the folder is empty: is it mounted"):
         sources(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"no zip at all"])
-def test_a_zip_that_is_none_is_named(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(("content", "said"), [(b"", "is empty"), (b"no zip at all", "is no checkpoint, bundle, ONNX")])
+def test_a_zip_that_is_none_is_named(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "cats.zip").write_bytes(content)
-    with pytest.raises(BundleError, match=r"cats\.zip is neither a bundle folder nor a bundle zip"):
+    with pytest.raises(BundleError, match=rf"cats\.zip: {said}"):
         sources(tmp_path)

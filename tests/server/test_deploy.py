@@ -1,8 +1,10 @@
 """Dashboard, alert rules and the operator's page speak of metrics that exist, and the page speaks of all of them."""
 
+import ast
 import json
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -10,10 +12,11 @@ from looking import MODEL
 from prometheus_client import values
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
-from solo_server import service
+from solo_server import serve, serve_arguments, service, supervise, supervisor
+from solo_server.exit_codes import ENGINE_HUNG, FAILED, GPU_LOST, MEANINGS, REFUSED
 from solo_server.logs import Access
 from solo_server.metrics import Metrics
-from solo_server.serve import ENGINE_HUNG, GPU_LOST, WRITING_SECONDS
+from solo_server.serve import WRITING_SECONDS
 from solo_server.settings import Settings
 from solo_server.worker_metrics import FOLDER, ProcessFigures, SupervisorFigures, count_as, metrics_folder
 
@@ -168,7 +171,16 @@ def test_the_page_tells_every_reason_and_exit_status_and_no_other() -> None:
         ]
     )
     statuses = PAGE.split("| exit status | why |")[1].split("\n\n")[0]
-    assert re.findall(r"^\| (\d+)", statuses, re.MULTILINE) == ["0", "1", "2", f"{ENGINE_HUNG}", f"{GPU_LOST}", "137"]
+    ours = [0, FAILED, REFUSED, ENGINE_HUNG, GPU_LOST]
+    assert re.findall(r"^\| (\d+)", statuses, re.MULTILINE) == [*map(str, ours), "137"]
+    assert list(MEANINGS) == ours[1:]
+
+
+@pytest.mark.parametrize("module", [serve, serve_arguments, supervise, supervisor])
+def test_exit_statuses_are_written_in_one_place(module: ModuleType) -> None:
+    nodes = ast.walk(ast.parse(Path(str(module.__file__)).read_text()))
+    constants = {node.value for node in nodes if isinstance(node, ast.Constant) and type(node.value) is int}
+    assert not constants & {ENGINE_HUNG, GPU_LOST}
 
 
 def number(pattern: str, text: str) -> int:

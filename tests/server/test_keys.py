@@ -51,6 +51,14 @@ def test_anything_else_is_nobodys(file: Path, key: str) -> None:
     assert KeyRing.read(Settings(api_keys_file=file)).holder(key) is None
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_file_of_any_editor_gives_the_same_keys(file: Path, encoding: str, end: str) -> None:
+    file.write_bytes(end.join([f"alice:{FIRST}", "# bob has left", "", SECOND, ""]).encode(encoding))
+    ring = KeyRing.read(Settings(api_keys_file=file))
+    assert [ring.holder(key) for key in (FIRST, SECOND)] == ["alice", "key-4"]
+
+
 def test_without_keys_none_is_asked_for() -> None:
     assert KeyRing.read(Settings()).is_empty
 

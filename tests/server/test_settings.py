@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from solo_server.errors import SettingsError
 from solo_server.settings import Settings
+from solo_server.system.kubernetes import is_of_a_service
 
 
 def test_defaults_need_no_environment() -> None:
@@ -74,3 +75,71 @@ def test_what_a_gpu_is_opened_with_comes_from_the_settings() -> None:
     asked = Settings(gpu=1, max_batch=4, slots=3, build_engines=False, cache=Path("engines"), max_side=100).cuda_options
     assert (asked.device, asked.max_batch, asked.slots, asked.build) == (1, 4, 3, False)
     assert (asked.cache, asked.limits.max_side) == (Path("engines"), 100)
+
+
+def _of_kubernetes(service: str, address: str = "10.0.0.1") -> dict[str, str]:
+    """What `kubectl exec POD -- env` shows for a Service with the ports http 8000 and udp 9000."""
+    name = service.upper().replace("-", "_")
+    host = f"[{address}]" if ":" in address else address
+    http, udp = f"{name}_PORT_8000_TCP", f"{name}_PORT_9000_UDP"
+    return {
+        f"{name}_SERVICE_HOST": address,
+        f"{name}_SERVICE_PORT": "8000",
+        f"{name}_SERVICE_PORT_HTTP": "8000",
+        f"{name}_SERVICE_PORT_GRPC_WEB_2": "9000",
+        f"{name}_PORT": f"tcp://{host}:8000",
+        **{http: f"tcp://{host}:8000", f"{http}_PROTO": "tcp", f"{http}_PORT": "8000", f"{http}_ADDR": address},
+        **{udp: f"udp://{host}:9000", f"{udp}_PROTO": "udp", f"{udp}_PORT": "9000", f"{udp}_ADDR": address},
+    }
+
+
+@pytest.mark.parametrize("service", ["solo", "solo-inference", "solo-2", "solo-service", "solo-port", "solo-a--b"])
+@pytest.mark.parametrize("address", ["10.0.0.1", "fd00::1"])
+def test_what_kubernetes_sets_for_a_service_is_passed_over(service: str, address: str) -> None:
+    environment = _of_kubernetes(service, address)
+    assert all(is_of_a_service(name, value) for name, value in environment.items())
+    assert Settings.read(environment) == Settings()
+    assert Settings.read(environment, port=9000) == Settings(port=9000)
+
+
+def test_our_own_port_stands_beside_the_variables_of_a_service_with_a_longer_name() -> None:
+    assert Settings.read({**_of_kubernetes("solo-inference"), "SOLO_PORT": "9000"}).port == 9000
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("SOLO_PORT", "tcp://10.0.0.1", "SOLO_PORT: 'tcp://10.0.0.1' is not a whole number"),
+        ("SOLO_PORT", "http://10.0.0.1:8000", "SOLO_PORT: 'http"),
+        ("SOLO_PORT", "tcp://solo:8000", "SOLO_PORT: 'tcp://solo:8000'"),
+        ("SOLO_PORT", "tcp://10.0.0.999:8000", "SOLO_PORT: 'tcp"),
+        ("SOLO_PORT", "tcp://10.0.0.1:8000/", "SOLO_PORT: 'tcp"),
+        ("SOLO_PORT", "8000/tcp", "SOLO_PORT: '8000/tcp'"),
+        ("SOLO_INFERENCE_PORT", "8000", "SOLO_INFERENCE_PORT: no such setting"),
+        ("SOLO_SERVICE_PORT", "many", "SOLO_SERVICE_PORT: no such setting"),
+        ("SOLO_SERVICE_HOST", "example.org", "SOLO_SERVICE_HOST: no such setting"),
+        ("SOLO_SERVICE", "10.0.0.1", "SOLO_SERVICE: no such setting"),
+        ("SOLO_PORT_TCP", "tcp://10.0.0.1:8000", "SOLO_PORT_TCP: no such setting"),
+        ("SOLO_PORT_8000_ICMP", "icmp://10.0.0.1:8000", "SOLO_PORT_8000_ICMP: no such setting"),
+        ("SOLO_PORT_8000_TCP_NAME", "tcp", "SOLO_PORT_8000_TCP_NAME: no such setting"),
+        ("SOLO__PORT", "tcp://10.0.0.1:8000\n", "SOLO__PORT: no such setting"),
+    ],
+)
+def test_what_only_looks_like_a_variable_of_kubernetes_stops_the_start(name: str, value: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Settings.read({name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("SOLO_PROT", "did you mean SOLO_PORT?"),
+        ("SOLO_THREAD", "did you mean SOLO_THREADS?"),
+        ("SOLO_API_KEY_FILE", "did you mean SOLO_API_KEYS_FILE?"),
+        ("SOLO_ZEBRA", "docs/deployment.md lists all settings"),
+    ],
+)
+def test_a_misspelt_setting_is_refused_with_the_nearest_and_no_list(name: str, advice: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        Settings.read({name: "1"})
+    assert str(refused.value) == f"{name}: no such setting; {advice}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from solo_client import wire
 from solo_client.command.errors import PictureFailed, Unusable
+from solo_client.command.key_file import read_key
 from solo_client.errors import ConnectionLost, InvalidArgument, ServerProblem, SoloClientError, TimedOut
 from solo_client.query import Options, Query
 from solo_client.types import Result
@@ -67,7 +68,8 @@ def open_source(
     if url is None:
         yield _LocalSource(_open_local(bundle, engine))
         return
-    with _open_client(url, _read_key(api_key_file), model_name, model_version) as client:
+    key = None if api_key_file is None else read_key(api_key_file)
+    with _open_client(url, key, model_name, model_version) as client:
         yield _RemoteSource(client)
 
 
@@ -98,18 +100,6 @@ class _RemoteSource:
             return self._client.overlay(body, **options)
 
 
-def _read_key(file: Path | None) -> str | None:
-    if file is None:
-        return None
-    try:
-        key = file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Unusable(f"--api-key-file: {file} cannot be read") from error
-    if not key:
-        raise Unusable(f"--api-key-file: {file} holds no key")
-    return key
-
-
 def _open_client(url: str, api_key: str | None, model: str | None, version: str | None) -> SoloClient:
     try:
         from solo_client.client import SoloClient
@@ -129,8 +119,9 @@ def _open_local(bundle: Path | None, engine: str) -> LocalModel:
     except ImportError as error:
         raise Unusable(f"running a model here needs pip install 'solo-inference[server]' ({error})") from error
     except Exception as error:  # whatever stops a bundle from loading; this package may not import the types
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise Unusable(f"{bundle or 'the demo model'}: {reason}") from error
+        model_name = str(bundle or "the demo model")
+        reason = " ".join(str(error).split()).removeprefix(f"{model_name}: ") or type(error).__name__
+        raise Unusable(f"{model_name}: {reason}") from error
     return model
 
 

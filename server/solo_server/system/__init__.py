@@ -1,1 +1,1 @@
-"""The machine: what its processor can do."""
+"""The system that the server runs on: its processor, its variables, its addresses."""

@@ -1,0 +1,18 @@
+"""The exit statuses of `solo serve`, for the process itself and for the supervisor that reads how a worker ended.
+
+docs/operations.md lists them, with what a supervisor of systemd's or Kubernetes' kind should do.
+"""
+
+from __future__ import annotations
+
+FAILED = 1
+REFUSED = 2
+ENGINE_HUNG = 70  # EX_SOFTWARE of sysexits.h
+GPU_LOST = 75  # EX_TEMPFAIL of sysexits.h: try again
+
+MEANINGS = {
+    FAILED: "the log has a traceback",
+    REFUSED: "a setting, the bundle or the engine is wrong",
+    ENGINE_HUNG: "the engine hangs",
+    GPU_LOST: "the GPU is lost",
+}
