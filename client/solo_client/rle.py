@@ -74,7 +74,7 @@ def mask_arrays(size: tuple[int, int], counts: Sequence[str]) -> NDArray[np.bool
     try:
         import numpy as np
     except ImportError as error:
-        raise NumpyMissing("masks as arrays need numpy: pip install numpy, or 'solo-inference[client]'") from error
+        raise NumpyMissing("masks as arrays need numpy: pip install numpy") from error
     height, width = size
     runs_of_masks = [_runs_of_size(size, text) for text in counts]
     masks = np.empty((len(counts), height, width), dtype=np.bool_)

@@ -7,10 +7,12 @@ import importlib
 import os
 import sys
 
+from solo_models.install import install_command
+
 COMMANDS = {
     "segment": ("solo_client.segment", "client", "segment pictures, with a local bundle or over HTTP"),
     "serve": ("solo_server.serve", "server", "serve a bundle over HTTP (without one: the demo model)"),
-    "warm": ("solo_server.warm", "server", "compile all kernels ahead, as images do while they are built"),
+    "warm": ("solo_server.warm", "server", "pre-compile the kernels for this CPU (Docker builds do this)"),
     "selftest": ("solo_server.selftest.command", "server", "check the GPU path against the CPU path, and time it"),
     "bench": ("solo_server.bench.command", "server", "measure network, pipeline or server, beside their peers"),
     "build-engine": ("solo_server.engine.build_command", "server", "build a bundle's TensorRT engines on this GPU"),
@@ -56,7 +58,7 @@ def _run(name: str, argv: list[str]) -> int:
     except ModuleNotFoundError as problem:
         if problem.name is None or problem.name.split(".")[0] == module_name.split(".")[0]:
             raise
-        print(f"solo {name}: {problem.name} is not installed; pip install 'solo-inference[{extra}]'", file=sys.stderr)
+        print(f"solo {name}: {problem.name} is not installed; {install_command(extra)}", file=sys.stderr)
         return 2
     parser = argparse.ArgumentParser(prog=f"solo {name}", description=summary[0].upper() + summary[1:] + ".")
     module.add_arguments(parser)

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         type=int,
-        help="processes that serve together, the dead among them replaced (SOLO_WORKERS; default 1; docs/operations.md)",
+        help="number of worker processes; crashed workers are restarted (SOLO_WORKERS; default 1; docs/operations.md)",
     )
     parser.add_argument("--seat", type=int, nargs=2, help=argparse.SUPPRESS)  # of a worker: its number, its channel
     parser.add_argument(

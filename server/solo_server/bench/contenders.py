@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solo_models.bundle import Bundle, read_bundle
+from solo_models.install import install_command
 
 from solo_server.bench import machine
 from solo_server.bench.child import Start
@@ -55,7 +56,7 @@ class Chosen:
         if checkpoint is not None and not checkpoint.is_file():
             raise BenchError(f"{checkpoint}: no such file")
         if "plain-onnx" in peers and not all(importlib.util.find_spec(name) for name in PLAIN_PEER_NEEDS):
-            raise BenchError("--peer plain-onnx needs: pip install 'solo-inference[export]' opencv-python-headless")
+            raise BenchError(f"--peer plain-onnx needs: {install_command('export', 'opencv-python-headless')}")
         if "reference" in peers and arguments.peer_python is None:
             raise BenchError("--peer reference needs --peer-python: the interpreter of an environment that holds mmdet")
         return cls(read_bundle(models[0].bundle), models, peers, arguments.peer_python, checkpoint, arguments.threads)
