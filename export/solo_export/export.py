@@ -26,16 +26,13 @@ from solo_server.pipeline import Pipeline
 from tqdm import tqdm
 
 from solo_export.accuracy import mask_ap, read_annotations, segment_all
+from solo_export.arguments import CALIBRATION_PICTURES, CHECKED_PICTURES, TOLERANCE_AP, TOLERANCES
 from solo_export.pictures import find_pictures
 from solo_export.precision import Precision, to_precision
 from solo_export.quantize import FOR_CPU, Form
 from solo_export.single import single_file_model
 from solo_export.source import Source
 from solo_export.verify import PictureReport, Segmenter, compare, of_pipeline, of_single_file
-
-TOLERANCES: Mapping[Precision, float] = {"fp32": 2.0, "fp16": 5.0, "int8": 20.0}  # percent of agreement on pictures
-TOLERANCE_AP = 1.0  # points of mask AP
-CALIBRATION_PICTURES, CHECKED_PICTURES = 200, 32
 
 Say = Callable[[str], None]
 

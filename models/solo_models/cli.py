@@ -16,7 +16,7 @@ COMMANDS = {
     "selftest": ("solo_server.selftest.command", "server", "check the GPU path against the CPU path, and time it"),
     "bench": ("solo_server.bench.command", "server", "measure network, pipeline or server, beside their peers"),
     "build-engine": ("solo_server.engine.build_command", "server", "build a bundle's TensorRT engines on this GPU"),
-    "export": ("solo_export.command", "export", "turn a trained checkpoint into a verified bundle"),
+    "export": ("solo_export.arguments", "export", "turn a trained checkpoint into a verified bundle"),
     "inspect": ("solo_models.inspect", "export", "tell what a checkpoint, bundle, ONNX file or engine is"),
 }
 READER_GONE_STATUS = 141  # what a shell tells of a process that SIGPIPE has ended
@@ -52,21 +52,29 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _run(name: str, argv: list[str]) -> int:
-    module_name, extra, summary = COMMANDS[name]
+    module_name, _, summary = COMMANDS[name]
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as problem:
-        if problem.name is None or problem.name.split(".")[0] == module_name.split(".")[0]:
-            raise
-        print(f"solo {name}: {problem.name} is not installed; {install_command(extra)}", file=sys.stderr)
-        return 2
+        return _not_installed(name, problem)
     parser = argparse.ArgumentParser(prog=f"solo {name}", description=summary[0].upper() + summary[1:] + ".")
     module.add_arguments(parser)
     try:
         status: int = module.run(parser.parse_args(argv, argparse.Namespace(argv=argv)))
     except KeyboardInterrupt:
         return 130
+    except ModuleNotFoundError as problem:  # of a command that imports its packages when it runs
+        return _not_installed(name, problem)
     return status
+
+
+def _not_installed(name: str, problem: ModuleNotFoundError) -> int:
+    """Says how to install what a command needs; a missing module of our own is a fault, and raised again."""
+    module_name, extra, _ = COMMANDS[name]
+    if problem.name is None or problem.name.split(".")[0] == module_name.split(".")[0]:
+        raise problem
+    print(f"solo {name}: {problem.name} is not installed; {install_command(extra)}", file=sys.stderr)
+    return 2
 
 
 def _overview() -> str:

@@ -63,8 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     gpu.add_argument("--gpu", type=int, help="number of the GPU, or of the first worker's (SOLO_GPU; default 0)")
     gpu.add_argument(
         "--shapes",
-        metavar="HxW,...",
-        help="padded sizes with kernels of their own, such as 800x1088,1088x800 (SOLO_SHAPES; default none)",
+        metavar="LONGxSHORT,...",
+        help="padded sizes with kernels of their own, such as 1088x800 for landscape and portrait, 1088x800:portrait for one "
+        "(SOLO_SHAPES; default none)",
     )
     gpu.add_argument(
         "--build-engines",

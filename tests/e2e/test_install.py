@@ -60,7 +60,7 @@ def test_the_readmes_line_installs_the_pinned_versions(environment: Environment)
 
 def test_the_command_line_answers_there_and_names_the_line_of_what_is_missing(environment: Environment) -> None:
     assert environment.run("solo segment --help").returncode == 0
-    for command, extra in (("serve", "server"), ("export", "export")):
+    for command, extra in (("serve", "server"), ("export x.pth -o out", "export")):
         done = environment.run(f"solo {command}")
         assert done.returncode == 2
         assert done.stderr.strip().endswith(install_command(extra))

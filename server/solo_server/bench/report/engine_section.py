@@ -77,8 +77,9 @@ def _parts_card(entries: list[dict[str, Any]], batch: int) -> Markup:
 def _told(content: Document) -> str:
     best = content["best_matmul_gflop_per_s"]
     measured = "was not measured" if best is None else f"reached {short(best)} GFLOP/s"
-    size = CROSS.join(map(str, content["settings"]["padded_hw"]))
-    return f"One picture of {size}. The best float32 matrix product in this run {measured}."
+    height, width = content["settings"]["padded_hw"]
+    size = f"{max(height, width)}{CROSS}{min(height, width)}, {'landscape' if width >= height else 'portrait'}"
+    return f"One input of {size}. The best float32 matrix product in this run {measured}."
 
 
 def _rate_rows(content: Document) -> list[list[str]]:
