@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 
 SMALLEST, LARGEST = (
     32,
@@ -56,6 +57,11 @@ def parse_oriented(text: str) -> tuple[Size, ...]:
     return (both[word],)
 
 
-def size_text(sides: Size) -> str:
-    """Either order to `1333x800`."""
+def size_text(sides: Sequence[int]) -> str:
+    """Two sides in either order to `1333x800`."""
     return f"{max(sides)}x{min(sides)}"
+
+
+def oriented_text(hw: Size) -> str:
+    """`(height, width)` to `1088x800:portrait`, which `parse_oriented` reads."""
+    return f"{size_text(hw)}:{LANDSCAPE if hw[1] >= hw[0] else PORTRAIT}"

@@ -20,6 +20,7 @@ from solo_server.bench.report.page import page
 from solo_server.bench.report.style import STYLE
 from solo_server.bench.result import Document, document, read_document, write_document
 from solo_server.bench.samples import Plan, Sample
+from solo_server.bench.table import stage_table
 from solo_server.bench.verbs.engine import EngineResult
 from solo_server.bench.verbs.pipeline import pipeline_document
 
@@ -191,6 +192,13 @@ def test_stages_are_in_the_order_of_the_flow_whatever_the_order_in_which_they_ar
         *("decode", "preprocess", "network", "backbone", "neck", "categories", "towers"),
         *("masks", "nms", "postprocess", "after towers", "encode", "odd one"),
     ]
+
+
+def test_the_table_for_the_terminal_has_stages_in_the_order_of_the_flow() -> None:
+    contenders = [_contender("theirs", 2.0), _contender("ours", 1.0)]
+    contenders[0].samples = [replace(s, stages_ms={"towers": 8.0, "categories": 3.0}) for s in contenders[0].samples]
+    heading = stage_table(Measurement(Plan(3, 1, 1), contenders)).splitlines()[0]
+    assert heading.split()[2:] == ["decode", "categories", "towers", "masks", "nms", "encode", "after", "towers"]
 
 
 def test_charts_of_the_same_stages_have_one_legend_with_each_stage_once() -> None:

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from solo_models.sizes import LARGEST, SMALLEST, SizeError, parse_oriented, parse_size, size_text
+from solo_models.sizes import LARGEST, SMALLEST, SizeError, oriented_text, parse_oriented, parse_size, size_text
 
 SIDES = st.integers(SMALLEST, LARGEST)
 
@@ -48,6 +48,11 @@ def test_the_shorter_side_first_is_refused_with_the_text_that_is_accepted(first:
     with pytest.raises(SizeError) as caught:
         parse_size(f"{short}x{long}")
     assert parse_size(str(caught.value).rpartition(": ")[2]) == (long, short)
+
+
+@given(SIDES, SIDES)
+def test_an_input_is_read_back_from_its_text(height: int, width: int) -> None:
+    assert parse_oriented(oriented_text((height, width))) == ((height, width),)
 
 
 def test_a_size_stands_for_both_orientations_unless_a_word_says_which() -> None:
