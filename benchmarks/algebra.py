@@ -2,7 +2,7 @@
 
     python benchmarks/algebra.py [--rounds N] [-o RESULT.json]
 
-Sizes are those of SOLO R50 on a picture of 640x480 (network input 512x704), values random. Plain forms run in torch or, where the
+Sizes are those of SOLO R50 on a picture of 640x480 (network input 704x512), values random. Plain forms run in torch or, where the
 question is which graph a runtime is given, in ONNX Runtime. Medians over the rounds; `difference` is the largest between the
 results of both (of masks: the share of pixels that differ).
 """

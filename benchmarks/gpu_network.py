@@ -2,7 +2,7 @@
 
     python benchmarks/gpu_network.py -o benchmarks/results/gpu_h200_network.json
 
-SOLO R50 with random weights, float16, at 512x896. PyTorch computes the full head (every mask of every cell), as the published
+SOLO R50 with random weights, float16, at 896x512. PyTorch computes the full head (every mask of every cell), as the published
 implementation does; ours stops at mask features, and the last layer of chosen cells is post-processing, which is not in here. Each
 time is the median of runs that each wait for the GPU.
 """

@@ -2,7 +2,7 @@
 
     python benchmarks/kernels.py [-o benchmarks/results/kernels.json]
 
-Needs the packages of `pip install 'solo-inference[gpu]'`, but no GPU. Shared memory is the static part: `count_runs` and
+Needs the packages of the extra `gpu`, but no GPU. Shared memory is the static part: `count_runs` and
 `write_runs` are given more when they are launched.
 """
 

@@ -8,6 +8,7 @@ from typing import Any
 from gpu_estimate import NETWORKS, SIZES, spec_of
 from page_results import Results
 from page_words import head, number, row
+from solo_models.sizes import size_text
 from solo_server.engine.device import BatchShape, network_layout
 from solo_server.postprocess.cuda.memory import CudaLimits, slot_bytes
 from solo_server.selftest.examine import SMALL_BUFFERS
@@ -63,7 +64,6 @@ def gpu_measured(results: Results) -> Lines:
     for name, title in SELF_TESTS.items():
         content = results.read(name)
         batches = content["parts"]["batches"]
-        height, width = batches["padded_hw"]
         for told in batches["sizes"].values():
             copies = told["h2d_latency_ms"]["median"] + told["d2h_latency_ms"]["median"]
             times = (
@@ -73,7 +73,7 @@ def gpu_measured(results: Results) -> Lines:
                 told["host_walltime_ms"]["median"],
             )
             yield row(
-                f"{_tested(title, content)}, {height}x{width}",
+                f"{_tested(title, content)}, {size_text(batches['padded_hw'])}",
                 str(told["pictures"]),
                 *(f"{number(value)} ms" for value in times),
                 number(told["pictures_per_second"]),
@@ -95,8 +95,8 @@ def gpu_network(results: Results) -> Lines:
     for (by, what), times in cells.items():
         yield row(by, what, *(f"{number(times[n])} ms" if n in times else "" for n in BATCHES))
     versions = ", ".join(f"{name} {version}" for name, version in content["versions_gpu"].items())
-    height, width = content["padded_hw"]
-    yield from ("", f"{content['network']}, {height}x{width}; {versions}; `{content['command']}` ({content['note']}).")
+    size = size_text(content["padded_hw"])
+    yield from ("", f"{content['network']}, {size}; {versions}; `{content['command']}` ({content['note']}).")
 
 
 def _tested(title: str, content: Any) -> str:
@@ -120,12 +120,11 @@ def gpu_estimate(results: Results) -> Lines:
         "pictures/s (estimate)",
     )
     for entry in content["estimates"]:
-        height, width = entry["padded_hw"]
         for gpu, told in entry["gpus"].items():
             network = told["network"][told["precision"]]
             times = (network["least_ms"], network["estimate_ms"], told["postprocess_estimate_ms"], told["estimate_ms"])
             yield row(
-                f"{entry['network']}, {height}x{width}",
+                f"{entry['network']}, {size_text(entry['padded_hw'])}",
                 gpu,
                 *(f"{number(value)} ms" for value in times),
                 number(told["estimate_fps"]),
@@ -162,7 +161,7 @@ def gpu_memory(_: Results) -> Lines:
                 total = sum(parts)
                 more = (sum(sums[BATCHES[-1]]) - sum(sums[BATCHES[0]])) / (BATCHES[-1] - BATCHES[0])
                 cells = [f"{value:.0f} MiB" if value >= 1 else f"{value:.1f} MiB" for value in (*parts, total)]
-                yield row(f"{name}, {hw[0]}x{hw[1]}", str(n), *cells, f"{more:.0f} MiB" if n == 1 else "")
+                yield row(f"{name}, {size_text(hw)}", str(n), *cells, f"{more:.0f} MiB" if n == 1 else "")
 
 
 def gpu_kernels(results: Results) -> Lines:

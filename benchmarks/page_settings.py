@@ -26,7 +26,7 @@ UNITS = {  # by how the name ends
     "threads": "cores",
 }
 KINDS = {bool: "`on`, `off`", int: "whole number", str: "text"}
-LISTS = {"shapes": "`HxW`, with commas", "cors_origins": "origins, with commas"}
+LISTS = {"shapes": "`LONGxSHORT[:portrait]`, with commas", "cors_origins": "origins, with commas"}
 
 
 def settings_table(results: Results) -> Iterator[str]:

@@ -13,6 +13,7 @@ from page_settings import settings_table
 from page_targets import TARGETS
 from page_words import head, machine, number, row
 from solo_models import arithmetic
+from solo_models.sizes import size_text
 from solo_models.spec import ModelSpec, Variant
 
 NETWORKS: dict[str, tuple[str, Variant]] = {
@@ -83,7 +84,7 @@ def stages(results: Results) -> Lines:
 def work(_: Results) -> Lines:
     """GFLOP of one picture by part, the full head and what is needed of it. Counted, not measured."""
     yield from head(
-        "GFLOP at 512x704", "backbone", "neck", "category branch", "mask towers", "last mask convolution", "all"
+        "GFLOP at 704x512", "backbone", "neck", "category branch", "mask towers", "last mask convolution", "all"
     )
     for name, (_, variant) in NETWORKS.items():
         spec = _spec(variant)
@@ -99,7 +100,7 @@ def roofline(results: Results) -> Lines:
     yield f"Best float32 matrix product of the run: {best:.0f} GFLOP/s on {content['hardware']['cores']} cores."
     yield ""
     yield from head(
-        "SOLO R50, " + "x".join(map(str, content["settings"]["padded_hw"])),
+        "SOLO R50, " + size_text(content["settings"]["padded_hw"]),
         "GFLOP",
         "at the best rate",
         "measured",
@@ -183,7 +184,7 @@ def server(results: Results) -> Lines:
 
 def summary(results: Results) -> Lines:
     """For the README: ours against stock mmdet."""
-    yield from head("bytes to RLE, 512x704", "stock mmdet", "ours, fp32", "ours, int8", "memory: mmdet", "fp32", "int8")
+    yield from head("bytes to RLE, 704x512", "stock mmdet", "ours, fp32", "ours, int8", "memory: mmdet", "fp32", "int8")
     for name, (file, _) in NETWORKS.items():
         try:
             theirs, found = results.peer(file, "mmdet"), [results.ours(file, p) for p in ("fp32", "int8")]

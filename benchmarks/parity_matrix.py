@@ -17,6 +17,7 @@ from typing import Any
 from matrix import PORTRAIT, ROWS, STANDARD, Row
 from parity_reference import IOU_REQUIRED, KNIFE_EDGE, LAYOUTS, SCORE_TOLERANCE, THRESHOLD, measure
 from record import write_record
+from solo_models.sizes import size_text
 
 FORMS = (*((layout, False) for layout in LAYOUTS), ("official", True))
 NAMES = {"solo_r50": "SOLO", "decoupled_solo_r50": "Decoupled", "decoupled_solo_light_r50": "Decoupled Light"}
@@ -79,12 +80,11 @@ def page(record: dict[str, Any]) -> str:
 
 def _line(row: Row, forms: list[dict[str, Any]]) -> str:
     dcn = " DCN" if row.tool.endswith("_dcn") else ""
-    h, w = forms[0]["input"]
     cells = [
         f"{NAMES[row.tool.removesuffix('_dcn')]}{dcn} R{row.depth}",
         str(row.classes),
         "40 36 24 16 12" if row.grids == STANDARD else " ".join(map(str, row.grids)),
-        f"{w}x{h}",
+        size_text(forms[0]["input"]),
         "portrait" if row.picture == PORTRAIT else "landscape",
         str(forms[0]["instances"]),
         *(f"{'holds' if form['holds'] else '**differs**'} ({form['matched']})" for form in forms),

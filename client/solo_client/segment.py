@@ -66,7 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--api-key-file", metavar="FILE", help="file with the key that the server at --url asks for: KEY or NAME:KEY"
     )
     parser.add_argument(
-        "--engine", help="what runs the model here: auto (default), onnxruntime or openvino; a server has its own"
+        "--engine",
+        help="what runs the model here: auto, onnxruntime, openvino, tensorrt, cuda (default auto); a server has its own",
     )
     parser.add_argument("--format", choices=("json", "coco"), default="json", help=_FORMAT_HELP)
     parser.add_argument("-o", "--output", metavar="FILE", help="write to this file instead of stdout")

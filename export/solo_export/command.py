@@ -1,10 +1,9 @@
-"""`solo export`: a checkpoint or a bundle in, a verified bundle or single file out, or nothing."""
+"""`solo export`: a checkpoint or a bundle in, a verified bundle or single file out, or nothing. Its arguments: `arguments`."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,6 @@ from solo_server.engine.build_command import (
     NO_GPU,
     NoGpuHere,
     Workplace,
-    add_engine_arguments,
     build_engines,
     engine_options,
     open_workplace,
@@ -26,9 +24,8 @@ from solo_server.engine.tensorrt_profiles import engine_profiles
 from solo_server.errors import EngineFailure, SettingsError
 
 from solo_export.accuracy import AnnotationsError, annotated_images
+from solo_export.arguments import CALIBRATION_IMAGES
 from solo_export.export import (
-    CALIBRATION_IMAGES,
-    CHECKED_PICTURES,
     Order,
     Say,
     TargetError,
@@ -40,9 +37,7 @@ from solo_export.parity import ParityError
 from solo_export.pictures import PicturesError, find_pictures
 from solo_export.quantize import FOR_CPU, FORMS
 from solo_export.source import Source, describe, from_bundle, from_checkpoint, open_source
-from solo_export.tolerance import TOLERANCE_AP, TOLERANCES, OutOfTolerance
-
-MOST_CALIBRATION_IMAGES = 1000  # of each some values are kept until all are seen
+from solo_export.tolerance import OutOfTolerance
 
 
 class UsageError(ValueError):
@@ -60,70 +55,6 @@ OF_THE_REST = (
     TargetError,
     UsageError,
 )
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `solo export`."""
-    parser.add_argument(
-        "checkpoint",
-        type=Path,
-        help="a .pth or .safetensors file (mmdet 2.x/3.x, official SOLO, our own), or an fp32 bundle",
-    )
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="the bundle: a folder, or one file ending in .zip"
-    )
-    parser.add_argument(
-        "--single-file", action="store_true", help="write one .onnx with post-processing inside instead"
-    )
-    parser.add_argument(
-        "--size", type=_size, metavar="LONGxSHORT", help="network input, e.g. 1333x800 or 852x512 (SOLO-512)"
-    )
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names, one a line")
-    parser.add_argument("--name", help="the model's name (default: that of OUTPUT, without .zip or .onnx)")
-    parser.add_argument("--force", action="store_true", help="replace what is at OUTPUT")
-    parser.add_argument(
-        "--include", type=Path, action="append", default=[], metavar="FILE", help="a file to put into the bundle"
-    )
-    precision = parser.add_argument_group("precision")
-    precision.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32")
-    precision.add_argument(
-        "--calibration",
-        type=Path,
-        metavar="DIR",
-        help="a folder of images like those that you will serve, for int8",
-    )
-    precision.add_argument(
-        "--calibration-images",
-        type=_calibration_images,
-        metavar="N",
-        help=f"how many of them are looked at, evenly chosen in order of name (default {CALIBRATION_IMAGES})",
-    )
-    precision.add_argument(
-        "--int8-for",
-        choices=tuple(FORMS),
-        help="which INT8: that of CPUs (default), or that of TensorRT (default with --engine tensorrt)",
-    )
-    precision.add_argument(
-        "--pictures", type=Path, metavar="DIR",
-        help=f"check on these instead of the built-in pictures; at most {CHECKED_PICTURES}",
-    )  # fmt: skip
-    precision.add_argument(
-        "--annotations",
-        type=Path,
-        metavar="FILE",
-        help="COCO annotations: mask AP before and after, on the images that are both annotated and in --pictures",
-    )
-    defaults = ", ".join(f"{value:g} for {name}" for name, value in TOLERANCES.items())
-    precision.add_argument(
-        "--tolerance", type=_percent, metavar="PERCENT",
-        help=f"the largest loss that is written: mask AP points with --annotations (default {TOLERANCE_AP:g}), "
-        f"else percent of agreement on the pictures (default {defaults})",
-    )  # fmt: skip
-    engine = parser.add_argument_group("engine")
-    engine.add_argument(
-        "--engine", choices=("tensorrt",), help="also build engines of the bundle, on this machine's GPU"
-    )
-    add_engine_arguments(engine)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -241,26 +172,3 @@ def _class_names(path: Path | None) -> tuple[str, ...] | None:
     except UnicodeDecodeError as problem:
         raise UsageError(f"--classes {path}: is no text file") from problem
     return tuple(line.strip() for line in lines if line.strip())
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{2,5})x(\d{2,5})", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not LONGxSHORT, such as 852x512")
-    return max(int(match[1]), int(match[2])), min(int(match[1]), int(match[2]))
-
-
-def _calibration_images(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= MOST_CALIBRATION_IMAGES:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MOST_CALIBRATION_IMAGES}")
-    return int(text)
-
-
-def _percent(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is no percentage from 0 to 100")
-    return value

@@ -25,6 +25,7 @@ from solo_server.pipeline import Pipeline
 from tqdm import tqdm
 
 from solo_export.accuracy import AnnotatedImages, category_ids, mask_ap, segment_all
+from solo_export.arguments import CALIBRATION_IMAGES, CHECKED_PICTURES
 from solo_export.pictures import counted, find_pictures
 from solo_export.precision import Precision, to_precision
 from solo_export.quantize import FOR_CPU, Form
@@ -32,8 +33,6 @@ from solo_export.single import single_file_model
 from solo_export.source import Source
 from solo_export.tolerance import check_loss
 from solo_export.verify import PictureReport, Segmenter, compare, of_pipeline, of_single_file
-
-CALIBRATION_IMAGES, CHECKED_PICTURES = 64, 32
 
 Say = Callable[[str], None]
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from solo_export.arguments import TOLERANCE_AP, TOLERANCES
 from solo_export.pictures import counted
 from solo_export.precision import Precision
 from solo_export.verify import PictureReport
-
-TOLERANCES: Mapping[Precision, float] = {"fp32": 2.0, "fp16": 5.0, "int8": 20.0}  # percent of agreement on images
-TOLERANCE_AP = 1.0  # points of mask AP
 
 _EXPORTS: Mapping[Precision, str] = {"fp32": "the export", "fp16": "fp16", "int8": "INT8"}
 _ORIGINALS: Mapping[Precision, str] = {"fp32": "the original network", "fp16": "fp32", "int8": "fp32"}

@@ -8,16 +8,17 @@ import os
 import sys
 from collections.abc import Iterable
 
+from solo_models.install import install_command
 from solo_models.suggestion import nearest
 
 COMMANDS = {
     "segment": ("solo_client.segment", "client", "segment pictures, with a local bundle or over HTTP"),
     "serve": ("solo_server.serve", "server", "serve a bundle over HTTP (without one: the demo model)"),
-    "warm": ("solo_server.warm", "server", "compile all kernels ahead, as images do while they are built"),
+    "warm": ("solo_server.warm", "server", "pre-compile the kernels for this CPU (Docker builds do this)"),
     "selftest": ("solo_server.selftest.command", "server", "check the GPU path against the CPU path, and time it"),
     "bench": ("solo_server.bench.command", "server", "measure network, pipeline or server, beside their peers"),
     "build-engine": ("solo_server.engine.build_command", "server", "build a bundle's TensorRT engines on this GPU"),
-    "export": ("solo_export.command", "export", "turn a trained checkpoint into a verified bundle"),
+    "export": ("solo_export.arguments", "export", "turn a trained checkpoint into a verified bundle"),
     "inspect": ("solo_models.inspect", "export", "tell what a checkpoint, bundle, ONNX file or engine is"),
 }
 READER_GONE_STATUS = 141  # what a shell tells of a process that SIGPIPE has ended
@@ -54,20 +55,19 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _run(name: str, argv: list[str]) -> int:
-    module_name, extra, summary = COMMANDS[name]
+    module_name, _, summary = COMMANDS[name]
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as problem:
-        if problem.name is None or problem.name.split(".")[0] == module_name.split(".")[0]:
-            raise
-        print(f"solo {name}: {problem.name} is not installed; pip install 'solo-inference[{extra}]'", file=sys.stderr)
-        return 2
+        return _not_installed(name, problem)
     parser = argparse.ArgumentParser(prog=f"solo {name}", description=summary[0].upper() + summary[1:] + ".")
     module.add_arguments(parser)
     try:
         status: int = module.run(_parse(parser, argv))
     except KeyboardInterrupt:
         return 130
+    except ModuleNotFoundError as problem:  # of a command that imports its packages when it runs
+        return _not_installed(name, problem)
     return status
 
 
@@ -95,6 +95,15 @@ def _options(parser: argparse.ArgumentParser) -> set[str]:
 def _did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
     found = nearest(word, known, prefix)
     return f"; did you mean {found}?" if found else ""
+
+
+def _not_installed(name: str, problem: ModuleNotFoundError) -> int:
+    """Says how to install what a command needs; a missing module of our own is a fault, and raised again."""
+    module_name, extra, _ = COMMANDS[name]
+    if problem.name is None or problem.name.split(".")[0] == module_name.split(".")[0]:
+        raise problem
+    print(f"solo {name}: {problem.name} is not installed; {install_command(extra)}", file=sys.stderr)
+    return 2
 
 
 def _overview() -> str:

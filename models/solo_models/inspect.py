@@ -22,6 +22,7 @@ from solo_models.bundle import CATEGORIES, MASKS, BundleError, read_bundle
 from solo_models.engine_file import EngineFileError, describe_engine
 from solo_models.facts import Facts, as_json, as_lines, printable
 from solo_models.file_kinds import UnknownKind, export_command, kind_of
+from solo_models.install import install_command
 from solo_models.onnx_ends import DamagedGraph, dtype_name, graph_ends
 from solo_models.spec import ModelSpec
 
@@ -101,7 +102,7 @@ def _checkpoint(path: Path) -> Facts:
 
 
 def _needs(what: str, problem: ModuleNotFoundError) -> str:
-    return f"reading {what} needs {problem.name}: pip install 'solo-inference[export]'"
+    return f"reading {what} needs {problem.name}: {install_command('export')}"
 
 
 def _network(spec: ModelSpec) -> Facts:

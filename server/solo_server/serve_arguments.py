@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         type=int,
-        help="processes that serve together, the dead among them replaced (SOLO_WORKERS; default 1; docs/operations.md)",
+        help="number of worker processes; crashed workers are restarted (SOLO_WORKERS; default 1; docs/operations.md)",
     )
     parser.add_argument("--seat", type=int, nargs=2, help=argparse.SUPPRESS)  # of a worker: its number, its channel
     parser.add_argument(
@@ -64,8 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     gpu.add_argument("--gpu", type=int, help="number of the GPU, or of the first worker's (SOLO_GPU; default 0)")
     gpu.add_argument(
         "--shapes",
-        metavar="HxW,...",
-        help="padded sizes with kernels of their own, such as 800x1088,1088x800 (SOLO_SHAPES; default none)",
+        metavar="LONGxSHORT,...",
+        help="padded sizes with kernels of their own, such as 1088x800 for landscape and portrait, 1088x800:portrait for one "
+        "(SOLO_SHAPES; default none)",
     )
     gpu.add_argument(
         "--build-engines",

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from solo_models.sizes import Size
 from solo_models.suggestion import nearest
 
 from solo_server.engine.base import ENGINES, PRECISIONS
-from solo_server.engine.tensorrt_profiles import MAX_BATCH, Size, parse_shapes
+from solo_server.engine.tensorrt_profiles import MAX_BATCH, parse_shapes
 from solo_server.errors import SettingsError
 from solo_server.image import ImageLimits
 from solo_server.logs import FORMATS, LEVELS
@@ -63,7 +64,8 @@ class Settings:
     """Pictures (on a GPU: batches) at a time in one engine; 0 is its own: tensorrt 2, cuda and openvino 1, onnxruntime as many
     as there are cores, up to 4, else 1."""
     shapes: tuple[Size, ...] = ()
-    """Padded sizes that TensorRT optimises for, beside the two ranges that take every picture."""
+    """Padded sizes that TensorRT optimises for, `1088x800` in both orientations, `1088x800:portrait` in one, beside the two ranges
+    that take every picture."""
     build_engines: bool = True
     """Build TensorRT engines that are not in the cache; off: their absence stops the start."""
     cache: Path | None = None

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from solo_models.install import install_command
+
 from solo_server.errors import SettingsError
 from solo_server.logs import Access
 
@@ -65,7 +67,7 @@ def open_traces(switch: str, environment: Mapping[str, str] | None = None) -> Tr
         provider.add_span_processor(BatchSpanProcessor(_exporter(environment)))
     except ImportError as problem:
         raise SettingsError(
-            f"SOLO_TRACES: {problem.name} is missing; pip install 'solo-inference[otel]', or switch traces off: SOLO_TRACES=off"
+            f"SOLO_TRACES: {problem.name} is missing; {install_command('otel')}, or switch traces off: SOLO_TRACES=off"
         ) from problem
     return Traces(provider)
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import encoded, picture, tiny_network
+from solo_client.command import pictures
 from solo_models import cli
 from solo_models.checkpoint import _published_name
+from solo_server.bench import contenders
 
 FAKE = Path(__file__).parent / "fake_peer.py"
 
@@ -64,8 +66,11 @@ def _refused(capsys: pytest.CaptureFixture[str], said: str, *arguments: object) 
         ("the following arguments are required: PHOTO", ["pipeline"]),
         ("--runs: 0 is below 1", ["engine", "--runs", "0"]),
         ("--batch: 'two' is not a whole number", ["engine", "--batch", "1,two"]),
-        ("both sides must be multiples of 32", ["engine", "--size", "500x700"]),
-        ("'1000' is not of the form HxW", ["engine", "--size", "1000"]),
+        ("both sides must be multiples of 32", ["engine", "--size", "700x500"]),
+        ("'1000' is not LONGxSHORT", ["engine", "--size", "1000"]),
+        ("512x704: the longer side comes first, for portrait images too: 704x512", ["engine", "--size", "512x704"]),
+        ("99999x704: 99999 is not within 32..16384", ["engine", "--size", "99999x704"]),
+        ("'up' is neither landscape nor portrait", ["engine", "--size", "704x512:up"]),
         ("does not exist", ["engine", "--model", "/no/such/bundle"]),
         ("'warp' is no engine; known: auto, onnxruntime", ["engine", "--model", "@warp"]),
         ("'fp7' is no precision; known: fp32", ["engine", "--model", "@auto:fp7"]),
@@ -90,6 +95,40 @@ def test_what_cannot_be_measured_is_refused_in_one_line(
 def test_a_picture_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.jpg").write_text("hello")
     _refused(capsys, "x.jpg: the body is no picture", "pipeline", tmp_path / "x.jpg")
+
+
+def test_a_folder_stands_for_the_images_in_it(photo: Path, solo_bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    (folder / "deeper").mkdir(parents=True)
+    for name in ("b.jpg", "a.JPG", "deeper/c.jpg", ".hidden.jpg", "._b.jpg", "notes.txt"):
+        (folder / name).write_bytes(photo.read_bytes())
+    command = (
+        "pipeline",
+        folder,
+        photo,
+        "--model",
+        solo_bundle,
+        "--runs",
+        1,
+        "--repeats",
+        1,
+        "-o",
+        tmp_path / "x.json",
+    )
+    assert _bench(*command) == 0
+    told = json.loads((tmp_path / "x.json").read_text())
+    assert told["settings"]["pictures"] == ["a.JPG", "b.jpg", photo.name]
+    assert len(told["contenders"][0]["samples"]) == 3
+
+
+@pytest.mark.parametrize("verb", ["pipeline", "server"])
+def test_a_folder_without_images_is_refused(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "scan.tiff").touch()
+    _refused(capsys, "no image in this folder (.avif, .bmp, .jfif, .jpeg, .jpg, .png, .webp)", verb, tmp_path)
+
+
+def test_folders_hold_the_same_images_for_bench_as_for_segment() -> None:
+    assert contenders.SUFFIXES == pictures.SUFFIXES
 
 
 def test_a_peer_needs_an_environment_that_has_it(
@@ -202,7 +241,7 @@ def test_a_picture_that_the_server_refuses_is_named(
 
 def test_results_become_a_report(photo: Path, solo_bundle: Path, tmp_path: Path) -> None:
     result = tmp_path / "engine.json"
-    rounds = ("--runs", 1, "--repeats", 1, "--size", "64x96", "--batch", "1,2")
+    rounds = ("--runs", 1, "--repeats", 1, "--size", "96x64", "--batch", "1,2")
     assert _bench("engine", "--model", solo_bundle, *rounds, "-o", result) == 0
     assert _bench("report", result, "-o", tmp_path / "page.html") == 0
     assert "GFLOP per second, batch 2" in (tmp_path / "page.html").read_text()

@@ -1,20 +1,26 @@
 """The page holds every figure, is well-formed, needs nothing from outside; documents survive the way to the disk and back."""
 
 import json
+import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from solo_server.bench.child import Hello
 from solo_server.bench.errors import BenchError
+from solo_server.bench.figures import FLOW, in_flow
 from solo_server.bench.load.loops import Shot
 from solo_server.bench.load.points import Point
 from solo_server.bench.measure import Contender, Measurement
+from solo_server.bench.report.bars import CONTENDER_COLOURS, STAGE_COLOURS, stage_colours, stage_name
 from solo_server.bench.report.numbers import Scale, ms, short
 from solo_server.bench.report.page import page
+from solo_server.bench.report.style import STYLE
 from solo_server.bench.result import Document, document, read_document, write_document
 from solo_server.bench.samples import Plan, Sample
+from solo_server.bench.table import stage_table
 from solo_server.bench.verbs.engine import EngineResult
 from solo_server.bench.verbs.pipeline import pipeline_document
 
@@ -129,6 +135,106 @@ def test_a_server_page_holds_every_load_and_says_why_it_ended() -> None:
 def test_several_results_make_one_page() -> None:
     texts = _texts(page([_pipeline(), _engine(), _server()]))
     assert {"Pipeline: bytes to RLE", "Engine: the network alone", "Server under load"} <= texts
+
+
+def _figures(html: str) -> list[ET.Element]:
+    return list(ET.fromstring(html.partition("\n")[2]).iter("figure"))  # noqa: S314 - our own
+
+
+def _classes(element: ET.Element, name: str) -> list[str]:
+    """Of the elements below that have the class `name`: their other one."""
+    found = (inner.get("class", "").split() for inner in element.iter())
+    return [classes[1] for classes in found if classes[0:1] == [name]]
+
+
+def _peers_out_of_order() -> Document:
+    """Stages as the reference's hooks report them, and those of one graph."""
+    stages = (
+        {"decode": 1.0, "preprocess": 1.0, "categories": 9.0, "towers": 4.0, "masks": 2.0, "nms": 1.0, "encode": 1.0},
+        {"decode": 1.0, "neck": 2.0, "towers": 8.0, "categories": 3.0, "backbone": 7.0, "after_towers": 30.0},
+        {"encode": 2.0, "odd_one": 1.0, "decode": 1.0, "network": 40.0, "postprocess": 3.0},
+    )
+    contenders = [_contender(f"contender {i}", 1.0) for i in range(len(stages))]
+    for contender, parts in zip(contenders, stages, strict=True):
+        contender.samples = [replace(sample, stages_ms=parts) for sample in contender.samples]
+    return pipeline_document(Measurement(Plan(3, 1, 1), contenders), {"pictures": ["a.jpg"], "threads": 0})
+
+
+def test_a_stage_has_no_contenders_colour_in_light_or_dark() -> None:
+    for palette in STYLE.split("prefers-color-scheme: dark"):
+        colours = dict(re.findall(r"--([cs]\d+): (#[0-9a-f]+);", palette))
+        contenders = [value for name, value in colours.items() if name.startswith("c")]
+        stages = [value for name, value in colours.items() if name.startswith("s")]
+        assert (len(contenders), len(stages)) == (CONTENDER_COLOURS, STAGE_COLOURS)
+        assert len({*contenders, *stages}) == CONTENDER_COLOURS + STAGE_COLOURS
+    for content in (_peers_out_of_order(), _engine()):
+        html = page([content])
+        parts = {name for figure in _figures(html) for name in _classes(figure, "part")}
+        bars = {name for figure in _figures(html) for name in _classes(figure, "fill")}
+        assert {name[0] for name in parts} == {"s"}
+        assert {name[0] for name in bars} <= {"c", "m"}  # m: the paper's grey
+
+
+def test_stages_are_in_the_order_of_the_flow_whatever_the_order_in_which_they_are_reported() -> None:
+    (figure,) = (f for f in _figures(page([_peers_out_of_order()])) if f.findtext(".//h3") == "Stages")
+    colours = stage_colours([*FLOW, "odd_one"])
+    expected = (
+        ["decode", "preprocess", "categories", "towers", "masks", "nms", "encode"],
+        ["decode", "backbone", "neck", "categories", "towers", "after_towers"],
+        ["decode", "network", "postprocess", "encode", "odd_one"],
+    )
+    for svg, stages in zip(figure.iter("svg"), expected * 2, strict=False):
+        assert _classes(svg, "part") == [colours[stage] for stage in stages]
+    headings = [heading.text for heading in figure.findall(".//thead//th")]
+    in_order = [stage_name(stage) for stage in in_flow(stage for stages in expected for stage in stages)]
+    assert headings == ["ms", *in_order]
+    assert in_order == [
+        *("decode", "preprocess", "network", "backbone", "neck", "categories", "towers"),
+        *("masks", "nms", "postprocess", "after towers", "encode", "odd one"),
+    ]
+
+
+def test_the_table_for_the_terminal_has_stages_in_the_order_of_the_flow() -> None:
+    contenders = [_contender("theirs", 2.0), _contender("ours", 1.0)]
+    contenders[0].samples = [replace(s, stages_ms={"towers": 8.0, "categories": 3.0}) for s in contenders[0].samples]
+    heading = stage_table(Measurement(Plan(3, 1, 1), contenders)).splitlines()[0]
+    assert heading.split()[2:] == ["decode", "categories", "towers", "masks", "nms", "encode", "after", "towers"]
+
+
+def test_charts_of_the_same_stages_have_one_legend_with_each_stage_once() -> None:
+    (figure,) = (f for f in _figures(page([_pipeline()])) if f.findtext(".//h3") == "Stages")
+    assert len(figure.findall("div[@class='bars']")) == 2
+    (legend,) = figure.findall(".//ul[@class='legend']")
+    assert ["".join(key.itertext()) for key in legend] == list(STAGES)
+
+
+def test_every_chart_says_which_values_are_better(content: Document) -> None:
+    for figure in _figures(page([content])):
+        has_chart = figure.find(".//svg") is not None
+        text = " ".join("".join(caption.itertext()).lower() for caption in figure.iter("figcaption"))
+        assert has_chart == bool(re.search(r"(lower|higher) is better", text)), text
+
+
+def test_what_is_better_is_right() -> None:
+    told = {}
+    for figure in [f for content in (_pipeline(), _engine()) for f in _figures(page([content]))]:
+        told[figure.findtext(".//h3", "").partition(",")[0]] = figure.findtext(".//span[@class='better']")
+    assert {name for name, text in told.items() if text == "higher is better"} == {
+        "Pictures per second",
+        "GFLOP per second",
+    }
+    assert {"Time against the first", "Stages", "Peak memory", "Latency of theirs", "Parts"} <= {
+        name for name, text in told.items() if text == "lower is better"
+    }
+
+
+def test_every_table_scrolls_on_its_own_and_by_the_keyboard(content: Document) -> None:
+    root = ET.fromstring(page([content]).partition("\n")[2])  # noqa: S314 - our own
+    scrolling = root.findall(".//div[@class='scroll']")
+    assert sum(len(div.findall("table")) for div in scrolling) == len(list(root.iter("table"))) > 1
+    assert {div.get("tabindex") for div in scrolling} == {"0"}
+    assert all(div.get("aria-label") for div in scrolling)
+    assert ".scroll { overflow-x: auto" in STYLE
 
 
 def test_names_are_escaped() -> None:

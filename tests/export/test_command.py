@@ -31,7 +31,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_checkpoint_becomes_a_bundle(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("ant\nbee\n\ncow\n")
     (tmp_path / "NOTE.md").write_text("hello")
-    options = ["--size", "96x160", "--classes", str(tmp_path / "names.txt"), "--include", str(tmp_path / "NOTE.md")]
+    options = ["--size", "160x96", "--classes", str(tmp_path / "names.txt"), "--include", str(tmp_path / "NOTE.md")]
     assert main(["export", str(checkpoint), "-o", str(tmp_path / "b.zip"), *options]) == 0
     bundle = read_bundle(tmp_path / "b.zip")
     assert (bundle.name, bundle.spec.class_names) == ("b", ("ant", "bee", "cow"))
@@ -366,8 +366,19 @@ def test_a_missing_checkpoint_is_refused(tmp_path: Path, capsys: pytest.CaptureF
     _check_refused([str(tmp_path / "none.pth")], "does not exist", tmp_path / "b", capsys)
 
 
-@pytest.mark.parametrize("size", ["512", "axb", "0x5"])
-def test_a_bad_size_is_wrong_usage(checkpoint: Path, tmp_path: Path, size: str) -> None:
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ("512", "'512' is not LONGxSHORT, such as 1333x800"),
+        ("axb", "'axb' is not LONGxSHORT"),
+        ("500x5", "500x5: 5 is not within 32..16384 pixels"),
+        ("800x1333", "800x1333: the longer side comes first, for portrait images too: 1333x800"),
+    ],
+)
+def test_a_bad_size_is_wrong_usage(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], size: str, message: str
+) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["export", str(checkpoint), "-o", str(tmp_path / "b"), "--size", size])
     assert caught.value.code == 2
+    assert f"argument --size: {message}" in capsys.readouterr().err

@@ -34,7 +34,16 @@ def _said(capsys: pytest.CaptureFixture[str]) -> str:
 def test_both_engines_are_built_and_then_found(
     trt: FakeTensorRt, solo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["build-engine", str(solo_bundle), "--cache", str(tmp_path), "--max-batch", "2", "--shapes", "128x192"]
+    command = [
+        "build-engine",
+        str(solo_bundle),
+        "--cache",
+        str(tmp_path),
+        "--max-batch",
+        "2",
+        "--shapes",
+        "192x128:landscape",
+    ]
     assert main(command) == 0
     said = _said(capsys)
     assert said.count("wrote ") == 2
@@ -54,9 +63,10 @@ def test_the_workspace_reaches_the_builder(trt: FakeTensorRt, solo_bundle: Path,
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--shapes", "128by192"], "'128by192' is not HEIGHTxWIDTH"),
-        (["--shapes", "100x192"], "must be multiples of 32"),
-        (["--shapes", "192x192"], "at most 128x192 or 192x128"),
+        (["--shapes", "192by128"], "'192by128' is not LONGxSHORT"),
+        (["--shapes", "128x192"], "shapes: 128x192: the longer side comes first, for portrait images too: 192x128"),
+        (["--shapes", "192x100"], "shapes: 192x100: both must be multiples of 32"),
+        (["--shapes", "192x192"], "shapes: 192x192: this network's padded input is at most 192x128"),
         (["--max-batch", "0"], "max batch: 0 is below 1"),
         (["--workspace-mib", "0"], "workspace: 0 MiB is below 1"),
         (["--no-build"], "holds none of this graph"),

@@ -135,7 +135,7 @@ def test_kept_kernels_need_no_compiler(
     cubin = kernels_cubin(source, CAPABILITY, tmp_path / "kept")
     monkeypatch.setitem(sys.modules, "cuda.bindings.nvrtc", None)
     assert kernels_cubin(source, CAPABILITY, tmp_path / "kept") == cubin
-    with pytest.raises(SettingsError, match=r"NVRTC.*pip install 'solo-inference\[gpu\]'"):
+    with pytest.raises(SettingsError, match=r"NVRTC.*pip install -c constraints\.txt -e '\.\[gpu\]'"):
         kernels_cubin(source, (8, 0), tmp_path / "kept")
 
 

@@ -270,7 +270,9 @@ def test_batches_that_cannot_be_are_refused() -> None:
             with pytest.raises(ValueError, match=told):
                 place.backend.infer(batch, [Query()] * queries)
         large = pictures(replace(bundle.spec, preprocess=PreprocessSpec(160, 128)), (128, 160), 1)
-        with pytest.raises(EngineFailure, match=r"128x160 \(padded\); the network takes at most 64x96 or 96x64"):
+        with pytest.raises(
+            EngineFailure, match=r"160x128:landscape \(padded\); the network takes at most 96x64:landscape or"
+        ):
             place.backend.infer(large, [Query()])
         assert not place.trt.enqueued
 

@@ -80,9 +80,9 @@ def test_a_machine_without_a_gpu_says_why(
 
 def test_missing_bindings_name_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
-    with pytest.raises(SettingsError, match=r"pip install 'solo-inference\[gpu\]'"):
+    with pytest.raises(SettingsError, match=r"pip install -c constraints\.txt -e '\.\[gpu\]'"):
         open_device()
-    assert "solo-inference[gpu]" in find_devices().reason
+    assert "-e '.[gpu]'" in find_devices().reason
 
 
 @pytest.mark.parametrize(("release", "is_refused"), [("12.6.2.post1", True), ("12.9.0", True), ("12.9.1", False)])

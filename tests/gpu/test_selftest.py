@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ from solo_server.engine.tensorrt import TensorRtNetwork
 from solo_server.errors import DeviceLost, DeviceOutOfMemory, SettingsError
 from solo_server.image import prepare
 from solo_server.selftest import command, opening
+from solo_server.selftest import document as document_module
 from solo_server.selftest.command import examined, report, sizes_up_to
 from solo_server.selftest.differences import NETWORK_STAGES, STAGES
 from solo_server.selftest.document import FAIL, NOT_RUN, PASS, Document, failed, finished, judged, without_names
@@ -294,6 +296,12 @@ def test_the_report_is_whole_json(told: Document, tmp_path: Path) -> None:
             assert size[words]["median"] > 0
         assert {"network: categories", "network: masks", "count_candidates", "measure_cells"} <= set(size["stages_ms"])
     assert read["parts"]["memory"]["memory"]["device_bytes"]["scores"] > 0
+
+
+def test_the_report_has_the_fields_that_its_description_lists(told: Document) -> None:
+    text = (document_module.__doc__ or "").partition("Names of hosts")[0]
+    listed = re.findall(r"^ {4}(\w+(?:, \w+)*) {2,}", text, re.MULTILINE)
+    assert {name for line in listed for name in line.split(", ")} == {*told, "log"}  # the command adds the log
 
 
 def test_the_report_tells_no_names_of_this_machine(told: Document) -> None:

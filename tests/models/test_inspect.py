@@ -25,6 +25,7 @@ from solo_models.bundle import BundleContent, read_bundle, write_bundle
 from solo_models.checkpoint import _published_name
 from solo_models.cli import main
 from solo_models.engine_file import EngineHeader, ShapeRange, write_engine
+from solo_models.install import install_command
 from solo_models.network import SoloNetwork
 
 PLAN = b"ftrt: a plan"
@@ -575,4 +576,4 @@ def test_an_absent_package_is_named_with_what_installs_it(
     path = _saved(tmp_path / "m", _model()) if absent == "onnx" else _own_checkpoint(tmp_path / "m")
     monkeypatch.setitem(sys.modules, absent, None)
     monkeypatch.delitem(sys.modules, "solo_models.checkpoint", raising=False)
-    refuse(path, f"reading {said} needs {absent}: pip install 'solo-inference[export]'")
+    refuse(path, f"reading {said} needs {absent}: {install_command('export')}")

@@ -93,7 +93,9 @@ def test_a_missing_package_is_said_with_the_command_that_installs_it(
     bundle: Bundle, engine: str, precision: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choosing, "is_installed", lambda: False)
-    with pytest.raises(SettingsError, match=r"^engine openvino: .*; pip install 'solo-inference\[openvino\]'$"):
+    with pytest.raises(
+        SettingsError, match=r"^engine openvino: .*; pip install -c constraints\.txt -e '\.\[openvino\]' "
+    ):
         choose(bundle, engine, precision)
 
 
@@ -142,5 +144,5 @@ def test_a_gpu_is_taken_only_when_asked_for_and_says_what_is_missing(
     monkeypatch.setitem(sys.modules, "cuda", None)
     choice = choose(bundle, engine)
     assert (choice.engine, choice.reason) == (engine, "asked for")
-    with pytest.raises(SettingsError, match=r"solo-inference\[gpu\]"):
+    with pytest.raises(SettingsError, match=r"-e '\.\[gpu\]'"):
         choice.open(bundle, Pool(1))

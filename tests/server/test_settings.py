@@ -52,7 +52,7 @@ def test_who_may_call_is_read_from_the_environment() -> None:
         ({"SOLO_PROT": "1"}, "SOLO_PROT: no such setting"),
         ({"SOLO_ENGINE": "tvm"}, "SOLO_ENGINE: 'tvm' is none of auto, onnxruntime, openvino, tensorrt, cuda"),
         ({"SOLO_PRECISION": "half"}, "SOLO_PRECISION: 'half' is none of fp32, fp16, bf16, int8"),
-        ({"SOLO_SHAPES": "800"}, "shapes: '800' is not HEIGHTxWIDTH"),
+        ({"SOLO_SHAPES": "800"}, "shapes: '800' is not LONGxSHORT"),
         ({"SOLO_MAX_BATCH": "65"}, "SOLO_MAX_BATCH: 65 is not within 0..64"),
         ({"SOLO_BUILD_ENGINES": "perhaps"}, "SOLO_BUILD_ENGINES: 'perhaps' is neither on nor off"),
         ({"SOLO_DRAFT_DECODE": "maybe"}, "SOLO_DRAFT_DECODE: 'maybe' is neither on nor off"),
@@ -65,8 +65,8 @@ def test_bad_settings_are_named(environment: dict[str, str], message: str) -> No
 
 def test_shapes_are_read_alike_from_environment_and_command_line() -> None:
     sizes = ((800, 1088), (1088, 800))
-    assert Settings.read({"SOLO_SHAPES": "800x1088,1088x800"}).shapes == sizes
-    assert Settings.read({"SOLO_SHAPES": "32x32"}, shapes="800x1088, 1088x800").shapes == sizes
+    assert Settings.read({"SOLO_SHAPES": "1088x800"}).shapes == sizes
+    assert Settings.read({"SOLO_SHAPES": "32x32"}, shapes="1088x800:landscape, 1088x800:portrait").shapes == sizes
 
 
 def test_what_a_gpu_is_opened_with_comes_from_the_settings() -> None:

@@ -206,7 +206,7 @@ def test_what_cannot_be_had_stops_the_start(environment: dict[str, str], message
 )
 def test_missing_packages_stop_the_start_and_say_what_to_install(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(SettingsError, match=r"SOLO_TRACES: .* pip install 'solo-inference\[otel\]'"):
+    with pytest.raises(SettingsError, match=r"SOLO_TRACES: .* pip install -c constraints\.txt -e '\.\[otel\]'"):
         open_traces("on", {})
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from solo_client.client import SoloClient
 
 RETRIES = 3
+INSTALL = "pip install -c constraints.txt -e '.[{}]' (in the checkout of solo-inference)"
 _FAILS_FOR_EVERY_PICTURE = frozenset({"invalid_query", "unauthorized", "not_found", "model_not_found", "not_ready"})
 _ARGUMENTS = {"api_key": "--api-key-file: the key", "model": "--model-name", "version": "--model-version"}
 
@@ -104,7 +105,7 @@ def _open_client(url: str, api_key: str | None, model: str | None, version: str 
     try:
         from solo_client.client import SoloClient
     except ImportError as error:
-        raise Unusable(f"--url needs pip install 'solo-inference[client]' ({error})") from error
+        raise Unusable(f"--url needs the extra client ({error}): {INSTALL.format('client')}") from error
     try:
         return SoloClient(url, api_key=api_key, retries=RETRIES, model=model, version=version)
     except InvalidArgument as error:
@@ -117,7 +118,7 @@ def _open_local(bundle: Path | None, engine: str) -> LocalModel:
     try:
         model: LocalModel = importlib.import_module("solo_server.local").open_local(bundle, engine)
     except ImportError as error:
-        raise Unusable(f"running a model here needs pip install 'solo-inference[server]' ({error})") from error
+        raise Unusable(f"running a model here needs the extra server ({error}): {INSTALL.format('server')}") from error
     except Exception as error:  # whatever stops a bundle from loading; this package may not import the types
         model_name = str(bundle or "the demo model")
         reason = " ".join(str(error).split()).removeprefix(f"{model_name}: ") or type(error).__name__

@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from solo_models.sizes import Size, parse_oriented
+
+from solo_server.engine.base import ENGINES
+
 PEERS = ("reference", "plain-onnx")
 
 
@@ -26,7 +30,7 @@ def add_contenders(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="BUNDLE[@ENGINE[:PRECISION]]",
-        help="bundle folder or zip (default: the demo model); may be given several times",
+        help=f"bundle folder or zip (default: the demo model); may be given several times; ENGINE: {', '.join(ENGINES)}",
     )
     group.add_argument(
         "--peer", action="append", default=[], choices=PEERS, help="another implementation with the same weights"
@@ -90,12 +94,9 @@ def seconds(text: str) -> float:
     return value
 
 
-def size(text: str) -> tuple[int, int]:
-    """`HxW` in pixels, like `512x704`."""
-    parts = text.lower().split("x")
-    if len(parts) != 2:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form HxW")
-    return positive(parts[0]), positive(parts[1])
+def padded_hw(text: str) -> Size:
+    """`704x512` to `(512, 704)`, landscape; `704x512:portrait` to `(704, 512)`."""
+    return parse_oriented(text)[0]
 
 
 def say(problem: object) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solo_models.bundle import Bundle, read_bundle
+from solo_models.install import install_command
 
 from solo_server.bench.child import Start
 from solo_server.bench.errors import BenchError
@@ -17,6 +18,7 @@ from solo_server.bench.open_model import Model
 from solo_server.bench.protocol import Order
 from solo_server.cores import cores
 
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".bmp"})  # those of `solo segment`
 PLAIN_PEER_NEEDS = ("torch", "onnx", "pycocotools", "cv2")
 
 
@@ -55,7 +57,7 @@ class Chosen:
         if checkpoint is not None and not checkpoint.is_file():
             raise BenchError(f"{checkpoint}: no such file")
         if "plain-onnx" in peers and not all(importlib.util.find_spec(name) for name in PLAIN_PEER_NEEDS):
-            raise BenchError("--peer plain-onnx needs: pip install 'solo-inference[export]' opencv-python-headless")
+            raise BenchError(f"--peer plain-onnx needs: {install_command('export', 'opencv-python-headless')}")
         if "reference" in peers and arguments.peer_python is None:
             raise BenchError("--peer reference needs --peer-python: the interpreter of an environment that holds mmdet")
         return cls(read_bundle(models[0].bundle), models, peers, arguments.peer_python, checkpoint, arguments.threads)
@@ -94,16 +96,24 @@ def with_blas_threads(threads: int) -> dict[str, str]:
     return {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), "OPENBLAS_THREAD_TIMEOUT": "4"}
 
 
-def existing(paths: list[Path]) -> list[str]:
-    """Pictures as the workers will open them.
+def find_images(paths: list[Path]) -> list[Path]:
+    """Files as they are named; a folder stands for the images directly in it, by suffix, sorted. Absolute.
 
     Raises:
-        BenchError: one is not there.
+        BenchError: one is not there, or a folder holds no image.
     """
-    for path in paths:
-        if not path.is_file():
-            raise BenchError(f"{path}: no such file")
-    return [str(path.resolve()) for path in paths]
+    return [image.absolute() for path in paths for image in _expand(path)]
+
+
+def _expand(path: Path) -> list[Path]:
+    if path.is_dir():
+        files = (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
+        if images := sorted(file for file in files if file.is_file()):
+            return images
+        raise BenchError(f"{path}: no image in this folder ({', '.join(sorted(SUFFIXES))})")
+    if not path.is_file():
+        raise BenchError(f"{path}: no such file or folder")
+    return [path]
 
 
 def package_folder(name: str) -> Path:

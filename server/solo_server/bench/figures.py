@@ -18,6 +18,11 @@ AFTER_TOWERS = (
     "encode",
     "after_towers",
 )  # stages after the mask towers, under our names and the peers'
+FLOW = (
+    *("decode", "preprocess", "network", "backbone", "neck", "categories", "towers"),
+    *("masks", "nms", "postprocess", "after_towers", "encode"),
+)
+"""Stages in the order of the data, ours and the peers', of whom each has some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,11 @@ def stage_medians(samples: Sequence[Sample]) -> dict[str, float]:
     """Median of each stage, in the order in which stages appear; a stage that a sample lacks took no time there."""
     names = list(dict.fromkeys(name for s in samples for name in s.stages_ms if name != "total"))
     return {name: round(statistics.median(s.stages_ms.get(name, 0.0) for s in samples), 3) for name in names}
+
+
+def in_flow(stages: Iterable[str]) -> list[str]:
+    """Each stage once, in the order of `FLOW`, whatever the order in which a contender reports them; others are last."""
+    return sorted(dict.fromkeys(stages), key=lambda name: FLOW.index(name) if name in FLOW else len(FLOW))
 
 
 def after_towers_ms(stages_ms: Mapping[str, float]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from solo_server.bench.figures import Figures
+from solo_server.bench.figures import Figures, in_flow
 from solo_server.bench.machine import NOISY_SHARE
 from solo_server.bench.measure import Contender, Measurement
 
@@ -27,7 +27,7 @@ def contender_table(measurement: Measurement) -> str:
 def stage_table(measurement: Measurement) -> str:
     """Median milliseconds of each stage; contenders name their stages differently, so that some columns have gaps."""
     figures = [(c.label, f) for c in measurement.contenders if (f := c.figures())]
-    names = list(dict.fromkeys(name for _, f in figures for name in f.stages_ms))
+    names = in_flow(name for _, f in figures for name in f.stages_ms)
     rows = [("stages, ms", *names, "after towers")]
     rows += [(label, *(_ms(f.stages_ms.get(n)) for n in names), _ms(f.after_towers_ms)) for label, f in figures]
     return aligned(rows)

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from solo_models.install import install_command
 
 from solo_server.cuda.base import DeviceInfo
 from solo_server.cuda.calls import CheckedCalls
@@ -23,7 +24,7 @@ from solo_server.cuda.streams import DriverEvent, DriverModule, DriverStream
 from solo_server.errors import DeviceFailure, SettingsError
 from solo_server.types import UInt8
 
-INSTALL = "pip install 'solo-inference[gpu]'"
+INSTALL = install_command("gpu")
 NAME_BYTES = 256
 BINDINGS = "cuda-bindings"
 LOOK = (

@@ -13,13 +13,14 @@ from pathlib import Path
 from time import monotonic
 
 from solo_models.bundle import Bundle, BundleError, read_bundle
+from solo_models.sizes import Size
 
 from solo_server.cuda.base import DeviceInfo
 from solo_server.cuda.cache import cache_folder
 from solo_server.cuda.driver import find_devices
 from solo_server.engine.tensorrt_build import TensorRt, check_gpu, deserialises, import_tensorrt, version_of
 from solo_server.engine.tensorrt_cache import EngineCache, KeptEngine, Say
-from solo_server.engine.tensorrt_profiles import MAX_BATCH, Size, engine_profiles, parse_shapes
+from solo_server.engine.tensorrt_profiles import MAX_BATCH, engine_profiles, parse_shapes
 from solo_server.errors import DeviceFailure, EngineFailure, SettingsError
 
 BAD_INPUT, NO_GPU = 2, 3
@@ -69,8 +70,8 @@ def add_engine_arguments(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--shapes",
         default="",
-        metavar="HxW,...",
-        help="padded sizes that get a profile of their own, such as 800x1088,1088x800",
+        metavar="LONGxSHORT,...",
+        help="padded sizes that get profiles of their own, such as 1088x800 for landscape and portrait, 1088x800:portrait for one",
     )
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="where engines are kept (SOLO_CACHE; default ~/.cache/solo)"

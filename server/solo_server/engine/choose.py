@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from solo_models.bundle import Bundle
+from solo_models.install import install_command
 
 from solo_server.backend import Backend, CpuBackend
 from solo_server.compiled.pool import Pool
@@ -37,7 +38,7 @@ ONNXRUNTIME, OPENVINO = "onnxruntime", "openvino"
 MOST_CORES = 4
 """Up to so many, a CPU takes one picture more than cores at a time by itself: none idles while the next is fetched. Each
 takes memory while it is computed."""
-INSTALL = "pip install 'solo-inference[openvino]'"
+INSTALL = install_command("openvino")
 
 
 @dataclass(frozen=True, slots=True)

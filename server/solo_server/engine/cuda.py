@@ -19,6 +19,7 @@ from threading import Condition
 from typing import TypeVar
 
 import numpy as np
+from solo_models.sizes import oriented_text
 from solo_models.spec import ModelSpec
 
 from solo_server.cuda.base import Device, PinnedBuffer, Stream
@@ -127,8 +128,10 @@ class DeviceBackend:
         if shape.pictures > self.max_batch:
             raise ValueError(f"pictures: {shape.pictures} in one batch; at most {self.max_batch} (max_batch)")
         if not any(_is_within(shape, largest) for largest in shapes):
-            allowed = " or ".join(_sides(largest.padded_hw) for largest in shapes)
-            raise EngineFailure(f"pictures of {_sides(shape.padded_hw)} (padded); the network takes at most {allowed}")
+            allowed = " or ".join(oriented_text(largest.padded_hw) for largest in shapes)
+            raise EngineFailure(
+                f"images of {oriented_text(shape.padded_hw)} (padded); the network takes at most {allowed}"
+            )
 
     def _on_slot(self, work: Callable[[_Slot], T]) -> T:
         """Do `work` on the slot that has been idle longest, which is idle again afterwards whatever happens."""

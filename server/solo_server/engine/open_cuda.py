@@ -16,6 +16,7 @@ from pathlib import Path
 
 from solo_models.bundle import CATEGORIES, MASKS, Bundle
 from solo_models.engine_file import EngineFileError
+from solo_models.sizes import Size
 
 from solo_server.cuda.base import Device
 from solo_server.cuda.cache import cache_folder, warn_where_open
@@ -28,7 +29,7 @@ from solo_server.engine.tensorrt import GRAPHS, Engines, TensorRtNetwork, check_
 from solo_server.engine.tensorrt_build import import_tensorrt
 from solo_server.engine.tensorrt_cache import EngineCache, KeptEngine
 from solo_server.engine.tensorrt_engine import UnusableEngine
-from solo_server.engine.tensorrt_profiles import MAX_BATCH, EngineProfiles, Size, engine_profiles
+from solo_server.engine.tensorrt_profiles import MAX_BATCH, EngineProfiles, engine_profiles
 from solo_server.errors import SettingsError
 from solo_server.postprocess.cuda.batch import SOURCE
 from solo_server.postprocess.cuda.memory import CudaLimits

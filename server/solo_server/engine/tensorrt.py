@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from solo_models.sizes import oriented_text
 from solo_models.spec import ModelSpec
 
 from solo_server.cuda.base import Device, DeviceBuffer, Stream
@@ -186,8 +187,8 @@ def bucket_of(profiles: EngineProfiles, shape: BatchShape) -> int:
     holding = (i for i, bucket in enumerate(profiles.buckets) if bucket.holds(shape.padded_hw))
     found = next(holding, None)
     if found is None or not 0 < shape.pictures <= profiles.max_batch:
-        height, width = shape.padded_hw
-        raise EngineFailure(f"no TensorRT profile holds {shape.pictures} pictures of {height}x{width} (padded)")
+        padded = oriented_text(shape.padded_hw)
+        raise EngineFailure(f"no TensorRT profile holds {shape.pictures} images of {padded} (padded)")
     return found
 
 

@@ -10,11 +10,11 @@ and is quicker there, since TensorRT looks for kernels that suit it alone.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from solo_models.bundle import CATEGORIES, MASKS
 from solo_models.engine_file import Profile, ShapeRange
+from solo_models.sizes import Size, SizeError, parse_oriented, size_text
 from solo_models.spec import ModelSpec
 
 from solo_server.engine.device import CHANNELS, Group, level_groups
@@ -22,8 +22,6 @@ from solo_server.errors import SettingsError
 
 MAX_BATCH = 8
 USUAL_ASPECT = 4 / 3
-
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +90,16 @@ def engine_profiles(spec: ModelSpec, max_batch: int = MAX_BATCH, exact: tuple[Si
 
 
 def parse_shapes(text: str) -> tuple[Size, ...]:
-    """`800x1088,1088x800` to padded sizes, HEIGHTxWIDTH each; none for an empty text.
+    """`1088x800,704x512:portrait` to padded sizes `(height, width)`: landscape and portrait of the first; none for an empty text.
 
     Raises:
         SettingsError: something else than that.
     """
-    sizes = []
-    for part in filter(None, text.replace(" ", "").split(",")):
-        match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", part)
-        if match is None:
-            raise SettingsError(f"shapes: {part!r} is not HEIGHTxWIDTH, such as 800x1088")
-        sizes.append((int(match[1]), int(match[2])))
-    return tuple(sizes)
+    parts = filter(None, text.replace(" ", "").split(","))
+    try:
+        return tuple(size for part in parts for size in parse_oriented(part))
+    except SizeError as problem:
+        raise SettingsError(f"shapes: {problem}") from problem
 
 
 def _ranges(spec: ModelSpec) -> tuple[Bucket, ...]:
@@ -124,9 +120,8 @@ def _padded(spec: ModelSpec, side: int) -> int:
 
 def _check_exact(spec: ModelSpec, ranges: tuple[Bucket, ...], size: Size) -> None:
     multiple = spec.preprocess.pad_multiple
-    name = f"shapes: {size[0]}x{size[1]}"
+    name = f"shapes: {size_text(size)}"
     if any(side % multiple for side in size):
         raise SettingsError(f"{name}: both must be multiples of {multiple}")
     if not any(bucket.holds(size) for bucket in ranges):
-        largest = " or ".join("x".join(map(str, bucket.largest_hw)) for bucket in ranges)
-        raise SettingsError(f"{name}: this network's pictures are at most {largest} (height x width)")
+        raise SettingsError(f"{name}: this network's padded input is at most {size_text(ranges[0].largest_hw)}")

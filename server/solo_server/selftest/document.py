@@ -7,7 +7,6 @@
     device            name, compute_capability, memory_mib, multiprocessors, cuda_of_driver; the word "fake" where there was none
     engine            asked (tensorrt, cuda), description, max_batch, and what opening it told: kernels, engines, seconds
     bundle            name, version (of graphs and specification), precision, variant, backbone, grids, sides, classes
-    oracle            what the CPU path ran on
     tolerances        of the networks and of post-processing on the same inputs (selftest/tolerance.py)
     parts             by name, each with
       verdict         "PASS", "FAIL", "MEASURED" (times and memory: not judged) or "NOT RUN"

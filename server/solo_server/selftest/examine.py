@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from solo_models.bundle import Bundle
+from solo_models.sizes import size_text
 
 from solo_server.errors import DeviceLost
 from solo_server.selftest import parity
@@ -105,9 +106,7 @@ def _paper(bundle: Bundle, gpu: GpuPath, plan: Plan) -> Part:
     beside = (
         f"the paper's {paper['fps']} FPS on a V100" if paper["is_comparable"] else f"not comparable: {paper['because']}"
     )
-    said = (
-        f"{told['fps']} FPS, {told['mean_ms']} ms a picture at {told['padded_hw'][0]}x{told['padded_hw'][1]} ({beside})"
-    )
+    said = f"{told['fps']} FPS, {told['mean_ms']} ms a picture at {size_text(told['padded_hw'])} ({beside})"
     least = told["roofline"].get("least_ms")
     return {
         "verdict": MEASURED,

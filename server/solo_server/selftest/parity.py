@@ -55,11 +55,6 @@ class Parity:
         self._cpu_backend = CpuBackend(bundle, open_network(bundle, OrtRuntime(), pool), pool)
         self._cpu = CpuPath(bundle)
 
-    @property
-    def cpu_description(self) -> str:
-        """What the oracle runs on."""
-        return self._cpu_backend.description
-
     def picture(self, picture: NamedPicture) -> Iterator[Comparison]:
         """Network, post-processing and answers of one picture, with the bundle's own settings."""
         query, prepared = Query(), picture.prepared

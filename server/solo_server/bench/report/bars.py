@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from solo_server.bench.figures import FLOW, in_flow
 from solo_server.bench.report.markup import Markup, tag
 from solo_server.bench.report.numbers import short
 
 MUTED = "muted"
-COLOURS = 12
+CONTENDER_COLOURS = 6
+STAGE_COLOURS = len(FLOW) + 4  # four for stages that are not of the flow
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """One row of parts; their sum is the length. text: what stands at the end."""
+    """One row of stages, in milliseconds; their sum is the length. text: what stands at the end."""
 
     label: str
     parts: dict[str, float]
@@ -34,8 +36,16 @@ class Stack:
 
 
 def colour(place: int) -> str:
-    """The class of the n-th contender or stage."""
-    return f"c{place % COLOURS}"
+    """The class of the n-th contender; no stage has its colour."""
+    return f"c{place % CONTENDER_COLOURS}"
+
+
+def stage_colours(stages: Sequence[str]) -> dict[str, str]:
+    """The class of each stage, in the order of the flow: a stage has the same colour in every chart of every page."""
+    names = in_flow(stages)
+    others = [name for name in names if name not in FLOW]
+    places = {name: FLOW.index(name) if name in FLOW else len(FLOW) + others.index(name) % 4 for name in names}
+    return {name: f"s{place}" for name, place in places.items()}
 
 
 def bar_chart(bars: Sequence[Bar], mark: float | None = None) -> Markup:
@@ -45,19 +55,30 @@ def bar_chart(bars: Sequence[Bar], mark: float | None = None) -> Markup:
 
 
 def stack_chart(stacks: Sequence[Stack], *, same_scale: bool) -> Markup:
-    """Parts of each row in one order of colours, with a legend; on one scale, or each row over the whole width."""
-    names = list(dict.fromkeys(name for stack in stacks for name in stack.parts))
+    """Stages of each row in the order of the flow; on one scale, or each row over the whole width. See `stage_legend`."""
+    colours = stage_colours([name for stack in stacks for name in stack.parts])
     longest = max((sum(stack.parts.values()) for stack in stacks), default=1.0)
     rows = []
     for stack in stacks:
         top = longest if same_scale else sum(stack.parts.values())
-        rows.append(_row(stack.label, _parts(stack, names, top or 1.0), stack.text))
-    return tag("div", rows, legend(names), class_="bars")
+        rows.append(_row(stack.label, _parts(stack, colours, top or 1.0), stack.text))
+    return tag("div", rows, class_="bars")
 
 
-def legend(names: Sequence[str]) -> Markup:
-    """Colours and what they stand for."""
-    keys = [tag("li", tag("span", class_=f"key {colour(i)}"), name) for i, name in enumerate(names)]
+def stage_legend(stacks: Sequence[Stack]) -> Markup:
+    """One legend for every chart of these stages."""
+    colours = stage_colours([name for stack in stacks for name in stack.parts])
+    return legend({stage_name(stage): colour for stage, colour in colours.items()})
+
+
+def stage_name(stage: str) -> str:
+    """A stage as readers see it."""
+    return stage.replace("_", " ")
+
+
+def legend(colours: Mapping[str, str]) -> Markup:
+    """What each colour stands for. colours: classes by name."""
+    keys = [tag("li", tag("span", class_=f"key {colour}"), name) for name, colour in colours.items()]
     return tag("ul", keys, class_="legend")
 
 
@@ -81,13 +102,13 @@ def _bar(bar: Bar, top: float, mark: float | None) -> Markup:
     return tag("svg", tag("title", f"{bar.label}: {bar.text}"), *shapes, class_="bar", role="img")
 
 
-def _parts(stack: Stack, names: Sequence[str], top: float) -> Markup:
+def _parts(stack: Stack, colours: Mapping[str, str], top: float) -> Markup:
     shapes, x = [tag("rect", class_="track", width="100%", height="100%", rx=4)], 0.0
-    for place, name in enumerate(names):
+    for name, colour in colours.items():
         if value := stack.parts.get(name, 0.0):
-            title = tag("title", f"{name} {short(value)} ms")
+            title = tag("title", f"{stage_name(name)} {short(value)} ms")
             box = {"x": _percent(x / top), "width": _percent(value / top), "height": "100%"}
-            shapes.append(tag("rect", title, class_=f"part {colour(place)}", **box))
+            shapes.append(tag("rect", title, class_=f"part {colour}", **box))
             x += value
     return tag("svg", *shapes, class_="bar tall", role="img", aria_label=f"{stack.label}: {stack.text}")
 

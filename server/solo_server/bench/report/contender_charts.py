@@ -25,17 +25,17 @@ def ratio_card(entries: list[dict[str, Any]], what: str = "") -> Markup | None:
     if len(bars) < 2:
         return None
     told = f"How many times as long as {entries[0]['name']}: ratio of medians; in brackets the range over rounds run side by side."
-    return card(f"Time against the first{what}", told, bar_chart(bars, mark=1.0))
+    return card(f"Time against the first{what}", told, bar_chart(bars, mark=1.0), better="lower")
 
 
 def part_ratio_card(entries: list[dict[str, Any]], key: str, title: str, told: str) -> Markup | None:
-    """Another ratio to the first: `memory` or `after_towers`."""
+    """Another ratio to the first, of which less is better: `memory` or `after_towers`."""
     known = [(i, e, e["against_first"][key]) for i, e in enumerate(entries) if e["against_first"]]
     bars = [Bar(e["name"], ratio, times(ratio), colour(i)) for i, e, ratio in known if ratio is not None]
     if not bars:
         return None
     first = Bar(entries[0]["name"], 1.0, times(1.0), colour(0))
-    return card(title, told, bar_chart([first, *bars], mark=1.0))
+    return card(title, told, bar_chart([first, *bars], mark=1.0), better="lower")
 
 
 def fps_card(entries: list[dict[str, Any]], what: str = "") -> Markup:
@@ -49,7 +49,8 @@ def fps_card(entries: list[dict[str, Any]], what: str = "") -> Markup:
         f"Mean over the runs, as in the paper. The grey bar is the paper's {PAPER_FPS} pictures/s for SOLO-512 on one V100: "
         "other hardware, for orientation only."
     )
-    return card(f"Pictures per second{what}", told, bar_chart([*bars, Bar(PAPER, PAPER_FPS, str(PAPER_FPS), MUTED)]))
+    chart = bar_chart([*bars, Bar(PAPER, PAPER_FPS, str(PAPER_FPS), MUTED)])
+    return card(f"Pictures per second{what}", told, chart, better="higher")
 
 
 def memory_card(entries: list[dict[str, Any]]) -> Markup | None:
@@ -60,4 +61,4 @@ def memory_card(entries: list[dict[str, Any]]) -> Markup | None:
         if e["peak_rss_mib"]
     ]
     told = "Highest resident memory of each contender's own process, loading included."
-    return card("Peak memory", told, bar_chart(bars)) if bars else None
+    return card("Peak memory", told, bar_chart(bars), better="lower") if bars else None

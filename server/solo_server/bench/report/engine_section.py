@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from solo_server.bench.report.bars import Bar, Stack, bar_chart, colour, stack_chart
+from solo_server.bench.report.bars import Bar, Stack, bar_chart, colour, stack_chart, stage_legend
 from solo_server.bench.report.contender_charts import fps_card, ratio_card
 from solo_server.bench.report.markup import Markup, card, table, tag
 from solo_server.bench.report.numbers import CROSS, interval, ms, percent, short, times
@@ -60,7 +60,7 @@ def _rate_card(entries: list[dict[str, Any]], best: float | None, batch: int) ->
         text = f"{short(total['gflop_per_s'])} ({percent(total['share'])})" if best else short(total["gflop_per_s"])
         bars.append(Bar(entry["name"], total["gflop_per_s"], text, colour(place)))
     told = "Arithmetic that the network needs, per second; in brackets the share of the best float32 matrix product (dashed)."
-    return card(f"GFLOP per second, batch {batch}", told, bar_chart(bars, mark=best))
+    return card(f"GFLOP per second, batch {batch}", told, bar_chart(bars, mark=best), better="higher")
 
 
 def _parts_card(entries: list[dict[str, Any]], batch: int) -> Markup:
@@ -71,14 +71,16 @@ def _parts_card(entries: list[dict[str, Any]], batch: int) -> Markup:
     told = (
         "Median milliseconds of a batch. One graph cannot be divided; peers run the full head, all masks of all cells."
     )
-    return card(f"Parts, batch {batch}", told, stack_chart(stacks, same_scale=True))
+    chart = stack_chart(stacks, same_scale=True)
+    return card(f"Parts, batch {batch}", told, stage_legend(stacks), chart, better="lower")
 
 
 def _told(content: Document) -> str:
     best = content["best_matmul_gflop_per_s"]
     measured = "was not measured" if best is None else f"reached {short(best)} GFLOP/s"
-    size = CROSS.join(map(str, content["settings"]["padded_hw"]))
-    return f"One picture of {size}. The best float32 matrix product in this run {measured}."
+    height, width = content["settings"]["padded_hw"]
+    size = f"{max(height, width)}{CROSS}{min(height, width)}, {'landscape' if width >= height else 'portrait'}"
+    return f"One input of {size}. The best float32 matrix product in this run {measured}."
 
 
 def _rate_rows(content: Document) -> list[list[str]]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from html import escape
+from typing import Literal
 
 VOID = ("meta", "rect", "line", "circle", "br")
+
+Better = Literal["lower", "higher"]
 
 
 class Markup(str):
@@ -31,20 +34,28 @@ def join(parts: object, between: str = "") -> Markup:
     return Markup(escape(str(parts)))
 
 
-def card(title: str, text: str, *content: object, wide: bool = False) -> Markup:
-    """A figure with its heading and what it says."""
-    heading = tag("figcaption", tag("h3", title), tag("p", text) if text else None)
+def card(title: str, text: str, *content: object, wide: bool = False, better: Better | None = None) -> Markup:
+    """A figure with its heading and what it says. better: which values are."""
+    direction = tag("span", f"{better} is better", class_="better") if better else None
+    heading = tag(
+        "figcaption", tag("div", tag("h3", title), direction, class_="title"), tag("p", text) if text else None
+    )
     return tag("figure", heading, *content, class_="card wide" if wide else "card")
 
 
 def table(headings: list[str], rows: list[list[str]]) -> Markup:
-    """Text in columns, which scrolls sideways where it is too broad; the first column names the row."""
+    """Text in columns, which scrolls sideways where it is too wide; the first column names the row and stays in view."""
     head = tag("tr", [tag("th", heading, scope="col") for heading in headings])
     body = [tag("tr", tag("th", row[0], scope="row"), [tag("td", cell) for cell in row[1:]]) for row in rows]
-    return tag("div", tag("table", tag("thead", head), tag("tbody", body)), class_="scroll")
+    return _scrolling(tag("table", tag("thead", head), tag("tbody", body)), f"{headings[0]}: {', '.join(headings[1:])}")
 
 
 def facts(entries: dict[str, str]) -> Markup:
     """Names and values, one a line."""
     rows = [tag("tr", tag("th", name, scope="row"), tag("td", value)) for name, value in entries.items() if value]
-    return tag("div", tag("table", tag("tbody", rows), class_="facts"), class_="scroll")
+    return _scrolling(tag("table", tag("tbody", rows), class_="facts"), "how this was measured")
+
+
+def _scrolling(content: Markup, name: str) -> Markup:
+    """By touch, mouse or, where it has the focus, arrow keys."""
+    return tag("div", content, class_="scroll", role="region", tabindex=0, aria_label=name)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from solo_server.bench.report.bars import Stack, colour, stack_chart
+from solo_server.bench.figures import in_flow
+from solo_server.bench.report.bars import Stack, colour, stack_chart, stage_legend, stage_name
 from solo_server.bench.report.contender_charts import fps_card, memory_card, part_ratio_card, ratio_card
 from solo_server.bench.report.markup import Markup, card, table, tag
 from solo_server.bench.report.numbers import interval, mib, ms, percent, short, times
@@ -77,21 +78,26 @@ def _tiles(entry: dict[str, Any]) -> Markup:
 
 def _stage_cards(entries: list[dict[str, Any]]) -> list[Markup]:
     stacks = [Stack(e["name"], e["figures"]["stages_ms"], ms(sum(e["figures"]["stages_ms"].values()))) for e in entries]
-    names = list(dict.fromkeys(name for stack in stacks for name in stack.parts))
+    names = in_flow(name for stack in stacks for name in stack.parts)
     totals = [sum(stack.parts.values()) for stack in stacks]
-    charts = [stack_chart(stacks, same_scale=True)]
+    charts = [stage_legend(stacks), stack_chart(stacks, same_scale=True)]
     if max(totals) > SEVERAL_SCALES * min(totals):
-        charts.append(tag("p", "The same, each over the whole width:", class_="note"))
+        charts.append(tag("p", "As shares of each contender's own total:", class_="note"))
         charts.append(stack_chart(stacks, same_scale=False))
     rows = [[s.label, *(short(s.parts[n]) if n in s.parts else "" for n in names)] for s in stacks]
-    told = "Medians in milliseconds. Contenders divide their work differently; after_towers is all that follows the mask towers."
-    return [card("Stages", told, *charts, table(["ms", *names], rows), wide=True)]
+    told = (
+        "Medians in milliseconds, in the order of the flow. Contenders divide their work differently: our categories have backbone "
+        "and neck in them; after towers is all that follows the mask towers."
+    )
+    figures = table(["ms", *map(stage_name, names)], rows)
+    return [card("Stages", told, *charts, figures, wide=True, better="lower")]
 
 
 def _latency_card(entry: dict[str, Any], place: int) -> Markup:
     values = [sample["total_ms"] for sample in entry["samples"]]
     title = f"Latency of {entry['name']}"
-    return card(title, f"{len(values)} samples, bytes to RLE; dashed: p50, p90, p99.", histogram(values, colour(place)))
+    told = f"{len(values)} samples, bytes to RLE; dashed: p50, p90, p99."
+    return card(title, told, histogram(values, colour(place)), better="lower")
 
 
 def _tables(entries: list[dict[str, Any]]) -> list[Markup]:

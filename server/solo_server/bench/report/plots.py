@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from solo_server.bench.figures import percentile
-from solo_server.bench.report.bars import colour
+from solo_server.bench.report.bars import colour, legend
 from solo_server.bench.report.markup import Markup, tag
 from solo_server.bench.report.numbers import Scale, ms, short
 
@@ -56,9 +56,8 @@ def lines(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], u
             title = tag("title", f"{name}: {short(value)} {unit}")
             shapes.append(tag("circle", title, class_=f"fill {colour(number)}", cx=f"{x:.2f}%", cy=f"{y:.2f}%", r=4))
             shapes += [_text(x, y, short(value), dy=-9)] if name == last else []
-    keys = [tag("li", tag("span", class_=f"key {colour(i)}"), name) for i, name in enumerate(series)]
     plot = tag("svg", *shapes, class_="plot", role="img", aria_label=unit)
-    return tag("div", plot, _levels(labels), tag("ul", keys, class_="legend"), class_="chart")
+    return tag("div", plot, _levels(labels), legend({name: colour(i) for i, name in enumerate(series)}), class_="chart")
 
 
 def _column(x: float, width: float, share: float, fill: str) -> Markup:

@@ -45,14 +45,19 @@ def _loop_card(loop: str, points: list[dict[str, Any]]) -> Markup | None:
     labels = [point_name(p) for p in points]
     latencies = {name: [p[key] for p in points] for name, key in LATENCIES.items()}
     throughput = columns(labels, [p["throughput"] for p in points], "good answers/s")
-    return card(f"{title}: throughput and latency", told, throughput, lines(labels, latencies, "ms"))
+    return card(
+        f"{title}: throughput and latency",
+        f"{told} Higher is better in the upper chart, lower in the lower one.",
+        *(throughput, lines(labels, latencies, "ms")),
+    )
 
 
 def _latency_card(point: dict[str, Any], place: int) -> Markup | None:
     good = [latency_ms for _, latency_ms, code, *_ in point["shots"] if not code]
     if not good:
         return None
-    return card(f"Latency, {point_name(point)}", f"{len(good)} good answers.", histogram(good, colour(place)))
+    chart = histogram(good, colour(place))
+    return card(f"Latency, {point_name(point)}", f"{len(good)} good answers.", chart, better="lower")
 
 
 def point_name(point: dict[str, Any]) -> str:

@@ -1,17 +1,19 @@
 """The style sheet of the report."""
 
-from solo_server.bench.report.bars import COLOURS
+from solo_server.bench.report.bars import CONTENDER_COLOURS, STAGE_COLOURS
 
 STYLE = (
     """
 :root { color-scheme: light dark; --ink: #16202c; --soft: #5b6b7d; --paper: #f4f6f9; --card: #ffffff; --line: #dde3ea;
   --track: #edf1f5; --mark: #16202c; --muted: #a9b4c0; --warn: #8a4b00; --warn-paper: #fff4e0;
-  --c0: #2f6fed; --c1: #ef8a17; --c2: #16a085; --c3: #8e5bd0; --c4: #d9466f; --c5: #7a9a01; --c6: #0c93c4; --c7: #a8713a;
-  --c8: #5d6d7e; --c9: #c0a000; --c10: #3b4cca; --c11: #b03a2e; }
+  --shade: #16202c26; --c0: #2f6fed; --c1: #0f8299; --c2: #63b3f5; --c3: #6a62d6; --c4: #1f4e9e; --c5: #5b6f8f;
+  --s0: #f2c230; --s1: #b08900; --s2: #8c2f5e; --s3: #8a5a3b; --s4: #d0a07a; --s5: #2e9e5b; --s6: #ef7d22; --s7: #d6336c;
+  --s8: #8db600; --s9: #a63a2e; --s10: #ad4fb8; --s11: #f19bb8; --s12: #4d7c2a; --s13: #e2725b; --s14: #7d6608; --s15: #c98bd6; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6ecf2; --soft: #97a6b6; --paper: #10161d; --card: #18212b; --line: #2a3642;
   --track: #222d38; --mark: #e6ecf2; --muted: #55636f; --warn: #ffcf8a; --warn-paper: #3a2a10;
-  --c0: #5b93ff; --c1: #f7a440; --c2: #2cc3a4; --c3: #ae85ea; --c4: #f06b92; --c5: #a3c62b; --c6: #38b6e8; --c7: #cf9760;
-  --c8: #8fa1b3; --c9: #e0c33c; --c10: #8291ff; --c11: #f0857a; } }
+  --shade: #0009; --c0: #5b93ff; --c1: #35a7c4; --c2: #9ccdf7; --c3: #8f87f5; --c4: #3d74cf; --c5: #8797b5;
+  --s0: #f6cf57; --s1: #c9a227; --s2: #b9548a; --s3: #ad7b57; --s4: #dcb592; --s5: #45b873; --s6: #f59445; --s7: #e65a8b;
+  --s8: #a5cc2a; --s9: #cb5c4f; --s10: #c474ce; --s11: #f5b3c9; --s12: #6f9f49; --s13: #ec8f7c; --s14: #a58c1f; --s15: #d9a9e3; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; font-variant-numeric: tabular-nums; }
@@ -20,7 +22,7 @@ h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .35rem; letter-spacing: -.
 h2 { font-size: 1.2rem; margin: 2.75rem 0 .25rem; letter-spacing: -.01em; }
 h3 { font-size: .98rem; margin: 0; }
 p { margin: 0; }
-.lead, figcaption p, .told, .axis, .note { color: var(--soft); font-size: .86rem; }
+.lead, figcaption p, .told, .axis { color: var(--soft); font-size: .86rem; }
 .lead { max-width: 75ch; }
 .warn { margin: 1rem 0 0; padding: .6rem .9rem; border-radius: .6rem; background: var(--warn-paper); color: var(--warn); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .8rem; margin: 1.1rem 0; }
@@ -32,8 +34,10 @@ p { margin: 0; }
   min-width: 0; }
 .wide { grid-column: 1 / -1; }
 figcaption { margin-bottom: .8rem; }
+.title { display: flex; flex-wrap: wrap; justify-content: space-between; align-items: baseline; gap: 0 .8rem; }
+.better { color: var(--soft); font-size: .78rem; }
 .bars { display: grid; gap: .55rem .8rem; grid-template-columns: fit-content(11rem) 1fr max-content; align-items: center; }
-.bars + .bars, .note { margin-top: .9rem; } .bar-row { display: contents; } .bars .legend { grid-column: 1 / -1; }
+.note { margin: 1.2rem 0 .6rem; color: var(--soft); font-size: .86rem; } .bar-row { display: contents; }
 .bar-label { overflow-wrap: anywhere; font-size: .88rem; line-height: 1.25; }
 .bar-value { text-align: right; font-size: .88rem; font-weight: 600; }
 svg { display: block; width: 100%; overflow: visible; }
@@ -48,29 +52,31 @@ svg { display: block; width: 100%; overflow: visible; }
 .part { stroke: var(--card); stroke-width: 1.5; }
 .axis { display: flex; margin-top: .3rem; } .ends { justify-content: space-between; }
 .levels span { flex: 1; text-align: center; }
-.legend { list-style: none; display: flex; flex-wrap: wrap; gap: .25rem 1rem; padding: 0; margin: .5rem 0 0; font-size: .83rem;
+.legend { list-style: none; display: flex; flex-wrap: wrap; gap: .25rem 1rem; padding: 0; margin: .5rem 0 .9rem; font-size: .83rem;
   color: var(--soft); }
 .key { display: inline-block; width: .75rem; height: .75rem; border-radius: .2rem; margin-right: .4rem; vertical-align: -1px; }
-.scroll { overflow-x: auto; }
-.scroll + .scroll { margin-top: 1.2rem; }
+.scroll { overflow-x: auto; scrollbar-width: thin; background:
+  linear-gradient(to left, var(--card) 40%, transparent) right / 3rem 100% no-repeat local,
+  linear-gradient(to left, var(--shade), transparent) right / .8rem 100% no-repeat scroll; }
+.bars + .scroll, .scroll + .scroll { margin-top: 1.2rem; }
 table { border-collapse: collapse; width: 100%; font-size: .86rem; }
 th, td { padding: .4rem .65rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 thead th { color: var(--soft); font-weight: 500; } tbody th { font-weight: 600; }
-th:first-child { text-align: left; padding-left: 0; }
+th:first-child { text-align: left; padding-left: 0; position: sticky; left: 0; background: var(--card); }
 tbody tr:last-child > * { border-bottom: 0; }
-.facts th { color: var(--soft); font-weight: 500; vertical-align: top; width: 9rem; }
+.facts th { color: var(--soft); font-weight: 500; vertical-align: top; width: 9rem; white-space: normal; overflow-wrap: anywhere; }
 .facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 .muted { fill: var(--muted); background: var(--muted); }
 """
     + "\n".join(
-        f".c{i} {{ fill: var(--c{i}); background: var(--c{i}); stroke: none; }} .stroke.c{i} {{ stroke: var(--c{i}); }}"
-        f" .part.c{i} {{ stroke: var(--card); }}"
-        for i in range(COLOURS)
+        f".{name} {{ fill: var(--{name}); background: var(--{name}); stroke: none; }} .stroke.{name} {{ stroke: var(--{name}); }}"
+        f" .part.{name} {{ stroke: var(--card); }}"
+        for name in (*(f"c{i}" for i in range(CONTENDER_COLOURS)), *(f"s{i}" for i in range(STAGE_COLOURS)))
     )
     + """
 @media (max-width: 560px) { main { padding: 1.25rem .9rem 3rem; }
   .bars { display: block; } .bar-row svg { order: 3; grid-column: 1 / -1; }
   .bar-row { display: grid; grid-template-columns: 1fr max-content; gap: .1rem .8rem; margin-bottom: .6rem; }
-  .facts th { width: 6.5rem; } }
+  tbody th { white-space: normal; min-width: 7rem; } .facts th { min-width: 0; width: 6.5rem; } }
 """
 )

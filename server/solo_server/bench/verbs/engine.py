@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from solo_models import arithmetic
+from solo_models.sizes import size_text
 from solo_models.spec import ModelSpec
 
 from solo_server.bench import arguments as shared
@@ -31,7 +32,10 @@ HEADINGS = ("contender", "batch", "part", "ms", "pictures/s", "GFLOP", "GFLOP/s"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `solo bench engine`."""
     parser.add_argument(
-        "--size", type=shared.size, metavar="HxW", help="padded network input (default: the bundle's, landscape)"
+        "--size",
+        type=shared.padded_hw,
+        metavar="LONGxSHORT[:portrait]",
+        help="padded network input, such as 704x512 (default: the bundle's, landscape)",
     )
     parser.add_argument(
         "--batch", type=shared.positive_list, default=(1,), metavar="1,2,4", help="batch sizes (default 1)"
@@ -65,7 +69,7 @@ def padded_size(spec: ModelSpec, wanted: tuple[int, int] | None) -> tuple[int, i
         sides = (spec.preprocess.short_side, spec.preprocess.long_side)
         return (-(-sides[0] // multiple) * multiple, -(-sides[1] // multiple) * multiple)
     if wanted[0] % multiple or wanted[1] % multiple:
-        raise BenchError(f"--size {wanted[0]}x{wanted[1]}: both sides must be multiples of {multiple}")
+        raise BenchError(f"--size {size_text(wanted)}: both sides must be multiples of {multiple}")
     return wanted
 
 

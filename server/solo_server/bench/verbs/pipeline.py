@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from solo_server.bench import arguments as shared
-from solo_server.bench.contenders import Chosen, Task, existing
+from solo_server.bench.contenders import Chosen, Task, find_images
 from solo_server.bench.finish import Outcome, finish
 from solo_server.bench.measure import Measurement, measure
 from solo_server.bench.result import Document, document
@@ -20,7 +20,7 @@ WORKER = "solo_server.bench.workers.pipeline"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `solo bench pipeline`."""
-    parser.add_argument("pictures", type=Path, nargs="+", metavar="PHOTO", help="pictures to segment")
+    parser.add_argument("pictures", type=Path, nargs="+", metavar="PHOTO", help="image files, or folders of images")
     shared.add_contenders(parser)
     shared.add_rounds(parser, repeats=4)
     shared.add_outputs(parser)
@@ -28,11 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print, write; exit status."""
-    pictures = existing(arguments.pictures)
+    images = find_images(arguments.pictures)
     chosen = Chosen.read(arguments)
-    plan = Plan(arguments.runs, arguments.repeats, len(pictures))
-    measured = measure(chosen.starts(Task(WORKER, {"pictures": pictures})), plan)
-    settings = {"pictures": [path.name for path in arguments.pictures], "threads": arguments.threads}
+    plan = Plan(arguments.runs, arguments.repeats, len(images))
+    measured = measure(chosen.starts(Task(WORKER, {"pictures": [str(path) for path in images]})), plan)
+    settings = {"pictures": [path.name for path in images], "threads": arguments.threads}
     content = pipeline_document(measured, settings)
     return finish(Outcome(content, _text(measured), measured.ended_early), arguments)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from solo_server.bench import arguments as shared
-from solo_server.bench.contenders import existing, package_folder
+from solo_server.bench.contenders import find_images, package_folder
 from solo_server.bench.errors import BenchError
 from solo_server.bench.finish import Outcome, finish
 from solo_server.bench.load.connection import Target, post
@@ -17,6 +17,7 @@ from solo_server.bench.load.server_process import Address, ServerProcess
 from solo_server.bench.open_model import Model, serve_arguments
 from solo_server.bench.result import document
 from solo_server.bench.table import aligned, noise
+from solo_server.engine.base import ENGINES
 
 SUMMARY = "measure a server under load: latency, throughput, errors, memory"
 DEADLINE_HEADER = "X-Request-Timeout-Ms"  # as in `solo_server.schemas`, which would load pydantic
@@ -35,12 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="*",
         metavar="PHOTO",
-        help="sent in turn (default: two that travel with the package)",
+        help="image files, or folders of images, sent in turn (default: two that are in the package)",
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--url", help="a running server (default: one is started here and stopped afterwards)")
     which.add_argument(
-        "--model", default="", metavar="BUNDLE[@ENGINE[:PRECISION]]", help="what to serve (default: the demo model)"
+        "--model",
+        default="",
+        metavar="BUNDLE[@ENGINE[:PRECISION]]",
+        help=f"what to serve (default: the demo model); ENGINE: {', '.join(ENGINES)}",
     )
     parser.add_argument("--threads", type=shared.threads, default=0, help="cores for one inference (default: all)")
     parser.add_argument(
@@ -64,17 +68,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print, write; exit status."""
-    pictures = existing(arguments.pictures or _own_pictures())
+    images = find_images(arguments.pictures or _own_pictures())
     plan = _plan(arguments)
     with ExitStack() as running:
         server = None if arguments.url else _started(arguments, running)
         address = server.address if server else Address.parse(arguments.url)
         model = _described(address)
-        bodies = [Path(name).read_bytes() for name in pictures]
+        bodies = [image.read_bytes() for image in images]
         headers = {DEADLINE_HEADER: str(arguments.deadline_ms)} if arguments.deadline_ms else {}
         path = address.path + "/segment"
         requests = tuple(post(address.host, address.port, path, body, headers) for body in bodies)
-        names = tuple(Path(name).name for name in pictures)
+        names = tuple(image.name for image in images)
         measured = measure_server(Target(address.host, address.port, requests, names), plan, server)
     settings = {
         "url": arguments.url,
