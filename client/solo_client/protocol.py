@@ -53,7 +53,7 @@ class Call(Generic[T]):
     method: str
     path: str
     parse: Callable[[Answer], T]
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str | list[str]] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
     files: tuple[Picture, ...] = ()
@@ -109,6 +109,18 @@ class Protocol:
             _read_png,
             query.to_parameters(),
             _body_headers(picture, "image/png"),
+            body=picture.body,
+            may_retry=True,
+        )
+
+    def segment_and_draw(self, picture: Picture, query: Query) -> Call[tuple[Result, bytes]]:
+        """One image in, its instances and the image with them drawn upon it (PNG) out, of one inference."""
+        return Call(
+            "POST",
+            "/segment",
+            _read_drawn,
+            {**query.to_parameters(), "overlay": "true"},
+            _body_headers(picture, "application/json"),
             body=picture.body,
             may_retry=True,
         )
@@ -188,6 +200,10 @@ def _body_headers(picture: Picture, accept: str) -> dict[str, str]:
 
 def _read_result(answer: Answer) -> Result:
     return wire.parse_result(_read_json(answer))
+
+
+def _read_drawn(answer: Answer) -> tuple[Result, bytes]:
+    return wire.parse_drawn(_read_json(answer))
 
 
 def _read_object(answer: Answer) -> dict[str, object]:

@@ -25,7 +25,7 @@ class Query:
     score_threshold: 0..1; max_instances: at least 1; classes: labels; nms: matrix, mask or none, checked by the server.
 
     Raises:
-        InvalidArgument: a value outside its range, a class name that is empty or has a comma.
+        InvalidArgument: a value outside its range, a class name that is empty.
     """
 
     score_threshold: float | None = None
@@ -40,15 +40,19 @@ class Query:
             raise InvalidArgument("max_instances", f"must be at least 1, not {self.max_instances}")
         if isinstance(self.classes, str):
             raise InvalidArgument("classes", f"must be a list of names, not the one string {self.classes!r}")
-        if self.classes is not None and (not self.classes or any(not n.strip() or "," in n for n in self.classes)):
-            raise InvalidArgument("classes", f"must be names, not empty and without commas, not {list(self.classes)}")
+        if self.classes is not None and (not self.classes or not all(n.strip() for n in self.classes)):
+            raise InvalidArgument("classes", f"must be names that are not empty, not {list(self.classes)}")
 
-    def to_parameters(self) -> dict[str, str]:
-        """Query parameters; class names are joined by commas."""
-        parameters = {
+    def to_parameters(self) -> dict[str, str | list[str]]:
+        """Query parameters; class names are joined by commas, or are a list where one of them has a comma itself."""
+        parameters: dict[str, str | list[str] | None] = {
             "score_threshold": None if self.score_threshold is None else repr(float(self.score_threshold)),
             "max_instances": None if self.max_instances is None else str(self.max_instances),
-            "classes": None if self.classes is None else ",".join(self.classes),
+            "classes": None if self.classes is None else _joined(list(self.classes)),
             "nms": self.nms,
         }
         return {name: value for name, value in parameters.items() if value is not None}
+
+
+def _joined(names: list[str]) -> str | list[str]:
+    return names if any("," in name for name in names) else ",".join(names)

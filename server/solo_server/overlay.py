@@ -33,6 +33,11 @@ def draw_png(rgb: UInt8, instances: tuple[Instance, ...], class_names: tuple[str
     return png.getvalue()
 
 
+def draw_best(rgb: UInt8, instances: tuple[Instance, ...], class_names: tuple[str, ...], lowest_score: float) -> bytes:
+    """As `draw_png`, with the instances of at least `lowest_score`."""
+    return draw_png(rgb, tuple(each for each in instances if each.score >= lowest_score), class_names)
+
+
 def _draw_mask(canvas: Image.Image, instance: Instance, colour: Colour, thickness: int) -> None:
     """Tint the mask and draw a line of `thickness` pixels along its edge, half of it outside."""
     x, y, width, height = instance.box_xywh

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,11 +17,12 @@ from solo_server import types
 from solo_server.bodies import File, files_of, first_header, read_body, while_connected
 from solo_server.errors import ControlOff, InvalidQuery, ModelNotLoadable, ServerError
 from solo_server.openapi import PROBLEM, SEGMENTED
-from solo_server.overlay import draw_png
+from solo_server.overlay import draw_best, draw_png
 from solo_server.registry import EXPECTED, Served
 from solo_server.schemas import (
     DEFAULTS,
     TIMEOUT_KEY,
+    SegmentQuery,
     listed_json,
     model_json,
     openapi_parameters,
@@ -107,6 +109,8 @@ def add_segment(app: FastAPI, service: Service, settings: Settings) -> None:
         query = read_query(request.query_params) if request.scope["query_string"] else DEFAULTS
         if (first_header(request.scope, b"accept") or "").startswith("image/png"):
             query = query.model_copy(update={"format": "overlay"})
+        if query.overlay and query.format == "overlay":
+            raise InvalidQuery("overlay: adds the PNG to a JSON answer, but this request asks for the PNG alone")
         timeout_ms = read_timeout(first_header(request.scope, TIMEOUT_KEY))
         with service.admit(timeout_ms, name, version) as admitted:
             chosen = query.to_query(admitted.model.pipeline.bundle.spec)
@@ -115,9 +119,10 @@ def add_segment(app: FastAPI, service: Service, settings: Settings) -> None:
             with while_connected(request):
                 if query.format == "overlay":
                     return await _overlay(admitted, body, files, chosen)
+                if query.overlay:
+                    return await _with_overlay(admitted, _only(body, files), query, chosen)
                 if files is None or len(files) == 1:
-                    picture = body if files is None else files[0][1]
-                    return _json_bytes(await admitted.answer(picture, chosen, _as_json(admitted.model)))
+                    return _json_bytes(await admitted.answer(_only(body, files), chosen, _as_json(admitted.model)))
                 results = await _several(admitted, files, chosen, request.state.request_id)
                 return _json_bytes(await service.in_worker(lambda: orjson.dumps({"results": results})))
 
@@ -236,14 +241,35 @@ def json(content: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(content), status, media_type="application/json")
 
 
+def _only(body: bytes, files: list[File] | None) -> bytes:
+    """The bytes of the one image of a request.
+
+    Raises:
+        InvalidQuery: there are several; only overlays ask for one, since that many PNGs would be held at a time.
+    """
+    if files is None:
+        return body
+    if len(files) != 1:
+        raise InvalidQuery("an overlay is drawn for one picture at a time")
+    return files[0][1]
+
+
 async def _overlay(admitted: Admitted, body: bytes, files: list[File] | None, query: types.Query) -> Response:
     """A PNG of one picture."""
-    if files is not None and len(files) != 1:
-        raise InvalidQuery("an overlay is drawn for one picture at a time")
-    names = admitted.model.pipeline.bundle.spec.class_names
-    picture = body if files is None else files[0][1]
+    names, picture = admitted.model.pipeline.bundle.spec.class_names, _only(body, files)
     png = await admitted.answer(picture, query, lambda result, rgb: draw_png(rgb, result.instances, names), whole=True)
     return Response(png, media_type="image/png")
+
+
+async def _with_overlay(admitted: Admitted, picture: bytes, asked: SegmentQuery, query: types.Query) -> Response:
+    """The answer for one image in JSON, and the PNG in it: of one inference."""
+    model, names = admitted.model, admitted.model.pipeline.bundle.spec.class_names
+
+    def render(result: types.PictureResult, rgb: types.UInt8) -> bytes:
+        png = b64encode(draw_best(rgb, result.instances, names, asked.drawn_score)).decode()
+        return orjson.dumps({**result_json(result, model.name, model.version, names), "overlay_png": png})
+
+    return _json_bytes(await admitted.answer(picture, query, render, whole=True))
 
 
 async def _several(admitted: Admitted, files: list[File], query: types.Query, request_id: str) -> list[Any]:

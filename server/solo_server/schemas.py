@@ -36,17 +36,24 @@ class SegmentQuery(BaseModel):
         Field(description="matrix NMS (reference, default), greedy mask NMS, or none"),
     ] = None
     format: Annotated[Literal["rle", "overlay"], Field(description="JSON with RLE masks, or a PNG to look at")] = "rle"
+    overlay: Annotated[
+        bool, Field(description="the JSON answer also has that PNG, as overlay_png in base64; one image a request")
+    ] = False
 
-    def to_query(self, spec: ModelSpec) -> Query:
-        """Resolve class names against a model.
+    @property
+    def drawn_score(self) -> float:
+        """Lowest score of an instance that is drawn onto the image."""
+        return OVERLAY_SCORE_THRESHOLD if self.score_threshold is None else self.score_threshold
+
+    def to_query(self, spec: ModelSpec, hint: str = "GET /model lists them") -> Query:
+        """Resolve class names against a model. hint: where the caller finds the names that there are.
 
         Raises:
             InvalidQuery: a class that the model does not know.
         """
-        threshold = self.score_threshold
-        if threshold is None and self.format == "overlay":
-            threshold = OVERLAY_SCORE_THRESHOLD
-        class_ids = None if self.classes is None else tuple(_class_id(c.strip(), spec) for c in self.classes.split(","))
+        threshold = self.drawn_score if self.format == "overlay" else self.score_threshold
+        names = None if self.classes is None else self.classes.split(",")
+        class_ids = None if names is None else tuple(_class_id(name.strip(), spec, hint) for name in names)
         return Query(threshold, self.max_instances, class_ids, self.nms)
 
 
@@ -167,9 +174,9 @@ def problem_json(problem: ServerError, request_id: str) -> dict[str, Any]:
     return content | {"reason": problem.reason} if isinstance(problem, Unavailable) else content
 
 
-def _class_id(name: str, spec: ModelSpec) -> int:
+def _class_id(name: str, spec: ModelSpec, hint: str) -> int:
     if name in spec.class_names:
         return spec.class_names.index(name)
     if name.isdecimal() and len(name) < 10 and int(name) < spec.num_classes:
         return int(name)
-    raise InvalidQuery(f"classes: the model has no class {name[:60]!r}; GET /model lists them")
+    raise InvalidQuery(f"classes: the model has no class {name[:60]!r}; {hint}")
