@@ -58,7 +58,6 @@ def test_query_joins_classes_by_commas() -> None:
         ("max_instances", 0),
         ("classes", []),
         ("classes", [""]),
-        ("classes", ["a,b"]),
         ("classes", "person"),
     ],
 )
