@@ -19,7 +19,7 @@ from solo_client.types import Result
 if TYPE_CHECKING:
     from solo_client.client import SoloClient
 
-RETRIES = 3
+RETRIES = 8  # of an image: with several requests under way a short queue of the server is full at times
 REQUESTS = 8  # under way at a time: as many as `AsyncSoloClient.segment_many` has, enough to keep a server's cores busy
 _FAILS_FOR_EVERY_PICTURE = frozenset({"invalid_query", "unauthorized", "not_found", "not_ready"})
 
