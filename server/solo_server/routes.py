@@ -109,8 +109,6 @@ def add_segment(app: FastAPI, service: Service, settings: Settings) -> None:
         query = read_query(request.query_params) if request.scope["query_string"] else DEFAULTS
         if (first_header(request.scope, b"accept") or "").startswith("image/png"):
             query = query.model_copy(update={"format": "overlay"})
-        if query.overlay and query.format == "overlay":
-            raise InvalidQuery("overlay: adds the PNG to a JSON answer, but this request asks for the PNG alone")
         timeout_ms = read_timeout(first_header(request.scope, TIMEOUT_KEY))
         with service.admit(timeout_ms, name, version) as admitted:
             chosen = query.to_query(admitted.model.pipeline.bundle.spec)

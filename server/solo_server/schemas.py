@@ -49,8 +49,10 @@ class SegmentQuery(BaseModel):
         """Resolve class names against a model. hint: where the caller finds the names that there are.
 
         Raises:
-            InvalidQuery: a class that the model does not know.
+            InvalidQuery: a class that the model does not know; an overlay in an answer that is one.
         """
+        if self.overlay and self.format == "overlay":
+            raise InvalidQuery("overlay: adds the PNG to a JSON answer, but this request asks for the PNG alone")
         threshold = self.drawn_score if self.format == "overlay" else self.score_threshold
         names = None if self.classes is None else self.classes.split(",")
         class_ids = None if names is None else tuple(_class_id(name.strip(), spec, hint) for name in names)
