@@ -264,7 +264,7 @@ async def _with_overlay(admitted: Admitted, picture: bytes, asked: SegmentQuery,
     model, names = admitted.model, admitted.model.pipeline.bundle.spec.class_names
 
     def render(result: types.PictureResult, rgb: types.UInt8) -> bytes:
-        png = b64encode(draw_best(rgb, result.instances, names, asked.drawn_score)).decode()
+        png = orjson.Fragment(b'"%b"' % b64encode(draw_best(rgb, result.instances, names, asked.drawn_score)))
         return orjson.dumps({**result_json(result, model.name, model.version, names), "overlay_png": png})
 
     return _json_bytes(await admitted.answer(picture, query, render, whole=True))

@@ -108,6 +108,7 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(
 def test_a_dash_is_standard_input_and_not_a_file_of_that_name(touch: Callable[..., None]) -> None:
     touch("-", "a.jpg")
     assert find_pictures(["a.jpg", "-", "-"]) == [Picture(Path("a.jpg")), Picture(STDIN)]
+    assert find_pictures(["./-"]) == find_pictures(["[-]"]) == [Picture(Path("-").absolute())]
 
 
 def test_overlays_in_a_folder_are_named_after_the_stem() -> None:

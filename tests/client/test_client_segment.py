@@ -492,26 +492,6 @@ def test_a_server_that_is_not_there_is_one_line(url: str, pictures: Callable[...
     assert told.err.count("\n") == 1
 
 
-def test_a_reader_of_stdout_that_has_gone_is_one_line() -> None:
-    code = (
-        "import sys\n"
-        "from solo_client.command.output import Failed, open_output\n"
-        "from pathlib import Path\n"
-        "try:\n"
-        "    open_output('jsonl', None, alone=True).add(Failed(Path('a'), '', {'detail': 'x' * 1_000_000}))\n"
-        "except Exception as error:\n"
-        "    print(repr(error), file=sys.stderr)\n"
-    )
-    root = str(Path(segment.__file__).parent.parent)
-    command = [sys.executable, "-c", code]
-    pipe, environment = subprocess.PIPE, {"PYTHONPATH": root}
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment) as told:  # our own command
-        if told.stdout is not None:
-            told.stdout.close()
-        complaint = told.stderr.read() if told.stderr is not None else b""
-    assert complaint == b"Unusable('cannot write to stdout: Broken pipe')\n"
-
-
 def test_lines_are_written_as_they_come_each_with_its_file(
     model: FakeModel, pictures: Callable[..., None], answer: Json, capsys: Capture
 ) -> None:
@@ -734,3 +714,23 @@ def test_a_class_that_the_categories_lack_stops_before_any_work_unless_classes_a
     Path("c.json").write_text(json.dumps({"categories": [{"name": "dog", "id": 70}]}))
     assert _solo(*words, "--classes", "person") == 2
     assert "--categories: a.jpg: category_ids has no id for the label 'person'" in capsys.readouterr().err
+
+
+def test_a_reader_of_stdout_that_has_gone_is_one_line() -> None:
+    code = (
+        "import sys\n"
+        "from solo_client.command.output import Failed, open_output\n"
+        "from pathlib import Path\n"
+        "try:\n"
+        "    open_output('jsonl', None, alone=True).add(Failed(Path('a'), '', {'detail': 'x' * 1_000_000}))\n"
+        "except Exception as error:\n"
+        "    print(repr(error), file=sys.stderr)\n"
+    )
+    root = str(Path(segment.__file__).parent.parent)
+    command = [sys.executable, "-c", code]
+    pipe, environment = subprocess.PIPE, {"PYTHONPATH": root}
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment) as told:  # our own command
+        if told.stdout is not None:
+            told.stdout.close()
+        complaint = told.stderr.read() if told.stderr is not None else b""
+    assert complaint == b"Unusable('cannot write to stdout: Broken pipe')\n"

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -97,3 +98,24 @@ def test_results_are_scored_as_the_page_says(folder: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-c", PROGRAM]
     scored = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     assert "Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 1.000" in scored.stdout
+
+
+@pytest.mark.parametrize("is_served", [False, True])
+def test_an_interrupt_ends_with_130_and_whole_lines(tmp_path: Path, server: httpx.Client, is_served: bool) -> None:
+    for number in range(300):
+        (tmp_path / f"{number}.jpg").symlink_to(ASTRONAUT)
+    where = ["--url", str(server.base_url)] if is_served else []
+    command = [sys.executable, "-m", "solo_models.cli", "segment", str(tmp_path), "--format", "jsonl", *where]
+    with (
+        (tmp_path / "complaint").open("w") as complaint,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaint, text=True) as process,
+    ):
+        assert process.stdout is not None
+        said = [process.stdout.readline()]
+        process.send_signal(signal.SIGINT)
+        said += process.stdout.readlines()
+    assert process.returncode == 130
+    assert (tmp_path / "complaint").read_text() == "solo segment: interrupted\n"
+    lines = [json.loads(line) for line in said]
+    assert 0 < len(lines) < 300
+    assert all(line["instances"] for line in lines)

@@ -37,7 +37,7 @@ def find_pictures(words: Iterable[str], *, recursive: bool = False) -> list[Pict
     """
     found: dict[Path, Picture] = {}
     for word in words:
-        for picture in _expand(word, recursive):
+        for picture in [Picture(STDIN)] if word == "-" else _expand(word, recursive):
             found.setdefault(picture.path, picture)
     if not found:
         raise Unusable("no images found" + ("" if recursive else "; --recursive also looks into the folders below"))
@@ -102,12 +102,10 @@ def _stem(picture: Picture) -> str:
 
 def _expand(word: str, recursive: bool) -> Iterator[Picture]:
     path = Path(word)
-    if word == "-":
-        yield Picture(STDIN)
-    elif path.is_dir():
+    if path.is_dir():
         yield from _in_folder(path, recursive)
     elif path.exists():
-        yield Picture(path)
+        yield Picture(path.absolute() if path == STDIN else path)
     else:
         matches = sorted(glob.glob(word, recursive=True)) if glob.has_magic(word) else []
         if not matches:
