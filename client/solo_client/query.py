@@ -40,8 +40,10 @@ class Query:
             raise InvalidArgument("max_instances", f"must be at least 1, not {self.max_instances}")
         if isinstance(self.classes, str):
             raise InvalidArgument("classes", f"must be a list of names, not the one string {self.classes!r}")
-        if self.classes is not None and (not self.classes or not all(n.strip() for n in self.classes)):
-            raise InvalidArgument("classes", f"must be names that are not empty, not {list(self.classes)}")
+        if self.classes is not None and (not self.classes or not all(_is_name(n) for n in self.classes)):
+            raise InvalidArgument(
+                "classes", f"must be names, or ids as text, none of them empty, not {list(self.classes)}"
+            )
 
     def to_parameters(self) -> dict[str, str | list[str]]:
         """Query parameters; class names are joined by commas, or are a list where one of them has a comma itself."""
@@ -52,6 +54,10 @@ class Query:
             "nms": self.nms,
         }
         return {name: value for name, value in parameters.items() if value is not None}
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and bool(name.strip())
 
 
 def _joined(names: list[str]) -> str | list[str]:

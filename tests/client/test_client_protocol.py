@@ -58,6 +58,8 @@ def test_query_joins_classes_by_commas() -> None:
         ("max_instances", 0),
         ("classes", []),
         ("classes", [""]),
+        ("classes", ["cat", " "]),
+        ("classes", [0, 2]),
         ("classes", "person"),
     ],
 )
