@@ -115,15 +115,9 @@ class Protocol:
 
     def segment_and_draw(self, picture: Picture, query: Query) -> Call[tuple[Result, bytes]]:
         """One image in, its instances and the image with them drawn upon it (PNG) out, of one inference."""
-        return Call(
-            "POST",
-            "/segment",
-            _read_drawn,
-            {**query.to_parameters(), "overlay": "true"},
-            _body_headers(picture, "application/json"),
-            body=picture.body,
-            may_retry=True,
-        )
+        call = self.segment(picture, query)
+        parameters = {**call.parameters, "overlay": "true"}
+        return Call(call.method, call.path, _read_drawn, parameters, call.headers, body=call.body, may_retry=True)
 
     def segment_together(self, pictures: Sequence[Picture], query: Query) -> Call[list[Result | ServerProblem]]:
         """Several pictures in one multipart body."""
