@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from solo_client.coco import coco_category_ids
 from solo_client.errors import (
     AnswerTooLarge,
     BodyTooLarge,
@@ -106,6 +107,7 @@ __all__ = [
     "UnknownCategory",
     "Unreachable",
     "UnsupportedMediaType",
+    "coco_category_ids",
 ]
 
 

@@ -26,10 +26,11 @@ class Field:
 
     def member(self, name: str) -> Field:
         """A member that MUST be there."""
-        members = self.members()
-        if name not in members:
+        if not isinstance(self.value, dict):
+            raise self.unexpected("an object")
+        if name not in self.value:
             raise UnexpectedAnswer(self._below(name), "is missing")
-        return members[name]
+        return Field(self._below(name), self.value[name])
 
     def items(self, count: int | None = None) -> list[Field]:
         """The items of a list; `count`, where given, is how many there MUST be."""

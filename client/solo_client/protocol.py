@@ -125,6 +125,12 @@ class Protocol:
             may_retry=True,
         )
 
+    def segment_and_draw(self, picture: Picture, query: Query) -> Call[tuple[Result, bytes]]:
+        """One image in, its instances and the image with them drawn upon it (PNG) out, of one inference."""
+        call = self.segment(picture, query)
+        parameters = {**call.parameters, "overlay": "true"}
+        return Call(call.method, call.path, _read_drawn, parameters, call.headers, body=call.body, may_retry=True)
+
     def segment_together(self, pictures: Sequence[Picture], query: Query) -> Call[list[Result | ServerProblem]]:
         """Several pictures in one multipart body."""
 
@@ -212,6 +218,10 @@ def _body_headers(picture: Picture, accept: str) -> dict[str, str]:
 
 def _read_result(answer: Answer) -> Result:
     return wire.parse_result(_read_json(answer))
+
+
+def _read_drawn(answer: Answer) -> tuple[Result, bytes]:
+    return wire.parse_drawn(_read_json(answer))
 
 
 def _read_object(answer: Answer) -> dict[str, object]:

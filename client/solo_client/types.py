@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
 from solo_client import rle
@@ -69,6 +69,17 @@ class Instance:
         """
         return rle.mask_array(self.mask.size, self.mask.counts)
 
+    def to_dict(self) -> dict[str, object]:
+        """The instance in the wire format."""
+        return {
+            "label": self.label,
+            "class_id": self.class_id,
+            "score": self.score,
+            "box_xywh": list(self.box_xywh),
+            "area": self.area,
+            "mask": self.mask.to_coco(),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -94,7 +105,10 @@ class Result:
         return rle.mask_arrays((self.height, self.width), [instance.mask.counts for instance in self.instances])
 
     def to_coco(self, image_id: int, category_ids: Mapping[str, int] | None = None) -> list[CocoResult]:
-        """Entries for a COCO results file; `category_ids` by label, None means class_id + 1.
+        """Entries for a COCO results file.
+
+        category_ids: of each label, such as `coco_category_ids(client.model()["classes"])`; None writes class_id + 1, which
+        are not COCO's own ids: these have gaps.
 
         Raises:
             UnknownCategory: `category_ids` lacks a label that was found.
@@ -115,10 +129,7 @@ class Result:
             "image": {"width": self.width, "height": self.height},
             "model": {"name": self.model_name, "version": self.model_version},
             "timings_ms": dict(self.timings_ms),
-            "instances": [
-                asdict(instance) | {"box_xywh": list(instance.box_xywh), "mask": instance.mask.to_coco()}
-                for instance in self.instances
-            ],
+            "instances": [instance.to_dict() for instance in self.instances],
         }
 
 

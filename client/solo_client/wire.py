@@ -6,10 +6,12 @@ are passed over, so that a newer server can add some.
 
 from __future__ import annotations
 
+import base64
 import json
 
 from solo_client.errors import Problem, ServerProblem, UnexpectedAnswer, error_of
 from solo_client.field import ROOT, Field
+from solo_client.media import PNG_MAGIC
 from solo_client.types import Instance, Result, RleMask
 
 
@@ -33,6 +35,23 @@ def parse_result(answer: object) -> Result:
         UnexpectedAnswer: some part is missing or of another form, named.
     """
     return _result(Field(ROOT, answer))
+
+
+def parse_drawn(answer: object) -> tuple[Result, bytes]:
+    """The answer about one image that was asked for with `overlay=true`, and the PNG in it.
+
+    Raises:
+        UnexpectedAnswer: some part is missing or of another form, named.
+    """
+    body = Field(ROOT, answer)
+    overlay = body.member("overlay_png")
+    try:
+        png = base64.b64decode(overlay.text(), validate=True)
+    except ValueError as error:
+        raise UnexpectedAnswer(overlay.path, f"is not base64: {error}") from error
+    if not png.startswith(PNG_MAGIC):
+        raise UnexpectedAnswer(overlay.path, "is no PNG")
+    return _result(body), png
 
 
 def parse_results(answer: object, count: int) -> list[Result | ServerProblem]:

@@ -61,9 +61,16 @@ _RESULT: Schema = {
 }
 _FAILED_FILE = _object({"filename": _TEXT, "error": PROBLEM})
 _OF_A_FORM = {"anyOf": [_object(_RESULT), _FAILED_FILE]}
+_OVERLAY_PNG: Schema = {
+    "type": "string",
+    "contentEncoding": "base64",
+    "contentMediaType": "image/png",
+    "description": "with overlay=true: the image with its instances drawn on it",
+}
+_OF_ONE = {name: schema for name, schema in _RESULT.items() if name != "filename"} | {"overlay_png": _OVERLAY_PNG}
 SEGMENTED: Schema = {
     "anyOf": [
-        _object({name: schema for name, schema in _RESULT.items() if name != "filename"}),
+        _object(_OF_ONE, optional=("overlay_png",)),
         _object({"results": {"type": "array", "items": _OF_A_FORM, "minItems": 2}}),
     ]
 }

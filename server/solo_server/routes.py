@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -147,10 +148,11 @@ def add_segment(app: FastAPI, service: Service, settings: Settings) -> None:
                 chosen = query.to_query(admitted.model.pipeline.bundle.spec)
             with while_connected(request):
                 if query.format == "overlay":
-                    return await _overlay(admitted, body, files, chosen, query.drawn_from)
+                    return await _overlay(admitted, _only(body, files), query, chosen)
+                if query.overlay:
+                    return await _with_overlay(admitted, _only(body, files), query, chosen)
                 if files is None or len(files) == 1:
-                    picture = body if files is None else files[0][1]
-                    return _json_bytes(await admitted.answer(picture, chosen, _as_json(admitted.model)))
+                    return _json_bytes(await admitted.answer(_only(body, files), chosen, _as_json(admitted.model)))
                 results = await _several(admitted, files, chosen, request.state.request_id)
                 return _json_bytes(await service.in_worker(lambda: orjson.dumps({"results": results})))
 
@@ -278,20 +280,41 @@ def _query(request: Request, given: Parameters) -> SegmentQuery:
     return query.model_copy(update={"format": "overlay"})
 
 
-async def _overlay(
-    admitted: Admitted, body: bytes, files: list[File] | None, query: types.Query, below: float
-) -> Response:
-    """A PNG of one picture; instances with a score below `below` are counted in a header."""
-    if files is not None and len(files) != 1:
+def _only(body: bytes, files: list[File] | None) -> bytes:
+    """The bytes of the one image of a request.
+
+    Raises:
+        InvalidQuery: there are several; only overlays ask for one, since that many PNGs would be held at a time.
+    """
+    if files is None:
+        return body
+    if len(files) != 1:
         raise InvalidQuery("an overlay is drawn for one picture at a time")
+    return files[0][1]
+
+
+async def _overlay(admitted: Admitted, picture: bytes, asked: SegmentQuery, query: types.Query) -> Response:
+    """A PNG of one picture; instances that are not drawn for their score are counted in a header."""
     names = admitted.model.pipeline.bundle.spec.class_names
-    picture = body if files is None else files[0][1]
 
     def drawn(result: types.PictureResult, rgb: types.UInt8) -> tuple[bytes, int]:
+        below = asked.drawn_from
         return draw_png(rgb, result.instances, names, below), not_drawn(result.instances, below)
 
     png, count = await admitted.answer(picture, query, drawn, whole=True)
     return Response(png, media_type="image/png", headers={NOT_DRAWN_HEADER: str(count)})
+
+
+async def _with_overlay(admitted: Admitted, picture: bytes, asked: SegmentQuery, query: types.Query) -> Response:
+    """The answer for one image in JSON, and the PNG in it: of one inference."""
+    model, names = admitted.model, admitted.model.pipeline.bundle.spec.class_names
+
+    def render(result: types.PictureResult, rgb: types.UInt8) -> bytes:
+        png = orjson.Fragment(b'"%b"' % b64encode(draw_png(rgb, result.instances, names, asked.drawn_from)))
+        answer = result_json(asked.only_asked(result), model.name, model.version, names)
+        return orjson.dumps({**answer, "overlay_png": png})
+
+    return _json_bytes(await admitted.answer(picture, query, render, whole=True))
 
 
 async def _several(admitted: Admitted, files: list[File], query: types.Query, request_id: str) -> list[Any]:

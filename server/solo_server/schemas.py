@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
@@ -43,22 +44,36 @@ class SegmentQuery(BaseModel):
         Field(description="matrix NMS (reference, default), greedy mask NMS, or none"),
     ] = None
     format: Annotated[Literal["rle", "overlay"], Field(description="JSON with RLE masks, or a PNG to look at")] = "rle"
+    overlay: Annotated[
+        bool, Field(description="the JSON answer also has that PNG, as overlay_png in base64; one image a request")
+    ] = False
 
     @property
     def drawn_from(self) -> float:
         """Of overlays: the lowest score that is drawn."""
         return OVERLAY_SCORE_THRESHOLD if self.score_threshold is None else self.score_threshold
 
-    def to_query(self, spec: ModelSpec) -> Query:
+    def only_asked(self, result: PictureResult) -> PictureResult:
+        """Without the instances that an overlay counts but the answer leaves out for their score."""
+        if self.score_threshold is None:
+            return result
+        kept = tuple(instance for instance in result.instances if instance.score >= self.score_threshold)
+        return replace(result, instances=kept)
+
+    def to_query(self, spec: ModelSpec, hint: str = "GET /model lists them") -> Query:
         """Resolve class names against a model; for overlays with the instances that are counted but not drawn.
 
+        hint: where the caller finds the names that there are.
+
         Raises:
-            InvalidQuery: a class that the model does not know.
+            InvalidQuery: a class that the model does not know; an overlay in an answer that is one.
         """
+        if self.overlay and self.format == "overlay":
+            raise InvalidQuery("overlay: adds the PNG to a JSON answer, but this request asks for the PNG alone")
         threshold = self.score_threshold
-        if threshold is not None and self.format == "overlay":
+        if threshold is not None and (self.overlay or self.format == "overlay"):
             threshold = min(threshold, spec.postprocess.score_threshold)
-        class_ids = None if self.classes is None else _class_ids(self.classes, spec)
+        class_ids = None if self.classes is None else _class_ids(self.classes, spec, hint)
         return Query(threshold, self.max_instances, class_ids, self.nms)
 
 
@@ -227,19 +242,19 @@ def problem_json(problem: ServerError, request_id: str) -> dict[str, Any]:
     return content | {"reason": problem.reason} if isinstance(problem, Unavailable) else content
 
 
-def _class_ids(values: Iterable[str], spec: ModelSpec) -> tuple[int, ...]:
+def _class_ids(values: Iterable[str], spec: ModelSpec, hint: str) -> tuple[int, ...]:
     """A value that is exactly a name is taken whole, any other is split at its commas."""
     whole = (([value] if value in spec.class_names else value.split(",")) for value in values)
-    return tuple(_class_id(name, spec) for names in whole for name in names)
+    return tuple(_class_id(name, spec, hint) for names in whole for name in names)
 
 
-def _class_id(name: str, spec: ModelSpec) -> int:
+def _class_id(name: str, spec: ModelSpec, hint: str) -> int:
     """A name, or an id. Where some names are digits, digits are always a name: an id would be taken for one of them."""
     names, stripped = spec.class_names, name.strip()
     for form in (name, stripped):
         if form in names:
             return names.index(form)
-    unknown = f"classes: the model has no class {stripped[:60]!r}; GET /model lists them"
+    unknown = f"classes: the model has no class {stripped[:60]!r}; {hint}"
     if _is_digits(stripped) and any(_is_digits(known) for known in names):
         raise InvalidQuery(f"{unknown}; names of this model are numbers, so that ids cannot be given")
     if _is_digits(stripped) and len(stripped) < 10 and str(int(stripped)) == stripped and int(stripped) < len(names):

@@ -25,6 +25,7 @@ def test_exported_names_are_these() -> None:
         "Result",
         "RleMask",
         "SoloClient",
+        "coco_category_ids",
     }
     raised = {n for n, v in vars(errors).items() if isinstance(v, type) and issubclass(v, errors.SoloClientError)}
     assert set(solo_client.__all__) == others | raised

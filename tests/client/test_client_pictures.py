@@ -1,4 +1,4 @@
-"""From words on the command line to pictures, ids and overlay files."""
+"""From words on the command line to images and overlay files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from solo_client.command.errors import Unusable
-from solo_client.command.pictures import find_pictures, image_ids, overlay_files
+from solo_client.command.pictures import STDIN, Picture, find_pictures, overlay_files
 
 
 @pytest.fixture
@@ -24,8 +24,12 @@ def touch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
     return make
 
 
-def _found(*words: str) -> list[str]:
-    return [path.as_posix() for path in find_pictures(words)]
+def _found(*words: str, recursive: bool = False) -> list[str]:
+    return [picture.path.as_posix() for picture in find_pictures(words, recursive=recursive)]
+
+
+def _pictures(*names: str) -> list[Picture]:
+    return [Picture(Path(name)) for name in names]
 
 
 def test_folder_gives_its_pictures_sorted(touch: Callable[..., None]) -> None:
@@ -65,37 +69,91 @@ def test_word_that_names_nothing_is_unusable(touch: Callable[..., None], word: s
         _found(word)
 
 
-def test_folder_without_pictures_is_unusable(touch: Callable[..., None]) -> None:
-    touch("in/notes.txt")
-    with pytest.raises(Unusable, match="no pictures found"):
+def test_folder_without_images_is_unusable(touch: Callable[..., None]) -> None:
+    touch("in/notes.txt", "in/deeper/d.jpg")
+    with pytest.raises(Unusable, match="no images found; --recursive also looks into the folders below"):
         _found("in")
 
 
+def test_recursive_takes_the_images_of_the_folders_below(touch: Callable[..., None]) -> None:
+    touch("in/b.jpg", "in/z/a.jpg", "in/deeper/d.jpg", "in/deeper/still/e.png", "in/deeper/notes.txt")
+    found = ["in/b.jpg", "in/deeper/d.jpg", "in/deeper/still/e.png", "in/z/a.jpg"]
+    assert _found("in", recursive=True) == found
+
+
+@pytest.mark.parametrize("folder", [".cache", "@eaDir", "__MACOSX", "#recycle", "lost+found"])
+def test_recursive_passes_over_what_file_servers_leave_behind(touch: Callable[..., None], folder: str) -> None:
+    touch("in/a.jpg", f"in/{folder}/a.jpg", f"in/b/{folder}/c/a.jpg")
+    assert _found("in", recursive=True) == ["in/a.jpg"]
+
+
+def test_recursive_ends_at_a_link_to_the_folder_itself(touch: Callable[..., None]) -> None:
+    touch("in/a.jpg")
+    Path("in/loop").symlink_to(Path("in").absolute())
+    assert _found("in", recursive=True) == ["in/a.jpg"]
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(
+    touch: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    touch("in/a.jpg")
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError):
+        _found("in", recursive=True)
+
+
+def test_a_dash_is_standard_input_and_not_a_file_of_that_name(touch: Callable[..., None]) -> None:
+    touch("-", "a.jpg")
+    assert find_pictures(["a.jpg", "-", "-"]) == [Picture(Path("a.jpg")), Picture(STDIN)]
+    assert find_pictures(["./-"]) == find_pictures(["[-]"]) == [Picture(Path("-").absolute())]
+
+
+def test_overlays_in_a_folder_are_named_after_the_stem() -> None:
+    assert overlay_files(_pictures("in/a.b.jpg"), Path("out")) == [Path("out/a.b.overlay.png")]
+    assert overlay_files([Picture(STDIN)], Path("out")) == [Path("out/stdin.overlay.png")]
+
+
+def test_images_of_the_same_stem_keep_their_suffix_in_the_name_of_the_overlay() -> None:
+    files = overlay_files(_pictures("a.jpg", "in/a.png", "b.jpg"), Path("out"))
+    assert [file.as_posix() for file in files] == [
+        "out/a.jpg.overlay.png",
+        "out/a.png.overlay.png",
+        "out/b.overlay.png",
+    ]
+
+
+def test_overlays_of_a_folder_with_folders_lie_in_such_folders(touch: Callable[..., None]) -> None:
+    touch("in/a.jpg", "in/b/a.jpg")
+    files = overlay_files(find_pictures(["in"], recursive=True), Path("out"))
+    assert [file.as_posix() for file in files] == ["out/a.overlay.png", "out/b/a.overlay.png"]
+
+
+def test_the_overlay_of_one_image_is_the_file_that_was_named(touch: Callable[..., None]) -> None:
+    touch("a.jpg")
+    assert overlay_files(_pictures("a.jpg"), Path("drawn.PNG")) == [Path("drawn.PNG")]
+    Path("folder.png").mkdir()
+    assert overlay_files(_pictures("a.jpg"), Path("folder.png")) == [Path("folder.png/a.overlay.png")]
+
+
 @pytest.mark.parametrize(
-    ("names", "ids"),
+    ("names", "place", "message"),
     [
-        (["000000000139.jpg", "000000000285.jpg"], [139, 285]),
-        (["COCO_val2014_000000000042.jpg", "photo.jpg", "b.jpg"], [42, 2, 3]),
-        (["a.jpg", "b.jpg"], [1, 2]),
-        (["12 copy.jpg"], [1]),
-        (["٣.jpg"], [1]),  # a digit, but of no number in ASCII
-        (["0.jpg"], [0]),
+        (["a.jpg", "b.jpg"], "out.png", "out.png is the name of one file, but there are 2 images: name a folder"),
+        (["a.jpg"], "out.jpg", "out.jpg: overlays are PNG files; name it out.png, or name a folder"),
+        (["a.jpg"], "-", "needs the name of a file or a folder, not -"),
+        (["a.png"], "a.png", "the overlay of a.png would replace the image a.png"),
+        (["a.jpg", "a.overlay.png"], ".", "the overlay of a.jpg would replace the image a.overlay.png"),
+        (
+            ["x/a.jpg", "y/a.jpg"],
+            "out",
+            "x/a.jpg and y/a.jpg would share the overlay out/a.jpg.overlay.png; segment them",
+        ),
     ],
 )
-def test_image_id_is_the_number_at_the_end_of_the_stem_or_the_position(names: list[str], ids: list[int]) -> None:
-    assert image_ids([Path(name) for name in names]) == ids
-
-
-@pytest.mark.parametrize("names", [["a1.jpg", "b1.jpg"], ["x/7.jpg", "y/7.jpg"], ["2.jpg", "photo.jpg"]])
-def test_pictures_that_would_share_an_image_id_are_refused(names: list[str]) -> None:
-    with pytest.raises(Unusable, match=f"{names[0]} and {names[1]} would share the image_id"):
-        image_ids([Path(name) for name in names])
-
-
-def test_overlays_are_named_after_the_stem() -> None:
-    assert overlay_files([Path("in/a.b.jpg")], Path("out")) == [Path("out/a.b.overlay.png")]
-
-
-def test_pictures_that_would_share_an_overlay_are_refused() -> None:
-    with pytest.raises(Unusable, match=f"a.jpg and in{os.sep}a.png would share the overlay"):
-        overlay_files([Path("a.jpg"), Path("in/a.png")], Path("out"))
+def test_overlays_that_cannot_be_are_refused(names: list[str], place: str, message: str) -> None:
+    with pytest.raises(Unusable) as caught:
+        overlay_files(_pictures(*names), Path(place))
+    assert message in str(caught.value)

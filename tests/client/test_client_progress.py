@@ -14,7 +14,7 @@ class _Terminal(io.StringIO):
 
 
 def test_line_tells_count_rate_and_time_left() -> None:
-    assert progress_line(3, 12, 1.5) == "3/12  2.0 pictures/s  4 s left"
+    assert progress_line(3, 12, 1.5) == "3/12  2.0 images/s  4 s left"
 
 
 @pytest.mark.parametrize(("done", "elapsed_s"), [(0, 5.0), (3, 0.0)])
@@ -41,10 +41,10 @@ def test_terminal_sees_the_line_and_then_nothing() -> None:
     stream = _Terminal()
     with Progress(2, stream) as progress:
         progress.show(1, 0.5)
-    assert stream.getvalue() == "\r\x1b[K1/2  2.0 pictures/s  0 s left\r\x1b[K"
+    assert stream.getvalue() == "\r\x1b[K1/2  2.0 images/s  0 s left\r\x1b[K"
 
 
-def test_one_picture_needs_no_progress() -> None:
+def test_one_image_needs_no_progress() -> None:
     stream = _Terminal()
     with Progress(1, stream) as progress:
         progress.show(0, 0.5)

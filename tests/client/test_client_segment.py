@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import base64
+import io
 import json
 import stat
 import subprocess
@@ -24,6 +26,8 @@ Capture = pytest.CaptureFixture[str]
 class _ServerError(Exception):
     """Like those of solo_server.errors."""
 
+    title, status = "Damaged image", 422
+
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
         self.code = code
@@ -36,15 +40,19 @@ class FakeModel:
     def __init__(self, answer: Json, png: bytes) -> None:
         self.bundle: object = "not opened"
         self.engine = "not opened"
-        self.queries: list[dict[str, str]] = []
+        self.several: bool | None = None
+        self.at_once = 1
+        self.class_names: list[str] = ["person"]
+        self.queries: list[dict[str, str | list[str]]] = []
+        self.drawn = 0
         self._answer = answer
         self._png = png
 
-    def open_local(self, bundle: Path | None, engine: str) -> FakeModel:
-        self.bundle, self.engine = bundle, engine
+    def open_local(self, bundle: Path | None, engine: str, *, several: bool) -> FakeModel:
+        self.bundle, self.engine, self.several = bundle, engine, several
         return self
 
-    def segment(self, body: bytes, query: dict[str, str]) -> Json:
+    def segment(self, body: bytes, query: dict[str, str | list[str]]) -> Json:
         self.queries.append(query)
         if body.startswith(b"interrupt"):
             raise KeyboardInterrupt
@@ -54,9 +62,9 @@ class FakeModel:
             raise _ServerError(body.split()[1].decode(), "it is\nno picture")
         return {} if body == b"odd" else self._answer
 
-    def overlay(self, body: bytes, query: dict[str, str]) -> bytes:
-        self.queries.append(query)
-        return self._png
+    def segment_and_draw(self, body: bytes, query: dict[str, str | list[str]]) -> tuple[Json, bytes]:
+        self.drawn += 1
+        return self.segment(body, query), self._png
 
 
 @pytest.fixture
@@ -105,8 +113,8 @@ def test_several_pictures_give_a_list_with_their_files(
     assert _solo("b.jpg", "a.jpg") == 0
     told = capsys.readouterr()
     assert json.loads(told.out) == [{"file": "b.jpg"} | answer, {"file": "a.jpg"} | answer]
-    assert told.err.startswith("2 pictures, 2 instances, ")
-    assert told.err.endswith(" pictures/s\n")
+    assert told.err.startswith("2 images, 2 instances, ")
+    assert told.err.endswith(" images/s\n")
 
 
 def test_coco_gives_results_with_ids(model: FakeModel, pictures: Callable[..., None], capsys: Capture) -> None:
@@ -119,7 +127,7 @@ def test_coco_gives_results_with_ids(model: FakeModel, pictures: Callable[..., N
 def test_options_reach_the_model(model: FakeModel, pictures: Callable[..., None]) -> None:
     pictures(a=b"a")
     assert _solo("a.jpg", "--score-threshold", ".5", "--classes", "person, dog", "--max-instances", "7") == 0
-    assert model.queries == [{"score_threshold": "0.5", "classes": "person,dog", "max_instances": "7"}]
+    assert model.queries == [{"score_threshold": "0.5", "classes": ["person, dog"], "max_instances": "7"}]
 
 
 def test_bundle_reaches_the_model(model: FakeModel, pictures: Callable[..., None]) -> None:
@@ -177,7 +185,7 @@ def test_overlays_are_written_beside_the_answer(
         "b.overlay.png": png,
     }
     assert len(json.loads(capsys.readouterr().out)) == 2
-    assert model.queries == [{"score_threshold": "0.5"}] * 4
+    assert model.queries == [{"score_threshold": "0.5"}] * 2
 
 
 def test_a_picture_that_fails_is_named_and_the_others_go_on(
@@ -186,23 +194,29 @@ def test_a_picture_that_fails_is_named_and_the_others_go_on(
     pictures(a=b"a", b=b"fail image_damaged", c=b"c")
     assert _solo("a.jpg", "b.jpg", "c.jpg") == 1
     told = capsys.readouterr()
-    assert [entry["file"] for entry in json.loads(told.out)] == ["a.jpg", "c.jpg"]
+    problem = {"type": "about:blank", "title": "Damaged image", "status": 422}
+    problem |= {"detail": "it is no picture", "code": "image_damaged"}
+    entries = json.loads(told.out)
+    assert [entry["file"] for entry in entries] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert entries[1] == {"file": "b.jpg", "error": problem}
     first, summary = told.err.splitlines()
     assert first == "solo segment: b.jpg: it is no picture"
-    assert summary.startswith("2 pictures, 2 instances, ")
+    assert summary.startswith("2 images, 2 instances, ")
     assert summary.endswith(", 1 failed")
 
 
 def test_a_picture_that_cannot_be_read_is_named(
     model: FakeModel, pictures: Callable[..., None], capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: Path) -> bytes:
+    def refuse(self: Path, *arguments: object) -> bytes:
         raise PermissionError(13, "Permission denied", str(self))
 
     pictures(a=b"a")
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    assert _solo("a.jpg") == 1
-    assert capsys.readouterr().err == "solo segment: a.jpg: Permission denied\n"
+    monkeypatch.setattr(Path, "open", refuse)
+    assert _solo("a.jpg", "--format", "jsonl") == 1
+    told = capsys.readouterr()
+    assert told.err == "solo segment: a.jpg: Permission denied\n"
+    assert json.loads(told.out)["error"]["code"] == "unreadable"
 
 
 def test_the_only_picture_that_fails_writes_nothing(
@@ -214,11 +228,13 @@ def test_the_only_picture_that_fails_writes_nothing(
     assert capsys.readouterr().err == "solo segment: a.jpg: it is no picture\n"
 
 
-def test_several_pictures_that_all_fail_give_an_empty_list(
+def test_several_pictures_that_all_fail_give_their_errors(
     model: FakeModel, pictures: Callable[..., None], capsys: Capture
 ) -> None:
     pictures(a=b"fail image_damaged", b=b"fail image_damaged")
     assert _solo("a.jpg", "b.jpg") == 1
+    assert [entry["error"]["code"] for entry in json.loads(capsys.readouterr().out)] == ["image_damaged"] * 2
+    assert _solo("a.jpg", "b.jpg", "--format", "coco") == 1
     assert json.loads(capsys.readouterr().out) == []
 
 
@@ -263,7 +279,7 @@ def test_a_bug_in_the_model_is_not_hidden(model: FakeModel, pictures: Callable[.
         (["none.jpg"], "none.jpg: no such file or folder"),
         (["*.png"], "*.png: no such file or folder"),
         (["x" * 5000], "File name too long"),
-        (["empty"], "no pictures found"),
+        (["empty"], "no images found; --recursive also looks"),
         (["a.jpg", "--score-threshold", "1.5"], "--score-threshold must be from 0 to 1, not 1.5"),
         (["a.jpg", "--score-threshold", "nan"], "--score-threshold must be from 0 to 1, not nan"),
         (["a.jpg", "--score-threshold", "high"], "--score-threshold must be a number, not 'high'"),
@@ -282,14 +298,24 @@ def test_a_bug_in_the_model_is_not_hidden(model: FakeModel, pictures: Callable[.
         ),
         (["a.jpg", "-o", "none/out.json"], "-o: none: no such folder"),
         (["a.jpg", "-o", "empty"], "-o: empty is a folder"),
-        (["a.jpg", "--overlay", "a.jpg"], "--overlay: a.jpg: File exists"),
-        (["a.jpg", "a1.jpg", "--format", "coco"], "a.jpg and a1.jpg would share the image_id 1"),
+        (["a.jpg", "--overlay", "notes.txt"], "--overlay: notes.txt: File exists"),
+        (["a.jpg", "--overlay", "a.jpg"], "--overlay: a.jpg: overlays are PNG files"),
+        (
+            ["a.jpg", "a1.jpg", "--overlay", "out.png"],
+            "--overlay: out.png is the name of one file, but there are 2 images",
+        ),
+        (["a.jpg", "--image-ids", "position"], "--image-ids goes with --format coco"),
+        (["a.jpg", "--categories", "c.json"], "--categories goes with --format coco"),
+        (["a.jpg", "--format", "coco", "--image-ids", "c.json"], "--image-ids: c.json: No such file"),
+        (["a.jpg", "--format", "coco", "--categories", "c.json"], "--categories: c.json: No such file"),
+        (["a.jpg", "a1.jpg", "--format", "coco"], "a.jpg and a1.jpg would share the image_id 1; --image-ids"),
     ],
 )
 def test_wrong_usage_is_one_line_and_code_2(
     model: FakeModel, pictures: Callable[..., None], capsys: Capture, words: list[str], message: str
 ) -> None:
     pictures(a=b"a", a1=b"a")
+    Path("notes.txt").touch()
     Path("empty").mkdir()
     assert _solo(*words) == 2
     told = capsys.readouterr()
@@ -344,7 +370,7 @@ def test_a_bundle_that_does_not_load_is_one_line(
     error: Exception,
     message: str,
 ) -> None:
-    def refuse(bundle: Path | None, engine: str) -> None:
+    def refuse(bundle: Path | None, engine: str, *, several: bool) -> None:
         raise error
 
     pictures(a=b"a")
@@ -371,7 +397,12 @@ def url(answer: Json, png: bytes, problem: Callable[..., Json], monkeypatch: pyt
                 self._reply(200, "image/png", png)
             else:
                 named = answer | {"model": {"name": "remote", "version": self.path}}
+                if "overlay=true" in self.path:
+                    named["overlay_png"] = base64.b64encode(png).decode()
                 self._reply(200, "application/json", json.dumps(named).encode())
+
+        def do_GET(self) -> None:
+            self._reply(200, "application/json", json.dumps({"path": self.path, "classes": ["person"]}).encode())
 
         def _reply(self, status: int, kind: str, body: bytes) -> None:
             self.send_response(status)
@@ -393,15 +424,21 @@ def url(answer: Json, png: bytes, problem: Callable[..., Json], monkeypatch: pyt
 def test_url_asks_the_server(url: str, pictures: Callable[..., None], png: bytes, capsys: Capture) -> None:
     pictures(a=b"a")
     assert _solo("a.jpg", "--url", url, "--classes", "person", "--overlay", ".") == 0
-    assert json.loads(capsys.readouterr().out)["model"] == {"name": "remote", "version": "/segment?classes=person"}
+    told = json.loads(capsys.readouterr().out)
+    assert told["model"] == {"name": "remote", "version": "/segment?classes=person&overlay=true"}
+    assert "overlay_png" not in told
     assert Path("a.overlay.png").read_bytes() == png
 
 
-def test_url_goes_on_after_a_picture_that_fails(url: str, pictures: Callable[..., None], capsys: Capture) -> None:
+def test_url_goes_on_after_a_picture_that_fails(
+    url: str, pictures: Callable[..., None], problem: Callable[..., Json], capsys: Capture
+) -> None:
     pictures(a=b"fail image_damaged 400", b=b"b")
     assert _solo(".", "--url", url) == 1
     told = capsys.readouterr()
-    assert [entry["file"] for entry in json.loads(told.out)] == ["b.jpg"]
+    failed, other = json.loads(told.out)
+    assert (failed["file"], other["file"]) == ("a.jpg", "b.jpg")
+    assert failed["error"] == problem("image_damaged", 400)
     assert told.err.startswith("solo segment: a.jpg: what went wrong: image_damaged (image_damaged, request r-1)\n")
 
 
@@ -409,7 +446,9 @@ def test_url_goes_on_after_a_connection_that_broke(url: str, pictures: Callable[
     pictures(a=b"hang up", b=b"b")
     assert _solo(".", "--url", url) == 1
     told = capsys.readouterr()
-    assert [entry["file"] for entry in json.loads(told.out)] == ["b.jpg"]
+    failed, other = json.loads(told.out)
+    assert (failed["file"], other["file"]) == ("a.jpg", "b.jpg")
+    assert failed["error"]["code"] == "connection_lost"
     assert told.err.startswith(f"solo segment: a.jpg: {url}/segment: ")
 
 
@@ -468,12 +507,237 @@ def test_a_server_that_is_not_there_is_one_line(url: str, pictures: Callable[...
     assert told.err.count("\n") == 1
 
 
+def test_lines_are_written_as_they_come_each_with_its_file(
+    model: FakeModel, pictures: Callable[..., None], answer: Json, capsys: Capture
+) -> None:
+    pictures(a=b"a", b=b"fail image_damaged", c=b"interrupt")
+    assert _solo("a.jpg", "b.jpg", "c.jpg", "--format", "jsonl") == 130
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first == {"file": "a.jpg"} | answer
+    assert second["error"]["code"] == "image_damaged"
+
+
+def test_lines_before_an_interrupt_are_in_the_file(model: FakeModel, pictures: Callable[..., None]) -> None:
+    pictures(a=b"a", b=b"interrupt")
+    assert _solo("a.jpg", "b.jpg", "--format", "jsonl", "-o", "out.jsonl") == 130
+    assert [json.loads(line)["file"] for line in Path("out.jsonl").read_text().splitlines()] == ["a.jpg"]
+
+
+def test_a_file_of_lines_is_left_alone_until_there_is_one(model: FakeModel, pictures: Callable[..., None]) -> None:
+    pictures(a=b"fail invalid_query", b=b"b")
+    Path("out.jsonl").write_text("old")
+    assert _solo("a.jpg", "b.jpg", "--format", "jsonl", "-o", "out.jsonl") == 2
+    assert Path("out.jsonl").read_text() == "old"
+
+
+def test_one_image_alone_is_a_line_with_its_file(
+    model: FakeModel, pictures: Callable[..., None], answer: Json, capsys: Capture
+) -> None:
+    pictures(a=b"a")
+    assert _solo("a.jpg", "--format", "jsonl") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line) == {"file": "a.jpg"} | answer
+
+
+def test_an_interrupt_leaves_no_half_of_a_document(
+    model: FakeModel, pictures: Callable[..., None], capsys: Capture
+) -> None:
+    pictures(a=b"a", b=b"interrupt")
+    assert _solo("a.jpg", "b.jpg") == 130
+    assert capsys.readouterr().out == ""
+    assert _solo("a.jpg", "b.jpg", "-o", "out.json") == 130
+    assert sorted(path.name for path in Path().iterdir()) == ["a.jpg", "b.jpg"]
+
+
+def test_a_folder_is_done_several_images_at_a_time_in_order(
+    model: FakeModel, pictures: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    together, segment_one = threading.Barrier(3), model.segment
+
+    def wait_for_two_others(body: bytes, query: dict[str, str | list[str]]) -> Json:
+        together.wait(30)
+        return segment_one(body, query)
+
+    pictures(**{f"{number:02}": b"a" for number in range(12)})
+    model.at_once = 3
+    monkeypatch.setattr(model, "segment", wait_for_two_others)
+    assert _solo(".", "--format", "jsonl") == 0
+    files = [json.loads(line)["file"] for line in capsys.readouterr().out.splitlines()]
+    assert files == [f"{number:02}.jpg" for number in range(12)]
+    assert model.several
+
+
+def test_one_image_is_opened_for_alone(model: FakeModel, pictures: Callable[..., None]) -> None:
+    pictures(a=b"a")
+    assert _solo("a.jpg") == 0
+    assert model.several is False
+
+
+def test_a_folder_is_sent_several_images_at_a_time(
+    pictures: Callable[..., None], answer: Json, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    together = threading.Barrier(4)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            together.wait(30)
+            body = json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None:
+            """Say nothing."""
+
+    pictures(**{f"{number}": b"a" for number in range(8)})
+    monkeypatch.setenv("NO_PROXY", "*")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        assert _solo(".", "--url", f"http://127.0.0.1:{server.server_port}") == 0
+        server.shutdown()
+    assert [entry["file"] for entry in json.loads(capsys.readouterr().out)] == [f"{number}.jpg" for number in range(8)]
+
+
+def test_an_overlay_costs_no_second_inference(model: FakeModel, pictures: Callable[..., None], png: bytes) -> None:
+    pictures(a=b"a")
+    assert _solo("a.jpg", "--overlay", "drawn.png") == 0
+    assert Path("drawn.png").read_bytes() == png
+    assert (model.drawn, len(model.queries)) == (1, 1)
+
+
+def test_an_overlay_that_a_server_does_not_send_is_named(
+    url: str, pictures: Callable[..., None], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures(a=b"a")
+    monkeypatch.setattr("base64.b64encode", lambda _: b"%%")
+    assert _solo("a.jpg", "--url", url, "--overlay", "drawn.png") == 2
+    assert "overlay_png is not base64" in capsys.readouterr().err
+    assert not Path("drawn.png").exists()
+
+
+class _Stdin(io.TextIOWrapper):
+    def __init__(self, content: bytes, *, is_terminal: bool = False) -> None:
+        super().__init__(io.BytesIO(content))
+        self._is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+
+def test_a_dash_reads_one_image_from_standard_input_and_writes_to_stdout(
+    model: FakeModel, answer: Json, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", _Stdin(b"fail image_damaged"))
+    assert _solo("-", "-o", "-", "--format", "jsonl") == 1
+    told = capsys.readouterr()
+    assert json.loads(told.out)["file"] == "-"
+    assert told.err == "solo segment: -: it is no picture\n"
+    monkeypatch.setattr(sys, "stdin", _Stdin(b"a"))
+    assert _solo("-") == 0
+    assert json.loads(capsys.readouterr().out) == answer
+
+
+def test_nobody_is_waited_for_who_types_at_a_terminal(
+    model: FakeModel, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", _Stdin(b"", is_terminal=True))
+    assert _solo("-") == 2
+    assert "standard input is a terminal; send an image to it" in capsys.readouterr().err
+
+
+def test_input_without_end_is_refused(model: FakeModel, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solo_client.command.reading.MAX_BYTES", 3 << 20)
+    assert _solo("/dev/zero") == 1
+    assert capsys.readouterr().err == "solo segment: /dev/zero: more than 3 MiB\n"
+
+
+def test_recursive_takes_the_folders_below(model: FakeModel, pictures: Callable[..., None], capsys: Capture) -> None:
+    pictures(a=b"a")
+    Path("deeper").mkdir()
+    Path("deeper/b.jpg").touch()
+    assert _solo(".", "--recursive", "--overlay", "../drawn") == 0
+    assert [entry["file"] for entry in json.loads(capsys.readouterr().out)] == ["a.jpg", "deeper/b.jpg"]
+    drawn = Path("../drawn")
+    assert sorted(p.relative_to(drawn).as_posix() for p in drawn.rglob("*.png")) == [
+        "a.overlay.png",
+        "deeper/b.overlay.png",
+    ]
+
+
+def test_nms_and_repeated_classes_reach_the_model(model: FakeModel, pictures: Callable[..., None]) -> None:
+    pictures(a=b"a")
+    assert _solo("a.jpg", "--nms", "mask", "--classes", "bolts, loose", "--classes", "nut") == 0
+    assert model.queries == [{"classes": ["bolts, loose", "nut"], "nms": "mask"}]
+
+
+def test_image_ids_can_be_the_positions(model: FakeModel, pictures: Callable[..., None], capsys: Capture) -> None:
+    pictures(a1=b"a", b1=b"a")
+    assert _solo(".", "--format", "coco", "--image-ids", "position") == 0
+    assert [entry["image_id"] for entry in json.loads(capsys.readouterr().out)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("class_names", "category_id", "said"),
+    [
+        (["person"], 1, ""),
+        (["dog", "person"], 1, ""),
+        (["dog", "person", "forklift"], 2, "are not all COCO's: category_id"),
+    ],
+)
+def test_category_ids_are_cocos_if_all_classes_are(
+    model: FakeModel,
+    pictures: Callable[..., None],
+    answer: Json,
+    capsys: Capture,
+    class_names: list[str],
+    category_id: int,
+    said: str,
+) -> None:
+    pictures(a=b"a")
+    answer["instances"][0]["class_id"] = class_names.index("person")
+    model.class_names = class_names
+    assert _solo("a.jpg", "--format", "coco") == 0
+    told = capsys.readouterr()
+    assert [entry["category_id"] for entry in json.loads(told.out)] == [category_id]
+    assert said in told.err
+    assert bool(said) == bool(told.err)
+
+
+def test_category_ids_of_a_file_are_taken_by_name(
+    url: str, model: FakeModel, pictures: Callable[..., None], capsys: Capture
+) -> None:
+    pictures(a=b"a")
+    Path("c.json").write_text(json.dumps({"categories": [{"name": "dog", "id": 1}, {"name": "person", "id": 70}]}))
+    for where in ([], ["--url", url]):
+        assert _solo("a.jpg", "--format", "coco", "--categories", "c.json", *where) == 0
+        assert [entry["category_id"] for entry in json.loads(capsys.readouterr().out)] == [70]
+
+
+def test_a_class_that_the_categories_lack_stops_before_any_work_unless_classes_are_chosen(
+    model: FakeModel, pictures: Callable[..., None], capsys: Capture
+) -> None:
+    pictures(a=b"a")
+    model.class_names = ["person", "dog"]
+    Path("c.json").write_text(json.dumps({"categories": [{"name": "person", "id": 70}]}))
+    words = ["a.jpg", "--format", "coco", "--categories", "c.json"]
+    assert _solo(*words) == 2
+    assert "c.json has no category 'dog' (it has person); --classes chooses" in capsys.readouterr().err
+    assert model.queries == []
+    assert _solo(*words, "--classes", "person") == 0
+    Path("c.json").write_text(json.dumps({"categories": [{"name": "dog", "id": 70}]}))
+    assert _solo(*words, "--classes", "person") == 2
+    assert "--categories: a.jpg: category_ids has no id for the label 'person'" in capsys.readouterr().err
+
+
 def test_a_reader_of_stdout_that_has_gone_is_one_line() -> None:
     code = (
         "import sys\n"
-        "from solo_client.command.output import write_text\n"
+        "from solo_client.command.output import Failed, open_output\n"
+        "from pathlib import Path\n"
         "try:\n"
-        "    write_text('x' * 1_000_000, None)\n"
+        "    open_output('jsonl', None, alone=True).add(Failed(Path('a'), '', {'detail': 'x' * 1_000_000}))\n"
         "except Exception as error:\n"
         "    print(repr(error), file=sys.stderr)\n"
     )

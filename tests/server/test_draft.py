@@ -132,5 +132,7 @@ def test_a_picture_that_is_not_large_is_answered_exactly(whole: Pipeline, draft:
 
 
 def test_an_overlay_is_drawn_on_the_whole_picture(draft: Pipeline) -> None:
-    drawn = Image.open(io.BytesIO(LocalService(draft).overlay(_enlarged(5), {})))
+    answer, png = LocalService(draft).segment_and_draw(_enlarged(5), {})
+    drawn = Image.open(io.BytesIO(png))
+    assert answer["image"] == {"width": 2560, "height": 2560}
     assert drawn.size == (2560, 2560)

@@ -1,1 +1,1 @@
-"""The parts of the command `solo segment`: which pictures, which model, what is written, how far it is."""
+"""The parts of the command `solo segment`: which images, which model, what is written, how far it is."""

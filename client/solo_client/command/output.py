@@ -1,74 +1,164 @@
-"""What `solo segment` writes: JSON to a file, whole or not at all, or to stdout; overlays likewise."""
+"""What `solo segment` writes: lines as they come, or one JSON document, whole or not at all; overlays likewise."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from types import TracebackType
+from typing import IO, Literal, Protocol
 
 from solo_client.command.errors import Unusable
+from solo_client.errors import UnknownCategory
 from solo_client.types import Result
+
+SPOOLED_BYTES = 16 << 20  # of a document that is kept in memory until it is complete; more is kept in a file
+
+Form = Literal["json", "jsonl", "coco"]
 
 
 @dataclass(frozen=True, slots=True)
 class Segmented:
-    """One picture that gave a result."""
+    """One image that gave a result."""
 
     picture: Path
     image_id: int
     result: Result
 
 
-def json_text(segmented: Sequence[Segmented], *, alone: bool) -> str:
-    """The answer itself for a picture that was asked for alone, else a list of answers, each with its `file`."""
-    answers: list[dict[str, object]] = [{"file": str(s.picture)} | s.result.to_dict() for s in segmented]
-    return _dump(segmented[0].result.to_dict() if alone else answers)
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """One image that gave none. message, problem: see `PictureFailed`."""
+
+    picture: Path
+    message: str
+    problem: Mapping[str, object]
 
 
-def coco_text(segmented: Sequence[Segmented]) -> str:
-    """A COCO results file."""
-    return _dump([entry for s in segmented for entry in s.result.to_coco(s.image_id)])
+class Output(Protocol):
+    """Where images go, one after the other. What is not finished when its `with` ends is not written, but for lines."""
+
+    def add(self, done: Segmented | Failed) -> None:
+        """Take the next image. Raises Unusable: it cannot be written."""
+        ...
+
+    def finish(self) -> None:
+        """There are no more. Raises Unusable: it cannot be written."""
+        ...
+
+    def __enter__(self) -> Output: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
-def check_writable(output: Path | None, overlays: Path | None) -> None:
-    """Find out before any work is done whether there is a place for its results; makes the folder of overlays.
+def open_output(form: Form, file: Path | None, *, alone: bool, category_ids: Mapping[str, int] | None = None) -> Output:
+    """An output of this form to a file, or to stdout for None. alone: one image was asked for, not a list."""
+    if form == "jsonl":
+        return _Lines(file)
+    return _Document(file, alone=alone and form == "json", coco=form == "coco", category_ids=category_ids)
+
+
+class _Lines:
+    """One JSON object a line, written as soon as it is there; a file is begun with the first."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file, self._stream = file, None if file is not None else sys.stdout
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None and self._stream is not None:
+            self._stream.close()
+
+    def add(self, done: Segmented | Failed) -> None:
+        try:
+            if self._stream is None and self._file is not None:
+                self._stream = self._file.open("w", encoding="utf-8")
+        except OSError as error:
+            raise Unusable(f"cannot write {self._file}: {error.strerror}") from error
+        if self._stream is not None:
+            _write(self._stream, [_dump(_entry(done)), "\n"])
+
+    def finish(self) -> None:
+        """Every line is there already."""
+
+
+class _Document:
+    """One JSON value: the answer, a list of answers, or COCO results. Kept aside until it is complete."""
+
+    def __init__(
+        self, file: Path | None, *, alone: bool, coco: bool, category_ids: Mapping[str, int] | None = None
+    ) -> None:
+        self._file, self._alone, self._coco, self._category_ids = file, alone, coco, category_ids
+        self._spool = SpooledTemporaryFile(SPOOLED_BYTES, "w+", encoding="utf-8")  # noqa: SIM115  # closed by __exit__
+        self._is_empty = True
+
+    def __enter__(self) -> _Document:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._spool.close()
+
+    def add(self, done: Segmented | Failed) -> None:
+        for entry in self._entries(done):
+            self._spool.write(("" if self._alone else "[" if self._is_empty else ", ") + _dump(entry))
+            self._is_empty = False
+
+    def finish(self) -> None:
+        """Deliver it; one image alone that failed has no answer, and nothing is written."""
+        if self._is_empty and self._alone:
+            return
+        self._spool.write("\n" if self._alone else "[]\n" if self._is_empty else "]\n")
+        self._spool.seek(0)
+        if self._file is None:
+            _write(sys.stdout, iter(lambda: self._spool.read(1 << 20), ""))
+        else:
+            write_file(self._spool, self._file)
+
+    def _entries(self, done: Segmented | Failed) -> Iterable[object]:
+        if self._coco:
+            return self._coco_results(done) if isinstance(done, Segmented) else []
+        if not self._alone:
+            return [_entry(done)]
+        return [done.result.to_dict()] if isinstance(done, Segmented) else []
+
+    def _coco_results(self, done: Segmented) -> Iterable[object]:
+        try:
+            return done.result.to_coco(done.image_id, self._category_ids)
+        except UnknownCategory as error:
+            raise Unusable(f"--categories: {done.picture}: {error}") from error
+
+
+def check_writable(output: Path | None, overlays: Iterable[Path | None]) -> None:
+    """Find out before any work is done whether there is a place for its results; makes the folders of overlays.
 
     Raises:
-        Unusable: the place for the output is a folder or in none, the folder of overlays cannot be made.
+        Unusable: the place for the output is a folder or in none, a folder of overlays cannot be made.
     """
     if output is not None and output.is_dir():
         raise Unusable(f"-o: {output} is a folder")
     if output is not None and not output.parent.is_dir():
         raise Unusable(f"-o: {output.parent}: no such folder")
-    if overlays is not None:
+    for folder in dict.fromkeys(overlay.parent for overlay in overlays if overlay is not None):
         try:
-            overlays.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise Unusable(f"--overlay: {overlays}: {error.strerror}") from error
+            raise Unusable(f"--overlay: {folder}: {error.strerror}") from error
 
 
-def write_text(text: str, output: Path | None) -> None:
-    """Write to a file, or to stdout for None.
-
-    Raises:
-        Unusable: it cannot be written.
-    """
-    if output is not None:
-        write_file(text.encode(), output)
-        return
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError as error:
-        # The reader has gone (`| head`). Python would complain once more when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise Unusable(f"cannot write to stdout: {error.strerror}") from error
-
-
-def write_file(content: bytes, path: Path) -> None:
+def write_file(content: bytes | IO[str], path: Path) -> None:
     """Write a file beside its place and move it there, so that nobody ever reads half of it.
 
     A device or a pipe (`/dev/null`) is written to directly; a link keeps pointing to its target.
@@ -78,21 +168,52 @@ def write_file(content: bytes, path: Path) -> None:
     """
     try:
         if path.exists() and not path.is_file():
-            path.write_bytes(content)
+            _fill(path, content)
         else:
             _replace(content, path.resolve())
     except OSError as error:
         raise Unusable(f"cannot write {path}: {error.strerror}") from error
 
 
-def _replace(content: bytes, path: Path) -> None:
+def _replace(content: bytes | IO[str], path: Path) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(content)
+        _fill(part, content)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
 
+def _fill(path: Path, content: bytes | IO[str]) -> None:
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+        return
+    with path.open("w", encoding="utf-8") as file:
+        shutil.copyfileobj(content, file)
+
+
+def _write(stream: IO[str], texts: Iterable[str]) -> None:
+    """Write to an open stream and flush it.
+
+    Raises:
+        Unusable: it cannot be written.
+    """
+    try:
+        stream.writelines(texts)
+        stream.flush()
+    except OSError as error:
+        if stream is sys.stdout:
+            # The reader has gone (`| head`). Python would complain once more when it flushes stdout at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise Unusable(f"cannot write to stdout: {error.strerror}") from error
+        raise Unusable(f"cannot write {stream.name}: {error.strerror}") from error
+
+
+def _entry(done: Segmented | Failed) -> dict[str, object]:
+    """The answer, or the problem, of one image among several."""
+    file: dict[str, object] = {"file": str(done.picture)}
+    return file | (done.result.to_dict() if isinstance(done, Segmented) else {"error": dict(done.problem)})
+
+
 def _dump(value: object) -> str:
-    return json.dumps(value, allow_nan=False) + "\n"
+    return json.dumps(value, allow_nan=False)

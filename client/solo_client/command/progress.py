@@ -1,4 +1,4 @@
-"""How far a run over several pictures is: one line that redraws itself, and nothing where stderr is no terminal."""
+"""How far a run over several images is: one line that redraws itself, and nothing where stderr is no terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _CLEAR_LINE = "\r\x1b[K"
 
 
 class Progress:
-    """Count, pictures a second and time left, gone at the end of its `with`.
+    """Count, images a second and time left, gone at the end of its `with`.
 
     Call `clear` before anything else is written to the same terminal.
     """
@@ -28,7 +28,7 @@ class Progress:
         self.clear()
 
     def show(self, done: int, elapsed_s: float) -> None:
-        """Redraw after `done` pictures in `elapsed_s` seconds."""
+        """Redraw after `done` images in `elapsed_s` seconds."""
         if self._visible:
             self._stream.write(_CLEAR_LINE + progress_line(done, self._total, elapsed_s))
             self._stream.flush()
@@ -41,15 +41,15 @@ class Progress:
 
 
 def progress_line(done: int, total: int, elapsed_s: float) -> str:
-    """Like `3/12  4.1 pictures/s  2 s left`; without the rate as long as there is none."""
+    """Like `3/12  4.1 images/s  2 s left`; without the rate as long as there is none."""
     if done == 0 or elapsed_s <= 0:
         return f"{done}/{total}"
     return f"{done}/{total}  {rate(done, elapsed_s)}  {duration((total - done) * elapsed_s / done)} left"
 
 
 def rate(done: int, elapsed_s: float) -> str:
-    """Like `4.1 pictures/s`."""
-    return f"{done / elapsed_s if elapsed_s > 0 else 0.0:.1f} pictures/s"
+    """Like `4.1 images/s`."""
+    return f"{done / elapsed_s if elapsed_s > 0 else 0.0:.1f} images/s"
 
 
 def duration(seconds: float) -> str:

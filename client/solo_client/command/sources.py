@@ -3,48 +3,70 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from solo_client import wire
-from solo_client.command.errors import PictureFailed, Unusable
+from solo_client.command.errors import PictureFailed, Unusable, local_problem
 from solo_client.command.key_file import read_key
 from solo_client.errors import ConnectionLost, InvalidArgument, ServerProblem, SoloClientError, TimedOut
+from solo_client.field import Field
 from solo_client.query import Options, Query
 from solo_client.types import Result
 
 if TYPE_CHECKING:
     from solo_client.client import SoloClient
 
-RETRIES = 3
+RETRIES = 8  # of an image: with several requests under way a short queue of the server is full at times
+REQUESTS = 8  # under way at a time: as many as `AsyncSoloClient.segment_many` has, enough to keep a server's cores busy
 INSTALL = "pip install -c constraints.txt -e '.[{}]' (in the checkout of solo-inference)"
 _FAILS_FOR_EVERY_PICTURE = frozenset({"invalid_query", "unauthorized", "not_found", "model_not_found", "not_ready"})
 _ARGUMENTS = {"api_key": "--api-key-file: the key", "model": "--model-name", "version": "--model-version"}
 
 
 class Source(Protocol):
-    """Something that segments encoded pictures. Both methods raise PictureFailed or Unusable."""
+    """Something that segments encoded images, in `at_once` threads. Its methods raise PictureFailed or Unusable."""
 
-    def segment(self, body: bytes, options: Options) -> Result:
-        """The instances in one picture."""
+    @property
+    def at_once(self) -> int:
+        """How many images to ask for at a time."""
         ...
 
-    def overlay(self, body: bytes, options: Options) -> bytes:
-        """The picture with its instances drawn upon it, PNG."""
+    def class_names(self) -> Sequence[str]:
+        """Of the model, in the order of `class_id`."""
+        ...
+
+    def segment(self, body: bytes, options: Options) -> Result:
+        """The instances in one image."""
+        ...
+
+    def segment_and_draw(self, body: bytes, options: Options) -> tuple[Result, bytes]:
+        """The same, and the image with its instances drawn upon it, PNG; of one inference."""
         ...
 
 
 class LocalModel(Protocol):
-    """What `solo_server.local.open_local` returns; its own exceptions carry `code` and `detail`."""
+    """What `solo_server.local.open_local` returns; its own exceptions carry `code`, `detail`, `title` and `status`."""
 
-    def segment(self, body: bytes, query: dict[str, str | list[str]]) -> dict[str, object]:
+    @property
+    def at_once(self) -> int:
+        """How many threads may call at a time, and should."""
+        ...
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """In the order of `class_id`."""
+        ...
+
+    def segment(self, body: bytes, query: Mapping[str, str | list[str]]) -> dict[str, object]:
         """The JSON object of `POST /segment`."""
         ...
 
-    def overlay(self, body: bytes, query: dict[str, str | list[str]]) -> bytes:
-        """PNG."""
+    def segment_and_draw(self, body: bytes, query: Mapping[str, str | list[str]]) -> tuple[dict[str, object], bytes]:
+        """The same, and PNG."""
         ...
 
 
@@ -57,17 +79,19 @@ def open_source(
     *,
     model_name: str | None = None,
     model_version: str | None = None,
+    several: bool = False,
 ) -> Iterator[Source]:
     """The server at `url`, else the model in `bundle`, else the demo model; `engine` runs it here.
 
-    api_key_file: holds the key that the server asks for; model_name, model_version: which of the server's models to ask.
+    api_key_file: holds the key that the server asks for; model_name, model_version: which of the server's models to ask;
+    several: there is more than one image to do.
 
     Raises:
         Unusable: the extra for it is not installed, the URL or the key is none, there is no such bundle or it does not load.
         InvalidEnvironment: a variable for proxies or certificates is unusable.
     """
     if url is None:
-        yield _LocalSource(_open_local(bundle, engine))
+        yield _LocalSource(_open_local(bundle, engine, several))
         return
     key = None if api_key_file is None else read_key(api_key_file)
     with _open_client(url, key, model_name, model_version) as client:
@@ -77,28 +101,40 @@ def open_source(
 class _LocalSource:
     def __init__(self, model: LocalModel) -> None:
         self._model = model
+        self.at_once = model.at_once
+
+    def class_names(self) -> Sequence[str]:
+        return self._model.class_names
 
     def segment(self, body: bytes, options: Options) -> Result:
         with _local_failures_sorted():
             answer = self._model.segment(body, Query(**options).to_parameters())
         return wire.parse_result(answer)
 
-    def overlay(self, body: bytes, options: Options) -> bytes:
+    def segment_and_draw(self, body: bytes, options: Options) -> tuple[Result, bytes]:
         with _local_failures_sorted():
-            return self._model.overlay(body, Query(**options).to_parameters())
+            answer, png = self._model.segment_and_draw(body, Query(**options).to_parameters())
+        return wire.parse_result(answer), png
 
 
 class _RemoteSource:
+    at_once = REQUESTS
+
     def __init__(self, client: SoloClient) -> None:
         self._client = client
+
+    def class_names(self) -> Sequence[str]:
+        with _remote_failures_sorted():
+            model = Field("model", self._client.model())
+        return [name.text() for name in model.member("classes").items()]
 
     def segment(self, body: bytes, options: Options) -> Result:
         with _remote_failures_sorted():
             return self._client.segment(body, **options)
 
-    def overlay(self, body: bytes, options: Options) -> bytes:
+    def segment_and_draw(self, body: bytes, options: Options) -> tuple[Result, bytes]:
         with _remote_failures_sorted():
-            return self._client.overlay(body, **options)
+            return self._client.segment_and_draw(body, **options)
 
 
 def _open_client(url: str, api_key: str | None, model: str | None, version: str | None) -> SoloClient:
@@ -112,11 +148,11 @@ def _open_client(url: str, api_key: str | None, model: str | None, version: str 
         raise Unusable(f"{_ARGUMENTS.get(error.name, '--url')} {error.reason}") from error
 
 
-def _open_local(bundle: Path | None, engine: str) -> LocalModel:
+def _open_local(bundle: Path | None, engine: str, several: bool) -> LocalModel:
     if bundle is not None and not bundle.exists():
         raise Unusable(f"--model: {bundle}: no such bundle")
     try:
-        model: LocalModel = importlib.import_module("solo_server.local").open_local(bundle, engine)
+        model: LocalModel = importlib.import_module("solo_server.local").open_local(bundle, engine, several=several)
     except ImportError as error:
         raise Unusable(f"running a model here needs the extra server ({error}): {INSTALL.format('server')}") from error
     except Exception as error:  # whatever stops a bundle from loading; this package may not import the types
@@ -134,7 +170,7 @@ def _local_failures_sorted() -> Iterator[None]:
         code = getattr(error, "code", None)
         if code is None or not hasattr(error, "detail"):
             raise
-        raise _failure(str(code), _one_line(error)) from error
+        raise _failure(str(code), _one_line(error), _problem_of(error, str(code))) from error
 
 
 @contextmanager
@@ -142,13 +178,22 @@ def _remote_failures_sorted() -> Iterator[None]:
     try:
         yield
     except ServerProblem as error:
-        raise _failure(error.code, str(error)) from error
-    except (ConnectionLost, TimedOut) as error:
-        raise PictureFailed(str(error)) from error
+        raise _failure(error.code, str(error), asdict(error.problem)) from error
+    except ConnectionLost as error:
+        raise PictureFailed(str(error), local_problem("connection_lost", "Connection lost", str(error))) from error
+    except TimedOut as error:
+        raise PictureFailed(str(error), local_problem("timed_out", "No answer in time", str(error))) from error
 
 
-def _failure(code: str, message: str) -> SoloClientError:
-    return Unusable(message) if code in _FAILS_FOR_EVERY_PICTURE else PictureFailed(message)
+def _failure(code: str, message: str, problem: Mapping[str, object]) -> SoloClientError:
+    return Unusable(message) if code in _FAILS_FOR_EVERY_PICTURE else PictureFailed(message, problem)
+
+
+def _problem_of(error: Exception, code: str) -> dict[str, object]:
+    """As the server would answer it, without the id of a request: there is none."""
+    problem = local_problem(code, str(getattr(error, "title", code)), _one_line(error))
+    status = getattr(error, "status", None)
+    return problem if status is None else problem | {"status": status}
 
 
 def _one_line(error: Exception) -> str:

@@ -30,7 +30,7 @@ from solo_server.v2.tensors import (
 IMAGE, PIXELS = "IMAGE", "PIXELS"
 INPUTS = {IMAGE: ("BYTES", (-1,)), PIXELS: ("UINT8", (-1, -1, -1, 3))}
 """Datatype and shape by name; a request has one of them. Also taken: IMAGE (N, 1), PIXELS (H, W, 3)."""
-QUERY = frozenset(SegmentQuery.model_fields) - {"format"}
+QUERY = frozenset(SegmentQuery.model_fields) - {"format", "overlay"}
 OWN_PARAMETERS = ("binary_data_output", "timeout")
 MAX_TIMEOUT_US = MAX_TIMEOUT_MS * 1000
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}  # zlib's names for the two framings

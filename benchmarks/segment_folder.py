@@ -1,0 +1,115 @@
+"""Images a second of `solo segment FOLDER`, local and over HTTP, against the pipeline in process; in rounds that take turns.
+
+    python benchmarks/segment_folder.py [--quick] [--busy] [--pictures FOLDER] [-o benchmarks/results/segment_folder.json]
+
+The command runs as a user starts it, on a folder with few images and on one with many; its rate is that of the images which one
+folder has more, so that neither start nor warm-up counts. In process: the two rates of `reliability.py closed`, with one thread a
+core and with eight images in flight. Exit status 3 where the machine is not idle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from record import write_record
+from reliability_parts import in_process
+from reliability_parts.figures import ratios, spread
+from reliability_parts.loads import in_child, served
+from reliability_parts.setting import IDLE_SHARE, ROOT, Setting, others_share, say
+
+IN_FLIGHT = 8
+FEW = 8  # images of the small folder
+BUSY_STATUS = 3
+BEST = "in_process"  # the higher of the two rates in process, round by round
+
+
+def main() -> int:
+    """Measure and print, or write."""
+    arguments = _parser().parse_args()
+    setting = Setting(arguments.quick, arguments.pictures, Path(sys.executable), profile=False)
+    share = others_share() or 0.0
+    if share > IDLE_SHARE and not (arguments.busy or arguments.quick):
+        say(f"segment_folder: NOT IDLE: others use {100 * share:.0f} % of the machine; wait, or say --busy")
+        return BUSY_STATUS
+    found = measure(setting) | {"quick": setting.is_quick, "others_before": share}
+    if arguments.output is not None:
+        write_record(arguments.output, found)
+    for name, per_s in found["per_s"].items():
+        say(f"{name:<16} {per_s['median']:>6} images/s  {found['ratios'][name]['median']} of {BEST}")
+    return 0
+
+
+def measure(setting: Setting) -> dict[str, Any]:
+    """Rounds, and what they come to."""
+    count, rounds = int(setting.lasting(240, 8)), int(setting.lasting(5, 1))
+    found: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as place, served() as server:
+        few, many = _folder(Path(place, "few"), setting, FEW), _folder(Path(place, "many"), setting, FEW + count)
+        url = f"http://{server.address.host}:{server.address.port}"
+        commands = {
+            "segment": [],
+            "segment_overlay": ["--overlay", str(Path(place, "drawn"))],
+            "segment_http": ["--url", url],
+        }
+        with in_child(in_process.__file__, setting.pictures(), IN_FLIGHT, count) as child:
+            child.ask(0)
+            for number in range(rounds):
+                rates = {name: count / child.ask(task).total_ms * 1e3 for task, name in enumerate(in_process.TASKS[:2])}
+                rates[BEST] = max(rates.values())
+                for name, words in commands.items():
+                    rates[name] = count / (_seconds(many, words) - _seconds(few, words))
+                found.append({name: round(rate, 3) for name, rate in rates.items()})
+                say(f"{number + 1}/{rounds}: " + ", ".join(f"{name} {rate}" for name, rate in found[-1].items()))
+    return {"in_flight": IN_FLIGHT, "images_a_round": count, "rounds": found, **summary(found)}
+
+
+def summary(rounds: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Spread of the rates, and of their ratios to the best in process."""
+    rates = {name: [one[name] for one in rounds] for name in rounds[0]}
+    return {
+        "per_s": {name: spread(values, 2) for name, values in rates.items()},
+        "ratios": {name: ratios(values, rates[BEST]) for name, values in rates.items()},
+    }
+
+
+def _folder(place: Path, setting: Setting, count: int) -> Path:
+    """So many images, in turn those of the setting."""
+    place.mkdir()
+    pictures = list(setting.pictures().items())
+    for number in range(count):
+        name, body = pictures[number % len(pictures)]
+        (place / f"{number:05}{Path(name).suffix}").write_bytes(body)
+    return place
+
+
+def _seconds(folder: Path, words: Sequence[str]) -> float:
+    """Of one whole run of the command."""
+    command = [sys.executable, "-m", "solo_models.cli", "segment", str(folder), "--format", "jsonl", *words]
+    start = perf_counter()
+    with tempfile.TemporaryFile() as complaints:
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=complaints, check=False, cwd=ROOT)
+        seconds = perf_counter() - start
+        if done.returncode:
+            complaints.seek(0)
+            raise RuntimeError(f"solo segment ended with {done.returncode}: {complaints.read().decode()}")
+    return seconds
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, to try it out")
+    parser.add_argument("--busy", action="store_true", help="measure although others use the machine")
+    parser.add_argument("--pictures", type=Path, help="folder of photographs (default: tests/pictures)")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""Ids for COCO results: of images and of categories, as a COCO annotations file has them or by the rules of `--help`.
+
+annotations file ─► names with their ids ─► image_ids, category_ids ─► command.output
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from solo_client.coco import coco_name
+from solo_client.command.errors import Unusable
+from solo_client.command.pictures import Picture, refuse_shared
+
+IMAGE_IDS, CATEGORIES = "--image-ids", "--categories"
+BY_NAME, BY_POSITION = "name", "position"
+
+_WAYS = "--image-ids position counts them from 1, --image-ids FILE takes the ids of a COCO annotations file"
+_NUMBER_AT_END = re.compile(r"[0-9]+\Z")
+_LONGEST_LIST = 5  # names in a message
+
+Named = tuple[str, int]
+"""A name of an annotations file and its id."""
+
+
+def image_ids(pictures: Sequence[Picture], rule: str | None) -> list[int]:
+    """COCO image ids. rule: `name`, `position`, an annotations file, or None: see `--help`.
+
+    Raises:
+        Unusable: two images would share an id, an image has none; named.
+    """
+    if rule == BY_POSITION:
+        return list(range(1, len(pictures) + 1))
+    if rule not in (None, BY_NAME):
+        return _ids_of_file(pictures, Path(rule))
+    numbers = [_NUMBER_AT_END.search(picture.path.stem) for picture in pictures]
+    without = [str(p.path) for p, number in zip(pictures, numbers, strict=True) if number is None]
+    if rule == BY_NAME and without:
+        raise Unusable(f"{IMAGE_IDS} name: no number at the end of {_listed(without)}; {_WAYS}")
+    ids = [int(number[0]) if number else position for position, number in enumerate(numbers, start=1)]
+    refuse_shared(pictures, ids, "image_id", _WAYS)
+    return ids
+
+
+def category_ids(file: Path, labels: Sequence[str], *, for_all: bool) -> dict[str, int]:
+    """Ids of a model's labels, by name; mmdet's `traffic_light` is COCO's `traffic light`. for_all: each label needs one.
+
+    Raises:
+        Unusable: the file is no annotations file, has two categories with the name of a label, or lacks one that is needed.
+    """
+    by_name: dict[str, list[int]] = {}
+    for name, number in _read(CATEGORIES, file, "categories", "name"):
+        by_name.setdefault(name, []).append(number)
+    found = {label: by_name.get(label) or by_name.get(coco_name(label)) or [] for label in labels}
+    several = [label for label, numbers in found.items() if len(numbers) > 1]
+    if several:
+        raise Unusable(f"{CATEGORIES}: {file} has several categories with the name {several[0]!r}")
+    missing = [repr(label) for label, numbers in found.items() if not numbers]
+    if missing and for_all:
+        raise Unusable(
+            f"{CATEGORIES}: {file} has no category {_listed(missing)} (it has {_listed(list(by_name)) or 'none'}); "
+            "--classes chooses those of the model's classes that are wanted"
+        )
+    return {label: numbers[0] for label, numbers in found.items() if numbers}
+
+
+def _ids_of_file(pictures: Sequence[Picture], file: Path) -> list[int]:
+    """By file name; where several entries have the same in different folders, by as much of the path as they have."""
+    by_name: dict[str, list[Named]] = {}
+    for path, number in _read(IMAGE_IDS, file, "images", "file_name"):
+        by_name.setdefault(PurePosixPath(path).name, []).append((path, number))
+    matching = [_matching(picture, by_name.get(picture.path.name, [])) for picture in pictures]
+    wrong = [str(picture.path) for picture, entries in zip(pictures, matching, strict=True) if len(entries) != 1]
+    if wrong:
+        raise Unusable(f"{IMAGE_IDS}: {file} has no entry, or several, for {_listed(wrong)}")
+    ids = [number for ((_, number),) in matching]
+    refuse_shared(pictures, ids, "image_id", f"{file} has it once")
+    return ids
+
+
+def _matching(picture: Picture, entries: Sequence[Named]) -> Sequence[Named]:
+    """The only entry, or of several those whose whole path is the end of the image's."""
+    if len(entries) < 2:
+        return entries
+    place = picture.path.absolute().parts
+    return [entry for entry in entries if (parts := PurePosixPath(entry[0]).parts) == place[-len(parts) :]]
+
+
+def _read(argument: str, file: Path, member: str, name: str) -> list[Named]:
+    """The names and ids of a list of a COCO annotations file.
+
+    Raises:
+        Unusable: the file cannot be read, or is none.
+    """
+    try:
+        content = json.loads(file.read_bytes())
+    except OSError as error:
+        raise Unusable(f"{argument}: {file}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise Unusable(f"{argument}: {file} is not JSON: {error}") from error
+    entries = content.get(member) if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise Unusable(f"{argument}: {file} is no COCO annotations file: it has no list {member!r}")
+    return [_named(entry, name, f"{argument}: {file}: {member}[{index}]") for index, entry in enumerate(entries)]
+
+
+def _named(entry: object, name: str, where: str) -> Named:
+    text, number = (entry.get(name), entry.get("id")) if isinstance(entry, dict) else (None, None)
+    if not isinstance(text, str):
+        raise Unusable(f"{where}.{name} should be a string")
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise Unusable(f"{where}.id should be a whole number")
+    return text, number
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LONGEST_LIST} more" if len(names) > _LONGEST_LIST else ""
+    return ", ".join(names[:_LONGEST_LIST]) + more
