@@ -24,7 +24,7 @@ _ENDINGS = (b"", b"\xfe" * 64, b"\xef" * 64, b"\x55" * 64)
 50 to 100 and cut by 1 to 7 bytes, no cut went unnoticed with these; with random bytes and their complement 20 of 1344 did."""
 _MOST_PADDING = 16  # bytes after the pixel data
 _MOST_SEGMENTS = 10_000
-_MOST_SCANS = 100  # each costs a pass over the image; encoders write about 10
+_MOST_SCANS = 24  # each costs a pass over the image; encoders write 10 to 15
 _SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
 _SCAN = 0xDA
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # that ends the data of a scan
