@@ -93,7 +93,8 @@ class _Frame:
 
     def units(self, components: list[int]) -> int:
         """How many MCUs a scan of these components has: ITU-T T.81, A.2."""
-        widest, highest = (max(sides) for sides in zip(*self.sampling.values(), strict=True))
+        widest = max(horizontal for horizontal, _ in self.sampling.values())
+        highest = max(vertical for _, vertical in self.sampling.values())
         if len(components) > 1:
             return -(-self.width // (8 * widest)) * -(-self.height // (8 * highest))
         horizontal, vertical = self.sampling[components[0]]
