@@ -24,7 +24,7 @@ _ENDINGS = (b"", b"\xfe" * 64, b"\xef" * 64, b"\x55" * 64)
 50 to 100 and cut by 1 to 7 bytes, no cut went unnoticed with these; with random bytes and their complement 20 of 1344 did."""
 _MOST_PADDING = 16  # bytes after the pixel data
 _MOST_SEGMENTS = 10_000
-_MOST_SCANS = 100  # each costs a pass over the image; encoders write about 10
+_MOST_SCANS = 24  # each costs a pass over the image; encoders write 10 to 15
 _SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
 _SCAN = 0xDA
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # that ends the data of a scan
@@ -93,7 +93,8 @@ class _Frame:
 
     def units(self, components: list[int]) -> int:
         """How many MCUs a scan of these components has: ITU-T T.81, A.2."""
-        widest, highest = (max(sides) for sides in zip(*self.sampling.values(), strict=True))
+        widest = max(horizontal for horizontal, _ in self.sampling.values())
+        highest = max(vertical for _, vertical in self.sampling.values())
         if len(components) > 1:
             return -(-self.width // (8 * widest)) * -(-self.height // (8 * highest))
         horizontal, vertical = self.sampling[components[0]]

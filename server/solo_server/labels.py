@@ -6,10 +6,10 @@ import logging
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
-from PIL import ImageDraw, ImageFont, features
+from PIL import Image, ImageDraw, ImageFont, features
 
 _FOLDER = Path(__file__).parent / "fonts"
 _FILES = ("DejaVuSans.ttf", "wqy-microhei.ttc", "NotoSansThai-Regular.ttf", "NotoSansDevanagari-Regular.ttf")
@@ -56,9 +56,9 @@ class Text:
 
 
 def line(parts: tuple[str, ...], size: float) -> Text:
-    """Set parts one after the other, so that each keeps its own direction."""
-    runs = tuple((text, _font(file, size)) for part in parts for file, text in _runs(part))
-    boxes = [font.getbbox(text, anchor="ls") for text, font in (*runs, ("Ag", _font(_FILES[0], size)))]
+    """Set parts one after the other, so that each keeps its own direction; at whole sizes, so that fonts are few."""
+    runs = tuple((text, _font(file, int(size))) for part in parts for file, text in _runs(part))
+    boxes = [font.getbbox(text, anchor="ls") for text, font in (*runs, ("Ag", _font(_FILES[0], int(size))))]
     width = sum(font.getlength(text) for text, font in runs)
     return Text(runs, round(width), round(max(-box[1] for box in boxes)), round(max(box[3] for box in boxes)))
 
@@ -85,13 +85,23 @@ def _is_bare(character: str) -> bool:
 @lru_cache(maxsize=16_384)
 def _is_in(file: str, character: str) -> bool:
     """Whether a font has a shape for the character: fonts draw all that they lack in the same way."""
+    return _shape(file, character) != _missing(file)
+
+
+@cache
+def _missing(file: str) -> bytes:
+    return _shape(file, _NO_CHARACTER)
+
+
+def _shape(file: str, character: str) -> bytes:
+    image = Image.new("L", (4 * _TRIAL_SIZE, 4 * _TRIAL_SIZE))
     font = _font(file, _TRIAL_SIZE, ImageFont.Layout.BASIC)
-    drawn, missing = (font.getmask(text) for text in (character, _NO_CHARACTER))
-    return drawn.size != missing.size or bytes(drawn) != bytes(missing)
+    ImageDraw.Draw(image).text((_TRIAL_SIZE, 2 * _TRIAL_SIZE), character, 255, font, anchor="ls")
+    return image.tobytes()
 
 
-@lru_cache(maxsize=256)
-def _font(file: str, size: float, layout: ImageFont.Layout | None = None) -> ImageFont.FreeTypeFont:
+@lru_cache(maxsize=32)
+def _font(file: str, size: int, layout: ImageFont.Layout | None = None) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(_FOLDER / file, size, layout_engine=layout)
 
 

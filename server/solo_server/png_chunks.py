@@ -72,5 +72,5 @@ def _is_orientation(body: bytes, at: int, end: int) -> bool:
 
 
 def _is_whole(body: bytes, at: int, end: int) -> bool:
-    (checksum,) = struct.unpack_from(">I", body, end - 4)
+    checksum = int.from_bytes(body[end - 4 : end])
     return zlib.crc32(memoryview(body)[at + 4 : end - 4]) == checksum

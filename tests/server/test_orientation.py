@@ -1,6 +1,8 @@
 """EXIF alone turns an image; of an AVIF its own turn does. What OpenCV and browsers pass over is passed over here."""
 
 import struct
+import tracemalloc
+import warnings
 import zlib
 
 import cv2
@@ -115,3 +117,35 @@ OTHER_TIFF = _exif(3).tobytes()[6:]
 def test_a_png_is_turned_by_its_first_whole_exif_chunk(body: bytes, shape: tuple[int, ...]) -> None:
     _check_as_opencv(body)
     assert decode(body, LIMITS).shape == shape
+
+
+def _overlapping_tags(tags: int, size_bytes: int) -> bytes:
+    """EXIF data whose every tag says that all of the data is its value."""
+    entries = b"".join(struct.pack("<HHII", 1000 + tag, 1, size_bytes - 12 * tags - 20, 8) for tag in range(tags))
+    head = b"II*\0" + struct.pack("<IH", 8, tags) + entries + bytes(4)
+    return head + bytes(size_bytes - len(head))
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_tags_that_overlap_take_no_more_memory_than_the_file(kind: str) -> None:
+    """Pillow before 13.0 took 8 GB for such a file of 2 MB."""
+    exif = _overlapping_tags(400, 400_000)
+    if kind == "JPEG":
+        pieces = [b"Exif\0\0" + exif[at : at + 60_000] for at in range(0, len(exif), 60_000)]
+        body = encoded(PIXELS, kind)
+        tables = body.index(b"\xff\xdb")  # without JFIF Pillow looks for the resolution in EXIF when it opens the file
+        body = body[:2] + b"".join(b"\xff\xe1" + struct.pack(">H", len(p) + 2) + p for p in pieces) + body[tables:]
+    elif kind == "PNG":
+        body = _png_with(b"eXIf", exif)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of the tags
+            body = encoded(PIXELS, kind, exif=exif)
+    assert exif[-1000:] in body
+    decode(body, LIMITS)
+    tracemalloc.start()
+    try:
+        assert decode(body, LIMITS).shape == PIXELS.shape
+        assert tracemalloc.get_traced_memory()[1] < 8 * len(body) + 4 * PIXELS.size
+    finally:
+        tracemalloc.stop()
