@@ -28,6 +28,7 @@ from solo_models.demo import demo_bundle
 from solo_server import logs
 from solo_server.app import create_app
 from solo_server.catalogue import Catalogue, catalogue
+from solo_server.compiled.kernel import remove_private_cache
 from solo_server.connections import uvicorn_options
 from solo_server.engine.base import GPU_ENGINES
 from solo_server.errors import DeviceFailure, DeviceLost, EngineHung, SettingsError
@@ -234,6 +235,7 @@ def _leave(status: int) -> NoReturn:
 
     No destructors run: on a lost GPU those of TensorRT and ONNX Runtime may abort the process, which is another exit status.
     """
+    remove_private_cache()
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
