@@ -266,8 +266,6 @@ def _open(bundle_path: Path, settings: Settings) -> Pipeline:
         cuda=settings.cuda_options if settings.engine in GPU_ENGINES else None,
     )
     bundle = pipeline.bundle
-    count = bundle.spec.num_classes
-    classes = "1 class" if count == 1 else f"{count} classes"
-    LOG.info("%s %s, %s, %s", bundle.name, bundle.version, bundle.precision, classes)
+    LOG.info("%s %s, %s, %s", bundle.name, bundle.version, bundle.precision, bundle.spec.classes_in_words)
     LOG.info("engine: %s (%s)", pipeline.backend.description, pipeline.engine_reason)
     return pipeline

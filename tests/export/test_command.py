@@ -1,6 +1,7 @@
 """`solo export` writes a whole bundle or nothing, and says in one line why not."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import solo_export.parity as parity
 import torch
 from conftest import deformable_spec, encoded, picture, tiny_network
 from solo_export import command
+from solo_export.source import is_bundle
 from solo_models.bundle import read_bundle
 from solo_models.cli import main
 
@@ -45,6 +47,13 @@ def test_a_checkpoint_becomes_a_bundle(checkpoint: Path, tmp_path: Path) -> None
 def test_a_names_file_of_any_editor_gives_the_same_names(encoding: str, end: str, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_bytes(end.join(["ant", " red bee ", "", "\u732b", ""]).encode(encoding))
     assert command._class_names(tmp_path / "names.txt") == ("ant", "red bee", "\u732b")
+
+
+def test_a_zipped_bundle_may_have_its_folder_on_top(solo_bundle: Path, checkpoint: Path, tmp_path: Path) -> None:
+    packed = shutil.make_archive(str(tmp_path / "b"), "zip", solo_bundle.parent, solo_bundle.name)
+    assert is_bundle(Path(packed))
+    assert not is_bundle(checkpoint)
+    assert not is_bundle(tmp_path / "nothing")
 
 
 def _check_refused(arguments: list[str], said: str, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
