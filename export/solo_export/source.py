@@ -137,9 +137,8 @@ def describe(spec: ModelSpec) -> str:
     size = f"{spec.preprocess.long_side}x{spec.preprocess.short_side}"
     stages = f", deformable stages {spec.deformable_stages}" if spec.deformable_stages else ""
     towers = " and towers" if spec.deformable_towers else ""
-    return (
-        f"{spec.variant} {spec.backbone}{stages}{towers}, {spec.num_classes} classes, grids {spec.grids}, input {size}"
-    )
+    classes = spec.classes_in_words
+    return f"{spec.variant} {spec.backbone}{stages}{towers}, {classes}, grids {spec.grids}, input {size}"
 
 
 def made_with() -> dict[str, Any]:

@@ -76,19 +76,19 @@ def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespa
     known, unknown = parser.parse_known_args(argv, argparse.Namespace(argv=argv))
     if unknown:
         option = next((word for word in unknown if word.startswith("-")), "").partition("=")[0]
-        advice = _did_you_mean(option, _options(parser), "--") if option else ""
+        advice = _did_you_mean(option, _options(parser, argv), "--") if option else ""
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{advice}")
     return known
 
 
-def _options(parser: argparse.ArgumentParser) -> set[str]:
-    """All that begin with `--`, those of subcommands included."""
+def _options(parser: argparse.ArgumentParser, argv: list[str]) -> set[str]:
+    """All that begin with `--`, those of a subcommand in `argv` included."""
     found = set()
     for action in parser._actions:  # argparse has no public list
         if action.help != argparse.SUPPRESS:
             found |= {option for option in action.option_strings if option.startswith("--")}
         if isinstance(action, argparse._SubParsersAction):
-            found |= {option for inner in action.choices.values() for option in _options(inner)}
+            found |= {o for name, inner in action.choices.items() if name in argv for o in _options(inner, argv)}
     return found
 
 

@@ -171,6 +171,11 @@ class ModelSpec:
         return len(self.class_names)
 
     @property
+    def classes_in_words(self) -> str:
+        """Their number: `1 class`, `80 classes`."""
+        return "1 class" if self.num_classes == 1 else f"{self.num_classes} classes"
+
+    @property
     def num_cells(self) -> int:
         """Grid cells of all levels, 3872 for the published networks."""
         return sum(grid * grid for grid in self.grids)

@@ -28,6 +28,7 @@ from solo_models.demo import demo_bundle
 from solo_server import logs
 from solo_server.app import create_app
 from solo_server.catalogue import Catalogue, catalogue
+from solo_server.compiled.kernel import remove_private_cache
 from solo_server.connections import uvicorn_options
 from solo_server.engine.base import GPU_ENGINES
 from solo_server.errors import DeviceFailure, DeviceLost, EngineHung, SettingsError
@@ -234,6 +235,7 @@ def _leave(status: int) -> NoReturn:
 
     No destructors run: on a lost GPU those of TensorRT and ONNX Runtime may abort the process, which is another exit status.
     """
+    remove_private_cache()
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -264,8 +266,6 @@ def _open(bundle_path: Path, settings: Settings) -> Pipeline:
         cuda=settings.cuda_options if settings.engine in GPU_ENGINES else None,
     )
     bundle = pipeline.bundle
-    count = bundle.spec.num_classes
-    classes = "1 class" if count == 1 else f"{count} classes"
-    LOG.info("%s %s, %s, %s", bundle.name, bundle.version, bundle.precision, classes)
+    LOG.info("%s %s, %s, %s", bundle.name, bundle.version, bundle.precision, bundle.spec.classes_in_words)
     LOG.info("engine: %s (%s)", pipeline.backend.description, pipeline.engine_reason)
     return pipeline

@@ -69,7 +69,7 @@ class Settings:
     build_engines: bool = True
     """Build TensorRT engines that are not in the cache; off: their absence stops the start."""
     cache: Path | None = None
-    """Folder of engines and compiled GPU kernels; without one `~/.cache/solo`."""
+    """Folder of engines and compiled GPU kernels; without one `~/.cache/solo`, or a temporary folder for a user without a home."""
     workspace_mib: int = 0
     """Memory of TensorRT's builder on the GPU; 0 is all there is."""
     max_body_bytes: int = 20 << 20

@@ -53,7 +53,10 @@ def become_supervisor(settings: Settings, listener: socket.socket, argv: list[st
         raise SettingsError(
             "SOLO_WORKERS: several workers need a system that hands over connections; this one does not"
         )
+    from solo_server.compiled.kernel import remove_private_cache  # not needed by the supervisor itself
+
     listener.set_inheritable(True)
+    remove_private_cache()
     order = Order(listener.fileno(), settings.workers, settings.drain_seconds, settings.log_format, settings.log_level)
     logging.shutdown()
     sys.stdout.flush()

@@ -6,6 +6,7 @@ not sampled costs nothing. What the standard `OTEL_*` variables say of exporter,
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span
 
+LOG = logging.getLogger("solo_server")
 VARIABLES = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 """One of these set is what `SOLO_TRACES=auto` waits for."""
 PROTOCOL = "http/protobuf"
@@ -53,23 +55,22 @@ class PictureTrace:
 def open_traces(switch: str, environment: Mapping[str, str] | None = None) -> Traces | None:
     """What the settings ask for; switch: `on`, `off`, or `auto`, which is on where an `OTEL_*` variable says where spans go.
 
+    `OTEL_*` variables are often set for a whole cluster. What they ask for and cannot be had is passed over with a warning, and
+    where nothing is left, `auto` leaves traces off.
+
     Raises:
-        SettingsError: traces are wanted, and their packages are not installed, or there is no such exporter.
+        SettingsError: `on`, and their packages are not installed, or there is no exporter that can be had.
     """
     environment = os.environ if environment is None else environment
     if not _is_wanted(switch, environment):
         return None
     try:
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-        provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
-        provider.add_span_processor(BatchSpanProcessor(_exporter(environment)))
-    except ImportError as problem:
-        raise SettingsError(
-            f"SOLO_TRACES: {problem.name} is missing; {install_command('otel')}, or switch traces off: SOLO_TRACES=off"
-        ) from problem
-    return Traces(provider)
+        return Traces(_provider(environment))
+    except SettingsError as problem:
+        if switch == "on":
+            raise
+        LOG.warning("traces are off: %s", problem)
+        return None
 
 
 class Traces:
@@ -140,18 +141,50 @@ def _is_wanted(switch: str, environment: Mapping[str, str]) -> bool:
     return switch == "on" or any(environment.get(name) for name in VARIABLES)
 
 
-def _exporter(environment: Mapping[str, str]) -> SpanExporter:
-    kind = environment.get("OTEL_TRACES_EXPORTER") or "otlp"
+def _provider(environment: Mapping[str, str]) -> TracerProvider:
+    """With every exporter that can be had. Raises SettingsError: there is none, a package is missing, or a value is refused."""
+    try:
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        exporters = _exporters(environment)
+        provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
+        for exporter in exporters:
+            provider.add_span_processor(BatchSpanProcessor(exporter))
+    except ImportError as problem:
+        raise SettingsError(
+            f"SOLO_TRACES: {problem.name} is missing; {install_command('otel')}, or switch traces off: SOLO_TRACES=off"
+        ) from problem
+    except ValueError as problem:  # the package reads more variables itself, limits for one
+        raise SettingsError(f"OTEL_*: {problem}") from problem
+    return provider
+
+
+def _exporters(environment: Mapping[str, str]) -> list[SpanExporter]:
+    exporters, problems = [], []
+    for kind in (environment.get("OTEL_TRACES_EXPORTER") or "otlp").split(","):
+        try:
+            exporters.append(_exporter(kind.strip(), environment))
+        except SettingsError as problem:
+            problems.append(str(problem))
+    if not exporters:
+        raise SettingsError("; ".join(problems))
+    for told in problems:
+        LOG.warning("%s; it is passed over", told)
+    return exporters
+
+
+def _exporter(kind: str, environment: Mapping[str, str]) -> SpanExporter:
     if kind == "console":
         from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
         return ConsoleSpanExporter(out=sys.stdout)
     if kind != "otlp":
         raise SettingsError(f"OTEL_TRACES_EXPORTER: {kind!r} is none of otlp, console, none")
-    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
-        protocol = environment.get(name) or PROTOCOL
-        if protocol != PROTOCOL:
-            raise SettingsError(f"{name}: {protocol!r} is not spoken here; {PROTOCOL} is")
+    names = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+    name = next((name for name in names if environment.get(name)), names[0])  # the first wins
+    if environment.get(name, "") not in ("", PROTOCOL):
+        raise SettingsError(f"{name}: {environment[name]!r} is not spoken here; {PROTOCOL} is ({names[0]})")
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     return OTLPSpanExporter()

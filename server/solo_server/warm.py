@@ -19,7 +19,7 @@ from numba.core import event
 from solo_models.bundle import kernel_shapes
 from solo_models.spec import ModelSpec, PreprocessSpec, Variant
 
-from solo_server.compiled.kernel import CAN_BE_KEPT
+from solo_server.compiled.kernel import ARE_FOUND_AGAIN
 from solo_server.compiled.layout import interleave, points_nms, resample
 from solo_server.compiled.measure import greedy_keep, matrix_decay, pairwise_ious, pick
 from solo_server.compiled.pool import Pool
@@ -32,7 +32,7 @@ from solo_server.types import Geometry
 
 LOG = logging.getLogger("solo_server")
 NOT_KEPT = "at every start, since no folder can be written to keep them: NUMBA_CACHE_DIR, in images /cache (docs/deployment.md)"
-HOW_OFTEN = "once" if CAN_BE_KEPT else NOT_KEPT
+HOW_OFTEN = "once" if ARE_FOUND_AGAIN else NOT_KEPT
 GRIDS, CHANNELS, HW = (3, 2, 2, 2, 2), 8, (16, 24)
 
 Say = Callable[[str], None]

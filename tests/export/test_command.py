@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from conftest import bundle_content, deformable_spec, encoded, picture, tiny_net
 from solo_export import command
 from solo_export.command import name_of
 from solo_export.export import Order
+from solo_export.source import is_bundle
 from solo_models.bundle import read_bundle, write_bundle
 from solo_models.checkpoint import _published_name
 from solo_models.cli import main
@@ -51,6 +53,13 @@ def test_a_checkpoint_becomes_a_bundle(checkpoint: Path, tmp_path: Path) -> None
 def test_a_names_file_of_any_editor_gives_the_same_names(encoding: str, end: str, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_bytes(end.join(["ant", " red bee ", "", "\u732b", ""]).encode(encoding))
     assert command._class_names(tmp_path / "names.txt") == ("ant", "red bee", "\u732b")
+
+
+def test_a_zipped_bundle_may_have_its_folder_on_top(solo_bundle: Path, checkpoint: Path, tmp_path: Path) -> None:
+    packed = shutil.make_archive(str(tmp_path / "b"), "zip", solo_bundle.parent, solo_bundle.name)
+    assert is_bundle(Path(packed))
+    assert not is_bundle(checkpoint)
+    assert not is_bundle(tmp_path / "nothing")
 
 
 def _check_refused(arguments: list[str], said: str, output: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,15 +1,20 @@
 """What is kept between starts is whole or absent, and two processes do not make the same thing at once."""
 
+import atexit
 import errno
 import fcntl
 import logging
 import multiprocessing
 import os
+import shutil
+import stat
+import tempfile
 import threading
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
+from solo_server.cuda import cache as module
 from solo_server.cuda.cache import cache_folder, locked, warn_where_open, write_atomically
 
 
@@ -24,6 +29,27 @@ def test_the_folder_is_the_chosen_one_then_the_variables_then_the_users(
     assert cache_folder() == tmp_path / "xdg" / "solo"
     monkeypatch.setenv("SOLO_CACHE", str(tmp_path / "ours"))
     assert cache_folder() == tmp_path / "ours"
+    assert cache_folder(tmp_path / "chosen") == tmp_path / "chosen"
+
+
+def test_a_user_without_a_home_has_a_private_folder_until_the_process_ends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("SOLO_CACHE", raising=False)
+    monkeypatch.setattr(module, "user_cache", lambda: None)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(atexit, "register", lambda *call, **options: registered.append((call, options)))
+    registered: list[object] = []
+    module._temporary.cache_clear()
+    try:
+        folder = cache_folder()
+        assert cache_folder() == folder
+    finally:
+        module._temporary.cache_clear()
+    assert (folder.parent, stat.S_IMODE(folder.stat().st_mode)) == (tmp_path, 0o700)
+    assert registered == [((shutil.rmtree, folder), {"ignore_errors": True})]
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line == f"this user has no home folder: engines are kept in {folder}, until this process ends (SOLO_CACHE)"
     assert cache_folder(tmp_path / "chosen") == tmp_path / "chosen"
 
 

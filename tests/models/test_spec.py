@@ -22,6 +22,11 @@ def test_masks_of_published_networks_have_stride_4() -> None:
     assert ModelSpec("solo", "resnet50", ("a",)).mask_stride == 4
 
 
+def test_one_class_is_singular() -> None:
+    assert ModelSpec("solo", "resnet50", ("a",)).classes_in_words == "1 class"
+    assert ModelSpec("solo", "resnet50", ("a", "b")).classes_in_words == "2 classes"
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [

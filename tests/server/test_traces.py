@@ -19,11 +19,13 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from solo_server.errors import SettingsError
 from solo_server.logs import Access
+from solo_server.settings import Settings
 from solo_server.sight import Sight
 from solo_server.traces import PictureTrace, Stage, Traces, open_traces
 
 ACCESS = Access("POST", "/segment", 200, "ok", 50.0, 1000, 2000, 1, 7)
 NOWHERE = "http://127.0.0.1:1"
+GRPC = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
 BEGUN_NS = 1_700_000_000_000_000_000
 MS = 1_000_000
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -189,25 +191,90 @@ def test_the_service_has_a_name_and_the_standard_variable_wins(
         assert f'"service.name": "{name}"' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("environment", "message"),
-    [
-        ({"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER: 'zipkin' is none of otlp, console, none"),
-        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' is not spoken here"),
-    ],
-)
-def test_what_cannot_be_had_stops_the_start(environment: dict[str, str], message: str) -> None:
+CANNOT_BE_HAD = [
+    ({"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER: 'zipkin' is none of otlp, console, none"),
+    ({"OTEL_TRACES_EXPORTER": "otlp", **GRPC}, "OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' is not spoken here"),
+    ({"OTEL_EXPORTER_OTLP_ENDPOINT": NOWHERE, **GRPC}, "OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' is not spoken here"),
+    (
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": NOWHERE, "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/json"},
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: 'http/json' is not spoken here; http/protobuf is",
+    ),
+]
+
+
+@pytest.mark.parametrize(("environment", "message"), CANNOT_BE_HAD)
+def test_what_cannot_be_had_stops_the_start_where_traces_are_switched_on(
+    environment: dict[str, str], message: str
+) -> None:
     with pytest.raises(SettingsError, match=message):
         open_traces("on", environment)
 
 
-@pytest.mark.parametrize(
-    "missing", ["opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http.trace_exporter"]
-)
+@pytest.mark.parametrize(("environment", "message"), CANNOT_BE_HAD)
+def test_what_a_cluster_sets_and_cannot_be_had_is_a_warning(
+    environment: dict[str, str], message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert open_traces("auto", environment) is None
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage().startswith(f"traces are off: {message}")
+
+
+@pytest.mark.parametrize("switch", ["auto", "on"])
+def test_of_several_exporters_those_that_can_be_had_are_taken(
+    switch: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    traces = open_traces(switch, {"OTEL_TRACES_EXPORTER": "otlp, console,zipkin", **GRPC})
+    assert traces is not None
+    traces.record(ACCESS, BEGUN_NS, [], {})
+    traces.close()
+    assert '"name": "POST /segment"' in capsys.readouterr().out
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert all(line.endswith("; it is passed over") for line in said)
+
+
+def test_the_protocol_of_traces_wins_over_the_clusters(caplog: pytest.LogCaptureFixture) -> None:
+    own = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": NOWHERE}
+    traces = open_traces("auto", {**own, **GRPC})
+    assert traces is not None
+    traces.close()
+    assert not caplog.records
+
+
+def test_values_that_the_package_refuses_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many")  # which the package looks up itself
+    assert open_traces("auto", {"OTEL_TRACES_EXPORTER": "otlp"}) is None
+    assert "traces are off: OTEL_*: OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT" in caplog.text
+    with pytest.raises(SettingsError, match="OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"):
+        open_traces("on", {})
+
+
+PACKAGES = ["opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http.trace_exporter"]
+
+
+@pytest.mark.parametrize("missing", PACKAGES)
 def test_missing_packages_stop_the_start_and_say_what_to_install(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(SettingsError, match=r"SOLO_TRACES: .* pip install -c constraints\.txt -e '\.\[otel\]'"):
         open_traces("on", {})
+
+
+@pytest.mark.parametrize("missing", PACKAGES)
+def test_missing_packages_are_a_warning_where_only_the_cluster_asks(
+    missing: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert open_traces("auto", {"OTEL_EXPORTER_OTLP_ENDPOINT": NOWHERE}) is None
+    assert "traces are off: SOLO_TRACES: " in caplog.text
+    assert "pip install 'solo-inference[otel]'" in caplog.text
+
+
+def test_a_wrong_setting_of_our_own_stops_the_start() -> None:
+    with pytest.raises(SettingsError, match="SOLO_TRACES: 'maybe' is none of auto, on, off"):
+        Settings.read({"SOLO_TRACES": "maybe"})
 
 
 def test_spans_reach_a_collector_over_http(monkeypatch: pytest.MonkeyPatch) -> None:

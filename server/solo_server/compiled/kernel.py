@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +20,10 @@ from numba import config as numba_config
 from numba import njit
 
 from solo_server.system.processor import kernel_target, this_processor
+from solo_server.system.user_cache import user_cache
 
 config: Any = numba_config  # fills itself with attributes when it is imported
+_PRIVATE: list[Path] = []
 
 
 def _set_target() -> None:
@@ -42,28 +42,37 @@ def _can_write(folder: Path) -> bool:
         return False
 
 
-def _settle_cache() -> bool:
-    """Choose numba's cache folder; whether compiled kernels can be kept at all.
+def _settle_cache() -> tuple[bool, bool]:
+    """Choose numba's cache folder; whether compiled kernels can be kept in this process, and whether the next one finds them.
 
     The folder is named for all sources here: numba itself would not see that a kernel has changed which another one calls.
     """
     name = f"solo-{_digest()}"
     first = (Path(config.CACHE_DIR) if config.CACHE_DIR else Path(__file__).parent / "__pycache__") / name
-    kept = _user_cache() / name
+    users = user_cache()
+    kept = None if users is None else users / "numba" / name
     if _can_write(first):
         config.CACHE_DIR = str(first)
-    elif _copied(first, kept) and _can_write(kept):
+    elif kept is not None and _copied(first, kept) and _can_write(kept):
         config.CACHE_DIR = str(kept)
     else:
         try:
             private = Path(tempfile.mkdtemp(prefix="solo-kernels-"))
         except OSError:
-            return False
-        atexit.register(shutil.rmtree, private, ignore_errors=True)
+            return False, False
+        _PRIVATE.append(private)
+        atexit.register(remove_private_cache)
         if first.is_dir():
             shutil.copytree(first, private, dirs_exist_ok=True)
         config.CACHE_DIR = str(private)
-    return True
+        return True, False
+    return True, True
+
+
+def remove_private_cache() -> None:
+    """Remove the temporary folder of kernels, if there is one: for a process that ends, or becomes another, without `atexit`."""
+    while _PRIVATE:
+        shutil.rmtree(_PRIVATE.pop(), ignore_errors=True)
 
 
 def _copied(precompiled: Path, kept: Path) -> bool:
@@ -88,14 +97,8 @@ def _digest() -> str:
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
 
 
-def _user_cache() -> Path:
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "numba"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "numba"
-
-
 _set_target()
-CAN_BE_KEPT = _settle_cache()
+CAN_BE_KEPT, ARE_FOUND_AGAIN = _settle_cache()
 
 
 def kernel(function: Callable[..., Any]) -> Any:

@@ -5,16 +5,22 @@ Whatever is kept here can be made again: files are written atomically, and a rea
 
 from __future__ import annotations
 
+import atexit
 import errno
 import fcntl
 import logging
 import os
 import secrets
+import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO
+
+from solo_server.system.user_cache import user_cache
 
 VARIABLE = "SOLO_CACHE"
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # of file systems over a network
@@ -23,11 +29,23 @@ LOG = logging.getLogger("solo_server")
 
 
 def cache_folder(chosen: Path | None = None) -> Path:
-    """`chosen`, else `SOLO_CACHE`, else `solo` in the user's cache folder; not made yet."""
+    """`chosen`, else `SOLO_CACHE`, else `solo` in the user's cache folder; not made yet.
+
+    Where the user has none, a temporary folder of this process alone: what is made there is made anew at the next start.
+    """
     given = chosen or os.environ.get(VARIABLE)
     if given:
         return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "solo"
+    users = user_cache()
+    return _temporary() if users is None else users / "solo"
+
+
+@cache
+def _temporary() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="solo-cache-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    LOG.warning("this user has no home folder: engines are kept in %s, until this process ends (SOLO_CACHE)", folder)
+    return folder
 
 
 def warn_where_open(folder: Path) -> None:
