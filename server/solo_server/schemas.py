@@ -231,7 +231,7 @@ def _class_ids(values: Iterable[str], spec: ModelSpec) -> tuple[int, ...]:
 
 
 def _class_id(name: str, ids: Mapping[str, int], are_numbers: bool, spec: ModelSpec) -> int:
-    """Of a name, or an id itself. are_numbers: some names are digits, so that an id could be taken for one of them: there are none."""
+    """Of a name, or an id itself. are_numbers: some names are digits; there are no ids then, which could be taken for names."""
     stripped = name.strip()
     for form in (name, stripped):
         if form in ids:
