@@ -32,9 +32,7 @@ from solo_server.problems import problem_response, refusal
 from solo_server.settings import Settings
 
 REFUSED_AT_ONCE = 64  # connections above the limit that still get an answer; more are closed unread
-CALLER_CHECK_S = (
-    1.0  # how long after a caller ended its side it is checked whether it is still there, and how often then
-)
+CALLER_CHECK_S = 1.0  # after a caller ended its side, and from then on: is it still there?
 REFUSED_TIMEOUT_S = 2.0  # how long such a connection may take to send its request, and to read the answer
 SHARED_SECONDS = 30.0
 """A connection to one of several workers lasts no longer: who stays must come to one that was replaced."""
@@ -207,7 +205,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._comes_again:
             return
         self._stop("headers")
-        self._begun, self._receiving, self._framing_bytes = False, True, 0
+        self._begun, self._framing_bytes = False, 0
         self.door.starts(self)
         size_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         size_bytes += self.parser.ignored_bytes
@@ -221,6 +219,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._tell(problem)
         self.app = self._served_app if problem is None else refusal(problem, uuid.uuid4().hex, _CLOSING[problem.status])
         super().on_headers_complete()
+        self._receiving = True  # not where that raised: a request before this one still gets its answer
 
     def on_body(self, body: bytes) -> None:
         """Some of it."""

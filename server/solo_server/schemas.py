@@ -131,7 +131,7 @@ def read_query(parameters: Mapping[str, Any]) -> SegmentQuery:
 def unknown_parameter(told: str, name: str, known: Iterable[str], advice: str = "") -> InvalidQuery:
     """What was told, the nearest known name, and all of them."""
     names = list(known)
-    nearest = get_close_matches(name.lower().replace("-", "_"), names, n=1)
+    nearest = get_close_matches(name[:60].lower().replace("-", "_"), names, n=1)
     suggestion = f"; did you mean {nearest[0]}?" if nearest else ";"
     return InvalidQuery(f"{told}{suggestion} known are {', '.join(names)}{advice}")
 
@@ -243,23 +243,30 @@ def problem_json(problem: ServerError, request_id: str) -> dict[str, Any]:
 
 
 def _class_ids(values: Iterable[str], spec: ModelSpec, hint: str) -> tuple[int, ...]:
-    """A value that is exactly a name is taken whole, any other is split at its commas."""
-    whole = (([value] if value in spec.class_names else value.split(",")) for value in values)
-    return tuple(_class_id(name, spec, hint) for names in whole for name in names)
+    """Each once. A value that is exactly a name is taken whole, any other is split at its commas."""
+    ids = {name: number for number, name in reversed(list(enumerate(spec.class_names)))}
+    are_numbers = any(map(_is_digits, ids))
+    whole = ([value] if value in ids else value.split(",") for value in values)
+    return tuple(dict.fromkeys(_class_id(name, ids, are_numbers, spec, hint) for names in whole for name in names))
 
 
-def _class_id(name: str, spec: ModelSpec, hint: str) -> int:
-    """A name, or an id. Where some names are digits, digits are always a name: an id would be taken for one of them."""
-    names, stripped = spec.class_names, name.strip()
+def _class_id(name: str, ids: Mapping[str, int], are_numbers: bool, spec: ModelSpec, hint: str) -> int:
+    """Of a name, or an id itself. are_numbers: some names are digits; there are no ids then, which could be taken for names."""
+    stripped = name.strip()
     for form in (name, stripped):
-        if form in names:
-            return names.index(form)
+        if form in ids:
+            return ids[form]
     unknown = f"classes: the model has no class {stripped[:60]!r}; {hint}"
-    if _is_digits(stripped) and any(_is_digits(known) for known in names):
+    if are_numbers and _is_digits(stripped):
         raise InvalidQuery(f"{unknown}; names of this model are numbers, so that ids cannot be given")
-    if _is_digits(stripped) and len(stripped) < 10 and str(int(stripped)) == stripped and int(stripped) < len(names):
+    if (
+        _is_digits(stripped)
+        and len(stripped) < 10
+        and str(int(stripped)) == stripped
+        and int(stripped) < spec.num_classes
+    ):
         return int(stripped)
-    if any("," in known for known in names):
+    if any("," in known for known in ids):
         unknown += "; give `classes` once for each name that has a comma"
     raise InvalidQuery(unknown)
 

@@ -1,4 +1,4 @@
-"""docs/http.md names every code, and the limits that are really there; the README's answer is a real one."""
+"""docs/http.md names every code, and the limits that are really there; answers that are shown are real ones."""
 
 import json
 import re
@@ -35,9 +35,10 @@ def test_every_code_of_a_failure_is_on_the_page() -> None:
     assert missing == set()
 
 
-def test_the_readmes_answer_is_the_demo_models() -> None:
-    shown = json.loads(re.findall(r"```json\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0])
-    answer = open_local(None).segment((ROOT / "tests" / "pictures" / "astronaut.jpg").read_bytes(), {})
+@pytest.mark.parametrize(("page", "query"), [("README.md", {}), ("docs/http.md", {"score_threshold": "0.3"})])
+def test_an_answer_that_is_shown_is_the_demo_models(page: str, query: dict[str, str]) -> None:
+    shown = json.loads(re.findall(r"```json\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)[0])
+    answer = open_local(None).segment((ROOT / "tests" / "pictures" / "astronaut.jpg").read_bytes(), query)
     assert (shown["image"], shown["model"]) == (answer["image"], answer["model"])
     assert {"queue", *answer["timings_ms"]} == set(shown["timings_ms"])
     assert len(shown["instances"]) == len(answer["instances"])

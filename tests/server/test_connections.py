@@ -248,6 +248,13 @@ def test_what_follows_a_shorter_body_than_sent_does_not_touch_its_answer(echo: h
         assert received.endswith(b"\r\n\r\n3")
 
 
+def test_what_follows_a_request_and_is_none_does_not_touch_its_answer(echo: httpx.Client) -> None:
+    for target in (b"http://host", b"/\xff", b"x:443"):
+        method = b"CONNECT " if target == b"x:443" else b"GET "
+        with _connected(echo, HEAD + b"content-length: 3\r\n\r\nabc" + method + target + b" HTTP/1.1\r\n\r\n") as raw:
+            assert _read_all(raw).endswith(b"\r\n\r\n3")
+
+
 def test_requests_one_behind_the_other_are_answered_in_order(echo: httpx.Client) -> None:
     requests = b"".join(HEAD + b"content-length: %d\r\n\r\n" % n + b"a" * n for n in (5, 3, 8))
     with _connected(echo, requests + b"GET / HTTP/1.1\r\nx: ") as raw:

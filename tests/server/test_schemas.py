@@ -26,6 +26,7 @@ def _ids(names: tuple[str, ...], *values: str) -> tuple[int, ...] | None:
         (("dog, small", "cat,2"), (1, 0, 2)),
         ((" dog, small",), None),
         (("1",), (1,)),
+        (("cat,0,cat", "0"), (0,)),
     ],
 )
 def test_a_value_that_is_a_name_is_taken_whole_and_any_other_is_split(
@@ -42,6 +43,10 @@ def test_a_value_that_is_a_name_is_taken_whole_and_any_other_is_split(
 @given(st.lists(st.text("ab, 01", min_size=1), min_size=1, max_size=5, unique=True))
 def test_every_class_can_be_asked_for_by_its_name_alone(names: list[str]) -> None:
     assert _ids(tuple(names), *names) == tuple(range(len(names)))
+
+
+def test_of_equal_names_the_first_is_asked_for_and_all_have_their_ids() -> None:
+    assert _ids(("cat", "cat", "dog"), "cat,2", "1") == (0, 2, 1)
 
 
 def test_digits_are_names_where_the_model_has_such_names() -> None:

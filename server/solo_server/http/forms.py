@@ -6,6 +6,7 @@ name and bytes is what browsers send for an input that was left empty, and is pa
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -20,10 +21,12 @@ from solo_server.errors import EmptyBody, InvalidQuery
 MEDIA_TYPE = "multipart/form-data"
 MAX_FIELDS = 256
 MAX_FIELD_BYTES = 16 << 10
+"""Of all fields together, as much as a query may have."""
 
 File = tuple[str, bytes]
 """Name and bytes."""
 
+_TOO_MANY = "the form has too many files; at most {} are accepted at a time"
 _QUOTED = re.compile(rb'"(?:\\.|[^"\\])*"')
 _EXTENDED_NAME = re.compile(rb";\s*filename\*\s*=\s*([^;\s]+)", re.IGNORECASE)
 
@@ -45,7 +48,7 @@ async def parse_form(headers: Headers, body: bytes, max_files: int) -> Form:
     """The form of a request. headers: its own, which have the boundary.
 
     Raises:
-        InvalidQuery: the form is broken, or holds too many files or fields, or a field that is too large.
+        InvalidQuery: the form is broken, or holds too many files or fields, or fields that are too large.
         EmptyBody: it holds no file.
     """
 
@@ -53,7 +56,8 @@ async def parse_form(headers: Headers, body: bytes, max_files: int) -> Form:
         yield body
 
     try:
-        parser = _Parser(headers, stream(), max_files=2 * max_files, max_fields=MAX_FIELDS)  # half may be left empty
+        parser = _Parser(headers, stream(), max_files=math.inf, max_fields=MAX_FIELDS)
+        parser.most_files = max_files
         parser.spool_max_size = len(body) + 1  # the body is in memory already and bounded; nothing goes to disk
         parts = await parser.parse()
     except MultiPartException as problem:
@@ -67,12 +71,15 @@ async def parse_form(headers: Headers, body: bytes, max_files: int) -> Form:
     if not files:
         raise EmptyBody("the multipart body holds no file; a file needs a file name, as `curl -F file=@FILE` gives it")
     if len(files) > max_files:
-        raise InvalidQuery(f"the form has {len(files)} files; at most {max_files} are accepted at a time")
+        raise InvalidQuery(_TOO_MANY.format(max_files))
     return Form(files, fields)
 
 
 class _Parser(MultiPartParser):
     """Starlette's, which takes a part for a file only if it has `filename`."""
+
+    most_files = 0
+    _field_bytes = 0
 
     def on_headers_finished(self) -> None:
         """Give a name to what is a file without one."""
@@ -84,13 +91,17 @@ class _Parser(MultiPartParser):
                 name = _decoded(extended[1]) if extended else ""
                 part.content_disposition = disposition + b'; filename="%s"' % name.encode(self._charset, "replace")
         super().on_headers_finished()
+        if self._current_files > 2 * self.most_files:  # half of them may be left empty
+            raise MultiPartException(_TOO_MANY.format(self.most_files))
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         """Bound the fields."""
         part = self._current_part
-        if part.file is None and len(part.data) + end - start > MAX_FIELD_BYTES:
-            told = f"the field {part.field_name[:60]!r} has more than {MAX_FIELD_BYTES} bytes; a file needs a file name"
-            raise MultiPartException(told)
+        if part.file is None:
+            self._field_bytes += end - start
+        if self._field_bytes > MAX_FIELD_BYTES:
+            told = f"the field {part.field_name[:60]!r} takes the fields beyond {MAX_FIELD_BYTES} bytes"
+            raise MultiPartException(f"{told}; a file needs a file name")
         super().on_part_data(data, start, end)
 
 
