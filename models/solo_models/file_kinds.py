@@ -25,7 +25,7 @@ OF_TORCH = "data.pkl"  # in every zip of torch.save
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".pkl")
 MOST_LISTED, MOST_OPENED = 10_000, 100
 SHOWN_REASON = 100  # characters: zipfile quotes kilobytes of a damaged file
-EXPORT = "solo export CHECKPOINT -o BUNDLE makes one"
+EXPORT = "to make a bundle: solo export CHECKPOINT -o BUNDLE"
 
 
 class UnknownKind(ValueError):
@@ -76,7 +76,7 @@ def not_a_bundle(path: Path) -> str | None:
     return {
         "bundle": None,
         "checkpoint": f"this is a checkpoint, not a bundle; make a bundle of it first: {export_command(path)}",
-        "onnx": f"this is an ONNX file, not a bundle, which is made of the checkpoint: {EXPORT}",
+        "onnx": f"this is an ONNX file, not a bundle; {EXPORT}",
         "engine": "this is a TensorRT engine, not a bundle; name the bundle that it was built from, and --engine tensorrt",
     }[kind]
 
@@ -119,14 +119,15 @@ def _of_a_folder(folder: Path) -> str:
     """What a folder without a manifest holds, and what to do."""
     entries = [entry for entry in islice(folder.iterdir(), MOST_LISTED) if not is_foreign(entry.name)]
     if not entries:
-        return f"the folder is empty: is it mounted? For a bundle, {EXPORT}"
+        return f"the folder is empty: is it mounted? {EXPORT[0].upper()}{EXPORT[1:]}"
     if any(entry.name in GRAPHS for entry in entries):
         return f"{MANIFEST}: is missing; this bundle is not complete: copy it again"
     kinds = dict(_kinds(entries))
     bundles = sorted(entry for entry, kind in kinds.items() if kind == "bundle")
     if bundles:
         others = f", or serve all: solo serve --models {shlex.quote(str(folder))}" if len(bundles) > 1 else ""
-        return f"this folder is no bundle, but holds {len(bundles)}; name {bundles[0]}{others}"
+        count = "one" if len(bundles) == 1 else len(bundles)
+        return f"this folder is no bundle, but holds {count}: name {bundles[0]}{others}"
     checkpoints = [entry for entry, kind in kinds.items() if kind == "checkpoint"]
     if checkpoints:
         newest = max(checkpoints, key=lambda path: (path.stat().st_mtime_ns, path.name))

@@ -58,12 +58,12 @@ def test_a_checkpoint_comes_with_its_export_command(name: str, content: bytes | 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (ONNX, "this is an ONNX file, not a bundle, which is made of the checkpoint: solo export CHECKPOINT"),
+        (ONNX, "this is an ONNX file, not a bundle; to make a bundle: solo export CHECKPOINT -o BUNDLE"),
         (PLAN, "this is a TensorRT engine, not a bundle; name the bundle that it was built from"),
         (OURS, "this is a TensorRT engine, not a bundle; name the bundle that it was built from"),
-        (b"", "is empty; solo export CHECKPOINT -o BUNDLE makes one"),
-        (b"\xff\xd8\xff\xe0 a photo", "is no checkpoint, bundle, ONNX file or engine; solo export CHECKPOINT"),
-        (b"PK\x03\x04 cut short", "is a damaged zip (File is not a zip file); solo export CHECKPOINT"),
+        (b"", "is empty; to make a bundle: solo export CHECKPOINT -o BUNDLE"),
+        (b"\xff\xd8\xff\xe0 a photo", "is no checkpoint, bundle, ONNX file or engine; to make a bundle: solo export"),
+        (b"PK\x03\x04 cut short", "is a damaged zip (File is not a zip file); to make a bundle: solo export"),
     ],
 )
 def test_another_file_is_named_for_what_it_is(content: bytes, said: str, tmp_path: Path) -> None:
@@ -93,18 +93,18 @@ def newest_checkpoint(folder: Path, bundle: Path) -> str:
 def a_bundle_inside(folder: Path, bundle: Path) -> str:
     shutil.copytree(bundle, folder / "inner")
     (folder / "@eaDir").mkdir()
-    return f"this folder is no bundle, but holds 1; name {folder}/inner"
+    return f"this folder is no bundle, but holds one: name {folder}/inner"
 
 
 def several_inside(folder: Path, bundle: Path) -> str:
     shutil.copytree(bundle, folder / "a")
     zipped(bundle, folder / "b.zip", "")
-    return f"this folder is no bundle, but holds 2; name {folder}/a, or serve all: solo serve --models {folder}"
+    return f"this folder is no bundle, but holds 2: name {folder}/a, or serve all: solo serve --models {folder}"
 
 
 def photos(folder: Path, bundle: Path) -> str:
     (folder / "photo.jpg").write_bytes(b"\xff\xd8")
-    return "this folder is no bundle, it has no manifest.json; solo export CHECKPOINT -o BUNDLE makes one"
+    return "this folder is no bundle, it has no manifest.json; to make a bundle: solo export CHECKPOINT"
 
 
 def only_foreign(folder: Path, bundle: Path) -> str:

@@ -168,9 +168,16 @@ def test_what_a_worker_says_may_come_in_pieces(make: Callable[..., Worker]) -> N
     with socket.socket() as first, socket.socket() as second:
         assert worker.give(first, 1)
         assert worker.give(second, 2)
-        for piece in (b"unready war", b"ming\ntook", b" 2\n", b"ready\nclosed 1\nleav"):
+        assert worker.path == "/segment"
+        for piece in (
+            b"unready war",
+            b"ming\ntook",
+            b" 2\nanswers /models/cat%20",
+            b"s/segment\nready\nclosed 1\nleav",
+        ):
             worker.hear(piece)
         assert (worker.connections, worker.unready, worker.has_been_ready) == (1, None, True)
+        assert worker.path == "/models/cat%20s/segment"
         assert first.fileno() == second.fileno() == -1  # our copies are closed
     assert not worker.is_leaving
     worker.hear(b"ing\nrefused no such file\n")

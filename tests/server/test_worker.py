@@ -111,9 +111,10 @@ def test_a_connection_that_is_handed_over_is_served_and_its_end_is_told(loop: An
 def test_readiness_is_told_when_it_changes() -> None:
     async def play(boss: Boss) -> None:
         boss.open()
+        boss.seat.tell_path("/models/cats/segment")
         for unready in ("warming", None, None, "stalled", None):
             boss.seat.report(unready)
-        await boss.hears("unready warming", "ready", "unready stalled", "ready")
+        await boss.hears("unready warming", "answers /models/cats/segment", "ready", "unready stalled", "ready")
 
     played(play)
 
