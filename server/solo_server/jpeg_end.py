@@ -1,7 +1,7 @@
 """JPEGs whose end marker is missing: whether all of their pixel data is there.
 
-Writers that are interrupted, and some cameras, leave the last two bytes out. libjpeg, and OpenCV with it, decodes such a file, but
-it also decodes one whose pixel data is cut off, with grey where data is missing; Pillow refuses both. Here they are told apart:
+Writers that are interrupted, and some cameras, leave the last two bytes out. `cv2.imread` decodes such a file, but also one whose pixel
+data is cut off, with grey where data is missing; Pillow refuses both. A file lacks nothing but its end marker if:
 
 1. every component has all of its scans, and the last scan has all of its restart intervals (headers and markers tell);
 2. the pixels do not depend on the bytes after the last one: the entropy decoder reads on where it lacks a bit;
@@ -28,7 +28,7 @@ _MOST_SCANS = 24  # each costs a pass over the image; encoders write 10 to 15
 _SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
 _SCAN = 0xDA
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # that ends the data of a scan
-_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_RESTARTS = [bytes((0xFF, kind)) for kind in range(0xD0, 0xD8)]
 _BAND_ROWS = 256
 
 
@@ -38,9 +38,8 @@ def with_end(body: bytes) -> bytes | None:
     body: a JPEG whose header can be read and whose size is within the limits. It is decoded up to eight times, one after the
     other; a file whose headers show that scans are missing is not decoded at all.
     """
-    data = body.rstrip(
-        b"\xff"
-    )  # the first byte of an end marker; where it belongs to the data, the next one is missing anyway
+    # A last 0xFF is half an end marker. Where it belongs to the pixel data, the zero that follows it there is missing as well.
+    data = body.rstrip(b"\xff")
     try:
         complete = _is_complete(data) and not _is_complete(data[:-_MOST_PADDING])
     except OSError:  # Pillow: not even the end marker lets the decoder finish
@@ -135,7 +134,8 @@ def _last_scan_is_last(data: bytes) -> bool:
             following = _MARKER.search(data, at)
             if following is None:
                 restarts = -(-frame.units(components) // interval) - 1 if interval else 0
-                return scans <= _MOST_SCANS and frame.is_finished and len(_RESTART.findall(data, at)) == restarts
+                found = sum(data.count(marker, at) for marker in _RESTARTS)
+                return scans <= _MOST_SCANS and frame.is_finished and found == restarts
             at = following.start()
     return False
 
