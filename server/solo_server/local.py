@@ -17,7 +17,7 @@ import numpy as np
 from solo_models.demo import demo_bundle
 
 from solo_server.cores import cores
-from solo_server.overlay import draw_best
+from solo_server.overlay import draw_png
 from solo_server.pipeline import Decoded, Pipeline
 from solo_server.schemas import SegmentQuery, read_query, result_json
 from solo_server.types import PictureResult
@@ -60,11 +60,10 @@ class LocalService:
 
     def segment_and_draw(self, body: bytes, query: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
         """As `segment`, and the image with the instances that `overlay=true` draws, PNG: of one inference."""
-        asked = read_query(query)
+        asked, names = read_query({**query, "overlay": "true"}), self._pipeline.bundle.spec.class_names
         result, decoded = self._answer(body, asked, draws=True)
-        return self._json(result), draw_best(
-            decoded.rgb, result.instances, self._pipeline.bundle.spec.class_names, asked.drawn_score
-        )
+        png = draw_png(decoded.rgb, result.instances, names, asked.drawn_from)
+        return self._json(asked.answered(result)), png
 
     def _answer(self, body: bytes, asked: SegmentQuery, *, draws: bool) -> tuple[PictureResult, Decoded]:
         """draws: the pixels are kept to be drawn on; else they are given back before the image waits for the engine."""

@@ -19,8 +19,12 @@ Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def draw_png(rgb: UInt8, instances: tuple[Instance, ...], class_names: tuple[str, ...]) -> bytes:
-    """The picture `(H, W, 3) uint8` with its instances, as PNG; the best is drawn last, on top."""
+def draw_png(rgb: UInt8, instances: tuple[Instance, ...], class_names: tuple[str, ...], below: float = 0.0) -> bytes:
+    """The picture `(H, W, 3) uint8` with its instances, as PNG; the best is drawn last, on top.
+
+    below: instances with a lower score are not drawn.
+    """
+    instances = tuple(instance for instance in instances if instance.score >= below)
     canvas = Image.fromarray(rgb)
     drawing, short_side = ImageDraw.Draw(canvas), min(canvas.size)
     font = ImageFont.load_default(max(10.0, short_side / 35))
@@ -31,11 +35,6 @@ def draw_png(rgb: UInt8, instances: tuple[Instance, ...], class_names: tuple[str
     png = io.BytesIO()
     canvas.save(png, "PNG", compress_level=3)
     return png.getvalue()
-
-
-def draw_best(rgb: UInt8, instances: tuple[Instance, ...], class_names: tuple[str, ...], lowest_score: float) -> bytes:
-    """As `draw_png`, with the instances of at least `lowest_score`."""
-    return draw_png(rgb, tuple(each for each in instances if each.score >= lowest_score), class_names)
 
 
 def _draw_mask(canvas: Image.Image, instance: Instance, colour: Colour, thickness: int) -> None:

@@ -17,7 +17,7 @@ from solo_server import types
 from solo_server.bodies import File, files_of, first_header, read_body, while_connected
 from solo_server.errors import ControlOff, InvalidQuery, ModelNotLoadable, ServerError
 from solo_server.openapi import PROBLEM, SEGMENTED
-from solo_server.overlay import draw_best, draw_png
+from solo_server.overlay import draw_png
 from solo_server.registry import EXPECTED, Served
 from solo_server.schemas import (
     DEFAULTS,
@@ -264,8 +264,9 @@ async def _with_overlay(admitted: Admitted, picture: bytes, asked: SegmentQuery,
     model, names = admitted.model, admitted.model.pipeline.bundle.spec.class_names
 
     def render(result: types.PictureResult, rgb: types.UInt8) -> bytes:
-        png = orjson.Fragment(b'"%b"' % b64encode(draw_best(rgb, result.instances, names, asked.drawn_score)))
-        return orjson.dumps({**result_json(result, model.name, model.version, names), "overlay_png": png})
+        png = orjson.Fragment(b'"%b"' % b64encode(draw_png(rgb, result.instances, names, asked.drawn_from)))
+        answer = result_json(asked.answered(result), model.name, model.version, names)
+        return orjson.dumps({**answer, "overlay_png": png})
 
     return _json_bytes(await admitted.answer(picture, query, render, whole=True))
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from solo_models.spec import ModelSpec
 
@@ -41,22 +43,33 @@ class SegmentQuery(BaseModel):
     ] = False
 
     @property
-    def drawn_score(self) -> float:
-        """Lowest score of an instance that is drawn onto the image."""
+    def drawn_from(self) -> float:
+        """Of overlays: the lowest score that is drawn."""
         return OVERLAY_SCORE_THRESHOLD if self.score_threshold is None else self.score_threshold
 
     def to_query(self, spec: ModelSpec, hint: str = "GET /model lists them") -> Query:
-        """Resolve class names against a model. hint: where the caller finds the names that there are.
+        """Resolve class names against a model; for a JSON answer with an overlay with the instances that are not drawn.
+
+        hint: where the caller finds the names that there are.
 
         Raises:
             InvalidQuery: a class that the model does not know; an overlay in an answer that is one.
         """
         if self.overlay and self.format == "overlay":
             raise InvalidQuery("overlay: adds the PNG to a JSON answer, but this request asks for the PNG alone")
-        threshold = self.drawn_score if self.format == "overlay" else self.score_threshold
+        threshold = self.drawn_from if self.format == "overlay" else self.score_threshold
+        if threshold is not None and self.overlay:
+            threshold = min(threshold, spec.postprocess.score_threshold)
         names = None if self.classes is None else self.classes.split(",")
         class_ids = None if names is None else tuple(_class_id(name.strip(), spec, hint) for name in names)
         return Query(threshold, self.max_instances, class_ids, self.nms)
+
+    def answered(self, result: PictureResult) -> PictureResult:
+        """What a JSON answer with an overlay has: not the instances that the overlay only counts."""
+        if self.score_threshold is None:
+            return result
+        lowest = np.float32(self.score_threshold)  # as the network's scores are compared with it
+        return replace(result, instances=tuple(each for each in result.instances if np.float32(each.score) >= lowest))
 
 
 DEFAULTS = SegmentQuery()
