@@ -60,8 +60,9 @@ def test_the_answer_carries_instances_and_overlay_of_one_inference(http: httpx.C
     assert {i["score"] >= 0.3 for i in answer["instances"]} == {True, False}  # else the threshold would not matter
 
 
-def test_a_threshold_is_that_of_answer_and_overlay(http: httpx.Client) -> None:
-    query = {"score_threshold": 0.2, "max_instances": 3}
+@pytest.mark.parametrize("threshold", [0.02, 0.2, 1])
+def test_a_threshold_is_that_of_answer_and_overlay(http: httpx.Client, threshold: float) -> None:
+    query = {"score_threshold": threshold, "max_instances": 3}
     answer = http.post("/segment", content=PNG, params=query | OVERLAY).json()
     drawn = http.post("/segment", content=PNG, params=query | {"format": "overlay"})
     assert answer["instances"] == http.post("/segment", content=PNG, params=query).json()["instances"]
