@@ -59,10 +59,10 @@ class LocalService:
 
     def segment_and_draw(self, body: bytes, query: Parameters) -> tuple[dict[str, Any], bytes]:
         """As `segment`, and the image with the instances that `overlay=true` draws, PNG: of one inference."""
-        asked = read_query({**query, "overlay": "true"})
+        asked, names = read_query({**query, "overlay": "true"}), self._pipeline.bundle.spec.class_names
         result, decoded = self._answer(body, asked, draws=True)
-        drawn = draw_png(decoded.rgb, result.instances, tuple(self.class_names), asked.drawn_from)
-        return self._json(asked.only_asked(result)), drawn
+        png = draw_png(decoded.rgb, result.instances, names, asked.drawn_from)
+        return self._json(asked.answered(result)), png
 
     def _answer(self, body: bytes, asked: SegmentQuery, *, draws: bool) -> tuple[PictureResult, Decoded]:
         """draws: the pixels are kept to be drawn on; else they are given back before the image waits for the engine."""

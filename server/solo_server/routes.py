@@ -311,7 +311,7 @@ async def _with_overlay(admitted: Admitted, picture: bytes, asked: SegmentQuery,
 
     def render(result: types.PictureResult, rgb: types.UInt8) -> bytes:
         png = orjson.Fragment(b'"%b"' % b64encode(draw_png(rgb, result.instances, names, asked.drawn_from)))
-        answer = result_json(asked.only_asked(result), model.name, model.version, names)
+        answer = result_json(asked.answered(result), model.name, model.version, names)
         return orjson.dumps({**answer, "overlay_png": png})
 
     return _json_bytes(await admitted.answer(picture, query, render, whole=True))

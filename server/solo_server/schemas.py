@@ -7,6 +7,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from solo_models.spec import ModelSpec
 
@@ -53,13 +54,6 @@ class SegmentQuery(BaseModel):
         """Of overlays: the lowest score that is drawn."""
         return OVERLAY_SCORE_THRESHOLD if self.score_threshold is None else self.score_threshold
 
-    def only_asked(self, result: PictureResult) -> PictureResult:
-        """Without the instances that an overlay counts but the answer leaves out for their score."""
-        if self.score_threshold is None:
-            return result
-        kept = tuple(instance for instance in result.instances if instance.score >= self.score_threshold)
-        return replace(result, instances=kept)
-
     def to_query(self, spec: ModelSpec, hint: str = "GET /model lists them") -> Query:
         """Resolve class names against a model; for overlays with the instances that are counted but not drawn.
 
@@ -75,6 +69,13 @@ class SegmentQuery(BaseModel):
             threshold = min(threshold, spec.postprocess.score_threshold)
         class_ids = None if self.classes is None else _class_ids(self.classes, spec, hint)
         return Query(threshold, self.max_instances, class_ids, self.nms)
+
+    def answered(self, result: PictureResult) -> PictureResult:
+        """What a JSON answer with an overlay has: not the instances that the overlay only counts."""
+        if self.score_threshold is None:
+            return result
+        lowest = np.float32(self.score_threshold)  # as the network's scores are compared with it
+        return replace(result, instances=tuple(each for each in result.instances if np.float32(each.score) >= lowest))
 
 
 _NAMES = sorted(SegmentQuery.model_fields)

@@ -2,6 +2,7 @@
 
 from base64 import b64decode
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,37 @@ def test_the_answer_carries_instances_and_overlay_of_one_inference(http: httpx.C
     assert {i["score"] >= 0.3 for i in answer["instances"]} == {True, False}  # else the threshold would not matter
 
 
-def test_a_threshold_is_that_of_answer_and_overlay(http: httpx.Client) -> None:
-    query = {"score_threshold": 0.2, "max_instances": 3}
+@pytest.mark.parametrize("threshold", [0.02, 0.2, 1])
+def test_a_threshold_is_that_of_answer_and_overlay(http: httpx.Client, threshold: float) -> None:
+    query = {"score_threshold": threshold, "max_instances": 3}
     answer = http.post("/segment", content=PNG, params=query | OVERLAY).json()
     drawn = http.post("/segment", content=PNG, params=query | {"format": "overlay"})
     assert answer["instances"] == http.post("/segment", content=PNG, params=query).json()["instances"]
     np.testing.assert_array_equal(_pixels(b64decode(answer["overlay_png"])), _pixels(drawn.content))
+
+
+@pytest.mark.parametrize("threshold", [0.02, 0.05, 0.3, 0.7, 1])
+def test_the_answer_is_that_without_an_overlay_at_every_threshold(http: httpx.Client, threshold: float) -> None:
+    plain, drawn = (
+        http.post("/segment", content=PNG, params={"score_threshold": threshold} | more).json()
+        for more in ({}, OVERLAY)
+    )
+    assert drawn["instances"] == plain["instances"]
+
+
+def test_a_threshold_that_is_a_score_leaves_its_instance_in(
+    http: httpx.Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = float(np.float32(0.7))  # below 0.7
+    segment = pipeline.finish
+
+    def finish(*arguments: Any) -> Any:
+        result = segment(*arguments)
+        return replace(result, instances=(replace(result.instances[0], score=score),))
+
+    monkeypatch.setattr(pipeline, "finish", finish)
+    answer = http.post("/segment", content=PNG, params={"score_threshold": 0.7} | OVERLAY).json()
+    assert len(answer["instances"]) == 1
 
 
 def test_one_file_of_a_form_has_its_overlay(http: httpx.Client) -> None:
