@@ -81,7 +81,7 @@ def test_a_mapping_with_single_values_is_read_as_one_with_lists() -> None:
      ("max_instance", "max_instances")],
 )  # fmt: skip
 def test_a_misspelt_parameter_is_answered_with_the_nearest(name: str, nearest: str) -> None:
-    known = "known are classes, format, max_instances, nms, score_threshold"
+    known = "known are classes, format, max_instances, nms, overlay, score_threshold"
     with pytest.raises(InvalidQuery) as refused:
         read_query({name: "1"})
     assert refused.value.detail == f"there is no parameter {name!r}; did you mean {nearest}? {known}"

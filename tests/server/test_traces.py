@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from solo_models.install import install_command
 from solo_server.errors import SettingsError
 from solo_server.logs import Access
 from solo_server.settings import Settings
@@ -269,7 +270,7 @@ def test_missing_packages_are_a_warning_where_only_the_cluster_asks(
     monkeypatch.setitem(sys.modules, missing, None)
     assert open_traces("auto", {"OTEL_EXPORTER_OTLP_ENDPOINT": NOWHERE}) is None
     assert "traces are off: SOLO_TRACES: " in caplog.text
-    assert "pip install 'solo-inference[otel]'" in caplog.text
+    assert install_command("otel") in caplog.text
 
 
 def test_a_wrong_setting_of_our_own_stops_the_start() -> None:
