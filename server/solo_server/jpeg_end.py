@@ -1,7 +1,7 @@
 """JPEGs whose end marker is missing: whether all of their pixel data is there.
 
-Writers that are interrupted, and some cameras, leave the last two bytes out. `cv2.imread` decodes such a file, but also one whose pixel
-data is cut off, with grey where data is missing; Pillow refuses both. A file lacks nothing but its end marker if:
+Writers that are interrupted, and some cameras, leave the last two bytes out. `cv2.imread` decodes such a file, but also one whose
+pixel data is cut off, with grey where data is missing; Pillow refuses both. A file lacks nothing but its end marker if:
 
 1. every component has all of its scans, and the last scan has all of its restart intervals (headers and markers tell);
 2. the pixels do not depend on the bytes after the last one: the entropy decoder reads on where it lacks a bit;

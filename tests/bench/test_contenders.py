@@ -103,7 +103,7 @@ def test_our_pipeline_as_a_contender(solo_bundle: Path, tmp_path: Path) -> None:
 
 def test_a_picture_that_is_none_is_named_before_anything_is_measured(solo_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "b.jpg").write_text("no picture")
-    with pytest.raises(BenchError, match=r"b\.jpg: the body is no picture"):
+    with pytest.raises(BenchError, match=r"b\.jpg: the body is no image"):
         Child(_ours(PIPELINE, solo_bundle, pictures=[str(tmp_path / "b.jpg")]))
 
 

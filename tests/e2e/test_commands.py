@@ -351,7 +351,7 @@ def test_the_bench_writes_its_surroundings(tmp_path: Path) -> None:
 
 def test_the_bench_refuses_what_is_no_picture(tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_text("hello")
-    _check_refused(_solo("bench", "pipeline", tmp_path / "x.jpg"), "no picture")
+    _check_refused(_solo("bench", "pipeline", tmp_path / "x.jpg"), "no image")
 
 
 def test_the_demo_bundle_is_small_and_tells_where_it_comes_from() -> None:
