@@ -32,7 +32,7 @@ from solo_server.problems import problem_response, refusal
 from solo_server.settings import Settings
 
 REFUSED_AT_ONCE = 64  # connections above the limit that still get an answer; more are closed unread
-CALLER_CHECK_S = 1.0  # after a caller ended its side, and from then on: is it still there?
+CALLER_CHECK_S = 0.1  # after a caller ended its side, and from then on: is it still there?
 REFUSED_TIMEOUT_S = 2.0  # how long such a connection may take to send its request, and to read the answer
 SHARED_SECONDS = 30.0
 """A connection to one of several workers lasts no longer: who stays must come to one that was replaced."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from solo_models.spec import ModelSpec
+from solo_models.suggestion import nearest
 
 from solo_server.errors import InvalidQuery, ServerError, Unavailable
 from solo_server.registry import Listed, Served
@@ -132,8 +132,8 @@ def read_query(parameters: Mapping[str, Any]) -> SegmentQuery:
 def unknown_parameter(told: str, name: str, known: Iterable[str], advice: str = "") -> InvalidQuery:
     """What was told, the nearest known name, and all of them."""
     names = list(known)
-    nearest = get_close_matches(name[:60].lower().replace("-", "_"), names, n=1)
-    suggestion = f"; did you mean {nearest[0]}?" if nearest else ";"
+    found = nearest(name[:60].lower().replace("-", "_"), names)
+    suggestion = f"; did you mean {found}?" if found else ";"
     return InvalidQuery(f"{told}{suggestion} known are {', '.join(names)}{advice}")
 
 
