@@ -50,7 +50,8 @@ def page(documents: Sequence[Document]) -> str:
 
 def _heading(document: Document) -> Markup:
     hardware = document["hardware"]
-    where = f"{hardware['cpu']}, {hardware['cores']} cores, {document['date'][:10]}"
+    instructions = ", ".join(hardware["instructions"])
+    where = f"{hardware['cpu']}, {hardware['cores']} cores ({instructions}), {document['date'][:10]}"
     return tag("header", tag("h1", "SOLO benchmark"), tag("p", where, class_="lead"))
 
 
