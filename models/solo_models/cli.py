@@ -12,7 +12,7 @@ from solo_models.install import install_command
 from solo_models.suggestion import nearest
 
 COMMANDS = {
-    "segment": ("solo_client.segment", "client", "segment pictures, with a local bundle or over HTTP"),
+    "segment": ("solo_client.segment", "client", "segment images, with a local bundle or over HTTP"),
     "serve": ("solo_server.serve", "server", "serve a bundle over HTTP (without one: the demo model)"),
     "warm": ("solo_server.warm", "server", "pre-compile the kernels for this CPU (Docker builds do this)"),
     "selftest": ("solo_server.selftest.command", "server", "check the GPU path against the CPU path, and time it"),
