@@ -121,7 +121,7 @@ def adjusted(spec: ModelSpec, class_names: tuple[str, ...] | None, size: tuple[i
     """
     if class_names is not None:
         if len(class_names) != spec.num_classes:
-            raise CheckpointError(f"has {spec.num_classes} classes, {len(class_names)} names are given")
+            raise CheckpointError(f"has {spec.classes_in_words}, {len(class_names)} names are given")
         spec = replace(spec, class_names=class_names)
     if size is not None:
         spec = replace(spec, preprocess=replace(spec.preprocess, long_side=size[0], short_side=size[1]))
