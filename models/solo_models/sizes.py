@@ -10,10 +10,8 @@ import argparse
 import re
 from collections.abc import Sequence
 
-SMALLEST, LARGEST = (
-    32,
-    16_384,
-)  # pixels of a side; the strides of the network, and the longest side of an image by default
+SMALLEST, LARGEST = 32, 16_384
+"""Pixels of a side: the largest stride of the network, and the longest side of an image by default."""
 LANDSCAPE, PORTRAIT = "landscape", "portrait"
 
 Size = tuple[int, int]

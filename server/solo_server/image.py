@@ -23,9 +23,9 @@ from solo_models.spec import PreprocessSpec
 
 from solo_server.compiled.resize import resize_bilinear
 from solo_server.errors import EmptyBody, ImageDamaged, ImageTooLarge, UnsupportedMediaType
-from solo_server.file_kinds import kind_of
 from solo_server.jpeg_end import with_end
 from solo_server.png_chunks import SIGNATURE, pixel_chunks
+from solo_server.refused_formats import format_of
 from solo_server.types import Geometry, PreparedPicture, UInt8
 
 Image.init()
@@ -235,7 +235,7 @@ def _unidentified(body: bytes) -> UnsupportedMediaType | ImageDamaged:
     damaged = next((name for name, begins in _BEGINNINGS.items() if begins.match(body)), None)
     if damaged is not None:
         return ImageDamaged(f"the {damaged} is damaged: its header cannot be read")
-    kind = kind_of(body)
+    kind = format_of(body)
     if kind is not None:
         return UnsupportedMediaType(f"{kind} is not accepted; {_WHAT_TO_SEND}")
     return UnsupportedMediaType(f"the body is no image of an accepted format; {_WHAT_TO_SEND}")

@@ -119,7 +119,7 @@ def choose(bundle: Bundle, engine: str = "auto", precision: str | None = None) -
 def _head(precision: str) -> HeadChoice:
     """Whole graphs in bf16, which is asked for. INT8 towers are slower as graphs than on 16-bit kernels, with VNNI too.
 
-    On a Zen 4 with VNNI the mask towers of SOLO R50 at 512x704 took 166 ms as an INT8 graph of OpenVINO and 144 ms on the kernels
+    On a Zen 4 with VNNI the mask towers of SOLO R50 at 704x512 took 166 ms as an INT8 graph of OpenVINO and 144 ms on the kernels
     (docs/engines.md, "The head").
     """
     return "graph" if precision == "bf16" else "auto"

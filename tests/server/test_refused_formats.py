@@ -3,8 +3,8 @@
 import pytest
 from conftest import encoded, picture
 from solo_server.errors import ImageDamaged, UnsupportedMediaType
-from solo_server.file_kinds import kind_of
 from solo_server.image import ImageLimits, decode, size
+from solo_server.refused_formats import format_of
 
 PIXELS = picture(40, 60)
 
@@ -54,7 +54,7 @@ def test_what_is_no_image_is_called_none(body: bytes) -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "BMP"])
 def test_an_accepted_format_has_no_foreign_name_and_is_damaged_where_it_cannot_be_read(kind: str) -> None:
     body = encoded(PIXELS, kind)
-    assert kind_of(body) is None
+    assert format_of(body) is None
     if kind != "BMP":  # two letters of text may begin as well
         with pytest.raises(ImageDamaged):
             decode(body[:13], ImageLimits())

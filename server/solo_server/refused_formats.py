@@ -35,17 +35,17 @@ _TEXT_BYTES = 1024  # where the first element of a text file is looked for
 _FIRST_ELEMENT = re.compile(rb"<(svg|html|!doctype html)[\s>]", re.IGNORECASE)
 
 
-def kind_of(body: bytes) -> str | None:
+def format_of(body: bytes) -> str | None:
     """The name of a known format, none of those that are decoded here; `None` if the first bytes say nothing."""
     for name, beginning in _BEGINNINGS:
         if body.startswith(beginning):
             return name
     if body[4:8] == b"ftyp":
-        return _kind_of_container(body)
-    return _kind_of_text(body[:_TEXT_BYTES])
+        return _format_of_container(body)
+    return _format_of_text(body[:_TEXT_BYTES])
 
 
-def _kind_of_container(body: bytes) -> str | None:
+def _format_of_container(body: bytes) -> str | None:
     """Of ISO base media files: by the brands in the first box, the major one and those that it is compatible with."""
     end = min(int.from_bytes(body[:4]), 16 + 4 * _MOST_BRANDS)
     brands = [body[at : at + 4] for at in (8, *range(16, end, 4))]
@@ -54,7 +54,7 @@ def _kind_of_container(body: bytes) -> str | None:
     return None if brands[0] in (b"avif", b"avis", b"mif1", b"msf1") else "MP4 or QuickTime video"
 
 
-def _kind_of_text(beginning: bytes) -> str | None:
+def _format_of_text(beginning: bytes) -> str | None:
     text = beginning.removeprefix(b"\xef\xbb\xbf").lstrip()
     element = _FIRST_ELEMENT.search(text) if text.startswith(b"<") else None
     if element is None:
