@@ -15,8 +15,8 @@ GPU := .venv-gpu
 AUDIT := .venv-audit
 PEERS := .venv-peers
 GRAPHS := build/graphs
-BUILD_IMAGES = TORCH_FLAGS='$(PIP_FLAGS)' $(DEV)/bin/python tests/image/build.py cpu export
-TEST_IMAGES = $(DEV)/bin/python -m pytest -q -c tests/image/pytest.ini tests/image $(if $(RECORD),--record $(RECORD))
+BUILD_IMAGES = TORCH_FLAGS='$(PIP_FLAGS)' $(DEV)/bin/python tests/container/build.py cpu export
+TEST_IMAGES = $(DEV)/bin/python -m pytest -q -c tests/container/pytest.ini tests/container $(if $(RECORD),--record $(RECORD))
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
@@ -33,7 +33,7 @@ test: check test-gpu-code ## style, types, layering and all tests; the last line
 	$(DEV)/bin/python -m pytest -q tests --ignore tests/gpu --ignore tests/server
 	$(DEV)/bin/python -m pytest -q tests/gpu
 	$(DEV)/bin/python -m pytest -q tests/server
-	@$(DEV)/bin/python tests/image/build.py; able=$$?; [ $$able -eq 3 ] || { [ $$able -eq 0 ] && $(MAKE) image-test; } # 3: not here
+	@$(DEV)/bin/python tests/container/build.py; able=$$?; [ $$able -eq 3 ] || { [ $$able -eq 0 ] && $(MAKE) image-test; } # 3: not here
 	@$(DEV)/bin/python tests/support/not_run.py
 
 test-gpu-code: $(DEV)/.ready $(GPU)/.ready ## GPU code against NVIDIA's own packages, without a GPU
@@ -53,7 +53,7 @@ format: $(DEV)/.ready ## rewrite the sources in the house style
 	$(DEV)/bin/ruff check --fix .
 
 bench: $(SERVE)/.ready ## measure the demo model on this machine
-	$(SERVE)/bin/solo bench pipeline tests/pictures/*.jpg
+	$(SERVE)/bin/solo bench pipeline tests/images/*.jpg
 
 pages: $(DEV)/.ready ## write figures of benchmarks/results, and the settings, into the pages
 	$(DEV)/bin/python benchmarks/pages.py
@@ -69,7 +69,7 @@ audit: $(AUDIT)/.ready ## look up known vulnerabilities of constraints.txt (need
 locks: $(AUDIT)/.ready ## write the lock files of the images anew, after a change of versions
 	$(AUDIT)/bin/python deploy/image/lock.py
 
-fuzz: $(DEV)/.ready ## generated requests and 20,000 broken pictures against a server started for it; HOSTILE=DIR for more seeds
+fuzz: $(DEV)/.ready ## generated requests and 20,000 broken images against a server started for it; HOSTILE=DIR for more seeds
 	$(DEV)/bin/python benchmarks/fuzz.py $(BUNDLE) $(if $(HOSTILE),--hostile $(HOSTILE)) -n 20000 -o build/fuzz.json
 
 image: ## build the image TARGET: cpu (default), gpu, gpu-modern, export (needs docker)
@@ -83,8 +83,8 @@ clean: ## remove all environments
 	rm -rf $(SERVE) $(DEV) $(GPU) $(AUDIT) $(PEERS) build
 
 image-test-gpu: $(DEV)/.ready ## images for GPUs over stubs of TensorRT (20 GB of disk, g++)
-	$(DEV)/bin/python tests/image/build.py gpu gpu-modern
-	$(DEV)/bin/python -m pytest -q -c tests/image/pytest.ini tests/image/gpu_images.py
+	$(DEV)/bin/python tests/container/build.py gpu gpu-modern
+	$(DEV)/bin/python -m pytest -q -c tests/container/pytest.ini tests/container/gpu_images.py
 
 $(SERVE)/.ready: pyproject.toml constraints.txt
 	@echo "preparing $(SERVE) (once, about a minute)"

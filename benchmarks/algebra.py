@@ -2,7 +2,7 @@
 
     python benchmarks/algebra.py [--rounds N] [-o RESULT.json]
 
-Sizes are those of SOLO R50 on a picture of 640x480 (network input 704x512), values random. Plain forms run in torch or, where the
+Sizes are those of SOLO R50 on an image of 640x480 (network input 704x512), values random. Plain forms run in torch or, where the
 question is which graph a runtime is given, in ONNX Runtime. Medians over the rounds; `difference` is the largest between the
 results of both (of masks: the share of pixels that differ).
 """
@@ -31,10 +31,10 @@ from solo_export.graph import GraphBuilder
 from solo_export.onnx import fold_halving
 from solo_models.bundle import kernel_shapes
 from solo_models.spec import ModelSpec, Variant
-from solo_server.compiled.measure import pairwise_ious
-from solo_server.compiled.pool import Pool
-from solo_server.compiled.towers import LOWEST, Affine, Convolution, Layer, Maps, Tower
-from solo_server.postprocess.masks import CellMasks
+from solo_server.backends.cpu.kernels.nms import pairwise_ious
+from solo_server.backends.cpu.kernels.towers import LOWEST, Affine, Convolution, Layer, Maps, Tower
+from solo_server.backends.cpu.masks import CellMasks
+from solo_server.backends.cpu.pool import Pool
 from solo_server.rle import decode_rle, outline
 from solo_server.types import Geometry
 from torch.nn import functional as F
@@ -290,7 +290,7 @@ def encoding(original_hw: tuple[int, int]) -> Row:
     def difference(theirs: list[Any], found: list[Any]) -> float:
         return float(np.mean([coco_mask.decode(a) != decode_rle(b) for a, b in zip(theirs, found, strict=True)]))
 
-    name = f"{INSTANCES} masks to RLE at {original_hw[1]}x{original_hw[0]}: boxes and taps instead of whole pictures"
+    name = f"{INSTANCES} masks to RLE at {original_hw[1]}x{original_hw[0]}: boxes and taps instead of whole images"
     return Row(name, plain, ours, difference)
 
 

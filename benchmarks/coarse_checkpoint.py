@@ -1,4 +1,4 @@
-"""The same checkpoint, but with nothing to find on the two finest levels: what skipping levels is worth to a whole picture.
+"""The same checkpoint, but with nothing to find on the two finest levels: what skipping levels is worth to a whole image.
 
     python benchmarks/coarse_checkpoint.py CHECKPOINT.pth OUT.pth
 

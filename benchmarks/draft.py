@@ -1,10 +1,10 @@
 """What draft decoding saves and what it moves: large JPEGs, decoded whole and as drafts, through the server's pipeline.
 
-    python benchmarks/draft.py PICTURE.jpg|FOLDER... [--input LONGxSHORT] [--rows] [-o RESULT.json]
+    python benchmarks/draft.py IMAGE.jpg|FOLDER... [--input LONGxSHORT] [--rows] [-o RESULT.json]
 
-Each picture is decoded whole and, for every ratio, as small as leaves that many times the sides of the network's input. The whole
-picture's clear instances (score of at least 0.3) are looked for among the draft's. --input makes the network's input smaller, so
-that ordinary photographs are large ones; --rows writes every picture, with times, and not only the totals.
+Each image is decoded whole and, for every ratio, as small as leaves that many times the sides of the network's input. The whole
+image's clear instances (score of at least 0.3) are looked for among the draft's. --input makes the network's input smaller, so
+that ordinary photographs are large ones; --rows writes every image, with times, and not only the totals.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import solo_server.image
+import solo_server.pipeline.image
 from record import write_record
 from solo_models.demo import demo_bundle
-from solo_server.backend import CpuBackend
-from solo_server.image import ImageLimits
-from solo_server.pipeline import Pipeline
+from solo_server.backends.cpu.backend import CpuBackend
+from solo_server.pipeline.image import ImageLimits
+from solo_server.pipeline.pipeline import Pipeline
 from solo_server.rle import decode_rle
 from solo_server.types import Instance, Query
 
@@ -32,17 +32,17 @@ REPEATS = 5
 
 
 def main() -> int:
-    """Measure every picture at every ratio and print a row each."""
+    """Measure every image at every ratio and print a row each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", type=Path, nargs="+")
+    parser.add_argument("images", type=Path, nargs="+")
     parser.add_argument("--input", metavar="LONGxSHORT")
     parser.add_argument("--rows", action="store_true")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     whole = open_demo(arguments.input)
     draft = Pipeline(whole.bundle, whole.backend, ImageLimits(draft=True))
-    pictures = [p for path in arguments.pictures for p in (sorted(path.glob("*.jpg")) if path.is_dir() else [path])]
-    rows = [row for path in pictures for row in measure(path, whole, draft, timed=arguments.rows)]
+    images = [p for path in arguments.images for p in (sorted(path.glob("*.jpg")) if path.is_dir() else [path])]
+    rows = [row for path in images for row in measure(path, whole, draft, timed=arguments.rows)]
     if arguments.rows:
         print(*(" ".join(map(str, row.values())) for row in rows), sep="\n")
     found = {ratio: totals([row for row in rows if row["ratio"] == ratio]) for ratio in RATIOS}
@@ -67,14 +67,14 @@ def open_demo(size: str | None) -> Pipeline:
 
 
 def measure(path: Path, whole: Pipeline, draft: Pipeline, *, timed: bool) -> list[dict[str, Any]]:
-    """One row for each ratio at which the picture is drafted; none where it is too small for all of them."""
+    """One row for each ratio at which the image is drafted; none where it is too small for all of them."""
     body, rows = path.read_bytes(), []
     exact = whole.segment_decoded(whole.decode(body), Query()).instances
     clear = [i for i in exact if i.score >= CLEAR_SCORE]
     for ratio in RATIOS:
-        solo_server.image.DRAFT_RATIO = ratio
+        solo_server.pipeline.image.DRAFT_RATIO = ratio
         decoded = draft.decode(body)
-        height, width = decoded.picture.geometry.original_hw
+        height, width = decoded.image.geometry.original_hw
         factor = round(height / decoded.rgb.shape[0])
         if factor == 1:
             continue
@@ -82,7 +82,7 @@ def measure(path: Path, whole: Pipeline, draft: Pipeline, *, timed: bool) -> lis
         partners = [partner(instance, found) for instance in clear]
         rows.append(
             {
-                "picture": path.name,
+                "image": path.name,
                 "size": f"{width}x{height}",
                 "ratio": ratio,
                 "factor": factor,
@@ -96,11 +96,11 @@ def measure(path: Path, whole: Pipeline, draft: Pipeline, *, timed: bool) -> lis
 
 
 def totals(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Over all pictures that were drafted."""
+    """Over all images that were drafted."""
     ious = [iou for row in rows for iou in row["mask_ious"]]
     moved = [difference for row in rows for difference in row["score_differences"]]
     return {
-        "pictures": len(rows),
+        "images": len(rows),
         "clear_instances": len(ious),
         "found_again": sum(iou >= 0.5 for iou in ious),
         "mean_mask_iou": round(statistics.fmean(ious), 4) if ious else None,

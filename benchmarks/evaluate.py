@@ -15,13 +15,13 @@ from time import perf_counter
 from record import write_record
 from solo_export.accuracy import mask_ap, read_annotations, segment_all
 from solo_models.bundle import BundleError
-from solo_server.engine.base import ENGINES, PRECISIONS
+from solo_server.backends.cpu.engine import ENGINES, PRECISIONS
 from solo_server.errors import SettingsError
-from solo_server.pipeline import Pipeline
+from solo_server.pipeline.pipeline import Pipeline
 
 
 def main() -> int:
-    """Evaluate every picture and print the twelve figures' first nine."""
+    """Evaluate every image and print the twelve figures' first nine."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--data", type=Path, required=True)
@@ -45,7 +45,7 @@ def main() -> int:
         bundle = pipeline.bundle
         figures = {"model": bundle.name, "model_version": bundle.version, "precision": bundle.precision}
         figures |= {"engine": pipeline.backend.description}
-        counts = {"pictures": len(truth.imgs), "instances_found": len(results), "seconds": round(seconds, 1)}
+        counts = {"images": len(truth.imgs), "instances_found": len(results), "seconds": round(seconds, 1)}
         write_record(arguments.output, {**figures, **counts, "mask": {k: round(v, 4) for k, v in stats.items()}})
     return 0
 

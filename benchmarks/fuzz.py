@@ -1,8 +1,8 @@
-"""Everything that is thrown at a server, against one that is started for it: generated requests, then broken pictures.
+"""Everything that is thrown at a server, against one that is started for it: generated requests, then broken images.
 
     python benchmarks/fuzz.py [BUNDLE] [--hostile DIR] [-n 20000] [--examples 400] [--seed 0] [-o benchmarks/results/fuzz.json]
 
-Requests are made by schemathesis of the OpenAPI document (`fuzz_requests.py`), pictures by mutation (`fuzz_images.py`); both are
+Requests are made by schemathesis of the OpenAPI document (`fuzz_requests.py`), images by mutation (`fuzz_images.py`); both are
 the same again with the same seed, but for the times. Exit status 1 where an answer was at fault, or the server has ended.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from fuzz_images import fuzz, mutants, over_http, pictures
+from fuzz_images import fuzz, images, mutants, over_http
 from fuzz_requests import Tried, try_operations
 from record import write_record
 from solo_server.bench.load.server_process import ServerProcess
@@ -26,7 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path, nargs="?", help="to be served (default: the demo model)")
     parser.add_argument("--hostile", type=Path, help="folder of further files to mutate")
-    parser.add_argument("-n", "--count", type=int, default=20_000, help="broken pictures")
+    parser.add_argument("-n", "--count", type=int, default=20_000, help="broken images")
     parser.add_argument("--examples", type=int, default=400, help="random requests for each operation")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path)
@@ -36,7 +36,7 @@ def main() -> int:
         url, start = f"http://{server.address.host}:{server.address.port}", perf_counter()
         started_mb = server.rss_mib("VmHWM")
         tried = try_operations(url, arguments.examples, arguments.seed)
-        seeds = pictures() + files_of(arguments.hostile)
+        seeds = images() + files_of(arguments.hostile)
         whole = fuzz(iter(seeds), over_http(url), arguments.output)
         whole_mb = server.rss_mib("VmHWM")
         broken = fuzz(mutants(seeds, arguments.count, arguments.seed), over_http(url), arguments.output)
@@ -44,9 +44,9 @@ def main() -> int:
             "seed": arguments.seed,
             "seconds": round(perf_counter() - start),
             "requests": _requests(tried),
-            "whole_pictures": _bodies(whole.answers, whole.slowest_s, whole.faults),
-            "broken_pictures": _bodies(broken.answers, broken.slowest_s, broken.faults),
-            "peak_mb": {"started": started_mb, "whole_pictures": whole_mb, "end": server.rss_mib("VmHWM")},
+            "whole_images": _bodies(whole.answers, whole.slowest_s, whole.faults),
+            "broken_images": _bodies(broken.answers, broken.slowest_s, broken.faults),
+            "peak_mb": {"started": started_mb, "whole_images": whole_mb, "end": server.rss_mib("VmHWM")},
             "rss_mb_at_end": server.rss_mib("VmRSS"),
             "server_ended": server.obituary(0) is not None,
         }

@@ -1,8 +1,8 @@
-"""Broken pictures by the thousand: nothing may be our fault, take long, or fill the memory.
+"""Broken images by the thousand: nothing may be our fault, take long, or fill the memory.
 
     python benchmarks/fuzz_images.py [BUNDLE] [--url URL --pid PID] [--hostile DIR] [-n 20000] [--seed 0] [-o RESULT.json]
 
-Small pictures of every accepted format, and the files of a folder, are mutated (`--seed` fixes how) and sent to a running server,
+Small images of every accepted format, and the files of a folder, are mutated (`--seed` fixes how) and sent to a running server,
 or through the pipeline in this process. Exit status 1 where one of them was answered 5xx, took more than 5 s, or ended the process;
 the body at fault is then written next to the result.
 """
@@ -30,8 +30,8 @@ from PIL import Image
 from record import write_record
 from solo_models.demo import demo_bundle
 from solo_server.errors import ServerError
-from solo_server.image import ImageLimits
-from solo_server.pipeline import Pipeline
+from solo_server.pipeline.image import ImageLimits
+from solo_server.pipeline.pipeline import Pipeline
 
 LIMIT_S = 5.0
 HANG_S = 60.0  # a body that takes so long ends the run with a traceback
@@ -58,7 +58,7 @@ def main() -> int:
     )
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
-    seeds = pictures()
+    seeds = images()
     if arguments.hostile:
         seeds += [path.read_bytes() for path in sorted(arguments.hostile.iterdir()) if path.is_file()]
     send = over_http(arguments.url) if arguments.url else in_process(arguments.bundle, arguments.max_pixels)
@@ -139,8 +139,8 @@ def over_http(url: str) -> Send:
     return send
 
 
-def pictures() -> list[bytes]:
-    """Small pictures, one for every path through the decoders that Pillow can write."""
+def images() -> list[bytes]:
+    """Small images, one for every path through the decoders that Pillow can write."""
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
     rgb = coarse.resize((96, 64), Image.Resampling.BICUBIC)

@@ -21,22 +21,22 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from solo_models.bundle import CATEGORIES, MASKS, Bundle, read_bundle
 from solo_models.demo import demo_bundle
+from solo_server.backends.gpu.bindings import Bindings, categories_bindings, masks_bindings
+from solo_server.backends.gpu.driver.base import Device, PinnedBuffer, Stream
+from solo_server.backends.gpu.driver.cache import cache_folder
+from solo_server.backends.gpu.driver.compile import kernels_cubin
+from solo_server.backends.gpu.driver.driver import open_device
+from solo_server.backends.gpu.network import BatchShape, NetworkMemory
+from solo_server.backends.gpu.open import KERNELS
+from solo_server.backends.gpu.tensorrt.network import largest_shapes
+from solo_server.backends.gpu.tensorrt.profiles import engine_profiles
 from solo_server.bench.result import write_document
-from solo_server.cuda.base import Device, PinnedBuffer, Stream
-from solo_server.cuda.cache import cache_folder
-from solo_server.cuda.compile import kernels_cubin
-from solo_server.cuda.driver import open_device
-from solo_server.engine.bindings import Bindings, categories_bindings, masks_bindings
-from solo_server.engine.device import BatchShape, NetworkMemory
-from solo_server.engine.open_cuda import KERNELS
-from solo_server.engine.tensorrt import largest_shapes
-from solo_server.engine.tensorrt_profiles import engine_profiles
 from solo_server.errors import DeviceFailure, DeviceLost, DeviceOutOfMemory
 from solo_server.selftest.command import examined
 from solo_server.selftest.document import Document, summary_lines
-from solo_server.selftest.measuring import Plan, timed_picture
+from solo_server.selftest.images import COCO_HW, NamedImage, gather
+from solo_server.selftest.measuring import Plan, timed_image
 from solo_server.selftest.opening import Opened, Opening, Place
-from solo_server.selftest.pictures import COCO_HW, NamedPicture, gather
 from solo_server.types import Query
 
 TESTS = Path(__file__).parents[1] / "tests"
@@ -114,17 +114,17 @@ class HostSlot:
             pinned.free()
 
 
-def network_named(name: str) -> tuple[Bundle, list[NamedPicture], tuple[int, int]]:
-    """A bundle, pictures for it, and the size that is timed."""
+def network_named(name: str) -> tuple[Bundle, list[NamedImage], tuple[int, int]]:
+    """A bundle, images for it, and the size that is timed."""
     if name == "demo":
         bundle = read_bundle(demo_bundle())
         return bundle, gather(None, bundle.spec.preprocess), COCO_HW
     sys.path.append(str(TESTS))
-    from gpu.small import pictures, small_bundle  # tests' own, which users' installations lack
+    from support.gpu.small import images, small_bundle  # tests' own, which users' installations lack
 
     bundle = small_bundle(name)  # type: ignore[arg-type]  # one of the parser's choices
-    prepared = [*pictures(bundle.spec, (90, 61), 1), *pictures(bundle.spec, SMALL_HW, 1, seed=3)]
-    return bundle, [NamedPicture(f"random {i}", picture) for i, picture in enumerate(prepared)], SMALL_HW
+    prepared = [*images(bundle.spec, (90, 61), 1), *images(bundle.spec, SMALL_HW, 1, seed=3)]
+    return bundle, [NamedImage(f"random {i}", image) for i, image in enumerate(prepared)], SMALL_HW
 
 
 def say(message: str) -> None:
@@ -141,10 +141,10 @@ def opened_on(place: tuple[Device, bytes], bundle: Bundle, hw: tuple[int, int], 
 
 def check_kernels(place: tuple[Device, bytes], name: str, *, quick: bool, is_fake: bool = False) -> Document:
     """The self-test's document."""
-    bundle, pictures, hw = network_named(name)
+    bundle, images, hw = network_named(name)
     opened = opened_on(place, bundle, hw, is_fake=is_fake)
-    plan = Plan(sizes=(1, MAX_BATCH), batches=1 if quick else 20, seconds=3.0, picture_hw=hw)
-    told = examined(opened, pictures[:1] if quick else pictures, plan, say)
+    plan = Plan(sizes=(1, MAX_BATCH), batches=1 if quick else 20, seconds=3.0, image_hw=hw)
+    told = examined(opened, images[:1] if quick else images, plan, say)
     opened.gpu.backend.close()
     return told
 
@@ -152,23 +152,21 @@ def check_kernels(place: tuple[Device, bytes], name: str, *, quick: bool, is_fak
 def check_failures(place: tuple[Device, bytes]) -> dict[str, str]:
     """What is raised in each case. The device is lost afterwards."""
     device, cubin = place
-    bundle, pictures, hw = network_named("solo")
-    picture = pictures[0].prepared
+    bundle, images, hw = network_named("solo")
+    image = images[0].prepared
     told = {
         "a terabyte of device memory": _raised(lambda: device.allocate(1 << 40, "too much"), DeviceOutOfMemory),
         "four terabytes of pinned memory": _raised(lambda: device.allocate_pinned(1 << 42, "too much"), DeviceOutOfMemory),
         "half a cubin": _raised(lambda: device.load(cubin[: len(cubin) // 2]), DeviceFailure),
     }  # fmt: skip
     backend = opened_on(place, bundle, hw).gpu.backend
-    backend.infer([picture], [Query()])
+    backend.infer([image], [Query()])
     for batch, _ in backend._idle[0].postprocess._batches.values():  # type: ignore[attr-defined]  # a DeviceBackend's
         batch.scores = NOWHERE
     told["a kernel that reads where there is no memory"] = _raised(
-        lambda: backend.infer([picture], [Query()]), DeviceLost
+        lambda: backend.infer([image], [Query()]), DeviceLost
     )
-    told["the batch after that"] = _raised(
-        lambda: backend.infer([timed_picture(bundle.spec, hw)], [Query()]), DeviceLost
-    )
+    told["the batch after that"] = _raised(lambda: backend.infer([timed_image(bundle.spec, hw)], [Query()]), DeviceLost)
     return told
 
 
@@ -185,7 +183,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=("kernels", "failures"))
     parser.add_argument("--network", choices=("solo", "decoupled", "decoupled_light", "demo"), default="solo")
-    parser.add_argument("--quick", action="store_true", help="one picture, no repetitions: under a sanitizer")
+    parser.add_argument("--quick", action="store_true", help="one image, no repetitions: under a sanitizer")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     device = open_device()

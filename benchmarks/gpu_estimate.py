@@ -3,7 +3,7 @@
     python benchmarks/gpu_estimate.py [-o benchmarks/results/gpu_estimate.json]
 
     network           GFLOP (solo_models/arithmetic.py) and bytes of activations and weights, part by part, against the data sheet
-    post-processing   operations and bytes of every launch that `postprocess/cuda/stages.py` would queue for an assumed picture,
+    post-processing   operations and bytes of every launch that `postprocess/cuda/stages.py` would queue for an assumed image,
                       against the data sheet, the registers and shared memory of kernels.json, and the cost of a launch
 
 Each part takes the longer of computing and moving bytes. What is assumed stands in `ASSUMPTIONS` and in the file.
@@ -51,7 +51,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True, slots=True)
 class KernelEstimate:
-    """One kernel of one picture. occupancy: share of a multiprocessor's threads; filled: of the GPU's room that the blocks take."""
+    """One kernel of one image. occupancy: share of a multiprocessor's threads; filled: of the GPU's room that the blocks take."""
 
     launches: int
     blocks: int

@@ -25,8 +25,8 @@ from solo_export.half import halve
 from solo_export.onnx import categories_model, masks_model
 from solo_models.network import SoloNetwork
 from solo_models.spec import ModelSpec, PreprocessSpec
-from solo_server.engine.bindings import Bindings, categories_bindings, masks_bindings
-from solo_server.engine.device import BatchShape, level_groups
+from solo_server.backends.gpu.bindings import Bindings, categories_bindings, masks_bindings
+from solo_server.backends.gpu.network import BatchShape, level_groups
 
 HW, TURNED_HW, BATCHES, RUNS = (512, 896), (896, 512), (1, 8), 30
 SPEC = ModelSpec(

@@ -1,7 +1,7 @@
-"""What the GPU path has to do for one picture, counted: every launch with its operations and bytes, and the network's values.
+"""What the GPU path has to do for one image, counted: every launch with its operations and bytes, and the network's values.
 
 Launches are those that the production code queues: `Stages` runs here on a stream that only notes them, for `Counts` of an assumed
-picture. Operations and bytes of a launch follow from its grid and the arrays that its kernel reads and writes (batch.cuh).
+image. Operations and bytes of a launch follow from its grid and the arrays that its kernel reads and writes (batch.cuh).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from solo_models.arithmetic import TOWER_INPUTS, Hw
 from solo_models.spec import RESNET_BLOCKS, ModelSpec
-from solo_server.engine.device import BatchShape, NetworkMemory, level_groups, network_layout
-from solo_server.postprocess.cuda.batch import Counts
-from solo_server.postprocess.cuda.memory import (
+from solo_server.backends.gpu.network import BatchShape, NetworkMemory, level_groups, network_layout
+from solo_server.backends.gpu.postprocess.batch import Counts
+from solo_server.backends.gpu.postprocess.memory import (
     CudaLimits,
     PostprocessMemory,
     answer_layout,
@@ -26,7 +26,7 @@ from solo_server.postprocess.cuda.memory import (
     sizes_of,
     slot_bytes,
 )
-from solo_server.postprocess.cuda.stages import KERNELS, Stages
+from solo_server.backends.gpu.postprocess.stages import KERNELS, Stages
 
 SIGMOID, BLEND = 12, 8  # operations of one of each
 TILE = 64  # of a product: how often its other factor is read
@@ -35,7 +35,7 @@ FLOAT, WORD = 4, 4
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """The picture that is assumed: a crowded one. cells: on each level; candidates: cells with two classes count twice."""
+    """The image that is assumed: a crowded one. cells: on each level; candidates: cells with two classes count twice."""
 
     original_hw: Hw = (480, 640)
     cells: int = 80
@@ -96,7 +96,7 @@ class _Notes:
 
 
 def launches(spec: ModelSpec, padded_hw: Hw, scene: Scene) -> list[Launch]:
-    """All of one picture, in order."""
+    """All of one image, in order."""
     shape, limits = BatchShape(1, padded_hw), CudaLimits()
     sizes = sizes_of(spec, limits, shape)
     nowhere = _Nowhere()

@@ -1,6 +1,6 @@
-"""How cost grows: with the network's input, the picture's size, instances, classes and batch; one thing changed at a time.
+"""How cost grows: with the network's input, the image's size, instances, classes and batch; one thing changed at a time.
 
-    python benchmarks/growth.py BUNDLE PICTURE [--rounds N] [-o RESULT.json]
+    python benchmarks/growth.py BUNDLE IMAGE [--rounds N] [-o RESULT.json]
 
 Stages are medians in milliseconds over the rounds, the cases of a table taken in turn.
 """
@@ -23,10 +23,10 @@ from solo_export.onnx import export_graphs
 from solo_models.bundle import BundleContent, as_bundle
 from solo_models.network import SoloNetwork
 from solo_models.spec import ModelSpec
-from solo_server.backend import CpuBackend
-from solo_server.compiled.head import CompiledHead
-from solo_server.compiled.pool import Pool
-from solo_server.pipeline import Pipeline
+from solo_server.backends.cpu.backend import CpuBackend
+from solo_server.backends.cpu.kernels.head import CompiledHead
+from solo_server.backends.cpu.pool import Pool
+from solo_server.pipeline.pipeline import Pipeline
 from solo_server.types import Query
 
 INPUTS = ((426, 256), (640, 384), (852, 512), (1333, 800))
@@ -42,18 +42,18 @@ def main() -> int:
     """Measure five tables and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("picture", type=Path)
+    parser.add_argument("image", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
-    pipeline, picture = Pipeline.open(arguments.bundle), cv2.imread(str(arguments.picture))
+    pipeline, image = Pipeline.open(arguments.bundle), cv2.imread(str(arguments.image))
     pipeline.warm_up()
     tables = {
-        "network input": inputs(pipeline, picture),
-        "picture": pictures(pipeline, picture),
-        "at most so many instances": instances(pipeline, picture),
-        "classes": classes(pipeline, picture),
-        "batch": batches(pipeline, picture),
+        "network input": inputs(pipeline, image),
+        "image": images(pipeline, image),
+        "at most so many instances": instances(pipeline, image),
+        "classes": classes(pipeline, image),
+        "batch": batches(pipeline, image),
     }
     found = {title: measure(title, cases, arguments.rounds) for title, cases in tables.items()}
     if arguments.output:
@@ -76,36 +76,36 @@ def measure(title: str, cases: Mapping[str, Case], rounds: int) -> dict[str, dic
     return table
 
 
-def inputs(pipeline: Pipeline, picture: Any) -> dict[str, Case]:
+def inputs(pipeline: Pipeline, image: Any) -> dict[str, Case]:
     """The same network at other input sizes."""
     found = {}
     for long_side, short_side in INPUTS:
         rules = replace(pipeline.bundle.spec.preprocess, long_side=long_side, short_side=short_side)
         bundle = replace(pipeline.bundle, spec=replace(pipeline.bundle.spec, preprocess=rules))
         sized = Pipeline(bundle, CpuBackend(bundle, pipeline.backend.engine))  # type: ignore[attr-defined]  # a CPU's
-        found[f"{long_side}x{short_side}"] = _stages(sized, _jpeg(picture))
+        found[f"{long_side}x{short_side}"] = _stages(sized, _jpeg(image))
     return found
 
 
-def pictures(pipeline: Pipeline, picture: Any) -> dict[str, Case]:
-    """The picture enlarged: the network's input stays as it is."""
+def images(pipeline: Pipeline, image: Any) -> dict[str, Case]:
+    """The image enlarged: the network's input stays as it is."""
     found = {}
     for scale in SCALES:
-        sized = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        sized = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         found[f"{sized.shape[1]}x{sized.shape[0]}"] = _stages(pipeline, _jpeg(sized))
     return found
 
 
-def instances(pipeline: Pipeline, picture: Any) -> dict[str, Case]:
+def instances(pipeline: Pipeline, image: Any) -> dict[str, Case]:
     """All candidates, at most so many instances; and only candidates that score high."""
-    body = _jpeg(picture)
+    body = _jpeg(image)
     found = {f"{n}": _stages(pipeline, body, Query(max_instances=n)) for n in INSTANCES}
     return {"none": _stages(pipeline, body, Query(score_threshold=1.0)), **found}
 
 
-def classes(pipeline: Pipeline, picture: Any) -> dict[str, Case]:
+def classes(pipeline: Pipeline, image: Any) -> dict[str, Case]:
     """Category branch of networks with other numbers of classes, on the same features."""
-    prepared = pipeline.decode(_jpeg(picture)).picture
+    prepared = pipeline.decode(_jpeg(image)).image
     levels = pipeline.infer([prepared])[0].levels  # type: ignore[attr-defined]  # of both engines
     found = {}
     for count in CLASSES:
@@ -118,12 +118,11 @@ def classes(pipeline: Pipeline, picture: Any) -> dict[str, Case]:
     return found
 
 
-def batches(pipeline: Pipeline, picture: Any) -> dict[str, Case]:
-    """Categories of several pictures in one call; milliseconds a picture."""
-    prepared = pipeline.decode(_jpeg(picture)).picture
+def batches(pipeline: Pipeline, image: Any) -> dict[str, Case]:
+    """Categories of several images in one call; milliseconds an image."""
+    prepared = pipeline.decode(_jpeg(image)).image
     return {
-        f"{n}": _timed("categories a picture", lambda n=n: pipeline.infer([prepared] * n), divided_by=n)
-        for n in BATCHES
+        f"{n}": _timed("categories an image", lambda n=n: pipeline.infer([prepared] * n), divided_by=n) for n in BATCHES
     }
 
 
@@ -144,10 +143,10 @@ def _timed(name: str, work: Callable[[], Any], divided_by: int = 1) -> Case:
     return case
 
 
-def _jpeg(picture: Any) -> bytes:
-    done, encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
+def _jpeg(image: Any) -> bytes:
+    done, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])
     if not done:
-        raise ValueError("the picture cannot be encoded")
+        raise ValueError("the image cannot be encoded")
     return bytes(np.asarray(encoded).tobytes())
 
 

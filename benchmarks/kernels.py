@@ -16,10 +16,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from record import write_record
-from solo_server.cuda.compile import KernelSource, architecture, compile_source, load_nvrtc, nvrtc_version
+from solo_server.backends.gpu.driver.compile import (
+    KernelSource,
+    architecture,
+    compile_source,
+    load_nvrtc,
+    nvrtc_version,
+)
 
 CAPABILITIES = ((7, 0), (7, 5), (8, 0), (8, 6), (8, 9), (9, 0))
-SOURCE = Path(__file__).parents[1] / "server" / "solo_server" / "postprocess" / "cuda" / "kernels.cu"
+SOURCE = Path(__file__).parents[1] / "server" / "solo_server" / "backends" / "gpu" / "postprocess" / "kernels.cu"
 _FUNCTION = re.compile(
     r"Compiling entry function '(?P<name>\w+)' for .*?(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, "
     r"(?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers(?P<rest>[^\n]*)",

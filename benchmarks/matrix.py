@@ -3,7 +3,7 @@
     python benchmarks/matrix.py --fixtures FOLDER --reference PYTHON --tool make_fixture.py --photos FOLDER
 
 PYTHON is the interpreter of an environment with stock mmdet 3.3.0; the tool writes seeded random weights in both published layouts
-and mmdet's own answers for one picture. Fixtures that are there already are kept.
+and mmdet's own answers for one image. Fixtures that are there already are kept.
 
 A fixture is of use only if its answer does not hinge on rounding (a near tie of two scores lets NMS keep the other mask):
 `reference_rounding.py` asks the reference itself. A row's seed is one from 20260101 on that passes.
@@ -26,14 +26,14 @@ LANDSCAPE, PORTRAIT = "coco_000000214753.jpg", "coco_000000168974.jpg"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One network and picture. tool: the fixture tool's name of the variant; size: `(long, short)` network input."""
+    """One network and image. tool: the fixture tool's name of the variant; size: `(long, short)` network input."""
 
     tool: str
     depth: int
     classes: int
     grids: tuple[int, ...]
     size: tuple[int, int]
-    picture: str
+    image: str
     seed: int = 20260101
 
     @property
@@ -41,7 +41,7 @@ class Row:
         """The fixture's folder."""
         base = self.tool.replace("_r50", "")
         grids = "" if self.grids == STANDARD else "_uneven"
-        turn = "portrait" if self.picture == PORTRAIT else "landscape"
+        turn = "portrait" if self.image == PORTRAIT else "landscape"
         return f"{base}_r{self.depth}_c{self.classes}{grids}_{self.size[0]}_{turn}"
 
     @property
@@ -96,7 +96,7 @@ def main() -> int:
         environment = {**os.environ, **row.environment, "REF_OUT": str(arguments.fixtures)}
         fixture = arguments.fixtures / row.name
         if not (fixture / "meta.json").exists():
-            _run(environment, arguments.reference, arguments.tool, row.tool, arguments.photos / row.picture)
+            _run(environment, arguments.reference, arguments.tool, row.tool, arguments.photos / row.image)
         if not (fixture / "rounding.txt").exists():
             probe = Path(__file__).with_name("reference_rounding.py")
             said = _run(environment, arguments.reference, probe, arguments.tool.parent, row.tool, fixture)

@@ -9,8 +9,8 @@ from gpu_estimate import NETWORKS, SIZES, spec_of
 from page_results import Results
 from page_words import head, number, row
 from solo_models.sizes import size_text
-from solo_server.engine.device import BatchShape, network_layout
-from solo_server.postprocess.cuda.memory import CudaLimits, slot_bytes
+from solo_server.backends.gpu.network import BatchShape, network_layout
+from solo_server.backends.gpu.postprocess.memory import CudaLimits, slot_bytes
 from solo_server.selftest.examine import SMALL_BUFFERS
 from solo_server.selftest.parity import PARTS
 
@@ -57,9 +57,9 @@ def gpu_parity(results: Results) -> Lines:
 
 
 def gpu_measured(results: Results) -> Lines:
-    """Milliseconds of a batch by CUDA events, and pictures a second by the host's clock, one batch at a time."""
+    """Milliseconds of a batch by CUDA events, and images a second by the host's clock, one batch at a time."""
     yield from head(
-        "", "batch", "network", "post-processing", "copies", "host's clock", "pictures/s, one batch at a time"
+        "", "batch", "network", "post-processing", "copies", "host's clock", "images/s, one batch at a time"
     )
     for name, title in SELF_TESTS.items():
         content = results.read(name)
@@ -74,9 +74,9 @@ def gpu_measured(results: Results) -> Lines:
             )
             yield row(
                 f"{_tested(title, content)}, {size_text(batches['padded_hw'])}",
-                str(told["pictures"]),
+                str(told["images"]),
                 *(f"{number(value)} ms" for value in times),
-                number(told["pictures_per_second"]),
+                number(told["images_per_second"]),
             )
     yield ""
     for name in SELF_TESTS:
@@ -108,7 +108,7 @@ def _verdict(part: Any) -> str:
 
 
 def gpu_estimate(results: Results) -> Lines:
-    """Estimated milliseconds of one picture, FP16, and the frames per second that would be."""
+    """Estimated milliseconds of one image, FP16, and the frames per second that would be."""
     content = results.read("gpu_estimate")
     yield from head(
         "ESTIMATE, FP16, batch 1",
@@ -117,7 +117,7 @@ def gpu_estimate(results: Results) -> Lines:
         "network (estimate)",
         "post-processing (estimate)",
         "together (estimate)",
-        "pictures/s (estimate)",
+        "images/s (estimate)",
     )
     for entry in content["estimates"]:
         for gpu, told in entry["gpus"].items():
@@ -135,7 +135,7 @@ def gpu_estimate(results: Results) -> Lines:
     yield f"- {told} (`benchmarks/gpu_estimate.py` says of each what it is);"
     scene = content["scene"]
     yield (
-        f"- a crowded picture of {scene['original_hw'][1]}x{scene['original_hw'][0]}: {scene['candidates']} candidates of one "
+        f"- a crowded image of {scene['original_hw'][1]}x{scene['original_hw'][0]}: {scene['candidates']} candidates of one "
         f"class on {scene['cells']} cells of each level, {scene['kept']} instances;"
     )
     yield from (f"- {gpu['title']}: {gpu['source']}." for gpu in content["gpus"].values())
@@ -146,12 +146,12 @@ def gpu_memory(_: Results) -> Lines:
     yield from head(
         "one slot",
         "batch",
-        "pictures, scores, features",
+        "images, scores, features",
         "candidates, NMS",
         "masks",
         "answer",
         "together",
-        "a picture more",
+        "an image more",
     )
     for name, variant in NETWORKS.items():
         spec = spec_of(variant)
@@ -176,9 +176,9 @@ def gpu_kernels(results: Results) -> Lines:
     yield from ("", f"NVRTC {content['nvrtc']}; `python benchmarks/kernels.py -o benchmarks/results/kernels.json`.")
 
 
-def _slot_mib(spec: Any, hw: tuple[int, int], pictures: int) -> tuple[float, ...]:
+def _slot_mib(spec: Any, hw: tuple[int, int], images: int) -> tuple[float, ...]:
     """Network's memory; then post-processing's by what it is for."""
-    shape = BatchShape(pictures, hw)
+    shape = BatchShape(images, hw)
     layout = network_layout(spec, shape)
     network = (
         layout.images_bytes + layout.image_hw_bytes + layout.scores_bytes + layout.levels_bytes + layout.features_bytes

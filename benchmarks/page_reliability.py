@@ -71,15 +71,15 @@ def reliability_goals(results: Results) -> Lines:
 
 
 def reliability_closed(results: Results) -> Lines:
-    """Pictures/s and processor time of each."""
+    """Images/s and processor time of each."""
     part = part_of(results, "closed")
-    yield from head("", "pictures/s, median (rounds)", "CPU ms a picture", "over HTTP against it")
+    yield from head("", "images/s, median (rounds)", "CPU ms an image", "over HTTP against it")
     for key, name in CONTENDERS.items():
         ratio = _percents(part["ratios"][key]) if key in part["ratios"] else ""
         yield row(name, _spread(part["per_s"][key]), _spread(part["cpu_ms"][key]), ratio)
     yield from (
         "",
-        f"The load generator took {_spread(part['generator_cpu_ms'])} ms of processor time a picture besides.",
+        f"The load generator took {_spread(part['generator_cpu_ms'])} ms of processor time an image besides.",
     )
 
 
@@ -106,7 +106,7 @@ def reliability_overload(results: Results) -> Lines:
     part = part_of(results, "overload")
     capacity = part["capacity"]
     yield from head("", "")
-    yield row("capacity before, after", f"{capacity['before']:.1f}, {capacity['after']:.1f} pictures/s")
+    yield row("capacity before, after", f"{capacity['before']:.1f}, {capacity['after']:.1f} images/s")
     yield row("requests", f"{part['requests']}, {part['rate']:.1f} a second")
     yield row("answers", _counts(part["answers"]))
     yield row("good answers a second", f"{part['goodput']:.1f}")
@@ -119,7 +119,7 @@ def reliability_overload(results: Results) -> Lines:
 def reliability_side_by_side(results: Results) -> Lines:
     """All shapes of all three."""
     part = part_of(results, "side_by_side")
-    yield from head("", "callers", "pictures/s, median (rounds)", "p50", "p99", "CPU ms a picture", "MiB", "errors")
+    yield from head("", "callers", "images/s, median (rounds)", "p50", "p99", "CPU ms an image", "MiB", "errors")
     for label, found in part["contenders"].items():
         for level in (key for key in found if key.isdecimal()):
             load = found[level]
@@ -131,13 +131,13 @@ def reliability_side_by_side(results: Results) -> Lines:
 
 
 def reliability_soak(results: Results) -> Lines:
-    """Memory by pictures answered."""
+    """Memory by images answered."""
     part = part_of(results, "soak")
     every, rss_mib = part["every"], part["rss_mib"]
-    yield from head("pictures", "MiB")
+    yield from head("images", "MiB")
     for place in range(9, len(rss_mib), 10):
         yield row(str((place + 1) * every), f"{rss_mib[place]:.1f}")
-    told = f"{part['count']} pictures of {part['sizes']} sizes in {part['elapsed_s'] / 60:.0f} minutes"
+    told = f"{part['count']} images of {part['sizes']} sizes in {part['elapsed_s'] / 60:.0f} minutes"
     yield from ("", f"{told}: {_counts(part['statuses'])}; at the end {part['growth_at_end_percent']:+.1f} %.")
 
 
@@ -171,10 +171,10 @@ def reliability_event_loop(results: Results) -> Lines:
 
 
 def reliability_fuzz(results: Results) -> Lines:
-    """Generated requests and broken pictures."""
+    """Generated requests and broken images."""
     found = _fuzz(results)
     yield from head("", "sent", "faults", "slowest", "answers")
-    requests, names = found["requests"], {"whole_pictures": "whole pictures", "broken_pictures": "broken pictures"}
+    requests, names = found["requests"], {"whole_images": "whole images", "broken_images": "broken images"}
     faults = str(len(requests["failures"]))
     yield row("requests by schemathesis", str(requests["count"]), faults, f"{requests['slowest_s']} s", "")
     for key, name in names.items():
@@ -268,7 +268,7 @@ def _loop(part: Part) -> tuple[bool, str]:
 
 
 def _fuzzed(part: Part) -> tuple[bool, str]:
-    requests, kinds = part["requests"], [part["whole_pictures"], part["broken_pictures"]]
+    requests, kinds = part["requests"], [part["whole_images"], part["broken_images"]]
     faults = len(requests["failures"]) + sum(kind["faults"] for kind in kinds)
     slowest = max(found["slowest_s"] for found in (requests, *kinds))
     sent = requests["count"] + sum(kind["count"] for kind in kinds)
@@ -276,16 +276,16 @@ def _fuzzed(part: Part) -> tuple[bool, str]:
 
 
 GOALS = (
-    Goal("closed loop, 8 callers: pictures/s of those in process", ">= 95 %", "closed", _ratio),
+    Goal("closed loop, 8 callers: images/s of those in process", ">= 95 %", "closed", _ratio),
     Goal("HTTP: processor time that it adds to a request", "<= 0.5 ms", "http_cpu", _cpu),
     Goal("trickle, 5 requests/s: p99 / p50", "<= 1.5", "trickle", _trickle),
     Goal("overload, 4x capacity: accepted and answered in time", "all", "overload", _in_time),
     Goal("overload: good answers of capacity", ">= 90 %", "overload", _goodput),
     Goal("overload: every other answer is 503, p99", "<= 50 ms", "overload", _refusals),
     Goal("overload: answers 500", "0", "overload", _no_500),
-    Goal("pictures/s against LitServe's and BentoML's, 8 callers", ">= 100 %", "side_by_side", _rates),
+    Goal("images/s against LitServe's and BentoML's, 8 callers", ">= 100 %", "side_by_side", _rates),
     Goal("p99 against theirs, 8 callers", "<= 1x", "side_by_side", _p99),
-    Goal("soak: growth of resident memory after the first 1,000 of 10,000 pictures", "<= 3 %", "soak", _growth),
+    Goal("soak: growth of resident memory after the first 1,000 of 10,000 images", "<= 3 %", "soak", _growth),
     Goal("SIGTERM under load: accepted requests not answered", "0", "faults", _terminated),
     Goal("kill -9 of one of two workers: goes on, is replaced", "yes", "faults", _killed),
     Goal("event loop: longest time blocked", "<= 5 ms", "event_loop", _loop),

@@ -34,7 +34,7 @@ class Contender:
 
     @property
     def median_ms(self) -> float:
-        """Median milliseconds a picture."""
+        """Median milliseconds an image."""
         return float(self.figures["median_ms"])
 
 

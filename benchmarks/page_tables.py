@@ -23,7 +23,7 @@ NETWORKS: dict[str, tuple[str, Variant]] = {
 }
 OTHERS = {
     "SOLO R50, candidates on levels 2 to 4 only": "bench_solo_r50_coarse",
-    "SOLO R50, picture of 1920x1080": "bench_solo_r50_1080p",
+    "SOLO R50, image of 1920x1080": "bench_solo_r50_1080p",
     "demo model": "bench_demo",
 }
 STAGES = ("decode", "preprocess", "categories", "towers", "masks", "nms", "encode")
@@ -39,7 +39,7 @@ RECORDED = (
     *("bench_solo_r50_coarse", "bench_solo_r50_1080p", "bench_engine_solo_r50", "bench_demo", "bench_demo_server"),
     *("algebra", "growth_solo_r50", *ACCURACY),
 )
-PADDED_HW = (512, 704)  # of a picture of 640x480 at 852x512
+PADDED_HW = (512, 704)  # of an image of 640x480 at 852x512
 MEASURED_LATER = "not measured yet"
 
 Lines = Iterator[str]
@@ -82,7 +82,7 @@ def stages(results: Results) -> Lines:
 
 
 def work(_: Results) -> Lines:
-    """GFLOP of one picture by part, the full head and what is needed of it. Counted, not measured."""
+    """GFLOP of one image by part, the full head and what is needed of it. Counted, not measured."""
     yield from head(
         "GFLOP at 704x512", "backbone", "neck", "category branch", "mask towers", "last mask convolution", "all"
     )
@@ -143,7 +143,7 @@ def processors(results: Results) -> Lines:
 
 def engines(results: Results) -> Lines:
     """Our engines and precisions side by side."""
-    yield from head("bytes to RLE", "engine", "median", "pictures/s", "against fp32", "memory")
+    yield from head("bytes to RLE", "engine", "median", "images/s", "against fp32", "memory")
     for name, file in {**{n: f for n, (f, _) in NETWORKS.items()}, "demo model": "bench_demo"}.items():
         try:
             exact = results.ours(file, "fp32")
@@ -157,7 +157,7 @@ def engines(results: Results) -> Lines:
 
 def accuracy(results: Results) -> Lines:
     """Mask AP of the demo model in each precision and on each engine, beside its speed where that was measured."""
-    yield from head("demo model", "mask AP", "AP50", "AP large", "pictures/s")
+    yield from head("demo model", "mask AP", "AP50", "AP large", "images/s")
     for file, (precision, engine) in ACCURACY.items():
         name = f"{precision} on {engine}"
         try:
@@ -198,7 +198,7 @@ def summary(results: Results) -> Lines:
 
 def demo(results: Results) -> Lines:
     """For the README: the demo model's speed and accuracy."""
-    yield from head("demo model", "mask AP", "AP50", "AP large", "pictures/s", "p50", "p99", "memory")
+    yield from head("demo model", "mask AP", "AP50", "AP large", "images/s", "p50", "p99", "memory")
     for file, precision in (("demo_person_ap", "fp32"), ("demo_person_ap_openvino_int8", "int8")):
         try:
             mask, ours = results.read(file)["mask"], results.ours("bench_demo", precision)

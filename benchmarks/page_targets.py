@@ -63,7 +63,7 @@ def _memory(file: str) -> Callable[[Results], tuple[float, str]]:
 
 def _demo_speed(results: Results) -> tuple[float, str]:
     fps = results.ours("bench_demo", "fp32").figures["fps"]
-    return fps, f"{fps:.1f} pictures/s"
+    return fps, f"{fps:.1f} images/s"
 
 
 def _at_least(floor: float) -> Callable[[float], bool]:
@@ -80,7 +80,7 @@ def _memory_target(name: str, file: str, why: str) -> Target:
 
 
 SMALL_REFERENCE = (
-    "the reference needs only about 1 GiB here, and interpreter, libraries, weights and the activations of one picture are a "
+    "the reference needs only about 1 GiB here, and interpreter, libraries, weights and the activations of one image are a "
     "floor for us"
 )
 TARGETS = (
@@ -101,7 +101,7 @@ TARGETS = (
         )
         for size, file in (("640x480", "bench_solo_r50"), ("1920x1080", "bench_solo_r50_1080p"))
     ),
-    _memory_target("SOLO R50", "bench_solo_r50", "weights and the activations of one picture are a floor"),
+    _memory_target("SOLO R50", "bench_solo_r50", "weights and the activations of one image are a floor"),
     _memory_target("Decoupled SOLO R50", "bench_decoupled_solo_r50", SMALL_REFERENCE),
     _memory_target("Decoupled SOLO Light R50", "bench_decoupled_solo_light_r50", SMALL_REFERENCE),
     Target(
@@ -112,8 +112,8 @@ TARGETS = (
         "the backbone and the neck run in ONNX Runtime, below the rate of large matrix products",
     ),
     Target(
-        "demo model, bytes to RLE, one picture at a time",
-        ">= 15 pictures/s",
+        "demo model, bytes to RLE, one image at a time",
+        ">= 15 images/s",
         _at_least(15),
         _demo_speed,
         "nearly all of it is the network in ONNX Runtime",

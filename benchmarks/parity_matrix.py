@@ -62,7 +62,7 @@ def page(record: dict[str, Any]) -> str:
     lines = [
         "# Parity with the reference",
         "",
-        "Every network that `solo export` reads, against stock mmdet 3.3.0 on the same weights and picture: seeded random weights "
+        "Every network that `solo export` reads, against stock mmdet 3.3.0 on the same weights and image: seeded random weights "
         "that find up to 100 objects, saved in both published key layouts. Each checkpoint was exported by `solo export` and run "
         "as it is used: the bundle through the server's pipeline, the single file in plain ONNX Runtime, on a CPU in fp32.",
         "",
@@ -70,7 +70,7 @@ def page(record: dict[str, Any]) -> str:
         f"differs by at most {SCORE_TOLERANCE:g}, and (bundles) the candidates are the same set, but for scores within "
         f"{KNIFE_EDGE:g} of the threshold of {THRESHOLD:g}. {_knife_edges(record)}",
         "",
-        "| network | classes | grids | input | picture | instances | mmdet layout | official layout | single file | lowest IoU | "
+        "| network | classes | grids | input | image | instances | mmdet layout | official layout | single file | lowest IoU | "
         "largest score difference |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -85,7 +85,7 @@ def _line(row: Row, forms: list[dict[str, Any]]) -> str:
         str(row.classes),
         "40 36 24 16 12" if row.grids == STANDARD else " ".join(map(str, row.grids)),
         size_text(forms[0]["input"]),
-        "portrait" if row.picture == PORTRAIT else "landscape",
+        "portrait" if row.image == PORTRAIT else "landscape",
         str(forms[0]["instances"]),
         *(f"{'holds' if form['holds'] else '**differs**'} ({form['matched']})" for form in forms),
         f"{min(form['min_iou'] for form in forms):.4f}",

@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def measure(fixture: Path, layout: str, single_file: bool = False) -> dict[str, Any]:
-    """Export the fixture's checkpoint in a layout, segment its picture, compare."""
+    """Export the fixture's checkpoint in a layout, segment its image, compare."""
     meta = json.loads((fixture / "meta.json").read_text())
     with tempfile.TemporaryDirectory() as folder:
         exported = Path(folder) / ("network.onnx" if single_file else "bundle")
@@ -126,13 +126,13 @@ def _segment(exported: Path, fixture: Path) -> int:
 
 
 def _segment_bundle(bundle: Path, body: bytes) -> dict[str, Any]:
-    from solo_server.pipeline import Pipeline
-    from solo_server.postprocess.cpu import find_candidates
+    from solo_server.backends.cpu.postprocess import find_candidates
+    from solo_server.pipeline.pipeline import Pipeline
 
     pipeline = Pipeline.open(bundle)
     instances = pipeline.segment(body).instances
     peak_rss_mib = _peak_rss_mib()
-    found = find_candidates(pipeline.infer([pipeline.decode(body).picture])[0].scores, pipeline.bundle.spec.postprocess)
+    found = find_candidates(pipeline.infer([pipeline.decode(body).image])[0].scores, pipeline.bundle.spec.postprocess)
     listed = [
         {"class_id": i.class_id, "score": i.score, "size": i.mask.size, "counts": i.mask.counts} for i in instances
     ]
@@ -141,18 +141,18 @@ def _segment_bundle(bundle: Path, body: bytes) -> dict[str, Any]:
 
 
 def _segment_single_file(path: Path, body: bytes) -> dict[str, Any]:
-    """Plain ONNX Runtime; only the picture is prepared by our code, as the server prepares it."""
+    """Plain ONNX Runtime; only the image is prepared by our code, as the server prepares it."""
     import onnxruntime as ort
     from pycocotools import mask as coco_mask
     from solo_models.spec import PreprocessSpec
-    from solo_server.image import ImageLimits, decode, prepare
+    from solo_server.pipeline.image import ImageLimits, decode, prepare
 
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     rules = PreprocessSpec(**json.loads(session.get_modelmeta().custom_metadata_map["preprocess"]))
-    picture = prepare(decode(body, ImageLimits()), rules)
-    geometry = picture.geometry
+    image = prepare(decode(body, ImageLimits()), rules)
+    geometry = image.geometry
     feeds = {
-        "images": picture.pixels[None],
+        "images": image.pixels[None],
         "image_hw": np.array([geometry.resized_hw], np.int64),
         "output_hw": np.array(geometry.original_hw, np.int64),
     }

@@ -32,11 +32,11 @@ from solo_export.onnx import categories_model, mask_kernels, masks_model
 from solo_export.quantize import quantise
 from solo_models.bundle import BundleContent, read_bundle, write_bundle
 from solo_models.checkpoint import read_checkpoint
+from solo_server.backends.cpu.network import open_network
+from solo_server.backends.cpu.pool import Pool
+from solo_server.backends.cpu.runtimes.onnxruntime import OrtRuntime
+from solo_server.backends.cpu.runtimes.openvino import OpenVinoRuntime
 from solo_server.bench.machine import surroundings
-from solo_server.compiled.pool import Pool
-from solo_server.engine.network import open_network
-from solo_server.engine.openvino import OpenVinoRuntime
-from solo_server.engine.ort import OrtRuntime
 from solo_server.system.processor import has_bf16
 from tqdm import tqdm
 

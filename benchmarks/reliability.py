@@ -1,6 +1,6 @@
 """Every figure that issue 6 wants to be reached, on the demo model: how `solo serve` keeps up, sheds load, and lives on.
 
-    python benchmarks/reliability.py [PART ...] [--quick] [--pictures FOLDER] [--profile] [-o benchmarks/results/reliability.json]
+    python benchmarks/reliability.py [PART ...] [--quick] [--images FOLDER] [--profile] [-o benchmarks/results/reliability.json]
 
 Parts are measured one after the other (all, where none is named) and each replaces itself in the file, with its own command, date,
 commit, hardware, versions, and what the machine did before. A part does not begin while others use the machine, unless
@@ -40,7 +40,7 @@ def main() -> int:
     if unknown := [name for name in arguments.part if name not in PARTS]:
         say(f"reliability: there is no part {unknown[0]!r}; known: {', '.join(PARTS)}")
         return 2
-    setting = Setting(arguments.quick, arguments.pictures, arguments.peers_python, arguments.profile)
+    setting = Setting(arguments.quick, arguments.images, arguments.peers_python, arguments.profile)
     for name in arguments.part or PARTS:
         about = circumstances(setting)
         share = about["others_before"] or 0.0
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("part", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, to try it out")
     parser.add_argument("--busy", action="store_true", help="measure although others use the machine")
-    parser.add_argument("--pictures", type=Path, help="folder of photographs (default: tests/pictures)")
+    parser.add_argument("--images", type=Path, help="folder of photographs (default: tests/images)")
     parser.add_argument(
         "--peers-python",
         type=Path,

@@ -1,6 +1,6 @@
 """Images a second of `solo segment FOLDER`, local and over HTTP, against the pipeline in process; in rounds that take turns.
 
-    python benchmarks/segment_folder.py [--quick] [--busy] [--pictures FOLDER] [-o benchmarks/results/segment_folder.json]
+    python benchmarks/segment_folder.py [--quick] [--busy] [--images FOLDER] [-o benchmarks/results/segment_folder.json]
 
 The command runs as a user starts it; its rate is the one that it prints, from the first image's bytes to the last result. The rate
 in process is the first one of `reliability.py closed`: one thread a core, each from bytes to instances. Exit status 3 where the
@@ -33,7 +33,7 @@ BEST = "in_process"
 def main() -> int:
     """Measure and print, or write."""
     arguments = _parser().parse_args()
-    setting = Setting(arguments.quick, arguments.pictures, Path(sys.executable), profile=False)
+    setting = Setting(arguments.quick, arguments.images, Path(sys.executable), profile=False)
     share = others_share() or 0.0
     if share > IDLE_SHARE and not (arguments.busy or arguments.quick):
         say(f"segment_folder: NOT IDLE: others use {100 * share:.0f} % of the machine; wait, or say --busy")
@@ -58,7 +58,7 @@ def measure(setting: Setting) -> dict[str, Any]:
             "segment_overlay": ["--overlay", str(Path(place, "drawn"))],
             "segment_http": ["--url", url],
         }
-        with in_child(in_process.__file__, setting.pictures(), IN_FLIGHT, count) as child:
+        with in_child(in_process.__file__, setting.images(), IN_FLIGHT, count) as child:
             child.ask(0)
             for number in range(rounds):
                 rates = {BEST: count / child.ask(0).total_ms * 1e3}
@@ -80,9 +80,9 @@ def summary(rounds: Sequence[dict[str, float]]) -> dict[str, Any]:
 def _folder(place: Path, setting: Setting, count: int) -> Path:
     """So many images, in turn those of the setting."""
     place.mkdir()
-    pictures = list(setting.pictures().items())
+    images = list(setting.images().items())
     for number in range(count):
-        name, body = pictures[number % len(pictures)]
+        name, body = images[number % len(images)]
         (place / f"{number:05}{Path(name).suffix}").write_bytes(body)
     return place
 
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, to try it out")
     parser.add_argument("--busy", action="store_true", help="measure although others use the machine")
-    parser.add_argument("--pictures", type=Path, help="folder of photographs (default: tests/pictures)")
+    parser.add_argument("--images", type=Path, help="folder of photographs (default: tests/images)")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.json")
     return parser
 

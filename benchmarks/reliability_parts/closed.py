@@ -1,6 +1,6 @@
-"""Closed loop: pictures/s over HTTP against those of the pipeline in process, in rounds that take turns.
+"""Closed loop: images/s over HTTP against those of the pipeline in process, in rounds that take turns.
 
-All take the same number of the same pictures; over HTTP and overlapped with eight in flight. The pipeline's
+All take the same number of the same images; over HTTP and overlapped with eight in flight. The pipeline's
 process has the machine for itself; over HTTP the load generator has its part of it, which is told and not taken off.
 """
 
@@ -21,7 +21,7 @@ CONTENDERS = ("http", *in_process.TASKS)
 def closed(setting: Setting) -> dict[str, Any]:
     """Rounds, and what they come to."""
     count, rounds = int(setting.lasting(80, 16)), int(setting.lasting(15, 2))
-    with served() as server, in_child(in_process.__file__, setting.pictures(), IN_FLIGHT, count) as child:
+    with served() as server, in_child(in_process.__file__, setting.images(), IN_FLIGHT, count) as child:
         target = setting.target(server.address)
         warm_up(target, server)
         child.ask(0)
@@ -31,11 +31,11 @@ def closed(setting: Setting) -> dict[str, Any]:
             answers = [child.ask(task) for task in range(len(in_process.TASKS))]
             found.append(_round(told(point), answers, count))
             say(f"closed {number + 1}/{rounds}: " + ", ".join(f"{n} {found[-1][n]['per_s']}" for n in CONTENDERS))
-    return {"in_flight": IN_FLIGHT, "pictures_a_round": count, "rounds": found, **summary(found)}
+    return {"in_flight": IN_FLIGHT, "images_a_round": count, "rounds": found, **summary(found)}
 
 
 def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Ratios of pictures/s, and what HTTP adds in processor time a picture."""
+    """Ratios of images/s, and what HTTP adds in processor time an image."""
     rates = {name: [one[name]["per_s"] for one in rounds] for name in CONTENDERS}
     costs = {name: [one[name]["cpu_ms"] for one in rounds] for name in CONTENDERS}
     added = [http - own for http, own in zip(costs["http"], costs["in_one_go"], strict=True)]

@@ -46,7 +46,7 @@ def terminated(setting: Setting) -> dict[str, Any]:
 
 async def _until_terminated(setting: Setting, server: ServerProcess, seconds: float) -> Counter[str]:
     counts: Counter[str] = Counter()
-    body = next(iter(setting.pictures().values()))
+    body = next(iter(setting.images().values()))
     callers = [asyncio.create_task(_call(server.address, body, counts)) for _ in range(CALLERS)]
     await asyncio.sleep(seconds)
     server.send(signal.SIGTERM)

@@ -1,9 +1,9 @@
-"""Processor time that a request costs beside the picture: `solo serve` with a pipeline that computes nothing, all of its threads.
+"""Processor time that a request costs beside the image: `solo serve` with a pipeline that computes nothing, all of its threads.
 
 Receiving the body, admission, the engine's thread, JSON, metrics, the log's line, sending: all of it. The same service called in
 process (`stub_service.py`) is measured in the same rounds, and so is uvicorn alone, which receives such a body and sends such an
 answer (`bare_server.py`). What HTTP adds is the first without the second. The other estimate, served minus in process on real
-pictures, is in the part `closed`; it is as uncertain as a picture's own time.
+images, is in the part `closed`; it is as uncertain as an image's own time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def http_cpu(setting: Setting) -> dict[str, Any]:
         "open_15": (RATE, lambda load: load.open(RATE, setting.lasting(30, 2))),
     }
     found: dict[str, list[float]] = {name: [] for name in (*loads, SERVICE_8, BARE_8)}
-    alone = in_child(stub_service.__file__, setting.pictures(), 8, count)
+    alone = in_child(stub_service.__file__, setting.images(), 8, count)
     with served(program=STUB) as server, served(program=BARE) as bare, alone as service:
         target = setting.target(server.address)
         warm_up(target, server)

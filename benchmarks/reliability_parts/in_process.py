@@ -1,8 +1,8 @@
 """`python benchmarks/reliability_parts/in_process.py`: the pipeline without HTTP and without the service, a process of its own.
 
-Task 0: in one go, as the server does them: as many threads as the backend takes pictures, each picture in one of them from its
-bytes to its instances. Task 1: overlapped, eight pictures in flight, of which as many are decoded and as many finished as there are
-cores, and as many are in the network as the backend takes. Task 2: one after the other. Each task takes `count` pictures in turn.
+Task 0: in one go, as the server does them: as many threads as the backend takes images, each image in one of them from its
+bytes to its instances. Task 1: overlapped, eight images in flight, of which as many are decoded and as many finished as there are
+cores, and as many are in the network as the backend takes. Task 2: one after the other. Each task takes `count` images in turn.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from threading import Semaphore
 from solo_models.demo import demo_bundle
 from solo_server.bench.machine import installed_versions
 from solo_server.bench.protocol import Done, Hello, Order, work
-from solo_server.cores import cores
-from solo_server.pipeline import Pipeline
-from solo_server.types import PictureResult, Query
+from solo_server.pipeline.pipeline import Pipeline
+from solo_server.system.cores import cores
+from solo_server.types import ImageResult, Query
 
 TASKS = ("in_one_go", "overlapped", "one_by_one")
 
 
 class InProcess:
-    """A pipeline and the pictures that each task takes. See `solo_server.bench.protocol.Worker`."""
+    """A pipeline and the images that each task takes. See `solo_server.bench.protocol.Worker`."""
 
     def __init__(self, bodies: Sequence[bytes], in_flight: int, count: int) -> None:
         self._pipeline, self._in_flight = Pipeline.open(demo_bundle(), slots=0), in_flight
@@ -36,25 +36,25 @@ class InProcess:
         return Hello("in process", self._pipeline.backend.description, installed_versions())
 
     def take(self, index: int) -> Done:
-        """See `Worker.take`; instances: of all pictures."""
+        """See `Worker.take`; instances: of all images."""
         pipeline = self._pipeline
         threads, segment = [
-            (pipeline.backend.at_once, pipeline.segment),
+            (pipeline.backend.max_concurrency, pipeline.segment),
             (self._in_flight, self._stages()),
             (1, pipeline.segment),
         ][index]
         with ThreadPoolExecutor(threads) as pool:
             return Done({}, sum(len(result.instances) for result in pool.map(segment, self._turns)))
 
-    def _stages(self) -> Callable[[bytes], PictureResult]:
-        pipeline, network = self._pipeline, Semaphore(self._pipeline.backend.at_once)
+    def _stages(self) -> Callable[[bytes], ImageResult]:
+        pipeline, network = self._pipeline, Semaphore(self._pipeline.backend.max_concurrency)
         decoding, finishing = Semaphore(cores()), Semaphore(cores())
 
-        def segment(body: bytes) -> PictureResult:
+        def segment(body: bytes) -> ImageResult:
             with decoding:
                 decoded = pipeline.decode(body)
             with network:
-                output = pipeline.infer([decoded.picture])[0]
+                output = pipeline.infer([decoded.image])[0]
             with finishing:
                 return pipeline.finish(output, decoded, Query(), 0.0)
 
@@ -62,7 +62,7 @@ class InProcess:
 
 
 def _open(order: Order) -> InProcess:
-    return InProcess([Path(path).read_bytes() for path in order["pictures"]], order["in_flight"], order["count"])
+    return InProcess([Path(path).read_bytes() for path in order["images"]], order["in_flight"], order["count"])
 
 
 if __name__ == "__main__":

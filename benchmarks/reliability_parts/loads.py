@@ -21,7 +21,7 @@ from solo_server.bench.load.points import Point
 from solo_server.bench.load.server_process import SOLO_SERVE, Program, ServerProcess
 
 TIMEOUT_S = 60.0
-WARM_UPS = 2  # of each picture
+WARM_UPS = 2  # of each image
 
 Drive = Callable[[Load], Awaitable[None]]
 
@@ -35,22 +35,22 @@ def served(*arguments: str, program: Program = SOLO_SERVE) -> Iterator[ServerPro
 
 
 @contextmanager
-def in_child(script: str, pictures: Mapping[str, bytes], in_flight: int, count: int) -> Iterator[Child]:
-    """A script of ours that does without HTTP, in a process of its own. count: pictures of each of its tasks."""
+def in_child(script: str, images: Mapping[str, bytes], in_flight: int, count: int) -> Iterator[Child]:
+    """A script of ours that does without HTTP, in a process of its own. count: images of each of its tasks."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / name for name in pictures]
-        for path, body in zip(paths, pictures.values(), strict=True):
+        paths = [Path(folder) / name for name in images]
+        for path, body in zip(paths, images.values(), strict=True):
             path.write_bytes(body)
-        order = {"pictures": [str(path) for path in paths], "in_flight": in_flight, "count": count}
+        order = {"images": [str(path) for path in paths], "in_flight": in_flight, "count": count}
         with Child(Start((sys.executable, script), order, os.environ, Path(script).stem)) as child:
             yield child
 
 
 def warm_up(target: Target, server: ServerProcess) -> None:
-    """Every picture, one after the other; none may be refused."""
+    """Every image, one after the other; none may be refused."""
     point = take("closed", 1, target, server, lambda load: load.several(WARM_UPS * len(target.requests)))
     if errors := point.figures()["errors"]:
-        raise RuntimeError(f"the server does not take the pictures: {errors}")
+        raise RuntimeError(f"the server does not take the images: {errors}")
 
 
 def take(

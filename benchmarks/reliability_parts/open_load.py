@@ -41,7 +41,7 @@ def overload(setting: Setting) -> dict[str, Any]:
         warm_up(plain, server)
         before = _capacity(setting, server)
         rate = TIMES_CAPACITY * before
-        say(f"overload: capacity {before} pictures/s; {rate:.0f} requests/s for {seconds:g} s")
+        say(f"overload: capacity {before} images/s; {rate:.0f} requests/s for {seconds:g} s")
         point = take("open", rate, hurried, server, lambda load: load.open(rate, seconds, SEED))
         after = _capacity(setting, server)
     found = figures_of_overload(point.shots, DEADLINE_MS)
@@ -72,7 +72,7 @@ def _capacity(setting: Setting, server: ServerProcess) -> float:
 
 
 def _thinned(point: Point) -> list[list[float]]:
-    """Some 600 requests as `[due_s, milliseconds since sent, status]`, for a picture."""
+    """Some 600 requests as `[due_s, milliseconds since sent, status]`, for an image."""
     shots = sorted(point.shots, key=lambda shot: shot.due_s)
     step = max(1, len(shots) // 600)
     return [[s.due_s, round(s.latency_ms - s.late_ms, 1), s.status] for s in shots[::step]]

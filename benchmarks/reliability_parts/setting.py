@@ -1,4 +1,4 @@
-"""What every part is given: pictures, how long to measure, and whether the machine is left alone."""
+"""What every part is given: images, how long to measure, and whether the machine is left alone."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 from solo_server.bench import machine
 from solo_server.bench.load.connection import Target, post
 from solo_server.bench.load.server_process import Address
-from solo_server.cores import cores
+from solo_server.system.cores import cores
 
 ROOT = Path(__file__).resolve().parents[2]
-OWN_PICTURES = ROOT / "tests" / "pictures"
+OWN_IMAGES = ROOT / "tests" / "images"
 KINDS = (".jpg", ".jpeg", ".png", ".webp")
 IDLE_SHARE = 0.03  # of the machine, which others may use before a part begins
 WATCHED_S = 2.0
@@ -24,7 +24,7 @@ WATCHED_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Of one run. folder: of further pictures, or `None`; peers_python: interpreter with LitServe and BentoML."""
+    """Of one run. folder: of further images, or `None`; peers_python: interpreter with LitServe and BentoML."""
 
     is_quick: bool
     folder: Path | None
@@ -35,16 +35,16 @@ class Setting:
         """Seconds, or a number of things: `quick` where it is only tried out."""
         return quick if self.is_quick else full
 
-    def pictures(self) -> dict[str, bytes]:
-        """Name and bytes of every picture that is sent."""
-        paths = sorted(OWN_PICTURES.glob("*.jpg")) if self.folder is None else sorted(self.folder.iterdir())
+    def images(self) -> dict[str, bytes]:
+        """Name and bytes of every image that is sent."""
+        paths = sorted(OWN_IMAGES.glob("*.jpg")) if self.folder is None else sorted(self.folder.iterdir())
         return {path.name: path.read_bytes() for path in paths if path.suffix.lower() in KINDS}
 
     def target(self, address: Address, headers: dict[str, str] | None = None, path: str = "/segment") -> Target:
-        """All pictures as requests to a server."""
-        pictures = self.pictures()
-        requests = (post(address.host, address.port, path, body, headers) for body in pictures.values())
-        return Target(address.host, address.port, tuple(requests), tuple(pictures))
+        """All images as requests to a server."""
+        images = self.images()
+        requests = (post(address.host, address.port, path, body, headers) for body in images.values())
+        return Target(address.host, address.port, tuple(requests), tuple(images))
 
 
 def circumstances(setting: Setting) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def circumstances(setting: Setting) -> dict[str, Any]:
         "command": _command(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "quick": setting.is_quick,
-        "pictures": list(setting.pictures()),
+        "images": list(setting.images()),
         "load_average_before": machine.load_average(),
         "others_before": others_share(),
     }

@@ -1,6 +1,6 @@
-"""The same pictures, model and pipeline behind our server, LitServe and BentoML, in rounds that take turns.
+"""The same images, model and pipeline behind our server, LitServe and BentoML, in rounds that take turns.
 
-Inside the others runs `solo_server.pipeline.Pipeline`, from bytes to instances: they profit from all that makes it fast, and what
+Inside the others runs `Pipeline`, from bytes to instances: they profit from all that makes it fast, and what
 is compared is serving alone. Each is taken twice: one worker process with both cores, and two workers with a core each. Who does
 not have its turn is stopped (SIGSTOP), for some of them poll.
 """
@@ -32,13 +32,13 @@ CONCURRENCY = (1, 8)
 SHAPES = ((1, 2), (2, 1))  # worker processes, cores of each
 PEERS = ("LitServe", "BentoML")
 PACKAGES = tuple(str(ROOT / name) for name in ("models", "server"))
-BOUNDARY = "----picture"
+BOUNDARY = "----image"
 SCORE_ROUNDING = 5e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """name: of the software; kind: how it takes a picture, `form` or a content type."""
+    """name: of the software; kind: how it takes an image, `form` or a content type."""
 
     name: str
     workers: int
@@ -53,11 +53,11 @@ class Contender:
         return f"{self.name} {self.workers}x{self.threads}"
 
     def request(self, server: ServerProcess, body: bytes) -> bytes:
-        """One picture as it wants it."""
+        """One image as it wants it."""
         address = server.address
         if self.kind != "form":
             return post(address.host, address.port, "/segment", body, {"content-type": self.kind})
-        lines = f'--{BOUNDARY}\r\ncontent-disposition: form-data; name="file"; filename="picture.jpg"\r\n\r\n'
+        lines = f'--{BOUNDARY}\r\ncontent-disposition: form-data; name="file"; filename="image.jpg"\r\n\r\n'
         form = lines.encode() + body + f"\r\n--{BOUNDARY}--\r\n".encode()
         return post(
             address.host, address.port, "/segment", form, {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
@@ -65,7 +65,7 @@ class Contender:
 
 
 def side_by_side(setting: Setting) -> dict[str, Any]:
-    """Pictures/s, latencies and memory of each; ours against theirs round by round."""
+    """Images/s, latencies and memory of each; ours against theirs round by round."""
     if not setting.peers_python.exists():
         say("side_by_side: NOT RUN: there is no environment with LitServe and BentoML: make peers")
         return {"not_run": "there is no environment with LitServe and BentoML"}
@@ -99,7 +99,7 @@ def _rounds(
                     points[contender.label][level].append(load)
                 _signal(server, signal.SIGSTOP)
                 told = [points[contender.label][n][-1].figures()["throughput"] for n in CONCURRENCY]
-                say(f"side_by_side {number + 1}/{rounds}: {contender.label}: {told} pictures/s")
+                say(f"side_by_side {number + 1}/{rounds}: {contender.label}: {told} images/s")
     finally:
         for _, server in contenders:
             _signal(server, signal.SIGCONT)
@@ -128,13 +128,13 @@ def _contenders(setting: Setting) -> list[Contender]:
 
 
 def _target(setting: Setting, contender: Contender, server: ServerProcess) -> Target:
-    pictures = {name: body for name, body in setting.pictures().items() if name.lower().endswith((".jpg", ".jpeg"))}
-    requests = tuple(contender.request(server, body) for body in pictures.values())
-    return Target(server.address.host, server.address.port, requests, tuple(pictures))
+    images = {name: body for name, body in setting.images().items() if name.lower().endswith((".jpg", ".jpeg"))}
+    requests = tuple(contender.request(server, body) for body in images.values())
+    return Target(server.address.host, server.address.port, requests, tuple(images))
 
 
 def agree(ours: list[list[dict[str, Any]]], theirs: list[list[dict[str, Any]]]) -> bool:
-    """Whether both answered the same for every picture; scores of one core and of two differ in their last digits."""
+    """Whether both answered the same for every image; scores of one core and of two differ in their last digits."""
     return [[_without_score(i) for i in one] for one in ours] == [
         [_without_score(i) for i in one] for one in theirs
     ] and all(
@@ -149,7 +149,7 @@ def _without_score(instance: dict[str, Any]) -> dict[str, Any]:
 
 
 def _instances(target: Target) -> list[Any]:
-    """Of every picture, as the server answers them."""
+    """Of every image, as the server answers them."""
     found = []
     for request in target.requests:
         head, _, body = request.partition(b"\r\n\r\n")

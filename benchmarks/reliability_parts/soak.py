@@ -1,4 +1,4 @@
-"""Ten thousand pictures of two hundred sizes, and how the server's memory goes meanwhile."""
+"""Ten thousand images of two hundred sizes, and how the server's memory goes meanwhile."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from solo_server.bench.load.server_process import Address
 
 from reliability_parts.figures import growth_percent
 from reliability_parts.loads import served, take
-from reliability_parts.mixed_pictures import SIDES, mixed
+from reliability_parts.mixed_images import SIDES, mixed
 from reliability_parts.setting import Setting, say
 
 CALLERS = 4
@@ -27,7 +27,7 @@ def soak(setting: Setting) -> dict[str, Any]:
     every, settled = int(setting.lasting(EVERY, 5)), int(setting.lasting(SETTLED, 10))
     rss_mib: list[float] = []
     with served() as server:
-        target = _target(server.address, mixed(setting.pictures().values(), sizes, SEED), count)
+        target = _target(server.address, mixed(setting.images().values(), sizes, SEED), count)
         answered = 0
 
         def seen(_: Shot) -> None:

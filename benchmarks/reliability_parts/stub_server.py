@@ -2,7 +2,7 @@
 
     python benchmarks/reliability_parts/stub_server.py [--profile FILE] --host H --port P
 
-Every picture is answered at once with the same five instances, some 5 KB of JSON, as the demo model answers them. `--profile`
+Every image is answered at once with the same five instances, some 5 KB of JSON, as the demo model answers them. `--profile`
 watches the event loop's thread with cProfile by processor time, whose own cost is in its figures, and names the threads beside it.
 """
 
@@ -24,25 +24,25 @@ import uvicorn
 from solo_models import cli
 from solo_models.bundle import read_bundle
 from solo_models.demo import demo_bundle
-from solo_server.cores import cores
-from solo_server.pipeline import Decoded, Pipeline
-from solo_server.types import Geometry, Instance, PreparedPicture, Query, Rle
+from solo_server.pipeline.pipeline import Decoded, Pipeline
+from solo_server.system.cores import cores
+from solo_server.types import Geometry, Instance, PreparedImage, Query, Rle
 
 HW = (64, 64)
-PICTURE = PreparedPicture(np.zeros((*HW, 3), np.uint8), Geometry(HW, HW, HW))
+IMAGE = PreparedImage(np.zeros((*HW, 3), np.uint8), Geometry(HW, HW, HW))
 INSTANCES = tuple(Instance(0, 0.9 - n / 10, (10, 10, 40, 40), 1600, Rle(HW, "0" * 900)) for n in range(5))
 
 
 class StubBackend:
-    """See `solo_server.backend.Backend`."""
+    """See `solo_server.backends.cpu.backend.Backend`."""
 
-    at_once, max_batch, uses_cores = cores(), 1, True  # as the demo model's
+    max_concurrency, max_batch, uses_cores = cores(), 1, True  # as the demo model's
     stages = ("categories", "towers", "masks", "nms", "encode")
     description = "nothing is computed"
 
-    def infer(self, pictures: Sequence[Any], queries: Sequence[Query]) -> Sequence[Any]:
-        """One output a picture."""
-        return [None] * len(pictures)
+    def infer(self, images: Sequence[Any], queries: Sequence[Query]) -> Sequence[Any]:
+        """One output an image."""
+        return [None] * len(images)
 
     def finish(self, *_: Any) -> tuple[Instance, ...]:
         """The same for all."""
@@ -60,7 +60,7 @@ class StubPipeline(Pipeline):
 
     def decode(self, body: bytes, *, whole: bool = False) -> Decoded:
         """The same for all."""
-        return Decoded(PICTURE, PICTURE.pixels, 0.0, 0.0)
+        return Decoded(IMAGE, IMAGE.pixels, 0.0, 0.0)
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """`python benchmarks/reliability_parts/stub_service.py`: the service in process, over a pipeline that computes nothing; no HTTP.
 
-Eight callers, each its next picture when it has the result: what is left is admission, the batcher, the engine's thread, metrics.
-A task is `count` pictures. What a server takes beyond that, JSON included, is what HTTP adds.
+Eight callers, each its next image when it has the result: what is left is admission, the batcher, the engine's thread, metrics.
+A task is `count` images. What a server takes beyond that, JSON included, is what HTTP adds.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from solo_models.bundle import read_bundle
 from solo_models.demo import demo_bundle
 from solo_server.bench.machine import installed_versions
 from solo_server.bench.protocol import Done, Hello, Order, work
-from solo_server.catalogue import only
-from solo_server.metrics import Metrics
-from solo_server.service import Service
-from solo_server.sight import Sight
-from solo_server.types import PictureResult, Query
+from solo_server.observability.metrics import Metrics
+from solo_server.observability.telemetry import RequestTelemetry
+from solo_server.service.model_repository import only
+from solo_server.service.service import Service
+from solo_server.types import ImageResult, Query
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a script's own folder is all that is there
 
@@ -28,7 +28,7 @@ from reliability_parts.stub_server import StubBackend, StubPipeline
 
 
 class StubService:
-    """A service and the pictures of a task. See `solo_server.bench.protocol.Worker`."""
+    """A service and the images of a task. See `solo_server.bench.protocol.Worker`."""
 
     def __init__(self, bodies: Sequence[bytes], in_flight: int, count: int) -> None:
         self._bodies, self._in_flight, self._count = bodies, in_flight, count
@@ -44,10 +44,10 @@ class StubService:
             results = runner.run(self._all())
         return Done({}, sum(len(result.instances) for result in results))
 
-    async def _all(self) -> list[PictureResult]:
-        service = Service(only(self._pipeline), observer=Sight(Metrics(lambda: [])))
+    async def _all(self) -> list[ImageResult]:
+        service = Service(only(self._pipeline), observer=RequestTelemetry(Metrics(lambda: [])))
         await service.start()
-        results, turns = list[PictureResult](), iter(range(self._count))
+        results, turns = list[ImageResult](), iter(range(self._count))
 
         async def caller() -> None:
             for number in turns:
@@ -59,7 +59,7 @@ class StubService:
 
 
 def _open(order: Order) -> StubService:
-    return StubService([Path(path).read_bytes() for path in order["pictures"]], order["in_flight"], order["count"])
+    return StubService([Path(path).read_bytes() for path in order["images"]], order["in_flight"], order["count"])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import httpx
 
 from solo_client.environment import proxy_for
 from solo_client.errors import InvalidArgument, NoAnswer, ServerProblem
-from solo_client.protocol import Call, Protocol, read_picture
+from solo_client.protocol import Call, Protocol, read_image
 from solo_client.query import Options, Query
 from solo_client.transport import arguments, checked_url, failures_named, open_transport, read_answer
 from solo_client.types import Result
@@ -25,7 +25,7 @@ T = TypeVar("T")
 class SoloClient:
     """A connection to a SOLO server. One client may be shared by threads; close it, or use it in a `with`.
 
-    An image is the bytes of an encoded picture, or a path to one. The options of the methods are `score_threshold`,
+    An image is the bytes of an encoded image, or a path to one. The options of the methods are `score_threshold`,
     `max_instances`, `classes` and `nms`, see `Query`.
     """
 
@@ -60,7 +60,7 @@ class SoloClient:
         )
 
     def segment(self, image: bytes | str | Path, **options: Unpack[Options]) -> Result:
-        """The instances in one picture.
+        """The instances in one image.
 
         Raises:
             InvalidArgument: an option is unusable.
@@ -68,12 +68,12 @@ class SoloClient:
             NoAnswer, ServerProblem, UnexpectedAnswer: see `errors`.
         """
         query = Query(**options)
-        return self._exchange(self._protocol.segment(read_picture(image), query))
+        return self._exchange(self._protocol.segment(read_image(image), query))
 
     def overlay(self, image: bytes | str | Path, **options: Unpack[Options]) -> bytes:
-        """The picture with its instances drawn upon it, as the bytes of a PNG. Raises as `segment` does."""
+        """The image with its instances drawn upon it, as the bytes of a PNG. Raises as `segment` does."""
         query = Query(**options)
-        return self._exchange(self._protocol.overlay(read_picture(image), query))
+        return self._exchange(self._protocol.overlay(read_image(image), query))
 
     def segment_and_draw(self, image: bytes | str | Path, **options: Unpack[Options]) -> tuple[Result, bytes]:
         """What `segment` and `overlay` return, of one request and one inference. Raises as `segment` does.
@@ -81,12 +81,12 @@ class SoloClient:
         Without a `score_threshold` the PNG shows the instances of at least 0.3, and the result has those of at least 0.05.
         """
         query = Query(**options)
-        return self._exchange(self._protocol.segment_and_draw(read_picture(image), query))
+        return self._exchange(self._protocol.segment_and_draw(read_image(image), query))
 
     def segment_many(self, images: Iterable[bytes | str | Path], **options: Unpack[Options]) -> Iterator[Result]:
-        """Results in the order of `images`, one request a picture, each sent when its result is asked for.
+        """Results in the order of `images`, one request an image, each sent when its result is asked for.
 
-        Raises as `segment` does, at the picture that failed; the iterator ends there.
+        Raises as `segment` does, at the image that failed; the iterator ends there.
         """
         for image in images:
             yield self.segment(image, **options)
@@ -94,13 +94,13 @@ class SoloClient:
     def segment_together(
         self, images: Sequence[bytes | str | Path], **options: Unpack[Options]
     ) -> list[Result | ServerProblem]:
-        """Results of a few pictures sent in one request, in their order; a picture that failed is its error, returned.
+        """Results of a few images sent in one request, in their order; an image that failed is its error, returned.
 
-        Raises as `segment` does when the request as a whole fails. No pictures: an empty list, and nothing is sent.
+        Raises as `segment` does when the request as a whole fails. No images: an empty list, and nothing is sent.
         """
         query = Query(**options)
-        pictures = [read_picture(image) for image in images]
-        return self._exchange(self._protocol.segment_together(pictures, query)) if pictures else []
+        bodies = [read_image(image) for image in images]
+        return self._exchange(self._protocol.segment_together(bodies, query)) if bodies else []
 
     def model(self) -> dict[str, object]:
         """What the server says about this client's model. Raises NoAnswer, ServerProblem, UnexpectedAnswer."""
@@ -171,25 +171,25 @@ class AsyncSoloClient:
     async def segment(self, image: bytes | str | Path, **options: Unpack[Options]) -> Result:
         """See `SoloClient.segment`."""
         query = Query(**options)
-        return await self._exchange(self._protocol.segment(await asyncio.to_thread(read_picture, image), query))
+        return await self._exchange(self._protocol.segment(await asyncio.to_thread(read_image, image), query))
 
     async def overlay(self, image: bytes | str | Path, **options: Unpack[Options]) -> bytes:
         """See `SoloClient.overlay`."""
         query = Query(**options)
-        return await self._exchange(self._protocol.overlay(await asyncio.to_thread(read_picture, image), query))
+        return await self._exchange(self._protocol.overlay(await asyncio.to_thread(read_image, image), query))
 
     async def segment_and_draw(self, image: bytes | str | Path, **options: Unpack[Options]) -> tuple[Result, bytes]:
         """See `SoloClient.segment_and_draw`."""
         query = Query(**options)
-        picture = await asyncio.to_thread(read_picture, image)
-        return await self._exchange(self._protocol.segment_and_draw(picture, query))
+        body = await asyncio.to_thread(read_image, image)
+        return await self._exchange(self._protocol.segment_and_draw(body, query))
 
     async def segment_many(
         self, images: Iterable[bytes | str | Path], *, concurrency: int = 8, **options: Unpack[Options]
     ) -> AsyncGenerator[Result, None]:
-        """Results in the order of `images`, one request a picture, at most `concurrency` of them under way.
+        """Results in the order of `images`, one request an image, at most `concurrency` of them under way.
 
-        `images` is read as far ahead as that, no further. Raises as `segment` does, at the picture that failed; what is
+        `images` is read as far ahead as that, no further. Raises as `segment` does, at the image that failed; what is
         still under way then, or when the iterator is closed early, is cancelled.
         """
         if concurrency < 1:
@@ -212,8 +212,8 @@ class AsyncSoloClient:
     ) -> list[Result | ServerProblem]:
         """See `SoloClient.segment_together`."""
         query = Query(**options)
-        pictures = [await asyncio.to_thread(read_picture, image) for image in images]
-        return await self._exchange(self._protocol.segment_together(pictures, query)) if pictures else []
+        bodies = [await asyncio.to_thread(read_image, image) for image in images]
+        return await self._exchange(self._protocol.segment_together(bodies, query)) if bodies else []
 
     async def model(self) -> dict[str, object]:
         """See `SoloClient.model`."""

@@ -1,4 +1,4 @@
-"""Everything that can go wrong between a picture and its masks; `except SoloClientError` catches all of it.
+"""Everything that can go wrong between an image and its masks; `except SoloClientError` catches all of it.
 
     SoloClientError
     ├── InvalidArgument            an argument is unusable, nothing was sent        (also a ValueError)
@@ -135,19 +135,19 @@ class CallerFault(ServerProblem):
 
 
 class EmptyBody(CallerFault):
-    """The request carried no picture."""
+    """The request carried no image."""
 
 
 class UnsupportedMediaType(CallerFault):
-    """The bytes are of no picture format that the server reads."""
+    """The bytes are of no image format that the server reads."""
 
 
 class ImageDamaged(CallerFault):
-    """The picture cannot be decoded."""
+    """The image cannot be decoded."""
 
 
 class ImageTooLarge(CallerFault):
-    """The picture has more pixels than the server allows."""
+    """The image has more pixels than the server allows."""
 
 
 class BodyTooLarge(CallerFault):

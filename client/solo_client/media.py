@@ -1,4 +1,4 @@
-"""Which picture format some bytes are, by their first bytes, never by a file's name."""
+"""Which image format some bytes are, by their first bytes, never by a file's name."""
 
 from __future__ import annotations
 

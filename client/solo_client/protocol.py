@@ -30,8 +30,8 @@ MULTIPART_FIELD = "file"
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """An encoded picture as it is in its file, and the file's name (for multipart bodies only)."""
+class Image:
+    """An encoded image as it is in its file, and the file's name (for multipart bodies only)."""
 
     body: bytes
     filename: str
@@ -59,7 +59,7 @@ class Call(Generic[T]):
     parameters: Mapping[str, str | list[str]] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
-    files: tuple[Picture, ...] = ()
+    files: tuple[Image, ...] = ()
     may_retry: bool = False
 
 
@@ -101,41 +101,41 @@ class Protocol:
         key = {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key}"}
         return {"User-Agent": "solo-client"} | key
 
-    def segment(self, picture: Picture, query: Query) -> Call[Result]:
-        """One picture in, its instances out."""
+    def segment(self, image: Image, query: Query) -> Call[Result]:
+        """One image in, its instances out."""
         return Call(
             "POST",
             f"{self._model_path}/segment",
             _read_result,
             query.to_parameters(),
-            _body_headers(picture, "application/json"),
-            body=picture.body,
+            _body_headers(image, "application/json"),
+            body=image.body,
             may_retry=True,
         )
 
-    def overlay(self, picture: Picture, query: Query) -> Call[bytes]:
-        """One picture in, the picture with its instances drawn upon it out, as PNG."""
+    def overlay(self, image: Image, query: Query) -> Call[bytes]:
+        """One image in, the image with its instances drawn upon it out, as PNG."""
         return Call(
             "POST",
             f"{self._model_path}/segment",
             _read_png,
             query.to_parameters(),
-            _body_headers(picture, "image/png"),
-            body=picture.body,
+            _body_headers(image, "image/png"),
+            body=image.body,
             may_retry=True,
         )
 
-    def segment_and_draw(self, picture: Picture, query: Query) -> Call[tuple[Result, bytes]]:
+    def segment_and_draw(self, image: Image, query: Query) -> Call[tuple[Result, bytes]]:
         """One image in, its instances and the image with them drawn upon it (PNG) out, of one inference."""
-        call = self.segment(picture, query)
+        call = self.segment(image, query)
         parameters = {**call.parameters, "overlay": "true"}
         return Call(call.method, call.path, _read_drawn, parameters, call.headers, body=call.body, may_retry=True)
 
-    def segment_together(self, pictures: Sequence[Picture], query: Query) -> Call[list[Result | ServerProblem]]:
-        """Several pictures in one multipart body."""
+    def segment_together(self, images: Sequence[Image], query: Query) -> Call[list[Result | ServerProblem]]:
+        """Several images in one multipart body."""
 
         def read(answer: Answer) -> list[Result | ServerProblem]:
-            return wire.parse_results(_read_json(answer), len(pictures))
+            return wire.parse_results(_read_json(answer), len(images))
 
         return Call(
             "POST",
@@ -143,7 +143,7 @@ class Protocol:
             read,
             query.to_parameters(),
             {"Accept": "application/json"},
-            files=tuple(pictures),
+            files=tuple(images),
             may_retry=True,
         )
 
@@ -178,16 +178,16 @@ class Protocol:
         return f"/models/{quote(self.model_name, safe='')}{version}"
 
 
-def read_picture(image: bytes | str | Path) -> Picture:
+def read_image(image: bytes | str | Path) -> Image:
     """Bytes as they are, or those of the file at a path.
 
     Raises:
         OSError: the file cannot be read.
     """
     if isinstance(image, bytes):
-        return Picture(image, "image")
+        return Image(image, "image")
     path = Path(image)
-    return Picture(path.read_bytes(), path.name)
+    return Image(path.read_bytes(), path.name)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -212,8 +212,8 @@ def _is_http_url(url: str) -> bool:
         return False
 
 
-def _body_headers(picture: Picture, accept: str) -> dict[str, str]:
-    return {"Content-Type": media_type(picture.body), "Accept": accept}
+def _body_headers(image: Image, accept: str) -> dict[str, str]:
+    return {"Content-Type": media_type(image.body), "Accept": accept}
 
 
 def _read_result(answer: Answer) -> Result:

@@ -1,4 +1,4 @@
-"""What a caller may ask for besides the picture; the same query goes to a server and to a local model."""
+"""What a caller may ask for besides the image; the same query goes to a server and to a local model."""
 
 from __future__ import annotations
 

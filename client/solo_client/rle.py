@@ -24,7 +24,7 @@ _SIGN = 0x10
 _MORE = 0x20
 _GROUPS = 64
 _ABSOLUTE_RUNS = 3
-_LONGEST_NUMBER = 12  # groups: 60 bits, beyond any picture; bounds the work that a damaged text can cause
+_LONGEST_NUMBER = 12  # groups: 60 bits, beyond any image; bounds the work that a damaged text can cause
 
 
 def decode_counts(counts: str) -> list[int]:

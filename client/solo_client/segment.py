@@ -1,6 +1,6 @@
 """The command `solo segment`: images in, their instances out, from a server or from a model in this process.
 
-    words ─► command.pictures ─► command.sources (HTTP or local), several at a time ─► command.output ─► stdout, FILE
+    words ─► command.images ─► command.sources (HTTP or local), several at a time ─► command.output ─► stdout, FILE
                                           └─► overlays                 command.annotations: ids ─┘
 
 Exit codes: 0 all images done, 1 some failed, 2 nothing could be done as asked, 130 interrupted.
@@ -19,10 +19,10 @@ from typing import TypeVar
 
 from solo_client.coco import coco_category_ids
 from solo_client.command.annotations import category_ids, image_ids
-from solo_client.command.errors import PictureFailed, Unusable
+from solo_client.command.errors import ImageFailed, Unusable
+from solo_client.command.images import STDIN, find_images, overlay_files
 from solo_client.command.in_order import in_order
 from solo_client.command.output import Failed, Output, Segmented, check_writable, open_output, write_file
-from solo_client.command.pictures import STDIN, find_pictures, overlay_files
 from solo_client.command.progress import Progress, rate
 from solo_client.command.reading import check_stdin, read_image
 from solo_client.command.sources import Source, open_source
@@ -55,7 +55,7 @@ other is split at its commas"""
 class _Job:
     """One image to do. overlay: the file to draw to, or None."""
 
-    picture: Path
+    image: Path
     image_id: int
     overlay: Path | None
 
@@ -184,16 +184,16 @@ def _number(kind: Callable[[str], Number], text: str | None, rule: str) -> Numbe
 
 
 def _jobs(arguments: argparse.Namespace) -> list[_Job]:
-    pictures = find_pictures(arguments.images, recursive=arguments.recursive)
-    if any(picture.path == STDIN for picture in pictures):
+    images = find_images(arguments.images, recursive=arguments.recursive)
+    if any(image.path == STDIN for image in images):
         check_stdin()
-    ids: Sequence[int] = range(1, len(pictures) + 1)
+    ids: Sequence[int] = range(1, len(images) + 1)
     if arguments.format == "coco":
-        ids = image_ids(pictures, arguments.image_ids)
-    overlays: Sequence[Path | None] = [None] * len(pictures)
+        ids = image_ids(images, arguments.image_ids)
+    overlays: Sequence[Path | None] = [None] * len(images)
     if arguments.overlay:
-        overlays = overlay_files(pictures, Path(arguments.overlay))
-    return [_Job(p.path, number, overlay) for p, number, overlay in zip(pictures, ids, overlays, strict=True)]
+        overlays = overlay_files(images, Path(arguments.overlay))
+    return [_Job(p.path, number, overlay) for p, number, overlay in zip(images, ids, overlays, strict=True)]
 
 
 def _category_ids(arguments: argparse.Namespace, source: Source) -> Mapping[str, int] | None:
@@ -216,7 +216,7 @@ def _do_all(jobs: Sequence[_Job], source: Source, options: Options, output: Outp
     One that fails is written as failed, and only what would fail for all of them stops.
     """
     outcome, started = _Outcome(), perf_counter()
-    in_turn = in_order(lambda job: _do(job, source, options), jobs, min(source.at_once, len(jobs)))
+    in_turn = in_order(lambda job: _do(job, source, options), jobs, min(source.max_concurrency, len(jobs)))
     with Progress(len(jobs), sys.stderr) as progress, closing(in_turn):
         progress.show(0, 0.0)
         try:
@@ -234,14 +234,14 @@ def _do_all(jobs: Sequence[_Job], source: Source, options: Options, output: Outp
 def _do(job: _Job, source: Source, options: Options) -> Segmented | Failed:
     """One image from its file to its result, and its overlay to its file; in a thread."""
     try:
-        body = read_image(job.picture)
+        body = read_image(job.image)
         if job.overlay is None:
-            return Segmented(job.picture, job.image_id, source.segment(body, options))
+            return Segmented(job.image, job.image_id, source.segment(body, options))
         result, png = source.segment_and_draw(body, options)
-    except PictureFailed as error:
-        return Failed(job.picture, error.message, error.problem)
+    except ImageFailed as error:
+        return Failed(job.image, error.message, error.problem)
     write_file(png, job.overlay)
-    return Segmented(job.picture, job.image_id, result)
+    return Segmented(job.image, job.image_id, result)
 
 
 def _count(done: Segmented | Failed, outcome: _Outcome) -> None:
@@ -250,7 +250,7 @@ def _count(done: Segmented | Failed, outcome: _Outcome) -> None:
         outcome.instances += len(done.result.instances)
     else:
         outcome.failed += 1
-        _say(f"{done.picture}: {done.message}")
+        _say(f"{done.image}: {done.message}")
 
 
 def _summary(outcome: _Outcome) -> str:

@@ -36,7 +36,7 @@ class CocoResult(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class RleMask:
-    """A mask in COCO's compressed run lengths. size: `(H, W)` in pixels, the same as the picture's."""
+    """A mask in COCO's compressed run lengths. size: `(H, W)` in pixels, the same as the image's."""
 
     size: tuple[int, int]
     counts: str
@@ -83,7 +83,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """All objects found in one picture, best score first.
+    """All objects found in one image, best score first.
 
     width, height: pixels, after EXIF orientation; timings_ms: milliseconds by stage, always with `total`.
     """

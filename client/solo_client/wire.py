@@ -29,7 +29,7 @@ def parse_json(body: bytes) -> object:
 
 
 def parse_result(answer: object) -> Result:
-    """The answer about one picture, after `parse_json`.
+    """The answer about one image, after `parse_json`.
 
     Raises:
         UnexpectedAnswer: some part is missing or of another form, named.
@@ -55,7 +55,7 @@ def parse_drawn(answer: object) -> tuple[Result, bytes]:
 
 
 def parse_results(answer: object, count: int) -> list[Result | ServerProblem]:
-    """The answer about `count` pictures sent together, in their order; a picture that failed is its error.
+    """The answer about `count` images sent together, in their order; an image that failed is its error.
 
     Raises:
         UnexpectedAnswer: some part is missing or of another form, named, or there are not `count` results.
@@ -109,7 +109,7 @@ def _mask(mask: Field, image_hw: tuple[int, int]) -> RleMask:
     size = mask.member("size")
     height, width = (side.whole() for side in size.items(2))
     if (height, width) != image_hw:
-        raise size.unexpected(f"the picture's {list(image_hw)}")
+        raise size.unexpected(f"the image's {list(image_hw)}")
     return RleMask(size=(height, width), counts=mask.member("counts").text())
 
 

@@ -1,4 +1,4 @@
-"""Mask AP of a bundle on annotated pictures, by pycocotools, through the pipeline that the server runs."""
+"""Mask AP of a bundle on annotated images, by pycocotools, through the pipeline that the server runs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from solo_server.errors import RequestError
-from solo_server.image import ImageLimits, decode
-from solo_server.pipeline import Pipeline
+from solo_server.pipeline.image import ImageLimits, decode
+from solo_server.pipeline.pipeline import Pipeline
 from tqdm import tqdm
 
 STATS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR1", "AR10", "AR100")
@@ -23,7 +23,7 @@ OF_AN_OBJECT = ("category_id", "segmentation", "area", "iscrowd")  # what pycoco
 
 
 class AnnotationsError(ValueError):
-    """Annotations that are not COCO instances, or do not fit the network or the pictures."""
+    """Annotations that are not COCO instances, or do not fit the network or the images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def annotated_images(annotations: Path, folder: Path) -> AnnotatedImages:
         first = next(iter(whole.imgs.values()))["file_name"]
         raise AnnotationsError(
             f"{annotations}: none of its {len(whole.imgs)} images is in {folder} (the first is {first}); "
-            "--pictures takes the folder that the file names begin in"
+            "--images takes the folder that the file names begin in"
         )
     bar = tqdm(there, "reading annotated images", file=sys.stderr, mininterval=1, unit="image")
     images = [image for image in bar if _is_readable(folder / image["file_name"])]
@@ -109,11 +109,11 @@ def category_ids(truth: COCO, class_names: Sequence[str]) -> list[int]:
     return found
 
 
-def segment_all(pipeline: Pipeline, truth: COCO, images: Path, title: str = "pictures") -> list[dict[str, Any]]:
-    """COCO results of every picture; without `bbox`, so that areas are those of the masks.
+def segment_all(pipeline: Pipeline, truth: COCO, images: Path, title: str = "images") -> list[dict[str, Any]]:
+    """COCO results of every image; without `bbox`, so that areas are those of the masks.
 
     Raises:
-        AnnotationsError: a class of the network is not annotated, or a picture is missing or damaged.
+        AnnotationsError: a class of the network is not annotated, or an image is missing or damaged.
     """
     ids = category_ids(truth, pipeline.bundle.spec.class_names)
     results: list[dict[str, Any]] = []

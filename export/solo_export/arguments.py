@@ -9,11 +9,11 @@ from pathlib import Path
 
 from solo_models.bundle import INT8_FORMS
 from solo_models.sizes import parse_size
-from solo_server.engine.build_command import add_engine_arguments
+from solo_server.commands.build_engine import add_engine_arguments
 
-TOLERANCES: Mapping[str, float] = {"fp32": 2.0, "fp16": 5.0, "int8": 20.0}  # percent of agreement on pictures
+TOLERANCES: Mapping[str, float] = {"fp32": 2.0, "fp16": 5.0, "int8": 20.0}  # percent of agreement on images
 TOLERANCE_AP = 1.0  # points of mask AP
-CALIBRATION_IMAGES, CHECKED_PICTURES = 64, 32
+CALIBRATION_IMAGES, CHECKED_IMAGES = 64, 32
 MOST_CALIBRATION_IMAGES = 1000  # of each some values are kept until all are seen
 
 
@@ -59,20 +59,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which INT8: that of CPUs (default), or that of TensorRT (default with --engine tensorrt)",
     )
     precision.add_argument(
-        "--pictures", type=Path, metavar="DIR",
-        help=f"check on these instead of the built-in pictures; at most {CHECKED_PICTURES}",
+        "--images", type=Path, metavar="DIR",
+        help=f"check on these instead of the built-in images; at most {CHECKED_IMAGES}",
     )  # fmt: skip
     precision.add_argument(
         "--annotations",
         type=Path,
         metavar="FILE",
-        help="COCO annotations: mask AP before and after, on the images that are both annotated and in --pictures",
+        help="COCO annotations: mask AP before and after, on the images that are both annotated and in --images",
     )
     defaults = ", ".join(f"{value:g} for {name}" for name, value in TOLERANCES.items())
     precision.add_argument(
         "--tolerance", type=_percent, metavar="PERCENT",
         help=f"the largest loss that is written: mask AP points with --annotations (default {TOLERANCE_AP:g}), "
-        f"else percent of agreement on the pictures (default {defaults})",
+        f"else percent of agreement on the images (default {defaults})",
     )  # fmt: skip
     engine = parser.add_argument_group("engine")
     engine.add_argument(

@@ -1,6 +1,6 @@
-"""Which range of values each tensor takes on pictures, for `quantize`.
+"""Which range of values each tensor takes on images, for `quantize`.
 
-A sample of values is drawn from every picture inside the graph, so that memory does not grow with the size of the maps; the range
+A sample of values is drawn from every image inside the graph, so that memory does not grow with the size of the maps; the range
 chosen is the one that rounds the sample to 8 bits with the least squared error.
 """
 
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from solo_export.quantize import FOR_CPU, Form, points, scale_and_zero
 
-VALUES_PER_PICTURE = 1024
+VALUES_PER_IMAGE = 1024
 VALUES_FOR_SEARCH = 200_000
 SHRINKS = np.linspace(1.0, 0.3, 29)
 
@@ -27,7 +27,7 @@ Feeds = Mapping[str, NDArray[Any]]
 
 
 class Calibrator:
-    """Collects values of every tensor that `quantize.points` names; feed pictures with `run`, then ask for `ranges`."""
+    """Collects values of every tensor that `quantize.points` names; feed images with `run`, then ask for `ranges`."""
 
     def __init__(self, model: onnx.ModelProto, form: Form = FOR_CPU) -> None:
         self._names, self._form = points(model), form
@@ -42,7 +42,7 @@ class Calibrator:
         self._values: dict[str, list[NDArray[np.float32]]] = {name: [] for name in self._names}
 
     def run(self, feeds: Feeds) -> Sequence[NDArray[np.float32]]:
-        """Run one picture and keep a sample of its values; returns the graph's own outputs."""
+        """Run one image and keep a sample of its values; returns the graph's own outputs."""
         found = cast(list[NDArray[np.float32]], self._session.run(None, dict(feeds)))
         own = len(self._outputs)
         for name, values in zip(self._names, found[own:], strict=True):
@@ -50,7 +50,7 @@ class Calibrator:
         return found[:own]
 
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """Best range of every tensor; call after at least one picture."""
+        """Best range of every tensor; call after at least one image."""
         tensors = tqdm(self._values.items(), "ranges", file=sys.stderr, mininterval=0.5, unit="tensor")
         return {name: best_range(np.concatenate(values), self._form) for name, values in tensors}
 
@@ -74,7 +74,7 @@ def _sampled(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
-    constants = {"flat": [-1], "zero": [0], "one": [1], "two": [2], "share": [2 * VALUES_PER_PICTURE]}
+    constants = {"flat": [-1], "zero": [0], "one": [1], "two": [2], "share": [2 * VALUES_PER_IMAGE]}
     for key, value in constants.items():
         graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), f"calibrate.{key}"))
     for i, name in enumerate(names):

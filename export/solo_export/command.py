@@ -12,7 +12,8 @@ from time import monotonic
 from solo_models.bundle import Bundle, BundleError, read_bundle
 from solo_models.checkpoint import CheckpointError
 from solo_models.text_file import decoded
-from solo_server.engine.build_command import (
+from solo_server.backends.gpu.tensorrt.profiles import engine_profiles
+from solo_server.commands.build_engine import (
     NO_GPU,
     NoGpuHere,
     Workplace,
@@ -20,7 +21,6 @@ from solo_server.engine.build_command import (
     engine_options,
     open_workplace,
 )
-from solo_server.engine.tensorrt_profiles import engine_profiles
 from solo_server.errors import EngineFailure, SettingsError
 
 from solo_export.accuracy import AnnotationsError, annotated_images
@@ -33,8 +33,8 @@ from solo_export.export import (
     export,
 )
 from solo_export.half import HalfPrecisionError
+from solo_export.images import ImagesError, find_images
 from solo_export.parity import ParityError
-from solo_export.pictures import PicturesError, find_pictures
 from solo_export.quantize import FOR_CPU, FORMS
 from solo_export.source import Source, describe, from_bundle, from_checkpoint, open_source
 from solo_export.tolerance import OutOfTolerance
@@ -50,7 +50,7 @@ OF_THE_REST = (
     EngineFailure,
     OSError,
     OutOfTolerance,
-    PicturesError,
+    ImagesError,
     SettingsError,
     TargetError,
     UsageError,
@@ -68,8 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
         order = _order(arguments)
         place, options = _workplace(arguments), engine_options(arguments)
         check_target(order)
-        for folder in (order.calibration, order.pictures):
-            find_pictures(folder, 1)
+        for folder in (order.calibration, order.images):
+            find_images(folder, 1)
         order = _with_annotations(order, arguments.annotations, say)
         source = _source(arguments, say)
         engine_profiles(source.graphs.spec, options.max_batch, options.shapes)  # raises now what would end it later
@@ -93,10 +93,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _order(arguments: argparse.Namespace) -> Order:
     if (arguments.precision == "int8") != (arguments.calibration is not None):
         raise UsageError(
-            "--precision int8 and --calibration DIR go together: int8 needs pictures like yours to find its ranges"
+            "--precision int8 and --calibration DIR go together: int8 needs images like yours to find its ranges"
         )
-    if arguments.annotations is not None and arguments.pictures is None:
-        raise UsageError("--annotations needs --pictures DIR, the folder of the annotated pictures")
+    if arguments.annotations is not None and arguments.images is None:
+        raise UsageError("--annotations needs --images DIR, the folder of the annotated images")
     if arguments.calibration_images is not None and arguments.precision != "int8":
         raise UsageError("--calibration-images goes with --precision int8")
     form = arguments.int8_for or arguments.engine or FOR_CPU.name
@@ -115,7 +115,7 @@ def _order(arguments: argparse.Namespace) -> Order:
         overwrite=arguments.force,
         calibration=arguments.calibration,
         calibration_images=arguments.calibration_images or CALIBRATION_IMAGES,
-        pictures=arguments.pictures,
+        images=arguments.images,
         tolerance=arguments.tolerance,
         int8=FORMS[form],
         extra_files={path.name: path.read_bytes() for path in arguments.include},
@@ -124,12 +124,10 @@ def _order(arguments: argparse.Namespace) -> Order:
 
 def _with_annotations(order: Order, annotations: Path | None, say: Say) -> Order:
     """The order with its annotated images, where annotations are given. Raises AnnotationsError where there are none."""
-    if annotations is None or order.pictures is None:
+    if annotations is None or order.images is None:
         return order
-    found = annotated_images(annotations, order.pictures)
-    say(
-        f"mask AP is measured on {found.number} of the {found.listed} images of {annotations}: those in {order.pictures}"
-    )
+    found = annotated_images(annotations, order.images)
+    say(f"mask AP is measured on {found.number} of the {found.listed} images of {annotations}: those in {order.images}")
     return replace(order, annotated=found)
 
 

@@ -1,8 +1,8 @@
 """Soft masks of the selected instances to masks and boxes at the output size, as graph nodes: step 7 of the reference.
 
-Last stage of the single-file model. As in `solo_server.rle`, two bilinear resizes (mask stride to padded picture, cropped, to
+Last stage of the single-file model. As in `solo_server.rle`, two bilinear resizes (mask stride to padded image, cropped, to
 output size) are one matrix an axis, evaluated only where a value above the threshold can reach, one instance after another:
-no float array of the picture's size is ever built. The matrices are what Resize makes of an identity matrix.
+no float array of the image's size is ever built. The matrices are what Resize makes of an identity matrix.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FLOAT, INT64, UINT8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """`(2,) int64` each, height and width: the padded picture, what of it is the picture, and the size of the result."""
+    """`(2,) int64` each, height and width: the padded image, what of it is the image, and the size of the result."""
 
     padded_hw: str
     image_hw: str

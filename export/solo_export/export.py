@@ -1,4 +1,4 @@
-"""One export from beginning to end: precision, check on pictures, mask AP, and only then the file.
+"""One export from beginning to end: precision, check on images, mask AP, and only then the file.
 
 source ─► graphs in the precision asked for ─► bundle or single file, in memory ─► compared with the original ─► written
 """
@@ -18,21 +18,21 @@ import onnx
 import onnxruntime as ort
 from onnx import helper
 from solo_models.bundle import MANIFEST, BundleContent, as_bundle, write_bundle
-from solo_server.backend import CpuBackend
-from solo_server.engine.network import GraphEngine
-from solo_server.engine.ort import OrtRuntime
-from solo_server.pipeline import Pipeline
+from solo_server.backends.cpu.backend import CpuBackend
+from solo_server.backends.cpu.network import GraphEngine
+from solo_server.backends.cpu.runtimes.onnxruntime import OrtRuntime
+from solo_server.pipeline.pipeline import Pipeline
 from tqdm import tqdm
 
 from solo_export.accuracy import AnnotatedImages, category_ids, mask_ap, segment_all
-from solo_export.arguments import CALIBRATION_IMAGES, CHECKED_PICTURES
-from solo_export.pictures import counted, find_pictures
+from solo_export.arguments import CALIBRATION_IMAGES, CHECKED_IMAGES
+from solo_export.images import counted, find_images
 from solo_export.precision import Precision, to_precision
 from solo_export.quantize import FOR_CPU, Form
 from solo_export.single import single_file_model
 from solo_export.source import Source
 from solo_export.tolerance import check_loss
-from solo_export.verify import PictureReport, Segmenter, compare, of_pipeline, of_single_file
+from solo_export.verify import ImageReport, Segmenter, compare, of_pipeline, of_single_file
 
 Say = Callable[[str], None]
 
@@ -43,7 +43,7 @@ class TargetError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is asked for. pictures, calibration: folders, `None` for the built-in pictures; tolerance: percent, `None`: default.
+    """What is asked for. images, calibration: folders, `None` for the built-in images; tolerance: percent, `None`: default.
 
     calibration_images: how many of `calibration` are looked at; annotated: judge by mask AP on these; int8: the form of an int8
     export.
@@ -55,7 +55,7 @@ class Order:
     overwrite: bool = False
     calibration: Path | None = None
     calibration_images: int = CALIBRATION_IMAGES
-    pictures: Path | None = None
+    images: Path | None = None
     annotated: AnnotatedImages | None = None
     tolerance: float | None = None
     int8: Form = FOR_CPU
@@ -68,13 +68,13 @@ def export(source: Source, order: Order, say: Say) -> BundleContent:
     Raises:
         TargetError: see `check_target`.
         OutOfTolerance: the export finds other things than the original, or mask AP falls.
-        PicturesError, AnnotationsError, HalfPrecisionError, BundleError: see where they are defined.
+        ImagesError, AnnotationsError, HalfPrecisionError, BundleError: see where they are defined.
     """
     check_target(order)
     if order.annotated is not None:
         category_ids(order.annotated.truth, source.graphs.spec.class_names)  # raises now what would end it later
     if order.calibration is not None:
-        chosen = find_pictures(order.calibration, order.calibration_images)
+        chosen = find_images(order.calibration, order.calibration_images)
         say(f"calibrating on {len(chosen.paths)} of the {counted(chosen.found, chosen.source)}")
     content = prepare_content(source, order)
     if order.precision != "fp32":
@@ -115,8 +115,8 @@ def check_target(order: Order) -> None:
 
 
 def prepare_content(source: Source, order: Order) -> BundleContent:
-    """The bundle in the precision asked for, not yet compared on pictures."""
-    calibration = find_pictures(order.calibration, order.calibration_images)
+    """The bundle in the precision asked for, not yet compared on images."""
+    calibration = find_images(order.calibration, order.calibration_images)
     graphs, looked_at = to_precision(source.graphs, order.precision, calibration, order.int8)
     parity: dict[str, Any] = {
         "against": source.against,
@@ -149,27 +149,27 @@ def _single_file(content: BundleContent) -> onnx.ModelProto:
     return single_file_model(content.spec, categories, masks, content.kernels, {})
 
 
-def _compare(source: Source, exported: Segmenter, order: Order) -> PictureReport:
-    pictures = find_pictures(order.pictures, CHECKED_PICTURES)
+def _compare(source: Source, exported: Segmenter, order: Order) -> ImageReport:
+    images = find_images(order.images, CHECKED_IMAGES)
     prepared = tqdm(
-        pictures.prepared(source.graphs.spec.preprocess),
-        total=len(pictures.paths),
+        images.prepared(source.graphs.spec.preprocess),
+        total=len(images.paths),
         desc="comparing",
         file=sys.stderr,
         mininterval=0.5,
         unit="image",
-        disable=order.pictures is None,
+        disable=order.images is None,
     )
-    return compare(source.original, exported, prepared, source=pictures.source, lossless=order.precision == "fp32")
+    return compare(source.original, exported, prepared, source=images.source, lossless=order.precision == "fp32")
 
 
-def _tell(report: PictureReport, say: Say) -> None:
+def _tell(report: ImageReport, say: Say) -> None:
     say(
-        f"compared on {counted(report.pictures, report.source)}: {report.matched} of {report.instances} instances matched, "
+        f"compared on {counted(report.images, report.source)}: {report.matched} of {report.instances} instances matched, "
         f"{report.extra} extra, mean mask IoU {report.mean_mask_iou:.4f}, scores differ by up to {report.max_score_difference:.1e}"
     )
     if report.instances == 0:
-        say("nothing was found on these images, which proves little; --pictures DIR takes yours")
+        say("nothing was found on these images, which proves little; --images DIR takes yours")
 
 
 def _mask_aps(source: Source, content: BundleContent, order: Order) -> dict[str, float | int]:

@@ -1,4 +1,4 @@
-"""The soft masks of one level's selected cells as graph nodes; what `solo_server.postprocess.masks` does with numpy.
+"""The soft masks of one level's selected cells as graph nodes; what `solo_server.backends.cpu.masks` does with numpy.
 
 Stands between the two network graphs and `postprocess_graph` in the single-file model. A mask is made at its level's own
 resolution and then enlarged, only for the cells asked for: the last 1x1 mask convolution commutes with bilinear doubling, and

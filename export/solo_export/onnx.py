@@ -1,6 +1,6 @@
 """The network as two ONNX graphs and a set of kernels, rewritten by exact algebra (DESIGN: docs/architecture.md).
 
-`categories`: a padded uint8 picture to category scores after points-NMS, and the head's level features.
+`categories`: a padded uint8 image to category scores after points-NMS, and the head's level features.
 `masks`: the features of one level to its mask features; one graph for all levels, since the towers are shared.
 The last mask convolution is in neither: it is applied to the selected cells only, by post-processing.
 """
@@ -262,7 +262,7 @@ def conv_norm_relu(g: GraphBuilder, x: str, block: Any, spec: ModelSpec, name: s
 
 
 def _mask_tower(g: GraphBuilder, tower: nn.Sequential, level: str, extra: str, spec: ModelSpec, name: str) -> str:
-    """The first convolution is split: picture channels, plus coordinate channels that depend on the shape only."""
+    """The first convolution is split: image channels, plus coordinate channels that depend on the shape only."""
     first: Any = tower[0]
     weight = float64(first.conv.weight)
     own = g.conv(level, weight[:, : spec.fpn_channels], None, f"{name}.0.features", pads=[1] * 4)

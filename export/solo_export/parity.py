@@ -46,7 +46,7 @@ class ParityReport:
 
 @torch.no_grad()
 def check_parity(network: SoloNetwork, categories: onnx.ModelProto, masks: onnx.ModelProto) -> ParityReport:
-    """Compare both graphs with the network on seeded pictures.
+    """Compare both graphs with the network on seeded images.
 
     Raises:
         ParityError: shapes differ, values are not finite, or a difference is above tolerance.
@@ -54,7 +54,7 @@ def check_parity(network: SoloNetwork, categories: onnx.ModelProto, masks: onnx.
     category_session, mask_session = _session(categories), _session(masks)
     worst = [0.0, 0.0, 0.0]
     for n, h, w in SHAPES:
-        images, image_hw = _pictures(n, h, w)
+        images, image_hw = _images(n, h, w)
         scores, *levels = _run(category_session, {"images": images, "image_hw": image_hw})
         expected = network.level_features(network.normalise(torch.from_numpy(images), torch.from_numpy(image_hw)))
         worst[0] = max(worst[0], _score_difference(network, scores, expected))
@@ -84,8 +84,8 @@ def _run(session: ort.InferenceSession, feeds: dict[str, NDArray[Any]]) -> list[
         ) from problem
 
 
-def _pictures(n: int, h: int, w: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Smooth random pictures: noise alone would leave deep features flat."""
+def _images(n: int, h: int, w: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Smooth random images: noise alone would leave deep features flat."""
     rng = np.random.default_rng(h * w)
     coarse = torch.from_numpy(rng.uniform(0, 255, (n, 3, 8, 8)))
     smooth = torch.nn.functional.interpolate(coarse, (h, w), mode="bilinear").numpy()

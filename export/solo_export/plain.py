@@ -21,7 +21,7 @@ MASKS_AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Instances of one picture, best first: labels `(N,) int64`, scores `(N,) float32`, masks `(N, H, W) bool`; N may be 0."""
+    """Instances of one image, best first: labels `(N,) int64`, scores `(N,) float32`, masks `(N, H, W) bool`; N may be 0."""
 
     labels: NDArray[np.int64]
     scores: NDArray[np.float32]
@@ -45,7 +45,7 @@ def segment(
     original_hw: tuple[int, int],
     settings: PostprocessSpec | None = None,
 ) -> Found:
-    """One padded picture `(h, w, 3)` through the plain network and plain post-processing.
+    """One padded image `(h, w, 3)` through the plain network and plain post-processing.
 
     Raises:
         ValueError: the settings ask for greedy mask NMS, which the reference does not have.

@@ -1,4 +1,4 @@
-"""float32 graphs to those of another precision; INT8 takes pictures to see which values occur."""
+"""float32 graphs to those of another precision; INT8 takes images to see which values occur."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from tqdm import tqdm
 
 from solo_export.calibrate import Calibrator
 from solo_export.half import halve
+from solo_export.images import ImageSet
 from solo_export.onnx import Graphs
-from solo_export.pictures import PictureSet
 from solo_export.quantize import FOR_CPU, Form, quantise
 
 Precision = Literal["fp32", "fp16", "int8"]
 
 
 def to_precision(
-    graphs: Graphs, precision: Precision, calibration: PictureSet, form: Form = FOR_CPU
+    graphs: Graphs, precision: Precision, calibration: ImageSet, form: Form = FOR_CPU
 ) -> tuple[Graphs, int]:
-    """The graphs in `precision`, and the number of pictures of `calibration` that were looked at, for int8 only, in `form`.
+    """The graphs in `precision`, and the number of images of `calibration` that were looked at, for int8 only, in `form`.
 
     Raises:
         HalfPrecisionError: a weight is beyond float16.
-        PicturesError: no calibration picture can be decoded.
+        ImagesError: no calibration image can be decoded.
     """
     if precision == "fp16":
         return replace(graphs, categories=halve(graphs.categories), masks=halve(graphs.masks)), 0
@@ -34,13 +34,13 @@ def to_precision(
     return graphs, 0
 
 
-def _to_int8(graphs: Graphs, pictures: PictureSet, form: Form) -> tuple[Graphs, int]:
+def _to_int8(graphs: Graphs, images: ImageSet, form: Form) -> tuple[Graphs, int]:
     categories, masks, count = Calibrator(graphs.categories, form), Calibrator(graphs.masks, form), 0
-    prepared = pictures.prepared(graphs.spec.preprocess)
-    total = len(pictures.paths)
-    for picture in tqdm(prepared, "calibration", total, file=sys.stderr, mininterval=0.5, unit="image"):
-        image_hw = np.array([picture.geometry.resized_hw], np.int64)
-        _, *levels = categories.run({"images": picture.pixels[None], "image_hw": image_hw})
+    prepared = images.prepared(graphs.spec.preprocess)
+    total = len(images.paths)
+    for image in tqdm(prepared, "calibration", total, file=sys.stderr, mininterval=0.5, unit="image"):
+        image_hw = np.array([image.geometry.resized_hw], np.int64)
+        _, *levels = categories.run({"images": image.pixels[None], "image_hw": image_hw})
         for level in levels:
             masks.run({"level": level})
         count += 1

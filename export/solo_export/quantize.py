@@ -12,7 +12,7 @@ Where a convolution is followed by Relu or Clip, the pair stands behind that. Th
               DequantizeLinear (onnx-tensorrt, docs/operators.md)
 
 Weights take 7 bits for CPUs: without VNNI instructions x86 adds pairs of products in 16 bits, which 8-bit weights overflow (ONNX
-Runtime documentation, quantization, "reduce_range"). On the demo model, calibrated on 100 pictures, mask AP is 15.8 so, 15.4 with
+Runtime documentation, quantization, "reduce_range"). On the demo model, calibrated on 100 images, mask AP is 15.8 so, 15.4 with
 8 bits. Symmetric activations are as accurate but ran at less than half the speed in ONNX Runtime on a CPU with AVX2.
 """
 

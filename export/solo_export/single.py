@@ -1,4 +1,4 @@
-"""`solo export --single-file`: one ONNX file from picture to instances, for any ONNX Runtime, with no code of ours.
+"""`solo export --single-file`: one ONNX file from image to instances, for any ONNX Runtime, with no code of ours.
 
     images ─► categories graph ─► candidates ─► level by level: if any, masks graph and masks of those cells ─► select ─► draw
 

@@ -15,10 +15,10 @@ from solo_models.checkpoint import Checkpoint, CheckpointError, adjusted, read_c
 from solo_models.class_names import equal_names
 from solo_models.file_kinds import UnknownKind, kind_of
 from solo_models.spec import ModelSpec, SpecError
-from solo_server.backend import CpuBackend
-from solo_server.engine.network import GraphEngine
-from solo_server.engine.ort import OrtRuntime
-from solo_server.pipeline import Pipeline
+from solo_server.backends.cpu.backend import CpuBackend
+from solo_server.backends.cpu.network import GraphEngine
+from solo_server.backends.cpu.runtimes.onnxruntime import OrtRuntime
+from solo_server.pipeline.pipeline import Pipeline
 
 from solo_export.onnx import Graphs, export_graphs
 from solo_export.parity import check_parity
@@ -90,7 +90,7 @@ def from_bundle(bundle: Bundle, name: str) -> Source:
 
 
 def read_through_cast(categories: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which nothing but the Cast reads the uint8 pictures, as graphs are built now.
+    """A copy in which nothing but the Cast reads the uint8 images, as graphs are built now.
 
     Bundles of before also ask for their shape, which is not among what TensorRT lists for uint8 (onnx-tensorrt, docs/operators.md).
     """

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 
 from solo_export.arguments import TOLERANCE_AP, TOLERANCES
-from solo_export.pictures import counted
+from solo_export.images import counted
 from solo_export.precision import Precision
-from solo_export.verify import PictureReport
+from solo_export.verify import ImageReport
 
 _EXPORTS: Mapping[Precision, str] = {"fp32": "the export", "fp16": "fp16", "int8": "INT8"}
 _ORIGINALS: Mapping[Precision, str] = {"fp32": "the original network", "fp16": "fp32", "int8": "fp32"}
@@ -19,7 +19,7 @@ class OutOfTolerance(ValueError):
 
 
 def check_loss(
-    report: PictureReport, mask_aps: Mapping[str, float | int], precision: Precision, tolerance: float | None
+    report: ImageReport, mask_aps: Mapping[str, float | int], precision: Precision, tolerance: float | None
 ) -> None:
     """Judge by mask AP, 0..1, where there is one, else by the agreement on images. tolerance: `None` for the default.
 
@@ -46,17 +46,17 @@ def _ap_lost(mask_aps: Mapping[str, float | int], precision: Precision, limit: f
     )
 
 
-def _detections_lost(report: PictureReport, precision: Precision, limit: float) -> str:
+def _detections_lost(report: ImageReport, precision: Precision, limit: float) -> str:
     clear = f" with a score above {report.clear_score:g}" if report.clear_score else ""
     iou = f" (mean mask IoU {report.mean_mask_iou:.2f})" if report.matched else ""
     agreement = math.floor(1000 * report.agreement) / 10  # never shown as what is wanted
     return (
         f"{_EXPORTS[precision]} changes too many detections: {report.matched} of {report.instances}{clear} match "
-        f"{_ORIGINALS[precision]} on {counted(report.pictures, report.source)}{iou}, {report.extra} are extra: "
+        f"{_ORIGINALS[precision]} on {counted(report.images, report.source)}{iou}, {report.extra} are extra: "
         f"agreement {agreement:g} %, wanted {100 - limit:g} %"
     )
 
 
 def _reasons(precision: Precision) -> str:
-    images = "--calibration or --pictures" if precision == "int8" else "--pictures"
+    images = "--calibration or --images" if precision == "int8" else "--images"
     return f"nothing is written; usual reasons: untrained weights, or in {images} images unlike those to be served"

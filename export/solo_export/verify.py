@@ -1,4 +1,4 @@
-"""Does an export find what the original network finds? Compared instance by instance, on pictures, before anything is written.
+"""Does an export find what the original network finds? Compared instance by instance, on images, before anything is written.
 
 The original is the plain torch form (or, where a bundle is exported anew, that bundle); the export is run as it will be used: a
 bundle through the server's pipeline, a single file in plain ONNX Runtime.
@@ -15,9 +15,9 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 from solo_models.network import SoloNetwork
-from solo_server.pipeline import Decoded, Pipeline
+from solo_server.pipeline.pipeline import Decoded, Pipeline
 from solo_server.rle import decode_rle
-from solo_server.types import PreparedPicture, Query
+from solo_server.types import PreparedImage, Query
 
 from solo_export import plain
 from solo_export.plain import Found
@@ -25,11 +25,11 @@ from solo_export.plain import Found
 CLEAR_SCORE = 0.3  # what overlays draw; below it lossy precisions shuffle noise
 IOU_REQUIRED = 0.5
 
-Segmenter = Callable[[PreparedPicture], Found]
+Segmenter = Callable[[PreparedImage], Found]
 
 
 @dataclass(frozen=True, slots=True)
-class PictureReport:
+class ImageReport:
     """What became of the original's clear instances.
 
     instances: how many the original finds; matched: how many of them the export finds with the same label and an IoU of at least
@@ -38,7 +38,7 @@ class PictureReport:
     """
 
     source: str
-    pictures: int
+    images: int
     shapes: tuple[tuple[int, int], ...]
     clear_score: float
     instances: int
@@ -50,17 +50,17 @@ class PictureReport:
     agreement: float
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form for the manifest."""
+        """JSON-ready form for the manifest, where the number of images is called `pictures`."""
         values = {k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(self).items()}
-        return {**values, "shapes": [list(s) for s in self.shapes]}
+        return {**values, "pictures": values.pop("images"), "shapes": [list(s) for s in self.shapes]}
 
 
 def of_network(network: SoloNetwork) -> Segmenter:
     """The plain torch form."""
 
-    def segment(picture: PreparedPicture) -> Found:
-        geometry = picture.geometry
-        return plain.segment(network, picture.pixels, geometry.resized_hw, geometry.original_hw)
+    def segment(image: PreparedImage) -> Found:
+        geometry = image.geometry
+        return plain.segment(network, image.pixels, geometry.resized_hw, geometry.original_hw)
 
     return segment
 
@@ -68,11 +68,11 @@ def of_network(network: SoloNetwork) -> Segmenter:
 def of_pipeline(pipeline: Pipeline) -> Segmenter:
     """A bundle, as the server runs it."""
 
-    def segment(picture: PreparedPicture) -> Found:
-        instances = pipeline.segment_decoded(Decoded(picture, picture.pixels, 0, 0), Query()).instances
+    def segment(image: PreparedImage) -> Found:
+        instances = pipeline.segment_decoded(Decoded(image, image.pixels, 0, 0), Query()).instances
         masks = [decode_rle(i.mask) for i in instances]
         labels = np.array([i.class_id for i in instances], np.int64)
-        return Found(labels, np.array([i.score for i in instances], np.float32), _stack(masks, picture))
+        return Found(labels, np.array([i.score for i in instances], np.float32), _stack(masks, image))
 
     return segment
 
@@ -81,10 +81,10 @@ def of_single_file(model: onnx.ModelProto) -> Segmenter:
     """One ONNX file with post-processing inside."""
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
-    def segment(picture: PreparedPicture) -> Found:
-        geometry = picture.geometry
+    def segment(image: PreparedImage) -> Found:
+        geometry = image.geometry
         image_hw, output_hw = np.array([geometry.resized_hw], np.int64), np.array(geometry.original_hw, np.int64)
-        feeds = {"images": picture.pixels[None], "image_hw": image_hw, "output_hw": output_hw}
+        feeds = {"images": image.pixels[None], "image_hw": image_hw, "output_hw": output_hw}
         labels, scores, masks = session.run(["labels", "scores", "masks"], feeds)
         return Found(np.asarray(labels), np.asarray(scores), np.asarray(masks).astype(bool))
 
@@ -92,25 +92,25 @@ def of_single_file(model: onnx.ModelProto) -> Segmenter:
 
 
 def compare(
-    original: Segmenter, export: Segmenter, pictures: Iterable[PreparedPicture], *, source: str, lossless: bool
-) -> PictureReport:
-    """Run both on every picture. lossless: all instances must agree, not only the clear ones."""
+    original: Segmenter, export: Segmenter, images: Iterable[PreparedImage], *, source: str, lossless: bool
+) -> ImageReport:
+    """Run both on every image. lossless: all instances must agree, not only the clear ones."""
     clear = 0.0 if lossless else CLEAR_SCORE
     shapes: list[tuple[int, int]] = []
     pairs: list[tuple[float, float]] = []
     instances = extra = 0
-    for picture in pictures:
-        wanted, found = original(picture), export(picture)
-        shapes.append(picture.geometry.padded_hw)
+    for image in images:
+        wanted, found = original(image), export(image)
+        shapes.append(image.geometry.padded_hw)
         some = _clear(wanted, clear)
         matches = _match(wanted, found, some)
         instances += len(some)
         extra += len(_clear(found, clear)) - len(_match(found, wanted, _clear(found, clear)))
         pairs += matches
     ious = [iou for iou, _ in pairs]
-    return PictureReport(
+    return ImageReport(
         source=source,
-        pictures=len(shapes),
+        images=len(shapes),
         shapes=tuple(dict.fromkeys(shapes)),
         clear_score=clear,
         instances=instances,
@@ -150,5 +150,5 @@ def _match(wanted: Found, found: Found, rows: NDArray[np.int64]) -> list[tuple[f
     return pairs
 
 
-def _stack(masks: list[NDArray[np.bool_]], picture: PreparedPicture) -> NDArray[np.bool_]:
-    return np.stack(masks) if masks else np.zeros((0, *picture.geometry.original_hw), bool)
+def _stack(masks: list[NDArray[np.bool_]], image: PreparedImage) -> NDArray[np.bool_]:
+    return np.stack(masks) if masks else np.zeros((0, *image.geometry.original_hw), bool)

@@ -1,4 +1,4 @@
-"""How much arithmetic a network takes: multiply-adds of its convolutions, by part, for a padded picture size.
+"""How much arithmetic a network takes: multiply-adds of its convolutions, by part, for a padded image size.
 
 Two forms: `reference` runs the full head as mmdet does, `needed` what `docs/architecture.md` leaves of it. One multiply-add counts
 as two operations; normalisation, activation, resizing and the sampling of deformable convolutions are not counted.
@@ -20,7 +20,7 @@ Hw = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
-    """GFLOP of one picture. towers: a level each, 0 where it is not run; last: the last mask convolution of all levels."""
+    """GFLOP of one image. towers: a level each, 0 where it is not run; last: the last mask convolution of all levels."""
 
     backbone: float
     neck: float

@@ -28,7 +28,7 @@ def backbone_channels(name: Backbone) -> tuple[int, int, int, int]:
 
 
 def build_backbone(name: Backbone, deformable_stages: tuple[int, ...] = ()) -> nn.Module:
-    """The network whose forward maps a picture `(N, 3, h, w)` to `[C2, C3, C4, C5]`.
+    """The network whose forward maps an image `(N, 3, h, w)` to `[C2, C3, C4, C5]`.
 
     deformable_stages: ResNet stages 1 to 4 whose 3x3 convolutions are deformable.
     """

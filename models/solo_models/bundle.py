@@ -2,7 +2,7 @@
 
     BUNDLE/
       manifest.json       MUST  format version, specification, provenance, parity, size and sha256 of every other file
-      categories.onnx     MUST  picture -> category scores and level features
+      categories.onnx     MUST  image -> category scores and level features
       masks.onnx          MUST  features of one level -> mask features; run only for levels where something was found
       kernels.npz         MUST  the last mask convolution of every level, applied to the selected cells only
       MODEL_CARD.md       MAY   any further file that the manifest lists

@@ -23,7 +23,7 @@ class DeformableConv(nn.Conv2d):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(N, Cin, h, w)` -> `(N, C, h/stride, w/stride)`; outside the map the picture is zero."""
+        """`(N, Cin, h, w)` -> `(N, C, h/stride, w/stride)`; outside the map the image is zero."""
         offsets = self.conv_offset(x)
         n, _, height, width = offsets.shape
         dy, dx = offsets.reshape(n, TAPS, 2, height * width).unbind(2)

@@ -1,4 +1,4 @@
-"""The whole network in PyTorch: a picture in, category scores and soft masks of all cells out (the plain form)."""
+"""The whole network in PyTorch: an image in, category scores and soft masks of all cells out (the plain form)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class SoloNetwork(nn.Module):
         self.head = SoloHead(spec)
 
     def normalise(self, images: Tensor, image_hw: Tensor) -> Tensor:
-        """Padded pictures `(N, h, w, 3) uint8` RGB to network input `(N, 3, h, w) float32`.
+        """Padded images `(N, h, w, 3) uint8` RGB to network input `(N, 3, h, w) float32`.
 
-        image_hw: `(N, 2) int64`, the part of each picture that is not padding; outside it the result is zero.
+        image_hw: `(N, 2) int64`, the part of each image that is not padding; outside it the result is zero.
         """
         mean, std = (
             images.new_tensor(v, dtype=torch.float32) for v in (self.spec.preprocess.mean, self.spec.preprocess.std)

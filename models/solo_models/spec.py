@@ -48,7 +48,7 @@ class SpecError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class PreprocessSpec:
-    """How a picture becomes network input.
+    """How an image becomes network input.
 
     The longer side is scaled to at most `long_side` and the shorter to at most `short_side` pixels, whichever binds first;
     then zeros are added (after normalisation) at the bottom and right up to multiples of `pad_multiple`.
@@ -104,7 +104,7 @@ class ModelSpec:
     """One SOLO network.
 
     A head level i reads the FPN level of stride `fpn_strides[i]`, resized bilinearly to `strides[i]`, and divides the
-    picture into `grids[i]` x `grids[i]` cells. The published networks have five levels (P2 halved, P3, P4, P5, P6 doubled).
+    image into `grids[i]` x `grids[i]` cells. The published networks have five levels (P2 halved, P3, P4, P5, P6 doubled).
     `deformable_stages` are the ResNet stages (1 to 4) whose 3x3 convolutions are deformable (DCNv1); with `deformable_towers`
     so is the last convolution of every tower.
     """

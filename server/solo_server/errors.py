@@ -10,7 +10,7 @@ ServerError
     ImageDamaged          image_damaged           422   decode
     ImageTooLarge         image_too_large         413   decode, before any pixel is decoded
     BodyTooLarge          body_too_large          413   while receiving
-    NotAcceptable         not_acceptable          406   `Accept` asks for pictures of a format that overlays do not have
+    NotAcceptable         not_acceptable          406   `Accept` asks for images of a format that overlays do not have
     UnknownModel          model_not_found         404   no model of that name or version
     ControlOff            control_off             403   models are not loaded and unloaded over HTTP here
     ModelNotLoadable      model_not_loadable      422   its bundle is damaged, or does not run here; details go to the log
@@ -85,7 +85,7 @@ class AnswerTooLarge(RequestError):
 
 
 class UnsupportedMediaType(RequestError):
-    """The bytes are no picture of an accepted format."""
+    """The bytes are no image of an accepted format."""
 
     code, status, title = "unsupported_media_type", 415, "Unsupported media type"
 
@@ -161,7 +161,7 @@ class Unavailable(ServerError):
 
 
 class Overloaded(Unavailable):
-    """Too much is waiting: pictures (reason `queue_full`; `deadline_near`: for this request's time), pixels (`pixels_full`), masks
+    """Too much is waiting: images (reason `queue_full`; `deadline_near`: for this request's time), pixels (`pixels_full`), masks
     that are arrays (`masks_full`) or connections (`connections_full`)."""
 
     code, title = "overloaded", "Overloaded"
@@ -190,7 +190,7 @@ class EngineFailure(ServerError):
     """A stage failed on input that should have been fine. `str()` is the reason, for the log; `detail` tells nothing of it."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__("the model failed on this picture; the log knows more")
+        super().__init__("the model failed on this image; the log knows more")
         self.args = (reason,)
 
 

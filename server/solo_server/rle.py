@@ -1,4 +1,4 @@
-"""Soft masks to COCO run-length encodings at original size, without an array of the picture's size for any mask; and back.
+"""Soft masks to COCO run-length encodings at original size, without an array of the image's size for any mask; and back.
 
 The format is that of COCO's maskApi.c: runs in column-major order, zeros first, five bits a character.
 """
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from solo_server.compiled.encode import (
+from solo_server.backends.bilinear_taps import TAPS, original_taps
+from solo_server.backends.cpu.kernels.rle_encode import (
     AREA,
     BOTTOM,
     CHARACTERS_A_RUN,
@@ -22,7 +23,6 @@ from solo_server.compiled.encode import (
     compress,
     encode,
 )
-from solo_server.compiled.taps import TAPS, original_taps
 from solo_server.types import Geometry, Int64, Rle, SoftMask
 
 FIRST_RUNS = 4096

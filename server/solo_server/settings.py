@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 from solo_models.sizes import Size
 from solo_models.suggestion import nearest
 
-from solo_server.engine.base import ENGINES, PRECISIONS
-from solo_server.engine.tensorrt_profiles import MAX_BATCH, parse_shapes
+from solo_server.backends.cpu.engine import ENGINES, PRECISIONS
+from solo_server.backends.gpu.tensorrt.profiles import MAX_BATCH, parse_shapes
 from solo_server.errors import SettingsError
-from solo_server.image import ImageLimits
-from solo_server.logs import FORMATS, LEVELS
+from solo_server.observability.logs import FORMATS, LEVELS
+from solo_server.pipeline.image import ImageLimits
 from solo_server.system.kubernetes import is_of_a_service
 
 if TYPE_CHECKING:
-    from solo_server.engine.open_cuda import CudaOptions
+    from solo_server.backends.gpu.open import CudaOptions
 
 PREFIX = "SOLO_"
 
@@ -41,7 +41,7 @@ class Settings:
     model_control: bool = False
     """Models may be loaded and unloaded over HTTP."""
     replicas: int = 1
-    """Of each model in one process, each with its share of the cores: that many pictures at a time."""
+    """Of each model in one process, each with its share of the cores: that many images at a time."""
     host: str = "127.0.0.1"
     """Address to listen on; `0.0.0.0` is every IPv4 address of the machine, `::` every address, IPv4 where the system allows it."""
     port: int = 8000
@@ -59,13 +59,13 @@ class Settings:
     gpu: int = 0
     """Number of the GPU that engines tensorrt and cuda run on; of several workers, number k takes the k-th from here on."""
     max_batch: int = 0
-    """Pictures in one batch; 0 is the engine's own: 8 on a GPU, 1 on a CPU."""
+    """Images in one batch; 0 is the engine's own: 8 on a GPU, 1 on a CPU."""
     slots: int = 0
-    """Pictures (on a GPU: batches) at a time in one engine; 0 is its own: tensorrt 2, cuda and openvino 1, onnxruntime as many
+    """Images (on a GPU: batches) at a time in one engine; 0 is its own: tensorrt 2, cuda and openvino 1, onnxruntime as many
     as there are cores, up to 4, else 1."""
     shapes: tuple[Size, ...] = ()
     """Padded sizes that TensorRT optimises for, `1088x800` in both orientations, `1088x800:portrait` in one, beside the two ranges
-    that take every picture."""
+    that take every image."""
     build_engines: bool = True
     """Build TensorRT engines that are not in the cache; off: their absence stops the start."""
     cache: Path | None = None
@@ -75,13 +75,13 @@ class Settings:
     max_body_bytes: int = 20 << 20
     """Largest request body; beyond that 413, while it is received."""
     max_pixels: int = 64_000_000
-    """Of one picture; beyond that 413, before it is decoded."""
+    """Of one image; beyond that 413, before it is decoded."""
     max_side: int = 16_384
-    """Longest side of a picture; beyond that 413."""
+    """Longest side of an image; beyond that 413."""
     max_files: int = 32
     """Files in one multipart request."""
     max_waiting: int = 64
-    """Pictures accepted and not yet answered; beyond that 503."""
+    """Images accepted and not yet answered; beyond that 503."""
     max_waiting_pixels: int = 256_000_000
     """Their pixels, before resizing; beyond that 503, unless nothing else waits."""
     max_mask_bytes: int = 256 << 20
@@ -139,8 +139,8 @@ class Settings:
     @property
     def cuda_options(self) -> CudaOptions:
         """What engines on a GPU are opened with."""
-        from solo_server.engine.open_cuda import CudaOptions  # a server on a CPU has no use for it
-        from solo_server.postprocess.cuda.memory import CudaLimits
+        from solo_server.backends.gpu.open import CudaOptions  # a server on a CPU has no use for it
+        from solo_server.backends.gpu.postprocess.memory import CudaLimits
 
         return CudaOptions(
             device=self.gpu,

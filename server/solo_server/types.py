@@ -14,7 +14,7 @@ Int64 = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Sizes of one picture on its way, `(height, width)` in pixels."""
+    """Sizes of one image on its way, `(height, width)` in pixels."""
 
     original_hw: tuple[int, int]
     resized_hw: tuple[int, int]
@@ -22,8 +22,8 @@ class Geometry:
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedPicture:
-    """Network input of one picture. pixels: `(h, w, 3) uint8` RGB, zeros beyond `geometry.resized_hw`."""
+class PreparedImage:
+    """Network input of one image. pixels: `(h, w, 3) uint8` RGB, zeros beyond `geometry.resized_hw`."""
 
     pixels: UInt8
     geometry: Geometry
@@ -91,7 +91,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a caller may choose for one picture; `None` means the bundle's value."""
+    """What a caller may choose for one image; `None` means the bundle's value."""
 
     score_threshold: float | None = None
     max_instances: int | None = None
@@ -100,8 +100,8 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureResult:
-    """Instances of one picture, best first, and how long each stage took in milliseconds."""
+class ImageResult:
+    """Instances of one image, best first, and how long each stage took in milliseconds."""
 
     original_hw: tuple[int, int]
     instances: tuple[Instance, ...]

@@ -1,4 +1,4 @@
-"""Looks like a ready SOLO server, answers as many pictures as it is told to, then is gone. Prints its port."""
+"""Looks like a ready SOLO server, answers as many images as it is told to, then is gone. Prints its port."""
 
 import json
 import os

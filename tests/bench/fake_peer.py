@@ -34,7 +34,7 @@ say(
     }
 )
 for answers, line in enumerate(sys.stdin):
-    task = json.loads(line).get("picture")
+    task = json.loads(line).get("image")
     if task is None:
         say({"peak_rss_mib": 12.5})
         break

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import encoded, picture, tiny_network
-from solo_client.command import pictures
+from solo_client.command import images
 from solo_models import cli
 from solo_models.checkpoint import _published_name
 from solo_server.bench import contenders
+from support.images import encoded, smooth_image
+from support.networks import tiny_network
 
 FAKE = Path(__file__).parent / "fake_peer.py"
 
@@ -22,7 +23,7 @@ FAKE = Path(__file__).parent / "fake_peer.py"
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
     path = tmp_path / "photo.png"
-    path.write_bytes(encoded(picture(60, 90)))
+    path.write_bytes(encoded(smooth_image(60, 90)))
     return path
 
 
@@ -92,7 +93,7 @@ def test_what_cannot_be_measured_is_refused_in_one_line(
     _refused(capsys, said, *arguments)
 
 
-def test_a_picture_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_image_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.jpg").write_text("hello")
     _refused(capsys, "x.jpg: the body is no image", "pipeline", tmp_path / "x.jpg")
 
@@ -117,7 +118,7 @@ def test_a_folder_stands_for_the_images_in_it(photo: Path, solo_bundle: Path, tm
     )
     assert _bench(*command) == 0
     told = json.loads((tmp_path / "x.json").read_text())
-    assert told["settings"]["pictures"] == ["a.JPG", "b.jpg", photo.name]
+    assert told["settings"]["images"] == ["a.JPG", "b.jpg", photo.name]
     assert len(told["contenders"][0]["samples"]) == 3
 
 
@@ -128,7 +129,7 @@ def test_a_folder_without_images_is_refused(verb: str, tmp_path: Path, capsys: p
 
 
 def test_folders_hold_the_same_images_for_bench_as_for_segment() -> None:
-    assert contenders.SUFFIXES == pictures.SUFFIXES
+    assert contenders.SUFFIXES == images.SUFFIXES
 
 
 def test_a_peer_needs_an_environment_that_has_it(
@@ -173,7 +174,7 @@ def test_a_contender_that_dies_ends_the_run_with_3_and_keeps_samples(
 
 @pytest.fixture
 def dying_url() -> Iterator[str]:
-    """A server that answers seven pictures, two of them to warm up."""
+    """A server that answers seven images, two of them to warm up."""
     command = [sys.executable, str(Path(__file__).parent / "dying_server.py"), "7"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         if process.stdout is None:
@@ -231,7 +232,7 @@ def test_a_server_of_our_own_is_started_measured_and_stopped(
     assert result["points"][0]["cpu_s"] is None or result["points"][0]["rss_mib"] > 20
 
 
-def test_a_picture_that_the_server_refuses_is_named(
+def test_an_image_that_the_server_refuses_is_named(
     solo_bundle: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "text.jpg").write_text("hello")

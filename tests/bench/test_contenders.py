@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import encoded, picture, tiny_spec
 from solo_models import arithmetic
 from solo_server.bench import measure as measuring
 from solo_server.bench.child import Child, Start
@@ -14,6 +13,8 @@ from solo_server.bench.measure import INTERRUPTED, measure
 from solo_server.bench.samples import Plan, Sample, take_one
 from solo_server.bench.verbs.engine import WORKER as ENGINE
 from solo_server.bench.verbs.pipeline import WORKER as PIPELINE
+from support.images import encoded, smooth_image
+from support.specs import tiny_spec
 
 FAKE = Path(__file__).parent / "fake_peer.py"
 
@@ -89,8 +90,8 @@ def test_ctrl_c_keeps_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_our_pipeline_as_a_contender(solo_bundle: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(encoded(picture(90, 120)))
-    with Child(_ours(PIPELINE, solo_bundle, pictures=[str(tmp_path / "a.png")])) as child:
+    (tmp_path / "a.png").write_bytes(encoded(smooth_image(90, 120)))
+    with Child(_ours(PIPELINE, solo_bundle, images=[str(tmp_path / "a.png")])) as child:
         assert child.hello.details["variant"] == "solo"
         sample = take_one(child, 0, 0, 0)
         assert sample.instances > 0
@@ -101,10 +102,10 @@ def test_our_pipeline_as_a_contender(solo_bundle: Path, tmp_path: Path) -> None:
         assert peak is None or peak > 20
 
 
-def test_a_picture_that_is_none_is_named_before_anything_is_measured(solo_bundle: Path, tmp_path: Path) -> None:
-    (tmp_path / "b.jpg").write_text("no picture")
+def test_an_image_that_is_none_is_named_before_anything_is_measured(solo_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "b.jpg").write_text("no image")
     with pytest.raises(BenchError, match=r"b\.jpg: the body is no image"):
-        Child(_ours(PIPELINE, solo_bundle, pictures=[str(tmp_path / "b.jpg")]))
+        Child(_ours(PIPELINE, solo_bundle, images=[str(tmp_path / "b.jpg")]))
 
 
 def test_our_network_alone_as_a_contender(solo_bundle: Path) -> None:

@@ -33,7 +33,7 @@ def test_the_percentile_of_one_value_is_that_value() -> None:
     assert percentile([3.0], 99) == 3.0
 
 
-def test_pictures_a_second_are_the_mean_over_runs_not_over_pictures() -> None:
+def test_images_a_second_are_the_mean_over_runs_not_over_images() -> None:
     samples = [_sample(100, run=0), _sample(100, run=0), _sample(50, run=1)]
     figures = figures_of(samples, cores=2, peak_rss_mib=None)
     assert figures.fps_of_runs == (10.0, 20.0)
@@ -89,7 +89,7 @@ def test_quiet_samples_are_those_that_others_hardly_disturbed() -> None:
     assert ratio_to(calm, [_sample(400, foreign_cpu_s=0.0)] * 3 + noisy, 2, (None, None)).quiet_time == 2.0
 
 
-def test_rates_count_every_picture_of_a_batch() -> None:
+def test_rates_count_every_image_of_a_batch() -> None:
     figures = figures_of([_sample(200, stages_ms={"categories": 100.0, "unknown": 1.0})], 2, None)
     total, categories = rates_of(figures, 4, {"total": 5.0, "categories": 2.0}, best=200.0)
     assert (total.part, total.gflop_per_s, total.share) == ("total", 100.0, 0.5)

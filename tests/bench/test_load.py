@@ -81,7 +81,7 @@ async def _good(_: int) -> bytes:
     return GOOD
 
 
-def test_a_closed_loop_keeps_one_connection_a_caller_and_takes_pictures_in_turn() -> None:
+def test_a_closed_loop_keeps_one_connection_a_caller_and_takes_images_in_turn() -> None:
     async def slowly(_: int) -> bytes:
         await asyncio.sleep(0.01)
         return GOOD

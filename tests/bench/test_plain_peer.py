@@ -6,18 +6,19 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
-from conftest import picture, tiny_network
 from solo_export import plain
 from solo_export.peers.plain_graph import network_of, plain_model
 from solo_export.peers.plain_onnx import PlainOnnx
 from solo_models.checkpoint import CheckpointError
 from solo_models.network import SoloNetwork
-from solo_server.image import prepare
+from solo_server.pipeline.image import prepare
+from support.images import smooth_image
+from support.networks import tiny_network
 
 
 @pytest.mark.parametrize("shape", [(211, 97)])
 def test_its_answers_are_those_of_the_plain_form(network: SoloNetwork, shape: tuple[int, int]) -> None:
-    pixels = picture(*shape)
+    pixels = smooth_image(*shape)
     peer = PlainOnnx(plain_model(network).SerializeToString(), network.spec, threads=1)
     found, masks, _ = peer.segment(pixels)
     prepared = prepare(pixels, network.spec.preprocess)
@@ -41,7 +42,7 @@ def test_nothing_found_is_no_masks() -> None:
     network = tiny_network("solo")
     with torch.no_grad():
         network.head.categories.bias.fill_(-50)
-    found, masks, _ = PlainOnnx(plain_model(network).SerializeToString(), network.spec, 1).segment(picture(60, 90))
+    found, masks, _ = PlainOnnx(plain_model(network).SerializeToString(), network.spec, 1).segment(smooth_image(60, 90))
     assert len(found.labels) == 0
     assert masks.shape == (0, 60, 90)
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import VARIANTS, deformable_spec, tiny_spec
 from solo_export.peers import mmdet_model, reference
 from solo_models.bundle import read_bundle
 from solo_models.demo import demo_bundle
 from solo_models.spec import PostprocessSpec
+from support.specs import VARIANTS, deformable_spec, tiny_spec
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -39,7 +39,7 @@ def _contender(name: str, slow: float, tasks: int = 1, gflop: dict[str, float] |
 
 def _pipeline() -> Document:
     measured = Measurement(Plan(3, 1, 1), [_contender("ours <fp32>", 1.0), _contender("theirs", 7.0)])
-    return pipeline_document(measured, {"pictures": ["a.jpg"], "threads": 0})
+    return pipeline_document(measured, {"images": ["a.jpg"], "threads": 0})
 
 
 def _engine() -> Document:
@@ -64,7 +64,7 @@ def _server() -> Document:
         "points": [point.to_dict() for point in points],
     }
     model = {"name": "demo", "version": "abc", "precision": "fp32", "engine": "ort"}
-    return document("server", {"url": None, "pictures": ["a.jpg"], "seconds": 1.0}, {"model": model, **measured})
+    return document("server", {"url": None, "images": ["a.jpg"], "seconds": 1.0}, {"model": model, **measured})
 
 
 DOCUMENTS = {"pipeline": _pipeline, "engine": _engine, "server": _server}
@@ -157,7 +157,7 @@ def _peers_out_of_order() -> Document:
     contenders = [_contender(f"contender {i}", 1.0) for i in range(len(stages))]
     for contender, parts in zip(contenders, stages, strict=True):
         contender.samples = [replace(sample, stages_ms=parts) for sample in contender.samples]
-    return pipeline_document(Measurement(Plan(3, 1, 1), contenders), {"pictures": ["a.jpg"], "threads": 0})
+    return pipeline_document(Measurement(Plan(3, 1, 1), contenders), {"images": ["a.jpg"], "threads": 0})
 
 
 def test_a_stage_has_no_contenders_colour_in_light_or_dark() -> None:
@@ -220,7 +220,7 @@ def test_what_is_better_is_right() -> None:
     for figure in [f for content in (_pipeline(), _engine()) for f in _figures(page([content]))]:
         told[figure.findtext(".//h3", "").partition(",")[0]] = figure.findtext(".//span[@class='better']")
     assert {name for name, text in told.items() if text == "higher is better"} == {
-        "Pictures per second",
+        "Images per second",
         "GFLOP per second",
     }
     assert {"Time against the first", "Stages", "Peak memory", "Latency of theirs", "Parts"} <= {
@@ -252,7 +252,7 @@ def test_noise_of_the_machine_is_said() -> None:
 
 def test_a_result_without_samples_still_makes_a_page() -> None:
     measured = Measurement(Plan(3, 1, 1), [Contender("ours", Hello("ours", "ort", {}))], ended_early="it died")
-    texts = _texts(page([pipeline_document(measured, {"pictures": [], "threads": 0})]))
+    texts = _texts(page([pipeline_document(measured, {"images": [], "threads": 0})]))
     assert {"No round was completed.", "Ended early: it died"} <= texts
 
 

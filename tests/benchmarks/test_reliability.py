@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import encoded, picture
 from solo_server.bench.load.loops import Shot
+from support.images import encoded, smooth_image
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))  # where the command and its parts are no package
@@ -23,7 +23,7 @@ from reliability_parts.closed import CONTENDERS, summary  # noqa: E402
 from reliability_parts.faults import full_speed_after_s  # noqa: E402
 from reliability_parts.figures import growth_percent, overload, ratios, tails  # noqa: E402
 from reliability_parts.in_process import TASKS  # noqa: E402
-from reliability_parts.mixed_pictures import mixed  # noqa: E402
+from reliability_parts.mixed_images import mixed  # noqa: E402
 from reliability_parts.side_by_side import agree  # noqa: E402
 
 PAGE = "benchmarks/reliability.md"
@@ -139,8 +139,8 @@ def test_full_speed_is_back_in_the_first_whole_second_after_a_slow_one() -> None
     assert full_speed_after_s([*shots[:59], Shot(8.0, 0.0, "")], 5.0) is None
 
 
-def test_mixed_pictures_are_of_as_many_sizes_and_the_same_again() -> None:
-    photograph = encoded(picture(90, 120), "JPEG")
+def test_mixed_images_are_of_as_many_sizes_and_the_same_again() -> None:
+    photograph = encoded(smooth_image(90, 120), "JPEG")
     assert mixed([photograph], 6, seed=1) == mixed([photograph], 6, seed=1)
     assert mixed([photograph], 6, seed=1) != mixed([photograph], 6, seed=2)
 
@@ -175,7 +175,7 @@ def test_every_goal_is_told_and_judged(tmp_path: Path) -> None:
     assert missed == {
         "HTTP: processor time that it adds to a request",
         "trickle, 5 requests/s: p99 / p50",
-        "pictures/s against LitServe's and BentoML's, 8 callers",
+        "images/s against LitServe's and BentoML's, 8 callers",
     }
 
 
@@ -200,7 +200,7 @@ def test_a_figure_beyond_its_goal_is_not_reached(tmp_path: Path, part: str, chan
 
 
 def test_quick_figures_and_paths_are_refused_and_missing_parts_named(tmp_path: Path) -> None:
-    results = _results(tmp_path, soak={"quick": True}, closed={"command": "python x --pictures /home/me"})
+    results = _results(tmp_path, soak={"quick": True}, closed={"command": "python x --images /home/me"})
     with pytest.raises(BadResult, match="soak: a quick run"):
         part_of(results, "soak")
     with pytest.raises(BadResult, match="absolute path"):

@@ -1,4 +1,4 @@
-"""Answers, pictures and a way to put the same question to both clients."""
+"""Answers, images and a way to put the same question to both clients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def png() -> bytes:
 
 @pytest.fixture
 def answer() -> dict[str, Any]:
-    """A picture of 3 x 2 pixels with one object: the upper two pixels of the first column, then none."""
+    """An image of 3 x 2 pixels with one object: the upper two pixels of the first column, then none."""
     return {
         "image": {"width": 3, "height": 2},
         "model": {"name": "demo-person", "version": "0123456789ab"},

@@ -10,12 +10,12 @@ from solo_client import coco_category_ids
 from solo_client.coco import COCO_IDS
 from solo_client.command.annotations import category_ids, image_ids
 from solo_client.command.errors import Unusable
-from solo_client.command.pictures import Picture
+from solo_client.command.images import Image
 from solo_models.coco import COCO_CLASSES
 
 
-def _pictures(*names: str) -> list[Picture]:
-    return [Picture(Path(name)) for name in names]
+def _images(*names: str) -> list[Image]:
+    return [Image(Path(name)) for name in names]
 
 
 def _file(tmp_path: Path, **content: object) -> Path:
@@ -24,7 +24,7 @@ def _file(tmp_path: Path, **content: object) -> Path:
     return file
 
 
-def _images(tmp_path: Path, **ids: int) -> str:
+def _annotations(tmp_path: Path, **ids: int) -> str:
     return str(_file(tmp_path, images=[{"file_name": name, "id": number} for name, number in ids.items()]))
 
 
@@ -40,45 +40,45 @@ def _images(tmp_path: Path, **ids: int) -> str:
     ],
 )
 def test_image_id_is_the_number_at_the_end_of_the_stem_or_the_position(names: list[str], ids: list[int]) -> None:
-    assert image_ids(_pictures(*names), None) == ids
+    assert image_ids(_images(*names), None) == ids
 
 
 @pytest.mark.parametrize("names", [["a1.jpg", "b1.jpg"], ["x/7.jpg", "y/7.jpg"], ["2.jpg", "photo.jpg"]])
 def test_images_that_would_share_an_image_id_are_refused_with_a_way_out(names: list[str]) -> None:
     with pytest.raises(Unusable, match=f"{names[0]} and {names[1]} would share the image_id .*--image-ids position"):
-        image_ids(_pictures(*names), None)
+        image_ids(_images(*names), None)
 
 
 def test_ids_by_position_count_from_1() -> None:
-    assert image_ids(_pictures("a1.jpg", "b1.jpg", "photo.jpg"), "position") == [1, 2, 3]
+    assert image_ids(_images("a1.jpg", "b1.jpg", "photo.jpg"), "position") == [1, 2, 3]
 
 
 def test_ids_by_name_need_a_number_in_every_name() -> None:
-    assert image_ids(_pictures("a12.jpg", "b7.jpg"), "name") == [12, 7]
+    assert image_ids(_images("a12.jpg", "b7.jpg"), "name") == [12, 7]
     with pytest.raises(Unusable, match=r"--image-ids name: no number at the end of photo\.jpg; --image-ids position"):
-        image_ids(_pictures("a12.jpg", "photo.jpg"), "name")
+        image_ids(_images("a12.jpg", "photo.jpg"), "name")
 
 
 def test_ids_of_a_file_are_found_by_file_name(tmp_path: Path) -> None:
-    file = _images(tmp_path, **{"b1.jpg": 900, "val2017/a1.jpg": 17, "c.jpg": 1})
-    assert image_ids(_pictures("in/a1.jpg", "b1.jpg"), file) == [17, 900]
+    file = _annotations(tmp_path, **{"b1.jpg": 900, "val2017/a1.jpg": 17, "c.jpg": 1})
+    assert image_ids(_images("in/a1.jpg", "b1.jpg"), file) == [17, 900]
 
 
 def test_the_same_file_name_in_two_folders_is_told_apart_by_the_folder(tmp_path: Path) -> None:
-    file = _images(tmp_path, **{"x/a.jpg": 1, "y/a.jpg": 2})
-    assert image_ids(_pictures("in/y/a.jpg", "in/x/a.jpg"), file) == [2, 1]
+    file = _annotations(tmp_path, **{"x/a.jpg": 1, "y/a.jpg": 2})
+    assert image_ids(_images("in/y/a.jpg", "in/x/a.jpg"), file) == [2, 1]
     with pytest.raises(Unusable, match=r"has no entry, or several, for z/a\.jpg"):
-        image_ids(_pictures("z/a.jpg"), file)
+        image_ids(_images("z/a.jpg"), file)
 
 
 def test_images_that_the_file_lacks_are_named(tmp_path: Path) -> None:
     with pytest.raises(Unusable, match=r"annotations\.json has no entry, or several, for b\.jpg, c\.jpg"):
-        image_ids(_pictures("a.jpg", "b.jpg", "c.jpg"), _images(tmp_path, **{"a.jpg": 1}))
+        image_ids(_images("a.jpg", "b.jpg", "c.jpg"), _annotations(tmp_path, **{"a.jpg": 1}))
 
 
 def test_two_images_of_one_entry_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Unusable, match=r"x/a\.jpg and y/a\.jpg would share the image_id 1"):
-        image_ids(_pictures("x/a.jpg", "y/a.jpg"), _images(tmp_path, **{"a.jpg": 1}))
+        image_ids(_images("x/a.jpg", "y/a.jpg"), _annotations(tmp_path, **{"a.jpg": 1}))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_two_images_of_one_entry_are_refused(tmp_path: Path) -> None:
 def test_a_file_of_another_form_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(Unusable) as caught:
-        image_ids(_pictures("a.jpg"), str(tmp_path / "file"))
+        image_ids(_images("a.jpg"), str(tmp_path / "file"))
     assert str(caught.value).startswith("--image-ids: ")
     assert message in str(caught.value)
 

@@ -28,7 +28,7 @@ from solo_client import (
 
 Ask = Callable[..., Any]
 Json = dict[str, Any]
-JPEG = b"\xff\xd8\xff\xe0picture"
+JPEG = b"\xff\xd8\xff\xe0image"
 
 
 class Recorder:
@@ -49,7 +49,7 @@ def _failure(problem: Json, **headers: str) -> httpx.Response:
     return httpx.Response(problem["status"], json=problem, headers=kind | headers)
 
 
-def test_segment_sends_the_picture_as_the_body(ask: Ask, answer: Json) -> None:
+def test_segment_sends_the_image_as_the_body(ask: Ask, answer: Json) -> None:
     server = Recorder(httpx.Response(200, json=answer))
     result = ask(server, "segment", JPEG)
     (request,) = server.requests
@@ -182,7 +182,7 @@ def test_segment_many_of_nothing_is_nothing(ask: Ask) -> None:
     assert ask(Recorder(), "segment_many", []) == []
 
 
-def test_segment_many_raises_at_the_picture_that_failed(ask: Ask, answer: Json, problem: Callable[..., Json]) -> None:
+def test_segment_many_raises_at_the_image_that_failed(ask: Ask, answer: Json, problem: Callable[..., Json]) -> None:
     def server(request: httpx.Request) -> httpx.Response:
         bad = request.content == b"3"
         return _failure(problem("image_damaged", 400)) if bad else httpx.Response(200, json=answer)

@@ -33,9 +33,9 @@ def _rle(position: int) -> dict[str, Any]:
 
 
 class PerfectModel:
-    """Stands in for `solo_server.local`: finds the ground truth."""
+    """Stands in for `solo_server.commands.local`: finds the ground truth."""
 
-    at_once = 2
+    max_concurrency = 2
 
     def __init__(self, class_names: list[str]) -> None:
         self.class_names = class_names
@@ -115,10 +115,10 @@ def test_masks_that_are_the_ground_truth_score_one(
     ids: list[int],
     words: list[str],
 ) -> None:
-    module = ModuleType("solo_server.local")
+    module = ModuleType("solo_server.commands.local")
     module.open_local = PerfectModel(class_names).open_local  # type: ignore[attr-defined]  # a stand-in is put together by hand
     monkeypatch.setitem(sys.modules, "solo_server", ModuleType("solo_server"))
-    monkeypatch.setitem(sys.modules, "solo_server.local", module)
+    monkeypatch.setitem(sys.modules, "solo_server.commands.local", module)
     monkeypatch.chdir(tmp_path)
     truth = _truth(tmp_path, names_of_file, ids)
     for name in ("a1.jpg", "b1.jpg"):

@@ -13,13 +13,13 @@ from solo_client.command.in_order import AHEAD, in_order
 WAIT_S = 30.0
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 7])
-def test_results_come_in_the_order_of_the_jobs(at_once: int) -> None:
+@pytest.mark.parametrize("max_concurrency", [1, 2, 7])
+def test_results_come_in_the_order_of_the_jobs(max_concurrency: int) -> None:
     def work(job: int) -> int:
         time.sleep(0.002 * (job % 3 == 0))
         return job * job
 
-    assert list(in_order(work, range(50), at_once)) == [job * job for job in range(50)]
+    assert list(in_order(work, range(50), max_concurrency)) == [job * job for job in range(50)]
 
 
 def test_as_many_jobs_run_at_a_time_as_were_asked_for() -> None:
@@ -48,14 +48,14 @@ def test_no_more_results_are_held_than_the_window_has() -> None:
         assert taken - number < AHEAD * 2
 
 
-@pytest.mark.parametrize("at_once", [1, 3])
-def test_an_error_comes_at_its_place(at_once: int) -> None:
+@pytest.mark.parametrize("max_concurrency", [1, 3])
+def test_an_error_comes_at_its_place(max_concurrency: int) -> None:
     def work(job: int) -> int:
         if job == 5:
             raise ZeroDivisionError
         return job
 
-    results = in_order(work, range(100), at_once)
+    results = in_order(work, range(100), max_concurrency)
     assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(ZeroDivisionError):
         next(results)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from solo_client.command.errors import Unusable
 from solo_client.command.key_file import read_key
-from solo_server.keys import KeyRing
+from solo_server.http.api_keys import KeyRing
 from solo_server.settings import Settings
 
 KEY, OTHER = "one-0123456789abcdef", "two-0123456789abcdef"

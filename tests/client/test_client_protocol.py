@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from solo_client import InvalidArgument
 from solo_client.media import media_type
-from solo_client.protocol import Answer, Picture, Protocol, retry_after_s
+from solo_client.protocol import Answer, Image, Protocol, retry_after_s
 from solo_client.query import Query
 
-PICTURE = Picture(b"\xff\xd8\xff\xe0", "photo.jpg")
+IMAGE = Image(b"\xff\xd8\xff\xe0", "photo.jpg")
 
 
 @pytest.mark.parametrize(
@@ -137,13 +137,13 @@ def test_only_a_503_with_retry_after_is_tried_again(
     status: int, headers: dict[str, str], tries: int, expected: float | None
 ) -> None:
     protocol = Protocol("http://solo.test", timeout_s=60, retries=2)
-    call = protocol.segment(PICTURE, Query())
+    call = protocol.segment(IMAGE, Query())
     assert protocol.pause_s(call, Answer(status, headers, b""), tries) == expected
 
 
 def test_without_retries_nothing_is_tried_again() -> None:
     protocol = Protocol("http://solo.test")
-    call = protocol.segment(PICTURE, Query())
+    call = protocol.segment(IMAGE, Query())
     assert protocol.pause_s(call, Answer(503, {"Retry-After": "0"}, b""), 1) is None
 
 

@@ -35,13 +35,13 @@ class _ServerError(Exception):
 
 
 class FakeModel:
-    """Stands in for `solo_server.local`: finds one person in every picture; the picture's bytes say what goes wrong."""
+    """Stands in for `solo_server.commands.local`: finds one person in every image; the image's bytes say what goes wrong."""
 
     def __init__(self, answer: Json, png: bytes) -> None:
         self.bundle: object = "not opened"
         self.engine = "not opened"
         self.several: bool | None = None
-        self.at_once = 1
+        self.max_concurrency = 1
         self.class_names: list[str] = ["person"]
         self.queries: list[dict[str, str | list[str]]] = []
         self.drawn = 0
@@ -59,7 +59,7 @@ class FakeModel:
         if body.startswith(b"bug"):
             raise ZeroDivisionError
         if body.startswith(b"fail "):
-            raise _ServerError(body.split()[1].decode(), "it is\nno picture")
+            raise _ServerError(body.split()[1].decode(), "it is\nno image")
         return {} if body == b"odd" else self._answer
 
     def segment_and_draw(self, body: bytes, query: dict[str, str | list[str]]) -> tuple[Json, bytes]:
@@ -70,16 +70,16 @@ class FakeModel:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch, answer: Json, png: bytes) -> FakeModel:
     fake = FakeModel(answer, png)
-    module = ModuleType("solo_server.local")
+    module = ModuleType("solo_server.commands.local")
     module.open_local = fake.open_local  # type: ignore[attr-defined]  # a stand-in is put together by hand
     monkeypatch.setitem(sys.modules, "solo_server", ModuleType("solo_server"))
-    monkeypatch.setitem(sys.modules, "solo_server.local", module)
+    monkeypatch.setitem(sys.modules, "solo_server.commands.local", module)
     return fake
 
 
 @pytest.fixture
-def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """pictures(name=bytes, ...) makes files name.jpg in a folder that is the current one."""
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """images(name=bytes, ...) makes files name.jpg in a folder that is the current one."""
     monkeypatch.chdir(tmp_path)
 
     def make(**bodies: bytes) -> None:
@@ -95,10 +95,10 @@ def _solo(*words: str) -> int:
     return segment.run(parser.parse_args(words))
 
 
-def test_one_picture_gives_its_answer(
-    model: FakeModel, pictures: Callable[..., None], answer: Json, capsys: Capture
+def test_one_image_gives_its_answer(
+    model: FakeModel, images: Callable[..., None], answer: Json, capsys: Capture
 ) -> None:
-    pictures(a=b"a")
+    images(a=b"a")
     assert _solo("a.jpg") == 0
     told = capsys.readouterr()
     assert json.loads(told.out) == answer
@@ -106,10 +106,10 @@ def test_one_picture_gives_its_answer(
     assert model.bundle is None
 
 
-def test_several_pictures_give_a_list_with_their_files(
-    model: FakeModel, pictures: Callable[..., None], answer: Json, capsys: Capture
+def test_several_images_give_a_list_with_their_files(
+    model: FakeModel, images: Callable[..., None], answer: Json, capsys: Capture
 ) -> None:
-    pictures(a=b"a", b=b"b")
+    images(a=b"a", b=b"b")
     assert _solo("b.jpg", "a.jpg") == 0
     told = capsys.readouterr()
     assert json.loads(told.out) == [{"file": "b.jpg"} | answer, {"file": "a.jpg"} | answer]
@@ -117,36 +117,36 @@ def test_several_pictures_give_a_list_with_their_files(
     assert told.err.endswith(" images/s\n")
 
 
-def test_coco_gives_results_with_ids(model: FakeModel, pictures: Callable[..., None], capsys: Capture) -> None:
-    pictures(**{"000000000139": b"a", "photo": b"b"})
+def test_coco_gives_results_with_ids(model: FakeModel, images: Callable[..., None], capsys: Capture) -> None:
+    images(**{"000000000139": b"a", "photo": b"b"})
     assert _solo(".", "--format", "coco") == 0
     entry = {"category_id": 1, "score": 0.93, "segmentation": {"size": [2, 3], "counts": "024"}}
     assert json.loads(capsys.readouterr().out) == [{"image_id": 139} | entry, {"image_id": 2} | entry]
 
 
-def test_options_reach_the_model(model: FakeModel, pictures: Callable[..., None]) -> None:
-    pictures(a=b"a")
+def test_options_reach_the_model(model: FakeModel, images: Callable[..., None]) -> None:
+    images(a=b"a")
     assert _solo("a.jpg", "--score-threshold", ".5", "--classes", "person, dog", "--max-instances", "7") == 0
     assert model.queries == [{"score_threshold": "0.5", "classes": ["person, dog"], "max_instances": "7"}]
 
 
-def test_bundle_reaches_the_model(model: FakeModel, pictures: Callable[..., None]) -> None:
-    pictures(a=b"a")
+def test_bundle_reaches_the_model(model: FakeModel, images: Callable[..., None]) -> None:
+    images(a=b"a")
     Path("my.solo").touch()
     assert _solo("a.jpg", "--model", "my.solo") == 0
     assert (model.bundle, model.engine) == (Path("my.solo"), "auto")
 
 
-def test_the_engine_of_a_model_here_can_be_chosen(model: FakeModel, pictures: Callable[..., None]) -> None:
-    pictures(a=b"a")
+def test_the_engine_of_a_model_here_can_be_chosen(model: FakeModel, images: Callable[..., None]) -> None:
+    images(a=b"a")
     assert _solo("a.jpg", "--engine", "openvino") == 0
     assert (model.bundle, model.engine) == (None, "openvino")
 
 
 def test_output_file_is_replaced_whole(
-    model: FakeModel, pictures: Callable[..., None], answer: Json, capsys: Capture
+    model: FakeModel, images: Callable[..., None], answer: Json, capsys: Capture
 ) -> None:
-    pictures(a=b"a")
+    images(a=b"a")
     Path("out.json").write_text("old")
     assert _solo("a.jpg", "-o", "out.json") == 0
     assert json.loads(Path("out.json").read_text()) == answer
@@ -154,14 +154,14 @@ def test_output_file_is_replaced_whole(
     assert sorted(p.name for p in Path().iterdir()) == ["a.jpg", "out.json"]
 
 
-def test_output_file_has_the_usual_permissions(model: FakeModel, pictures: Callable[..., None]) -> None:
-    pictures(a=b"a")
+def test_output_file_has_the_usual_permissions(model: FakeModel, images: Callable[..., None]) -> None:
+    images(a=b"a")
     assert _solo("a.jpg", "-o", "out.json") == 0
     assert stat.S_IMODE(Path("out.json").stat().st_mode) == stat.S_IMODE(Path("a.jpg").stat().st_mode)
 
 
-def test_output_link_keeps_its_target(model: FakeModel, pictures: Callable[..., None]) -> None:
-    pictures(a=b"a")
+def test_output_link_keeps_its_target(model: FakeModel, images: Callable[..., None]) -> None:
+    images(a=b"a")
     Path("target.json").touch()
     Path("out.json").symlink_to("target.json")
     assert _solo("a.jpg", "-o", "out.json") == 0
@@ -169,16 +169,16 @@ def test_output_link_keeps_its_target(model: FakeModel, pictures: Callable[..., 
     assert Path("target.json").read_text().startswith("{")
 
 
-def test_output_may_be_a_device(model: FakeModel, pictures: Callable[..., None]) -> None:
-    pictures(a=b"a")
+def test_output_may_be_a_device(model: FakeModel, images: Callable[..., None]) -> None:
+    images(a=b"a")
     assert _solo("a.jpg", "-o", "/dev/null") == 0
     assert Path("/dev/null").is_char_device()
 
 
 def test_overlays_are_written_beside_the_answer(
-    model: FakeModel, pictures: Callable[..., None], png: bytes, capsys: Capture
+    model: FakeModel, images: Callable[..., None], png: bytes, capsys: Capture
 ) -> None:
-    pictures(a=b"a", b=b"b")
+    images(a=b"a", b=b"b")
     assert _solo("a.jpg", "b.jpg", "--overlay", "drawn/here", "--score-threshold", "0.5") == 0
     assert {p.name: p.read_bytes() for p in Path("drawn/here").iterdir()} == {
         "a.overlay.png": png,
@@ -188,30 +188,30 @@ def test_overlays_are_written_beside_the_answer(
     assert model.queries == [{"score_threshold": "0.5"}] * 2
 
 
-def test_a_picture_that_fails_is_named_and_the_others_go_on(
-    model: FakeModel, pictures: Callable[..., None], capsys: Capture
+def test_an_image_that_fails_is_named_and_the_others_go_on(
+    model: FakeModel, images: Callable[..., None], capsys: Capture
 ) -> None:
-    pictures(a=b"a", b=b"fail image_damaged", c=b"c")
+    images(a=b"a", b=b"fail image_damaged", c=b"c")
     assert _solo("a.jpg", "b.jpg", "c.jpg") == 1
     told = capsys.readouterr()
     problem = {"type": "about:blank", "title": "Damaged image", "status": 422}
-    problem |= {"detail": "it is no picture", "code": "image_damaged"}
+    problem |= {"detail": "it is no image", "code": "image_damaged"}
     entries = json.loads(told.out)
     assert [entry["file"] for entry in entries] == ["a.jpg", "b.jpg", "c.jpg"]
     assert entries[1] == {"file": "b.jpg", "error": problem}
     first, summary = told.err.splitlines()
-    assert first == "solo segment: b.jpg: it is no picture"
+    assert first == "solo segment: b.jpg: it is no image"
     assert summary.startswith("2 images, 2 instances, ")
     assert summary.endswith(", 1 failed")
 
 
-def test_a_picture_that_cannot_be_read_is_named(
-    model: FakeModel, pictures: Callable[..., None], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+def test_an_image_that_cannot_be_read_is_named(
+    model: FakeModel, images: Callable[..., None], capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(self: Path, *arguments: object) -> bytes:
         raise PermissionError(13, "Permission denied", str(self))
 
-    pictures(a=b"a")
+    images(a=b"a")
     monkeypatch.setattr(Path, "open", refuse)
     assert _solo("a.jpg", "--format", "jsonl") == 1
     told = capsys.readouterr()
@@ -219,56 +219,56 @@ def test_a_picture_that_cannot_be_read_is_named(
     assert json.loads(told.out)["error"]["code"] == "unreadable"
 
 
-def test_the_only_picture_that_fails_writes_nothing(
-    model: FakeModel, pictures: Callable[..., None], capsys: Capture
+def test_the_only_image_that_fails_writes_nothing(
+    model: FakeModel, images: Callable[..., None], capsys: Capture
 ) -> None:
-    pictures(a=b"fail image_damaged")
+    images(a=b"fail image_damaged")
     assert _solo("a.jpg", "-o", "out.json") == 1
     assert not Path("out.json").exists()
-    assert capsys.readouterr().err == "solo segment: a.jpg: it is no picture\n"
+    assert capsys.readouterr().err == "solo segment: a.jpg: it is no image\n"
 
 
-def test_several_pictures_that_all_fail_give_their_errors(
-    model: FakeModel, pictures: Callable[..., None], capsys: Capture
+def test_several_images_that_all_fail_give_their_errors(
+    model: FakeModel, images: Callable[..., None], capsys: Capture
 ) -> None:
-    pictures(a=b"fail image_damaged", b=b"fail image_damaged")
+    images(a=b"fail image_damaged", b=b"fail image_damaged")
     assert _solo("a.jpg", "b.jpg") == 1
     assert [entry["error"]["code"] for entry in json.loads(capsys.readouterr().out)] == ["image_damaged"] * 2
     assert _solo("a.jpg", "b.jpg", "--format", "coco") == 1
     assert json.loads(capsys.readouterr().out) == []
 
 
-def test_what_fails_for_every_picture_stops_at_the_first(
-    model: FakeModel, pictures: Callable[..., None], capsys: Capture
+def test_what_fails_for_every_image_stops_at_the_first(
+    model: FakeModel, images: Callable[..., None], capsys: Capture
 ) -> None:
-    pictures(a=b"fail invalid_query", b=b"b")
+    images(a=b"fail invalid_query", b=b"b")
     assert _solo("a.jpg", "b.jpg", "--classes", "unicorn") == 2
-    assert capsys.readouterr() == ("", "solo segment: it is no picture\n")
+    assert capsys.readouterr() == ("", "solo segment: it is no image\n")
     assert len(model.queries) == 1
 
 
-def test_an_answer_of_another_form_stops(model: FakeModel, pictures: Callable[..., None], capsys: Capture) -> None:
-    pictures(a=b"odd")
+def test_an_answer_of_another_form_stops(model: FakeModel, images: Callable[..., None], capsys: Capture) -> None:
+    images(a=b"odd")
     assert _solo("a.jpg") == 2
     assert capsys.readouterr().err == "solo segment: unexpected answer: image is missing\n"
 
 
-def test_results_before_a_stop_are_written(model: FakeModel, pictures: Callable[..., None], capsys: Capture) -> None:
-    pictures(a=b"a", b=b"odd", c=b"c")
+def test_results_before_a_stop_are_written(model: FakeModel, images: Callable[..., None], capsys: Capture) -> None:
+    images(a=b"a", b=b"odd", c=b"c")
     assert _solo("a.jpg", "b.jpg", "c.jpg") == 2
     told = capsys.readouterr()
     assert [entry["file"] for entry in json.loads(told.out)] == ["a.jpg"]
     assert told.err.splitlines()[-1] == "solo segment: unexpected answer: image is missing"
 
 
-def test_an_interrupt_is_one_line(model: FakeModel, pictures: Callable[..., None], capsys: Capture) -> None:
-    pictures(a=b"interrupt")
+def test_an_interrupt_is_one_line(model: FakeModel, images: Callable[..., None], capsys: Capture) -> None:
+    images(a=b"interrupt")
     assert _solo("a.jpg") == 130
     assert capsys.readouterr() == ("", "solo segment: interrupted\n")
 
 
-def test_a_bug_in_the_model_is_not_hidden(model: FakeModel, pictures: Callable[..., None]) -> None:
-    pictures(a=b"bug")
+def test_a_bug_in_the_model_is_not_hidden(model: FakeModel, images: Callable[..., None]) -> None:
+    images(a=b"bug")
     with pytest.raises(ZeroDivisionError):
         _solo("a.jpg")
 
@@ -312,9 +312,9 @@ def test_a_bug_in_the_model_is_not_hidden(model: FakeModel, pictures: Callable[.
     ],
 )
 def test_wrong_usage_is_one_line_and_code_2(
-    model: FakeModel, pictures: Callable[..., None], capsys: Capture, words: list[str], message: str
+    model: FakeModel, images: Callable[..., None], capsys: Capture, words: list[str], message: str
 ) -> None:
-    pictures(a=b"a", a1=b"a")
+    images(a=b"a", a1=b"a")
     Path("notes.txt").touch()
     Path("empty").mkdir()
     assert _solo(*words) == 2
@@ -334,10 +334,10 @@ def test_model_and_url_exclude_each_other(model: FakeModel, capsys: Capture) -> 
 
 
 def test_missing_server_package_says_which_extra(
-    pictures: Callable[..., None], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    images: Callable[..., None], capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures(a=b"a")
-    monkeypatch.setitem(sys.modules, "solo_server.local", None)
+    images(a=b"a")
+    monkeypatch.setitem(sys.modules, "solo_server.commands.local", None)
     monkeypatch.setitem(sys.modules, "solo_server", None)
     assert _solo("a.jpg") == 2
     told = capsys.readouterr().err
@@ -346,9 +346,9 @@ def test_missing_server_package_says_which_extra(
 
 
 def test_missing_httpx_says_which_extra(
-    pictures: Callable[..., None], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    images: Callable[..., None], capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures(a=b"a")
+    images(a=b"a")
     monkeypatch.setitem(sys.modules, "solo_client.client", None)
     assert _solo("a.jpg", "--url", "http://solo.test") == 2
     assert "pip install -c constraints.txt -e '.[client]'" in capsys.readouterr().err
@@ -364,7 +364,7 @@ def test_missing_httpx_says_which_extra(
 )
 def test_a_bundle_that_does_not_load_is_one_line(
     model: FakeModel,
-    pictures: Callable[..., None],
+    images: Callable[..., None],
     capsys: Capture,
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
@@ -373,16 +373,16 @@ def test_a_bundle_that_does_not_load_is_one_line(
     def refuse(bundle: Path | None, engine: str, *, several: bool) -> None:
         raise error
 
-    pictures(a=b"a")
+    images(a=b"a")
     Path("bad.solo").touch()
-    monkeypatch.setattr(sys.modules["solo_server.local"], "open_local", refuse)
+    monkeypatch.setattr(sys.modules["solo_server.commands.local"], "open_local", refuse)
     assert _solo("a.jpg", "--model", "bad.solo") == 2
     assert capsys.readouterr().err == f"solo segment: bad.solo: {message}\n"
 
 
 @pytest.fixture
 def url(answer: Json, png: bytes, problem: Callable[..., Json], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A server that answers `fail CODE STATUS` with that problem, and any other picture with the answer or a PNG."""
+    """A server that answers `fail CODE STATUS` with that problem, and any other image with the answer or a PNG."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -421,8 +421,8 @@ def url(answer: Json, png: bytes, problem: Callable[..., Json], monkeypatch: pyt
         server.shutdown()
 
 
-def test_url_asks_the_server(url: str, pictures: Callable[..., None], png: bytes, capsys: Capture) -> None:
-    pictures(a=b"a")
+def test_url_asks_the_server(url: str, images: Callable[..., None], png: bytes, capsys: Capture) -> None:
+    images(a=b"a")
     assert _solo("a.jpg", "--url", url, "--classes", "person", "--overlay", ".") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["model"] == {"name": "remote", "version": "/segment?classes=person&overlay=true"}
@@ -430,10 +430,10 @@ def test_url_asks_the_server(url: str, pictures: Callable[..., None], png: bytes
     assert Path("a.overlay.png").read_bytes() == png
 
 
-def test_url_goes_on_after_a_picture_that_fails(
-    url: str, pictures: Callable[..., None], problem: Callable[..., Json], capsys: Capture
+def test_url_goes_on_after_an_image_that_fails(
+    url: str, images: Callable[..., None], problem: Callable[..., Json], capsys: Capture
 ) -> None:
-    pictures(a=b"fail image_damaged 400", b=b"b")
+    images(a=b"fail image_damaged 400", b=b"b")
     assert _solo(".", "--url", url) == 1
     told = capsys.readouterr()
     failed, other = json.loads(told.out)
@@ -442,8 +442,8 @@ def test_url_goes_on_after_a_picture_that_fails(
     assert told.err.startswith("solo segment: a.jpg: what went wrong: image_damaged (image_damaged, request r-1)\n")
 
 
-def test_url_goes_on_after_a_connection_that_broke(url: str, pictures: Callable[..., None], capsys: Capture) -> None:
-    pictures(a=b"hang up", b=b"b")
+def test_url_goes_on_after_a_connection_that_broke(url: str, images: Callable[..., None], capsys: Capture) -> None:
+    images(a=b"hang up", b=b"b")
     assert _solo(".", "--url", url) == 1
     told = capsys.readouterr()
     failed, other = json.loads(told.out)
@@ -462,10 +462,10 @@ def test_url_goes_on_after_a_connection_that_broke(url: str, pictures: Callable[
         b"fail unauthorized 401",
     ],
 )
-def test_url_stops_at_what_fails_for_every_picture(
-    url: str, pictures: Callable[..., None], capsys: Capture, body: bytes
+def test_url_stops_at_what_fails_for_every_image(
+    url: str, images: Callable[..., None], capsys: Capture, body: bytes
 ) -> None:
-    pictures(a=body, b=b"b")
+    images(a=body, b=b"b")
     assert _solo(".", "--url", url) == 2
     told = capsys.readouterr()
     assert told.out == ""
@@ -483,23 +483,23 @@ def test_url_stops_at_what_fails_for_every_picture(
     ],
 )
 def test_a_key_that_cannot_be_used_is_one_line(
-    url: str, pictures: Callable[..., None], capsys: Capture, tmp_path: Path, content: bytes | None, said: str
+    url: str, images: Callable[..., None], capsys: Capture, tmp_path: Path, content: bytes | None, said: str
 ) -> None:
-    pictures(a=b"a")
+    images(a=b"a")
     if content is not None:
         (tmp_path / "key").write_bytes(content)
     assert _solo("a.jpg", "--url", url, "--api-key-file", str(tmp_path / "key")) == 2
     assert said in capsys.readouterr().err
 
 
-def test_a_key_goes_to_a_server_only(pictures: Callable[..., None], capsys: Capture) -> None:
-    pictures(a=b"a")
+def test_a_key_goes_to_a_server_only(images: Callable[..., None], capsys: Capture) -> None:
+    images(a=b"a")
     assert _solo("a.jpg", "--api-key-file", "key") == 2
     assert "--api-key-file goes with --url" in capsys.readouterr().err
 
 
-def test_a_server_that_is_not_there_is_one_line(url: str, pictures: Callable[..., None], capsys: Capture) -> None:
-    pictures(a=b"a", b=b"b")
+def test_a_server_that_is_not_there_is_one_line(url: str, images: Callable[..., None], capsys: Capture) -> None:
+    images(a=b"a", b=b"b")
     assert _solo(".", "--url", "http://127.0.0.1:9") == 2
     told = capsys.readouterr()
     assert told.out == ""
@@ -508,41 +508,41 @@ def test_a_server_that_is_not_there_is_one_line(url: str, pictures: Callable[...
 
 
 def test_lines_are_written_as_they_come_each_with_its_file(
-    model: FakeModel, pictures: Callable[..., None], answer: Json, capsys: Capture
+    model: FakeModel, images: Callable[..., None], answer: Json, capsys: Capture
 ) -> None:
-    pictures(a=b"a", b=b"fail image_damaged", c=b"interrupt")
+    images(a=b"a", b=b"fail image_damaged", c=b"interrupt")
     assert _solo("a.jpg", "b.jpg", "c.jpg", "--format", "jsonl") == 130
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
     assert first == {"file": "a.jpg"} | answer
     assert second["error"]["code"] == "image_damaged"
 
 
-def test_lines_before_an_interrupt_are_in_the_file(model: FakeModel, pictures: Callable[..., None]) -> None:
-    pictures(a=b"a", b=b"interrupt")
+def test_lines_before_an_interrupt_are_in_the_file(model: FakeModel, images: Callable[..., None]) -> None:
+    images(a=b"a", b=b"interrupt")
     assert _solo("a.jpg", "b.jpg", "--format", "jsonl", "-o", "out.jsonl") == 130
     assert [json.loads(line)["file"] for line in Path("out.jsonl").read_text().splitlines()] == ["a.jpg"]
 
 
-def test_a_file_of_lines_is_left_alone_until_there_is_one(model: FakeModel, pictures: Callable[..., None]) -> None:
-    pictures(a=b"fail invalid_query", b=b"b")
+def test_a_file_of_lines_is_left_alone_until_there_is_one(model: FakeModel, images: Callable[..., None]) -> None:
+    images(a=b"fail invalid_query", b=b"b")
     Path("out.jsonl").write_text("old")
     assert _solo("a.jpg", "b.jpg", "--format", "jsonl", "-o", "out.jsonl") == 2
     assert Path("out.jsonl").read_text() == "old"
 
 
 def test_one_image_alone_is_a_line_with_its_file(
-    model: FakeModel, pictures: Callable[..., None], answer: Json, capsys: Capture
+    model: FakeModel, images: Callable[..., None], answer: Json, capsys: Capture
 ) -> None:
-    pictures(a=b"a")
+    images(a=b"a")
     assert _solo("a.jpg", "--format", "jsonl") == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line) == {"file": "a.jpg"} | answer
 
 
 def test_an_interrupt_leaves_no_half_of_a_document(
-    model: FakeModel, pictures: Callable[..., None], capsys: Capture
+    model: FakeModel, images: Callable[..., None], capsys: Capture
 ) -> None:
-    pictures(a=b"a", b=b"interrupt")
+    images(a=b"a", b=b"interrupt")
     assert _solo("a.jpg", "b.jpg") == 130
     assert capsys.readouterr().out == ""
     assert _solo("a.jpg", "b.jpg", "-o", "out.json") == 130
@@ -550,7 +550,7 @@ def test_an_interrupt_leaves_no_half_of_a_document(
 
 
 def test_a_folder_is_done_several_images_at_a_time_in_order(
-    model: FakeModel, pictures: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    model: FakeModel, images: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     together, segment_one = threading.Barrier(3), model.segment
 
@@ -558,8 +558,8 @@ def test_a_folder_is_done_several_images_at_a_time_in_order(
         together.wait(30)
         return segment_one(body, query)
 
-    pictures(**{f"{number:02}": b"a" for number in range(12)})
-    model.at_once = 3
+    images(**{f"{number:02}": b"a" for number in range(12)})
+    model.max_concurrency = 3
     monkeypatch.setattr(model, "segment", wait_for_two_others)
     assert _solo(".", "--format", "jsonl") == 0
     files = [json.loads(line)["file"] for line in capsys.readouterr().out.splitlines()]
@@ -567,14 +567,14 @@ def test_a_folder_is_done_several_images_at_a_time_in_order(
     assert model.several
 
 
-def test_one_image_is_opened_for_alone(model: FakeModel, pictures: Callable[..., None]) -> None:
-    pictures(a=b"a")
+def test_one_image_is_opened_for_alone(model: FakeModel, images: Callable[..., None]) -> None:
+    images(a=b"a")
     assert _solo("a.jpg") == 0
     assert model.several is False
 
 
 def test_a_folder_is_sent_several_images_at_a_time(
-    pictures: Callable[..., None], answer: Json, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    images: Callable[..., None], answer: Json, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     together = threading.Barrier(4)
 
@@ -591,7 +591,7 @@ def test_a_folder_is_sent_several_images_at_a_time(
         def log_message(self, *arguments: object) -> None:
             """Say nothing."""
 
-    pictures(**{f"{number}": b"a" for number in range(8)})
+    images(**{f"{number}": b"a" for number in range(8)})
     monkeypatch.setenv("NO_PROXY", "*")
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
@@ -600,17 +600,17 @@ def test_a_folder_is_sent_several_images_at_a_time(
     assert [entry["file"] for entry in json.loads(capsys.readouterr().out)] == [f"{number}.jpg" for number in range(8)]
 
 
-def test_an_overlay_costs_no_second_inference(model: FakeModel, pictures: Callable[..., None], png: bytes) -> None:
-    pictures(a=b"a")
+def test_an_overlay_costs_no_second_inference(model: FakeModel, images: Callable[..., None], png: bytes) -> None:
+    images(a=b"a")
     assert _solo("a.jpg", "--overlay", "drawn.png") == 0
     assert Path("drawn.png").read_bytes() == png
     assert (model.drawn, len(model.queries)) == (1, 1)
 
 
 def test_an_overlay_that_a_server_does_not_send_is_named(
-    url: str, pictures: Callable[..., None], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    url: str, images: Callable[..., None], capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures(a=b"a")
+    images(a=b"a")
     monkeypatch.setattr("base64.b64encode", lambda _: b"%%")
     assert _solo("a.jpg", "--url", url, "--overlay", "drawn.png") == 2
     assert "overlay_png is not base64" in capsys.readouterr().err
@@ -633,7 +633,7 @@ def test_a_dash_reads_one_image_from_standard_input_and_writes_to_stdout(
     assert _solo("-", "-o", "-", "--format", "jsonl") == 1
     told = capsys.readouterr()
     assert json.loads(told.out)["file"] == "-"
-    assert told.err == "solo segment: -: it is no picture\n"
+    assert told.err == "solo segment: -: it is no image\n"
     monkeypatch.setattr(sys, "stdin", _Stdin(b"a"))
     assert _solo("-") == 0
     assert json.loads(capsys.readouterr().out) == answer
@@ -653,8 +653,8 @@ def test_input_without_end_is_refused(model: FakeModel, capsys: Capture, monkeyp
     assert capsys.readouterr().err == "solo segment: /dev/zero: more than 3 MiB\n"
 
 
-def test_recursive_takes_the_folders_below(model: FakeModel, pictures: Callable[..., None], capsys: Capture) -> None:
-    pictures(a=b"a")
+def test_recursive_takes_the_folders_below(model: FakeModel, images: Callable[..., None], capsys: Capture) -> None:
+    images(a=b"a")
     Path("deeper").mkdir()
     Path("deeper/b.jpg").touch()
     assert _solo(".", "--recursive", "--overlay", "../drawn") == 0
@@ -666,14 +666,14 @@ def test_recursive_takes_the_folders_below(model: FakeModel, pictures: Callable[
     ]
 
 
-def test_nms_and_repeated_classes_reach_the_model(model: FakeModel, pictures: Callable[..., None]) -> None:
-    pictures(a=b"a")
+def test_nms_and_repeated_classes_reach_the_model(model: FakeModel, images: Callable[..., None]) -> None:
+    images(a=b"a")
     assert _solo("a.jpg", "--nms", "mask", "--classes", "bolts, loose", "--classes", "nut") == 0
     assert model.queries == [{"classes": ["bolts, loose", "nut"], "nms": "mask"}]
 
 
-def test_image_ids_can_be_the_positions(model: FakeModel, pictures: Callable[..., None], capsys: Capture) -> None:
-    pictures(a1=b"a", b1=b"a")
+def test_image_ids_can_be_the_positions(model: FakeModel, images: Callable[..., None], capsys: Capture) -> None:
+    images(a1=b"a", b1=b"a")
     assert _solo(".", "--format", "coco", "--image-ids", "position") == 0
     assert [entry["image_id"] for entry in json.loads(capsys.readouterr().out)] == [1, 2]
 
@@ -688,14 +688,14 @@ def test_image_ids_can_be_the_positions(model: FakeModel, pictures: Callable[...
 )
 def test_category_ids_are_cocos_if_all_classes_are(
     model: FakeModel,
-    pictures: Callable[..., None],
+    images: Callable[..., None],
     answer: Json,
     capsys: Capture,
     class_names: list[str],
     category_id: int,
     said: str,
 ) -> None:
-    pictures(a=b"a")
+    images(a=b"a")
     answer["instances"][0]["class_id"] = class_names.index("person")
     model.class_names = class_names
     assert _solo("a.jpg", "--format", "coco") == 0
@@ -706,9 +706,9 @@ def test_category_ids_are_cocos_if_all_classes_are(
 
 
 def test_category_ids_of_a_file_are_taken_by_name(
-    url: str, model: FakeModel, pictures: Callable[..., None], capsys: Capture
+    url: str, model: FakeModel, images: Callable[..., None], capsys: Capture
 ) -> None:
-    pictures(a=b"a")
+    images(a=b"a")
     Path("c.json").write_text(json.dumps({"categories": [{"name": "dog", "id": 1}, {"name": "person", "id": 70}]}))
     for where in ([], ["--url", url]):
         assert _solo("a.jpg", "--format", "coco", "--categories", "c.json", *where) == 0
@@ -716,9 +716,9 @@ def test_category_ids_of_a_file_are_taken_by_name(
 
 
 def test_a_class_that_the_categories_lack_stops_before_any_work_unless_classes_are_chosen(
-    model: FakeModel, pictures: Callable[..., None], capsys: Capture
+    model: FakeModel, images: Callable[..., None], capsys: Capture
 ) -> None:
-    pictures(a=b"a")
+    images(a=b"a")
     model.class_names = ["person", "dog"]
     Path("c.json").write_text(json.dumps({"categories": [{"name": "person", "id": 70}]}))
     words = ["a.jpg", "--format", "coco", "--categories", "c.json"]
@@ -751,8 +751,8 @@ def test_a_reader_of_stdout_that_has_gone_is_one_line() -> None:
     assert complaint == b"Unusable('cannot write to stdout: Broken pipe')\n"
 
 
-def test_a_model_of_the_server_can_be_chosen(url: str, pictures: Callable[..., None], capsys: Capture) -> None:
-    pictures(a=b"a")
+def test_a_model_of_the_server_can_be_chosen(url: str, images: Callable[..., None], capsys: Capture) -> None:
+    images(a=b"a")
     for words, path in (
         (["--model-name", "cats"], "/models/cats/segment"),
         (["--model-name", "cats", "--model-version", "2"], "/models/cats/versions/2/segment"),

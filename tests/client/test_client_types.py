@@ -121,14 +121,14 @@ def test_a_long_wrong_value_is_shown_shortened() -> None:
     assert len(str(caught.value)) < 150
 
 
-def test_results_of_several_pictures_keep_their_order_and_errors(answer: Json, problem: Callable[..., Json]) -> None:
+def test_results_of_several_images_keep_their_order_and_errors(answer: Json, problem: Callable[..., Json]) -> None:
     failed = {"filename": "b.jpg", "error": problem("image_damaged", 400)}
     first, second = parse_results({"results": [answer | {"filename": "a.jpg"}, failed]}, 2)
     assert isinstance(first, Result)
     assert isinstance(second, ImageDamaged)
 
 
-def test_one_picture_sent_together_is_answered_like_one_alone(answer: Json) -> None:
+def test_one_image_sent_together_is_answered_like_one_alone(answer: Json) -> None:
     assert parse_results(answer, 1) == [parse_result(answer)]
 
 

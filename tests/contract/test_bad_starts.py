@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpu import fake_driver
-from gpu.fake_builder import V100, Workshop
-from gpu.fake_driver import FakeDriver
 from solo_models.bundle import CATEGORIES, read_bundle
 from solo_models.demo import demo_bundle
-from solo_server import serve
-from solo_server.cuda.driver import open_device
-from solo_server.engine import choose
-from solo_server.engine.tensorrt_build import check_gpu
-from solo_server.keys import KeyRing
-from solo_server.service import Service
+from solo_server.backends import choose
+from solo_server.backends.gpu.driver.driver import open_device
+from solo_server.backends.gpu.tensorrt.build import check_gpu
+from solo_server.commands import serve
+from solo_server.http.api_keys import KeyRing
+from solo_server.service.service import Service
 from solo_server.settings import Settings
 from solo_server.system.listener import listen
+from support.gpu import fake_driver
+from support.gpu.fake_builder import V100, Workshop
+from support.gpu.fake_driver import FakeDriver
 
 PAGE = (Path(__file__).parents[2] / "docs/deployment.md").read_text()
 ROWS = re.findall(
@@ -126,7 +126,7 @@ def served(settings: Settings) -> None:
     """What `solo serve` does first: look which models there are, before any is opened."""
 
     async def started() -> None:
-        service = Service(serve._catalogue(settings), settings)
+        service = Service(serve._repository(settings), settings)
         try:
             await service.start()
         finally:
@@ -168,7 +168,7 @@ def cache_not_writable(folder: Path) -> None:
         raise OSError(30, "Read-only file system", str(folder))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("solo_server.engine.open_cuda.open_cuda", refused)
+        patch.setattr("solo_server.backends.gpu.open.open_cuda", refused)
         choose.choose(bundle := read_bundle(demo_bundle()), "tensorrt").open(bundle, choose.Pool(1))
 
 

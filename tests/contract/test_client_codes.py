@@ -8,13 +8,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import serving
 from solo_client import CallerFault, ServerFault, ServerProblem, Unavailable
 from solo_client.errors import BY_CODE
 from solo_server import errors
-from solo_server.app import create_app
-from solo_server.pipeline import Pipeline
+from solo_server.http.app import create_app
+from solo_server.pipeline.pipeline import Pipeline
 from solo_server.settings import Settings
+from support.serving import serving
 
 PAGE = (Path(__file__).parents[2] / "docs" / "http.md").read_text()
 ROWS = re.findall(r"^\| (\d{3}) \| (.*?) \|", PAGE, re.MULTILINE)

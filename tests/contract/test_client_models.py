@@ -13,15 +13,18 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import bundle_content, encoded, picture, serving, tiny_network, tiny_spec
 from solo_client import AsyncSoloClient, ModelNotFound, NotReady, SoloClient
 from solo_models.bundle import write_bundle
-from solo_server.app import create_app
-from solo_server.catalogue import catalogue
-from solo_server.pipeline import Pipeline
+from solo_server.http.app import create_app
+from solo_server.pipeline.pipeline import Pipeline
+from solo_server.service.model_repository import model_repository
 from solo_server.settings import Settings
+from support.images import encoded, smooth_image
+from support.networks import bundle_content, tiny_network
+from support.serving import serving
+from support.specs import tiny_spec
 
-PNG = encoded(picture(90, 120))
+PNG = encoded(smooth_image(90, 120))
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +54,7 @@ def http(folder: Path, gate: threading.Event) -> Iterator[httpx.Client]:
         return Pipeline.open(path, threads=1)
 
     settings = Settings(models=folder, default_model="cats", model_control=True)
-    with serving(create_app(catalogue(None, folder, open_bundle), settings)) as client:
+    with serving(create_app(model_repository(None, folder, open_bundle), settings)) as client:
         yield client
         gate.set()
 
@@ -135,7 +138,7 @@ def test_a_server_that_still_starts_is_not_ready_for_any_model(folder: Path, gat
         gate.wait(60)
         return Pipeline.open(path, threads=1)
 
-    app = create_app(catalogue(None, folder, open_bundle), Settings(models=folder, default_model="cats"))
+    app = create_app(model_repository(None, folder, open_bundle), Settings(models=folder, default_model="cats"))
     models: list[dict[str, Any]] = [{}, {"model": "cats"}, {"model": "dogs"}, {"model": "birds"}]
     with serving(app, warm=False) as http:
         for chosen in models:

@@ -17,14 +17,16 @@ from typing import Any
 import httpx
 import pytest
 import solo_client
-from conftest import bundle_content, encoded, picture, serving, tiny_network
 from PIL import Image
 from solo_client import AsyncSoloClient, Options, SoloClient, errors
 from solo_models.bundle import write_bundle
-from solo_server.app import create_app
-from solo_server.catalogue import catalogue
-from solo_server.pipeline import Pipeline
+from solo_server.http.app import create_app
+from solo_server.pipeline.pipeline import Pipeline
+from solo_server.service.model_repository import model_repository
 from solo_server.settings import Settings
+from support.images import encoded, smooth_image
+from support.networks import bundle_content, tiny_network
+from support.serving import serving
 
 PAGE = (Path(__file__).parents[2] / "docs" / "client.md").read_text()
 BLOCKS = re.findall(r"^```(python|sh)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -41,7 +43,7 @@ def folder(solo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _serving(folder: Path, **settings: Any) -> Iterator[str]:
-    models = catalogue(None, folder, lambda path: Pipeline.open(path, threads=1))
+    models = model_repository(None, folder, lambda path: Pipeline.open(path, threads=1))
     known = Settings(models=folder, default_model="cats", **settings)
     with serving(create_app(models, known)) as client:
         yield str(client.base_url)
@@ -60,11 +62,11 @@ def keyed_url(folder: Path) -> Iterator[str]:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The files that the examples read, in a folder that is the current one."""
-    (tmp_path / "photo.jpg").write_bytes(encoded(picture(90, 120), "JPEG"))
-    (tmp_path / "street.png").write_bytes(encoded(picture(80, 60, seed=1)))
+    (tmp_path / "photo.jpg").write_bytes(encoded(smooth_image(90, 120), "JPEG"))
+    (tmp_path / "street.png").write_bytes(encoded(smooth_image(80, 60, seed=1)))
     (tmp_path / "photos").mkdir()
     for number in range(6):
-        (tmp_path / "photos" / f"{number}.png").write_bytes(encoded(picture(60, 80, seed=number)))
+        (tmp_path / "photos" / f"{number}.png").write_bytes(encoded(smooth_image(60, 80, seed=number)))
     (tmp_path / "key.txt").write_text(f"{KEY}\n")
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from solo_server.serve import WRITING_SECONDS
+from solo_server.commands.serve import WRITING_SECONDS
 from solo_server.settings import Settings
 
 ROOT = Path(__file__).parents[2]

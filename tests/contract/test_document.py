@@ -9,12 +9,13 @@ from typing import Any
 import httpx
 import jsonschema_rs
 import pytest
-from conftest import encoded, picture, serving
 from fastapi import FastAPI, Response
-from solo_server.app import create_app
-from solo_server.connections import uvicorn_options
-from solo_server.pipeline import Pipeline
+from solo_server.http.app import create_app
+from solo_server.http.connections import uvicorn_options
+from solo_server.pipeline.pipeline import Pipeline
 from solo_server.settings import Settings
+from support.images import encoded, smooth_image
+from support.serving import serving
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 EXAMPLES = 20
@@ -77,10 +78,10 @@ def test_what_the_document_does_not_tell_of_is_found(fuzz_requests: Any) -> None
     assert tried.answers["GET /teapot"]["418"] > 0
 
 
-def test_answers_to_real_pictures_have_the_documents_schema(http: httpx.Client) -> None:
+def test_answers_to_real_images_have_the_documents_schema(http: httpx.Client) -> None:
     document = http.get("/openapi.json").json()
     told = document["paths"]["/segment"]["post"]["responses"]
-    one = ("image/png", encoded(picture(60, 80)))
+    one = ("image/png", encoded(smooth_image(60, 80)))
     form = {"files": [("file", ("a.png", one[1])), ("file", ("b.png", b"nothing"))]}
     for options in ({"content": one[1]}, form):
         answer = http.post("/segment", **options)

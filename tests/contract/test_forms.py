@@ -6,16 +6,17 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import encoded, picture, serving
-from solo_server.app import create_app
-from solo_server.connections import uvicorn_options
+from solo_server.http.api_keys import KeyRing, parse_keys
+from solo_server.http.app import create_app
+from solo_server.http.connections import uvicorn_options
 from solo_server.http.forms import MAX_FIELD_BYTES, MAX_FIELDS
-from solo_server.keys import KeyRing, parse_keys
-from solo_server.pipeline import Pipeline
+from solo_server.pipeline.pipeline import Pipeline
 from solo_server.settings import Settings
+from support.images import encoded, smooth_image
+from support.serving import serving
 
-PNG = encoded(picture(90, 120))
-LARGE = encoded(picture(900, 1200))  # a form that is read in a worker
+PNG = encoded(smooth_image(90, 120))
+LARGE = encoded(smooth_image(900, 1200))  # a form that is read in a worker
 SETTINGS = Settings(max_files=3)
 FILE = b'Content-Disposition: form-data; name="file"; filename="a.png"\r\n'
 
@@ -124,7 +125,7 @@ def test_a_bad_field_is_refused(http: httpx.Client, fields: Any, params: dict[st
     assert detail in _refused(answer)
 
 
-def test_a_picture_in_a_part_without_a_file_name_is_told_what_to_do(http: httpx.Client) -> None:
+def test_an_image_in_a_part_without_a_file_name_is_told_what_to_do(http: httpx.Client) -> None:
     for body in (PNG, LARGE):  # as `curl -F 'image=<FILE'` sends it
         head = b'Content-Disposition: form-data; name="image"\r\n'
         answer = http.post("/segment", **_form((head, body)))

@@ -1,4 +1,4 @@
-"""Generated requests: broken pictures by the hundred, and queries that nobody would type. Ours is never the fault."""
+"""Generated requests: broken images by the hundred, and queries that nobody would type. Ours is never the fault."""
 
 import importlib.util
 import json
@@ -10,17 +10,18 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import encoded, picture, serving
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from solo_server.app import create_app
-from solo_server.connections import uvicorn_options
-from solo_server.pipeline import Pipeline
+from solo_server.http.app import create_app
+from solo_server.http.connections import uvicorn_options
+from solo_server.pipeline.pipeline import Pipeline
 from solo_server.settings import Settings
+from support.images import encoded, smooth_image
+from support.serving import serving
 
 ROOT = Path(__file__).parents[2]
 FUZZ = ROOT / "benchmarks" / "fuzz_images.py"
-PNG = encoded(picture(60, 80))
+PNG = encoded(smooth_image(60, 80))
 NAMES = ("score_threshold", "max_instances", "classes", "nms", "format", "x")
 VALUES = st.one_of(
     st.text(max_size=30),
@@ -33,7 +34,7 @@ VALUES = st.one_of(
 )
 
 
-def test_no_broken_picture_is_our_fault_or_takes_long(solo_bundle: Path, tmp_path: Path) -> None:
+def test_no_broken_image_is_our_fault_or_takes_long(solo_bundle: Path, tmp_path: Path) -> None:
     output = tmp_path / "fuzz.json"
     command = [sys.executable, FUZZ, solo_bundle, "-n", "200", "--max-pixels", "500000", "-o", output]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, cwd=ROOT)
@@ -48,7 +49,7 @@ def test_no_broken_picture_is_our_fault_or_takes_long(solo_bundle: Path, tmp_pat
 
 def test_a_fault_is_counted_and_its_body_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fuzz_images = _module(monkeypatch)
-    bodies = list(fuzz_images.mutants(fuzz_images.pictures(), 20, seed=3))
+    bodies = list(fuzz_images.mutants(fuzz_images.images(), 20, seed=3))
     answers = iter([(500, "internal")] + [(422, "image_damaged")] * 19)
     outcome = fuzz_images.fuzz(iter(bodies), lambda body: next(answers), tmp_path / "x.json")
     assert outcome.faults == 1
@@ -59,7 +60,7 @@ def test_a_fault_is_counted_and_its_body_kept(monkeypatch: pytest.MonkeyPatch, t
 
 def test_the_same_seed_gives_the_same_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
     fuzz_images = _module(monkeypatch)
-    seeds = fuzz_images.pictures()
+    seeds = fuzz_images.images()
     first, again, other = (list(fuzz_images.mutants(seeds, 30, seed)) for seed in (1, 1, 2))
     assert first == again
     assert first != other

@@ -9,16 +9,17 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import encoded, picture, serving
 from PIL import Image
 from pycocotools import mask as coco_mask
-from solo_server.app import create_app
 from solo_server.errors import EngineFailure
-from solo_server.pipeline import Pipeline
+from solo_server.http.app import create_app
+from solo_server.pipeline.pipeline import Pipeline
 from solo_server.settings import Settings
+from support.images import encoded, smooth_image
+from support.serving import serving
 
-JPEG = encoded(picture(90, 120), "JPEG")
-PNG = encoded(picture(90, 120))
+JPEG = encoded(smooth_image(90, 120), "JPEG")
+PNG = encoded(smooth_image(90, 120))
 LIMIT = 300_000
 SETTINGS = Settings(max_body_bytes=LIMIT, max_pixels=1_000_000, max_files=4)
 
@@ -77,7 +78,7 @@ def test_one_file_of_a_form_is_answered_like_a_raw_body(http: httpx.Client) -> N
 
 
 def test_several_files_are_answered_one_by_one_and_a_bad_one_fails_alone(http: httpx.Client) -> None:
-    files = [("file", ("a.png", PNG)), ("file", ("b.jpg", b"no picture")), ("other", ("c.jpg", JPEG))]
+    files = [("file", ("a.png", PNG)), ("file", ("b.jpg", b"no image")), ("other", ("c.jpg", JPEG))]
     response = http.post("/segment", files=files)
     assert response.status_code == 200
     first, second, third = response.json()["results"]
@@ -101,12 +102,12 @@ def test_nothing_found_is_an_empty_list(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("how", [{"params": {"format": "overlay"}}, {"headers": {"accept": "image/png"}}])
-def test_an_overlay_is_a_png_of_the_pictures_size(http: httpx.Client, how: dict[str, Any]) -> None:
+def test_an_overlay_is_a_png_of_the_images_size(http: httpx.Client, how: dict[str, Any]) -> None:
     response = http.post("/segment", content=PNG, **how)
     assert response.headers["content-type"] == "image/png"
     drawn = np.asarray(Image.open(BytesIO(response.content)))
     assert drawn.shape == (90, 120, 3)
-    assert (drawn != picture(90, 120)).any()
+    assert (drawn != smooth_image(90, 120)).any()
 
 
 def _scores(http: httpx.Client) -> list[float]:
@@ -123,7 +124,7 @@ def test_an_overlay_counts_the_instances_that_it_does_not_draw(http: httpx.Clien
 def test_an_overlay_whose_instances_are_all_below_the_threshold_says_so(http: httpx.Client) -> None:
     overlay = http.post("/segment", content=PNG, params={"format": "overlay", "score_threshold": 1})
     assert int(overlay.headers["x-instances-not-drawn"]) == len(_scores(http))
-    changed = (np.asarray(Image.open(BytesIO(overlay.content))) != picture(90, 120)).any(2)
+    changed = (np.asarray(Image.open(BytesIO(overlay.content))) != smooth_image(90, 120)).any(2)
     assert changed[-14:].any()
     assert not changed[:-20].any()
 
@@ -141,7 +142,7 @@ def test_an_overlay_draws_what_is_at_the_threshold_or_above(http: httpx.Client) 
 @pytest.mark.parametrize(("kind", "named"), [("TIFF", "TIFF"), ("GIF", "GIF"), ("ICO", "ICO"), ("PDF", "PDF")])
 def test_a_format_that_is_not_accepted_is_named(http: httpx.Client, kind: str, named: str) -> None:
     problem = _check_problem(
-        http.post("/segment", content=encoded(picture(90, 120), kind)), 415, "unsupported_media_type"
+        http.post("/segment", content=encoded(smooth_image(90, 120), kind)), 415, "unsupported_media_type"
     )
     assert problem["detail"] == f"{named} is not accepted; send JPEG, PNG, WebP, AVIF or BMP"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import solo_server.errors
+from solo_server.commands.local import open_local
 from solo_server.errors import ServerError
 from solo_server.http.forms import MAX_FIELD_BYTES, MAX_FIELDS
-from solo_server.local import open_local
 from solo_server.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ def test_an_answer_that_is_shown_is_the_demo_models(page: str) -> None:
     query = {"score_threshold": "0.3"}
     assert "score_threshold=0.3" in (ROOT / page).read_text()
     shown = json.loads(re.findall(r"```json\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)[0])
-    answer = open_local(None).segment((ROOT / "tests" / "pictures" / "astronaut.jpg").read_bytes(), query)
+    answer = open_local(None).segment((ROOT / "tests" / "images" / "astronaut.jpg").read_bytes(), query)
     assert (shown["image"], shown["model"]) == (answer["image"], answer["model"])
     assert {"queue", *answer["timings_ms"]} == set(shown["timings_ms"])
     assert len(shown["instances"]) == len(answer["instances"])

@@ -12,16 +12,17 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from conftest import encoded, picture, serving
 from fastapi import Request, Response
-from gates import Gate
-from solo_server.app import create_app
-from solo_server.catalogue import Source
-from solo_server.pipeline import Pipeline
-from solo_server.service import Service
+from solo_server.http.app import create_app
+from solo_server.pipeline.pipeline import Pipeline
+from solo_server.service.model_repository import Source
+from solo_server.service.service import Service
 from solo_server.settings import Settings
+from support.gated_backend import Gate
+from support.images import encoded, smooth_image
+from support.serving import serving
 
-PNG = encoded(picture(90, 120))
+PNG = encoded(smooth_image(90, 120))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def gate(pipeline: Pipeline) -> Iterator[Gate]:
 
 @contextlib.contextmanager
 def _occupied(gate: Gate, settings: Settings) -> Iterator[tuple[httpx.Client, Service, "Future[httpx.Response]"]]:
-    """A server whose engine holds one picture."""
+    """A server whose engine holds one image."""
     app = create_app(gate.pipeline, settings)
 
     @app.post("/drain")
@@ -95,7 +96,7 @@ def test_a_refusal_has_the_requests_own_line_and_no_other(gate: Gate, caplog: py
 def test_pixels_are_bounded_too(gate: Gate) -> None:
     with _occupied(gate, Settings(max_waiting_pixels=20_000)) as (client, _, first):
         _check_unavailable(client.post("/segment", content=PNG), "overloaded", "pixels_full")
-        small = ThreadPoolExecutor(1).submit(client.post, "/segment", content=encoded(picture(30, 40)))
+        small = ThreadPoolExecutor(1).submit(client.post, "/segment", content=encoded(smooth_image(30, 40)))
         gate.open.set()
         assert [first.result().status_code, small.result().status_code] == [200, 200]
 
@@ -120,8 +121,8 @@ def test_a_deadline_is_answered_504_and_costs_no_inference(gate: Gate) -> None:
         assert set(problem) == {"type", "title", "status", "detail", "code", "request_id"}
         gate.open.set()
         assert first.result().status_code == 200
-        assert gate.pictures == 1
-        assert service.admission.pictures == 0
+        assert gate.images == 1
+        assert service.admission.images == 0
 
 
 def test_the_server_has_a_deadline_of_its_own(gate: Gate) -> None:
@@ -200,10 +201,10 @@ def test_a_caller_that_hangs_up_costs_no_inference(gate: Gate) -> None:
             head = f"POST /segment HTTP/1.1\r\nhost: x\r\ncontent-length: {len(PNG)}\r\n\r\n"
             raw.sendall(head.encode() + PNG)
             _until(lambda: service.models.find().batcher.waiting == 1)
-        _until(lambda: service.admission.pictures == 1)
+        _until(lambda: service.admission.images == 1)
         gate.open.set()
         assert first.result().status_code == 200
-        assert gate.pictures == 1
+        assert gate.images == 1
 
 
 def test_a_caller_that_hangs_up_while_sending_leaves_nothing_behind(gate: Gate) -> None:
@@ -212,8 +213,8 @@ def test_a_caller_that_hangs_up_while_sending_leaves_nothing_behind(gate: Gate) 
     with serving(app) as client:
         with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as raw:
             raw.sendall(b"POST /segment HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\nhalf")
-            _until(lambda: app.state.service.admission.pictures == 1)
-        _until(lambda: app.state.service.admission.pictures == 0)
+            _until(lambda: app.state.service.admission.images == 1)
+        _until(lambda: app.state.service.admission.images == 0)
         assert client.post("/segment", content=PNG).status_code == 200
 
 
@@ -238,7 +239,7 @@ def test_large_forms_are_read_off_the_event_loop(gate: Gate) -> None:
         body = encoded(noise)
         assert len(body) > 400_000
         raw = client.post("/segment", content=body).json()
-        files = [("f", ("a.png", body)), ("f", ("b.png", body)), ("f", ("c.png", b"no picture"))]
+        files = [("f", ("a.png", body)), ("f", ("b.png", body)), ("f", ("c.png", b"no image"))]
         several = client.post("/segment", files=files).json()["results"]
         assert [result["filename"] for result in several] == ["a.png", "b.png", "c.png"]
         assert several[0]["instances"] == several[1]["instances"] == raw["instances"]

@@ -7,15 +7,17 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import bundle_content, encoded, picture, serving, tiny_network
-from looking import samples, value
 from solo_models.bundle import read_bundle, write_bundle
-from solo_server.app import create_app
-from solo_server.catalogue import catalogue
-from solo_server.pipeline import Pipeline
+from solo_server.http.app import create_app
+from solo_server.pipeline.pipeline import Pipeline
+from solo_server.service.model_repository import model_repository
 from solo_server.settings import Settings
+from support.images import encoded, smooth_image
+from support.networks import bundle_content, tiny_network
+from support.serving import serving
+from support.small_app import samples, value
 
-PNG = encoded(picture(90, 120))
+PNG = encoded(smooth_image(90, 120))
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +35,12 @@ def folder(solo_bundle: Path, decoupled: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def http(folder: Path) -> Iterator[httpx.Client]:
     settings = Settings(models=folder, default_model="cats", model_control=True)
-    with serving(create_app(_catalogue(folder), settings)) as client:
+    with serving(create_app(_repository(folder), settings)) as client:
         yield client
 
 
-def _catalogue(folder: Path) -> Any:
-    return catalogue(None, folder, lambda path: Pipeline.open(path, threads=1))
+def _repository(folder: Path) -> Any:
+    return model_repository(None, folder, lambda path: Pipeline.open(path, threads=1))
 
 
 def _refused(response: httpx.Response, status: int, code: str) -> None:
@@ -119,16 +121,16 @@ def test_metrics_tell_models_apart(http: httpx.Client) -> None:
     for path in ("/segment", "/models/dogs/segment", "/models/dogs/segment"):
         http.post(path, content=PNG).raise_for_status()
     found = samples(http.get("/metrics").text)
-    assert value(found, "solo_pictures_total", model="cats", outcome="ok") == 1
-    assert value(found, "solo_pictures_total", model="dogs", outcome="ok") == 2
-    assert value(found, "solo_batch_pictures_count", model="dogs") == 2
+    assert value(found, "solo_images_total", model="cats", outcome="ok") == 1
+    assert value(found, "solo_images_total", model="dogs", outcome="ok") == 2
+    assert value(found, "solo_batch_images_count", model="dogs") == 2
     route = "/models/{name}/segment"
     assert value(found, "solo_requests_total", route=route, outcome="ok", code="ok") == 2
 
 
 def test_unless_it_is_allowed_nothing_is_changed_over_http(folder: Path) -> None:
     settings = Settings(models=folder, model_control=False)
-    with serving(create_app(_catalogue(folder), settings)) as client:
+    with serving(create_app(_repository(folder), settings)) as client:
         for verb in ("load", "unload"):
             _refused(client.post(f"/models/dogs/{verb}"), 403, "control_off")
         assert client.post("/models/dogs/segment", content=PNG).status_code == 200

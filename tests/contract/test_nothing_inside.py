@@ -9,16 +9,17 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import encoded, picture, serving
-from solo_server.app import create_app
-from solo_server.connections import uvicorn_options
 from solo_server.errors import EngineFailure, RequestError, ServerError
-from solo_server.pipeline import Pipeline
+from solo_server.http.app import create_app
+from solo_server.http.connections import uvicorn_options
+from solo_server.pipeline.pipeline import Pipeline
 from solo_server.settings import Settings
+from support.images import encoded, smooth_image
+from support.serving import serving
 
-JPEG = encoded(picture(90, 120), "JPEG")
-PNG = encoded(picture(90, 120))
-WEBP = encoded(picture(90, 120), "WEBP")
+JPEG = encoded(smooth_image(90, 120), "JPEG")
+PNG = encoded(smooth_image(90, 120))
+WEBP = encoded(smooth_image(90, 120), "WEBP")
 KEY = "0123456789abcdef"
 SETTINGS = Settings(
     max_body_bytes=300_000,
@@ -38,7 +39,9 @@ INSIDE = re.compile(
 MULTIPART = "multipart/form-data; boundary=b"
 V2_INFER = "/v2/models/tiny-solo/infer"
 V2_MASKS = {
-    "inputs": [{"name": "PIXELS", "datatype": "UINT8", "shape": [60, 80, 3], "data": picture(60, 80).ravel().tolist()}],
+    "inputs": [
+        {"name": "PIXELS", "datatype": "UINT8", "shape": [60, 80, 3], "data": smooth_image(60, 80).ravel().tolist()}
+    ],
     "outputs": [{"name": "MASKS"}],
 }
 
@@ -126,7 +129,7 @@ def test_our_own_failures_tell_nothing_wherever_they_happen(
         raise failure
 
     if stage == "backend":
-        monkeypatch.setattr("solo_server.routes.result_json", fail)  # outside of every stage
+        monkeypatch.setattr("solo_server.http.routes.result_json", fail)  # outside of every stage
     else:
         monkeypatch.setattr(pipeline, stage, fail)
     response = http.post("/segment", content=PNG)

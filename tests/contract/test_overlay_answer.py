@@ -11,14 +11,15 @@ import httpx
 import jsonschema_rs
 import numpy as np
 import pytest
-from conftest import encoded, picture, serving
 from PIL import Image
 from solo_client import ImageDamaged, SoloClient
-from solo_server.app import create_app
-from solo_server.pipeline import Pipeline
+from solo_server.http.app import create_app
+from solo_server.pipeline.pipeline import Pipeline
 from solo_server.settings import Settings
+from support.images import encoded, smooth_image
+from support.serving import serving
 
-PNG = encoded(picture(90, 120))
+PNG = encoded(smooth_image(90, 120))
 OVERLAY = {"overlay": "true"}
 
 
@@ -101,7 +102,7 @@ def test_one_file_of_a_form_has_its_overlay(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("request_", "said"),
     [
-        ({"files": [("f", ("a.png", PNG)), ("f", ("b.png", PNG))], "params": OVERLAY}, "one picture at a time"),
+        ({"files": [("f", ("a.png", PNG)), ("f", ("b.png", PNG))], "params": OVERLAY}, "one image at a time"),
         ({"content": PNG, "params": OVERLAY | {"format": "overlay"}}, "overlay: adds the PNG to a JSON answer"),
         ({"content": PNG, "params": OVERLAY, "headers": {"accept": "image/png"}}, "overlay: adds the PNG to a JSON"),
         ({"content": PNG, "params": {"overlay": "drawn.png"}}, "overlay: "),

@@ -7,19 +7,20 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import encoded, picture, serving
-from looking import Samples, samples, value
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
-from solo_server.app import create_app
-from solo_server.logs import json_line
-from solo_server.pipeline import Pipeline
+from solo_server.http.app import create_app
+from solo_server.observability.logs import json_line
+from solo_server.observability.traces import Traces
+from solo_server.pipeline.pipeline import Pipeline
 from solo_server.settings import Settings
-from solo_server.traces import Traces
+from support.images import encoded, smooth_image
+from support.serving import serving
+from support.small_app import Samples, samples, value
 
-PNG = encoded(picture(90, 120))
+PNG = encoded(smooth_image(90, 120))
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
@@ -48,7 +49,7 @@ def _scraped(http: httpx.Client) -> Samples:
     return samples(response.text)
 
 
-def test_one_picture_is_seen_in_every_stage(http: httpx.Client, pipeline: Pipeline) -> None:
+def test_one_image_is_seen_in_every_stage(http: httpx.Client, pipeline: Pipeline) -> None:
     answer = http.post("/segment", content=PNG).json()
     found = _scraped(http)
     stages = ("decode", "preprocess", "queue", *pipeline.backend.stages, "answer")
@@ -64,11 +65,11 @@ def test_one_picture_is_seen_in_every_stage(http: httpx.Client, pipeline: Pipeli
         told_s, abs=1e-5
     )
     assert value(found, "solo_requests_total", route="/segment", outcome="ok", code="ok") == 1
-    assert value(found, "solo_pictures_total", model="tiny-solo", outcome="ok") == 1
+    assert value(found, "solo_images_total", model="tiny-solo", outcome="ok") == 1
     assert value(found, "solo_instances_total") == len(answer["instances"]) > 0
-    assert value(found, "solo_batch_pictures_count", model="tiny-solo") == 1
+    assert value(found, "solo_batch_images_count", model="tiny-solo") == 1
     assert value(found, "solo_received_bytes_total") == len(PNG)
-    assert value(found, "solo_waiting_pictures") == value(found, "solo_waiting_pixels") == 0
+    assert value(found, "solo_waiting_images") == value(found, "solo_waiting_pixels") == 0
 
 
 def test_the_scrape_itself_is_the_one_request_in_progress(http: httpx.Client) -> None:
@@ -89,8 +90,8 @@ def test_openmetrics_is_answered_to_who_asks(http: httpx.Client) -> None:
     assert response.text.endswith("# EOF\n")
 
 
-def test_refusals_and_ends_of_pictures_are_counted_by_code(http: httpx.Client) -> None:
-    http.post("/segment", content=b"no picture")
+def test_refusals_and_ends_of_images_are_counted_by_code(http: httpx.Client) -> None:
+    http.post("/segment", content=b"no image")
     http.post("/segment", content=PNG, params={"nms": "soft"})
     http.get("/nowhere/at/all")
     http.post("/segment", files=[("f", ("a.png", PNG)), ("f", ("b.png", PNG[:300]))])
@@ -100,8 +101,8 @@ def test_refusals_and_ends_of_pictures_are_counted_by_code(http: httpx.Client) -
         assert value(found, "solo_requests_total", **labels) == 1
     assert value(found, "solo_requests_total", route="unmatched", outcome="client_error", code="not_found") == 1
     assert value(found, "solo_requests_total", route="/segment", outcome="ok", code="ok") == 1
-    assert value(found, "solo_pictures_total", model="tiny-solo", outcome="image_damaged") == 1
-    assert value(found, "solo_request_pictures_sum") == 3  # one that is none, and two in a form
+    assert value(found, "solo_images_total", model="tiny-solo", outcome="image_damaged") == 1
+    assert value(found, "solo_request_images_sum") == 3  # one that is none, and two in a form
 
 
 def test_before_the_model_is_warm_its_absence_is_told_and_refusals_have_a_reason(pipeline: Pipeline) -> None:
@@ -138,7 +139,7 @@ def test_every_request_has_one_access_line_with_its_id(http: httpx.Client, caplo
         ("GET", "unmatched", 404, "not_found"),
     ]
     assert [a["request_id"] for a in access[:2]] == ["abc-1", "abc-2"]
-    assert (access[0]["bytes_in"], access[0]["pictures"]) == (len(PNG), 1)
+    assert (access[0]["bytes_in"], access[0]["images"]) == (len(PNG), 1)
     assert access[0]["instances"] == len(answer["instances"])
     assert "secret" not in json.dumps(lines)
     assert "forged" not in json.dumps(lines)

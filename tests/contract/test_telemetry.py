@@ -22,7 +22,9 @@ def left_behind(statement: str, home: Path) -> list[Path]:
     return [path for path in home.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("module", ["solo_server.engine.ort", "solo_server.serve", "solo_export.verify"])
+@pytest.mark.parametrize(
+    "module", ["solo_server.backends.cpu.runtimes.onnxruntime", "solo_server.commands.serve", "solo_export.verify"]
+)
 def test_no_runtime_tells_its_makers_about_use(module: str, tmp_path: Path) -> None:
     assert left_behind(f"import {module}", tmp_path) == []
 

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
-from conftest import encoded, picture, serving
 from pycocotools import mask as coco_mask
-from solo_server.app import create_app
-from solo_server.pipeline import Pipeline
+from solo_server.http.app import create_app
+from solo_server.pipeline.pipeline import Pipeline
 from solo_server.settings import Settings
+from support.images import encoded, smooth_image
+from support.serving import serving
 from tritonclient.utils import InferenceServerException
 
 MODEL = "tiny-solo"
-PNG, OTHER = encoded(picture(90, 121)), encoded(picture(90, 121, seed=3))
-SMALL = encoded(picture(40, 30, seed=5), "JPEG")
+PNG, OTHER = encoded(smooth_image(90, 121)), encoded(smooth_image(90, 121, seed=3))
+SMALL = encoded(smooth_image(40, 30, seed=5), "JPEG")
 SETTINGS = Settings(model_control=True, max_files=4)
 
 
@@ -41,8 +42,8 @@ def client(http: httpx.Client) -> Iterator[triton.InferenceServerClient]:
         yield client
 
 
-def images(*pictures: bytes, column: bool = False) -> triton.InferInput:
-    tensor = np.array(pictures, object).reshape((-1, 1) if column else -1)
+def images(*bodies: bytes, column: bool = False) -> triton.InferInput:
+    tensor = np.array(bodies, object).reshape((-1, 1) if column else -1)
     return triton.InferInput("IMAGE", list(tensor.shape), "BYTES").set_data_from_numpy(tensor)
 
 
@@ -101,7 +102,7 @@ def test_every_output_has_the_type_and_axes_of_the_metadata(client: triton.Infer
 
 
 @pytest.mark.parametrize("column", [False, True])
-def test_an_encoded_picture_has_the_answer_of_segment(
+def test_an_encoded_image_has_the_answer_of_segment(
     client: triton.InferenceServerClient, http: httpx.Client, pipeline: Pipeline, column: bool
 ) -> None:
     result = client.infer(MODEL, [images(PNG, column=column)], request_id="mine")
@@ -116,10 +117,10 @@ def test_an_encoded_picture_has_the_answer_of_segment(
 
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("axes", [3, 4])
-def test_pixels_have_the_answer_of_the_same_picture_encoded(
+def test_pixels_have_the_answer_of_the_same_image_encoded(
     client: triton.InferenceServerClient, http: httpx.Client, binary: bool, axes: int
 ) -> None:
-    rgb = picture(90, 121)
+    rgb = smooth_image(90, 121)
     result = client.infer(MODEL, [pixels(rgb if axes == 3 else rgb[None], binary=binary)])
     check_equal(result, segmented(http, PNG))
 
@@ -140,7 +141,7 @@ def test_answers_in_json_are_those_of_binary_ones(client: triton.InferenceServer
     assert (mixed.as_numpy("RLE") == binary.as_numpy("RLE")).all()
 
 
-def test_several_pictures_are_one_list_in_their_order(client: triton.InferenceServerClient, http: httpx.Client) -> None:
+def test_several_images_are_one_list_in_their_order(client: triton.InferenceServerClient, http: httpx.Client) -> None:
     bodies = (PNG, SMALL, OTHER)
     result = client.infer(MODEL, [images(*bodies)])
     each = [segmented(http, body) for body in bodies]
@@ -149,10 +150,10 @@ def test_several_pictures_are_one_list_in_their_order(client: triton.InferenceSe
     check_equal(result, [instance for instances in each for instance in instances])
 
 
-def test_a_batch_of_pixels_is_answered_as_its_pictures_are(
+def test_a_batch_of_pixels_is_answered_as_its_images_are(
     client: triton.InferenceServerClient, http: httpx.Client
 ) -> None:
-    result = client.infer(MODEL, [pixels(np.stack([picture(90, 121), picture(90, 121, seed=3)]))])
+    result = client.infer(MODEL, [pixels(np.stack([smooth_image(90, 121), smooth_image(90, 121, seed=3)]))])
     check_equal(result, segmented(http, PNG) + segmented(http, OTHER))
 
 
@@ -230,7 +231,7 @@ def test_an_unloaded_model_is_gone(solo_bundle: Path) -> None:
 
 def test_a_failure_is_the_clients_own_exception(client: triton.InferenceServerClient) -> None:
     with pytest.raises(InferenceServerException, match=r"IMAGE\[1\]: the body is no image") as damaged:
-        client.infer(MODEL, [images(PNG, b"no picture")])
+        client.infer(MODEL, [images(PNG, b"no image")])
     assert damaged.value.status() == "415"
     with pytest.raises(InferenceServerException, match="max_instances: ") as impossible:
         client.infer(MODEL, [images(PNG)], parameters={"max_instances": 0})

@@ -14,18 +14,19 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import encoded, picture, serving
-from gates import Gate
-from looking import samples, value
-from solo_server.app import create_app
-from solo_server.connections import uvicorn_options
 from solo_server.errors import AnswerTooLarge, EngineFailure, Overloaded
-from solo_server.observe import Unobserved
-from solo_server.pipeline import Pipeline
+from solo_server.http.app import create_app
+from solo_server.http.connections import uvicorn_options
+from solo_server.http.v2.mask_budget import MaskBudget
+from solo_server.observability.observer import Unobserved
+from solo_server.pipeline.pipeline import Pipeline
 from solo_server.settings import Settings
-from solo_server.v2.masks_room import MasksRoom
+from support.gated_backend import Gate
+from support.images import encoded, smooth_image
+from support.serving import serving
+from support.small_app import samples, value
 
-PNG, OTHER = encoded(picture(90, 121)), encoded(picture(40, 30))
+PNG, OTHER = encoded(smooth_image(90, 121)), encoded(smooth_image(40, 30))
 INFER = "/v2/models/tiny-solo/infer"
 ROUTE = "/v2/models/{name}/infer"
 KEY = "0123456789abcdef"
@@ -50,13 +51,13 @@ def gate(pipeline: Pipeline) -> Iterator[Gate]:
     gate.open.set()
 
 
-def asking(*pictures: bytes, **more: Any) -> dict[str, Any]:
-    """Options of httpx for a request with these pictures."""
-    raw = b"".join(struct.pack("<I", len(body)) + body for body in pictures)
+def asking(*images: bytes, **more: Any) -> dict[str, Any]:
+    """Options of httpx for a request with these images."""
+    raw = b"".join(struct.pack("<I", len(body)) + body for body in images)
     tensor = {
         "name": "IMAGE",
         "datatype": "BYTES",
-        "shape": [len(pictures)],
+        "shape": [len(images)],
         "parameters": {"binary_data_size": len(raw)},
     }
     head = json.dumps({"inputs": [tensor], **more}).encode()
@@ -178,7 +179,11 @@ def test_our_own_failures_tell_nothing_of_the_inside(
         raise failure
 
     with serving(create_app(pipeline)) as client:
-        for place in ("solo_server.v2.infer.write", "solo_server.v2.infer.inflate", "solo_server.v2.infer.mask_bytes"):
+        for place in (
+            "solo_server.http.v2.infer.write",
+            "solo_server.http.v2.infer.inflate",
+            "solo_server.http.v2.infer.mask_bytes",
+        ):
             with monkeypatch.context() as broken:
                 broken.setattr(place, fail)
                 response = httpx.post(f"{client.base_url}{INFER}", **asking(PNG))
@@ -195,7 +200,7 @@ def test_failures_are_counted_by_their_code(pipeline: Pipeline) -> None:
     with serving(create_app(pipeline, Settings(max_files=4))) as client:
         client.post(INFER, **asking(PNG, OTHER))
         client.post(INFER, content=b"{")
-        client.post(INFER, **asking(PNG, b"no picture"))
+        client.post(INFER, **asking(PNG, b"no image"))
         client.get("/v2/nowhere")
         found = samples(client.get("/metrics").text)
     for outcome, code, count in (
@@ -209,7 +214,7 @@ def test_failures_are_counted_by_their_code(pipeline: Pipeline) -> None:
 
 @contextlib.contextmanager
 def occupied(gate: Gate, settings: Settings) -> Iterator[tuple[httpx.Client, Any]]:
-    """A server whose engine holds one picture."""
+    """A server whose engine holds one image."""
     app = create_app(gate.pipeline, settings)
     with serving(app) as client, ThreadPoolExecutor(1) as pool:
         url = client.base_url
@@ -229,19 +234,19 @@ def test_a_full_server_says_when_to_come_back(gate: Gate) -> None:
         assert int(response.headers["retry-after"]) >= 1
 
 
-def test_pictures_that_find_no_place_fail_the_request_and_leave_nothing_behind(gate: Gate) -> None:
+def test_images_that_find_no_place_fail_the_request_and_leave_nothing_behind(gate: Gate) -> None:
     with occupied(gate, Settings(max_waiting=3)) as (client, service):
         assert check_error(client.post(INFER, **asking(*[PNG] * 3)), 503, "overloaded")["reason"] == "queue_full"
-        until(lambda: bool(service.admission.pictures == 1))
+        until(lambda: bool(service.admission.images == 1))
         assert service.models.find().batcher.waiting == 0
 
 
-def test_a_bad_picture_costs_the_others_no_inference(gate: Gate) -> None:
+def test_a_bad_image_costs_the_others_no_inference(gate: Gate) -> None:
     with occupied(gate, Settings()) as (client, service):
-        error = check_error(client.post(INFER, **asking(PNG, b"no picture", OTHER)), 415, "unsupported_media_type")
+        error = check_error(client.post(INFER, **asking(PNG, b"no image", OTHER)), 415, "unsupported_media_type")
         assert error["error"].startswith("IMAGE[1]: ")
-        until(lambda: bool(service.admission.pictures == 1))
-    assert gate.pictures == 1
+        until(lambda: bool(service.admission.images == 1))
+    assert gate.images == 1
 
 
 @pytest.mark.parametrize("how", ["timeout", "header"])
@@ -251,8 +256,8 @@ def test_a_deadline_is_answered_504_and_costs_no_inference(gate: Gate, how: str)
         if how == "header":
             request["headers"]["x-request-timeout-ms"] = "30"
         check_error(client.post(INFER, **request), 504, "deadline_exceeded")
-        until(lambda: bool(service.admission.pictures == 1))
-    assert gate.pictures == 1
+        until(lambda: bool(service.admission.images == 1))
+    assert gate.images == 1
 
 
 def test_a_timeout_never_prolongs_the_servers_own(gate: Gate) -> None:
@@ -270,8 +275,8 @@ def test_a_caller_that_hangs_up_costs_no_inference(gate: Gate) -> None:
             head = "".join(f"{name}: {text}\r\n" for name, text in lines.items())
             raw.sendall(f"POST {INFER} HTTP/1.1\r\n{head}\r\n".encode() + request["content"])
             until(lambda: bool(service.models.find().batcher.waiting == 2))
-        until(lambda: bool(service.admission.pictures == 1))
-    assert gate.pictures == 1
+        until(lambda: bool(service.admission.images == 1))
+    assert gate.images == 1
 
 
 def test_masks_as_arrays_are_bounded_and_rle_is_not(http: httpx.Client) -> None:
@@ -292,7 +297,7 @@ def test_masks_that_are_not_sent_yet_leave_no_room_for_more() -> None:
         def refused(self, code: str, reason: str) -> None:
             told.append((code, reason))
 
-    room = MasksRoom(100, Told())
+    room = MaskBudget(100, Told())
     room.occupy(60)
     with pytest.raises(Overloaded) as full:
         room.occupy(41)
@@ -306,9 +311,11 @@ def test_masks_that_are_not_sent_yet_leave_no_room_for_more() -> None:
 
 
 def test_masks_leave_their_room_where_nobody_reads_them(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    rooms: list[MasksRoom] = []
-    monkeypatch.setattr("solo_server.v2.routes.MasksRoom", lambda *given: rooms.append(MasksRoom(*given)) or rooms[0])
-    large = asking(encoded(np.kron(picture(90, 121), np.ones((9, 9, 1), np.uint8))), **masks("MASKS"))
+    rooms: list[MaskBudget] = []
+    monkeypatch.setattr(
+        "solo_server.http.v2.routes.MaskBudget", lambda *given: rooms.append(MaskBudget(*given)) or rooms[0]
+    )
+    large = asking(encoded(np.kron(smooth_image(90, 121), np.ones((9, 9, 1), np.uint8))), **masks("MASKS"))
     with serving(create_app(pipeline, Settings())) as client:
         [room] = rooms
         with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as raw:

@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from conftest import encoded, picture
 from solo_models.demo import demo_bundle
+from support.images import encoded, smooth_image
 
 EVERY_IPV4 = "0.0.0.0"  # noqa: S104 - of a server that ends with its test
-BODY = encoded(picture(150, 200), "JPEG")
+BODY = encoded(smooth_image(150, 200), "JPEG")
 
 
 @dataclass(frozen=True, slots=True)

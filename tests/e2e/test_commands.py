@@ -18,12 +18,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import encoded, picture
 from PIL import Image
 from pycocotools import mask as coco_mask
 from solo_models.demo import demo_bundle
+from support.images import encoded, smooth_image
 
-PICTURES = Path(__file__).parents[1] / "pictures"
+IMAGES = Path(__file__).parents[1] / "images"
 SOLO = [sys.executable, "-m", "solo_models.cli"]
 
 
@@ -127,7 +127,7 @@ def test_a_reader_that_goes_away_ends_a_command_quietly(words: list[object]) -> 
 
 
 def test_a_measurement_is_kept_when_nobody_reads_its_table(tmp_path: Path) -> None:
-    words = ["bench", "pipeline", PICTURES / "astronaut.jpg", "--runs", 1, "--repeats", 1, "-o", tmp_path / "kept.json"]
+    words = ["bench", "pipeline", IMAGES / "astronaut.jpg", "--runs", 1, "--repeats", 1, "-o", tmp_path / "kept.json"]
     done = _unread(*words)
     assert done.returncode == 141
     assert b"Traceback" not in done.stderr
@@ -135,13 +135,13 @@ def test_a_measurement_is_kept_when_nobody_reads_its_table(tmp_path: Path) -> No
 
 
 def test_the_server_never_loads_torch() -> None:
-    assert _loaded_after("import solo_server.serve, solo_server.local", "torch", "onnx") == []
+    assert _loaded_after("import solo_server.commands.serve, solo_server.commands.local", "torch", "onnx") == []
     assert _loaded_after("import solo_server.bench.workers.pipeline, solo_server.bench.command", "torch", "onnx") == []
 
 
 def test_the_demo_model_is_served_and_finds_the_astronaut() -> None:
     with _server() as (process, url):
-        body = (PICTURES / "astronaut.jpg").read_bytes()
+        body = (IMAGES / "astronaut.jpg").read_bytes()
         answer = httpx.post(f"{url}/segment", content=body, timeout=60).json()
         assert answer["model"]["name"] == "demo-person"
         best = answer["instances"][0]
@@ -156,7 +156,7 @@ def test_the_demo_model_is_served_and_finds_the_astronaut() -> None:
 
 
 def test_a_request_under_way_is_answered_when_the_server_is_told_to_stop(solo_bundle: Path) -> None:
-    body = encoded(picture(150, 200), "JPEG")
+    body = encoded(smooth_image(150, 200), "JPEG")
     with _server(solo_bundle) as (process, url), socket.socket() as raw:
         host, port = url.removeprefix("http://").split(":")
         raw.connect((host, int(port)))
@@ -217,8 +217,8 @@ def test_keys_are_rotated_by_sighup_without_a_restart(solo_bundle: Path, tmp_pat
             time.sleep(0.01)
         assert status == 200
         assert httpx.get(f"{url}/model", headers=old).status_code == 401
-        assert _segment(PICTURES / "astronaut.jpg", "--url", url, "--api-key-file", keys)["instances"]
-        _check_refused(_solo("segment", PICTURES / "astronaut.jpg", "--url", url), "unauthorized")
+        assert _segment(IMAGES / "astronaut.jpg", "--url", url, "--api-key-file", keys)["instances"]
+        _check_refused(_solo("segment", IMAGES / "astronaut.jpg", "--url", url), "unauthorized")
         keys.write_text("")
         process.send_signal(signal.SIGHUP)
         time.sleep(0.1)
@@ -275,12 +275,12 @@ def test_an_engine_or_precision_that_cannot_be_had_stops_the_start(
 
 
 def test_a_local_model_on_an_unknown_engine_is_refused(solo_bundle: Path) -> None:
-    done = _solo("segment", PICTURES / "astronaut.jpg", "--model", solo_bundle, "--engine", "tensorflow")
+    done = _solo("segment", IMAGES / "astronaut.jpg", "--model", solo_bundle, "--engine", "tensorflow")
     _check_refused(done, "engine 'tensorflow': must be one of auto, onnxruntime, openvino")
 
 
 def test_openvino_answers_as_onnx_runtime_does(solo_bundle: Path) -> None:
-    image = PICTURES / "astronaut.jpg"
+    image = IMAGES / "astronaut.jpg"
     wanted = _segment(image, "--model", solo_bundle, "--engine", "onnxruntime")["instances"]
     here = _segment(image, "--model", solo_bundle, "--engine", "openvino")["instances"]
     with _server(solo_bundle, SOLO_ENGINE="openvino") as (_, url):
@@ -302,7 +302,7 @@ def _segment(*arguments: object) -> Any:
 
 
 def test_segmenting_here_and_over_http_is_the_same(solo_bundle: Path) -> None:
-    image = PICTURES / "astronaut.jpg"
+    image = IMAGES / "astronaut.jpg"
     here = _segment(image, "--model", solo_bundle)
     with _server(solo_bundle) as (_, url):
         there = _segment(image, "--url", url)
@@ -312,7 +312,7 @@ def test_segmenting_here_and_over_http_is_the_same(solo_bundle: Path) -> None:
 
 def test_coco_results_are_a_list_that_pycocotools_takes(tmp_path: Path) -> None:
     for i in (7, 12):
-        shutil.copy(PICTURES / "astronaut.jpg", tmp_path / f"{i:012}.jpg")
+        shutil.copy(IMAGES / "astronaut.jpg", tmp_path / f"{i:012}.jpg")
     done = _solo("segment", tmp_path, "--format", "coco", "-o", tmp_path / "out.json")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "out.json").read_text())
@@ -321,16 +321,16 @@ def test_coco_results_are_a_list_that_pycocotools_takes(tmp_path: Path) -> None:
     assert all(coco_mask.decode(r["segmentation"]).shape == (512, 512) for r in results)
 
 
-def test_overlays_are_written_and_a_bad_picture_fails_alone(tmp_path: Path) -> None:
-    shutil.copy(PICTURES / "astronaut.jpg", tmp_path / "a.jpg")
-    (tmp_path / "b.jpg").write_bytes(b"no picture")
+def test_overlays_are_written_and_a_bad_image_fails_alone(tmp_path: Path) -> None:
+    shutil.copy(IMAGES / "astronaut.jpg", tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").write_bytes(b"no image")
     done = _solo("segment", tmp_path / "a.jpg", tmp_path / "b.jpg", "--overlay", tmp_path / "drawn")
     assert done.returncode == 1
     assert "b.jpg" in done.stderr
     assert [p.name for p in (tmp_path / "drawn").iterdir()] == ["a.overlay.png"]
 
 
-def test_a_picture_of_a_format_that_is_not_accepted_is_named(tmp_path: Path) -> None:
+def test_an_image_of_a_format_that_is_not_accepted_is_named(tmp_path: Path) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "scan.tif")
     done = _solo("segment", tmp_path / "scan.tif")
     assert done.returncode == 1
@@ -338,10 +338,10 @@ def test_a_picture_of_a_format_that_is_not_accepted_is_named(tmp_path: Path) -> 
 
 
 def test_the_bench_writes_its_surroundings(tmp_path: Path) -> None:
-    astronaut = PICTURES / "astronaut.jpg"
+    astronaut = IMAGES / "astronaut.jpg"
     done = _solo("bench", "pipeline", astronaut, "--runs", 2, "--repeats", 1, "-o", tmp_path / "bench.json")
     assert done.returncode == 0, done.stderr
-    assert "pictures/s" in done.stdout
+    assert "images/s" in done.stdout
     result = json.loads((tmp_path / "bench.json").read_text())
     figures = result["contenders"][0]["figures"]
     assert len(figures["fps_of_runs"]) == result["runs"] == 2
@@ -349,7 +349,7 @@ def test_the_bench_writes_its_surroundings(tmp_path: Path) -> None:
     assert {"command", "commit", "hardware", "versions", "settings", "load_average"} <= set(result)
 
 
-def test_the_bench_refuses_what_is_no_picture(tmp_path: Path) -> None:
+def test_the_bench_refuses_what_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_text("hello")
     _check_refused(_solo("bench", "pipeline", tmp_path / "x.jpg"), "no image")
 
@@ -364,7 +364,7 @@ def test_the_demo_bundle_is_small_and_tells_where_it_comes_from() -> None:
 
 def test_a_folder_of_models_is_served_and_sighup_reloads_it(solo_bundle: Path, tmp_path: Path) -> None:
     shutil.copytree(solo_bundle, tmp_path / "cats" / "1")
-    body = (PICTURES / "astronaut.jpg").read_bytes()
+    body = (IMAGES / "astronaut.jpg").read_bytes()
     with _server("--models", tmp_path) as (process, url):
         assert httpx.post(f"{url}/models/cats/segment", content=body).json()["model"] == {
             "name": "cats",

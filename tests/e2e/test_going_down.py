@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from conftest import encoded, picture
+from support.images import encoded, smooth_image
 
-BODY = encoded(picture(150, 200), "JPEG")
+BODY = encoded(smooth_image(150, 200), "JPEG")
 HEAD = f"POST /segment HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: {len(BODY)}\r\n\r\n"
 SERVER = """
 import sys, threading
 sys.path[:0] = {paths!r}
-from solo_server.pipeline import Pipeline
+from solo_server.pipeline.pipeline import Pipeline
 from solo_models.cli import main
 
 def for_ever(*_, **__):

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-from conftest import encoded, picture
-from looking import samples, value
+from support.images import encoded, smooth_image
+from support.small_app import samples, value
 
-PNG = encoded(picture(90, 120))
+PNG = encoded(smooth_image(90, 120))
 LOST = "solo_log_lines_lost_total"
 
 

@@ -15,12 +15,13 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
-from conftest import encoded, picture, tiny_network
 from solo_models.bundle import read_bundle
 from solo_models.demo import demo_bundle
-from solo_server.compiled import kernel
+from solo_server.backends.cpu.kernels import compile as kernel
+from support.images import encoded, smooth_image
+from support.networks import tiny_network
 
-BODY = encoded(picture(150, 200), "JPEG")
+BODY = encoded(smooth_image(150, 200), "JPEG")
 SOLO = [sys.executable, "-m", "solo_models.cli"]
 NOBODY = 54_321
 AS_NOBODY = ["unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}"]
@@ -106,7 +107,7 @@ def test_a_checkpoint_is_exported_without_a_home(
 def test_kernels_that_the_next_start_does_not_find_are_said_to_be_compiled_at_every_start(
     environment: dict[str, str],
 ) -> None:
-    script = "from solo_server import warm; print(warm.HOW_OFTEN)"
+    script = "from solo_server.backends.cpu import warm_up; print(warm_up.HOW_OFTEN)"
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.startswith("at every start, since no folder can be written to keep them: NUMBA_CACHE_DIR")

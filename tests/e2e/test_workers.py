@@ -23,10 +23,10 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import encoded, picture
-from looking import samples, value
+from support.images import encoded, smooth_image
+from support.small_app import samples, value
 
-BODY = encoded(picture(150, 200), "JPEG")
+BODY = encoded(smooth_image(150, 200), "JPEG")
 OLD, NEW = {"x-api-key": "old-0123456789abcdef"}, {"x-api-key": "new-0123456789abcdef"}
 WAIT_S = 90
 
@@ -152,27 +152,27 @@ def test_one_scrape_tells_of_all_workers_and_counts_on_when_one_of_them_dies(ser
     def scrape() -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         return samples(httpx.get(f"{server.url}/metrics", headers=OLD, timeout=60).text)
 
-    def pictures() -> float:
-        return value(scrape(), "solo_pictures_total", model="tiny-solo", outcome="ok") or 0.0
+    def images() -> float:
+        return value(scrape(), "solo_images_total", model="tiny-solo", outcome="ok") or 0.0
 
     def restarts() -> float:
         return value(scrape(), "solo_worker_restarts_total") or 0.0
 
-    before, restarts_before, started = pictures(), restarts(), len(server.pids()[1])
+    before, restarts_before, started = images(), restarts(), len(server.pids()[1])
     with callers(server, 2) as both:
         assert {server.worker_of(segment(caller)) for caller in both for _ in range(3)} == {0, 1}
-    assert [pictures() for _ in range(4)] == [before + 6] * 4  # whichever worker answers
+    assert [images() for _ in range(4)] == [before + 6] * 4  # whichever worker answers
     os.kill(server.pids()[1][-1], signal.SIGKILL)
     until(lambda: len(server.pids()[1]) == started + 1)
     until(lambda: value(scrape(), "solo_workers_ready") == 2)
     with callers(server, 2) as both:
         assert {server.worker_of(segment(caller)) for caller in both} == {0, 1}
-    assert pictures() == before + 8
+    assert images() == before + 8
     assert restarts() == restarts_before + 1
     found = scrape()
     assert value(found, "solo_workers") == 2
     assert value(found, "solo_ready") == 1
-    assert value(found, "solo_waiting_pictures") == 0
+    assert value(found, "solo_waiting_images") == 0
     assert (value(found, "process_resident_memory_bytes") or 0) > 2 << 20
     assert any(name == "solo_model_info" for name, _ in found)
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import encoded, picture
 from pycocotools import mask as coco_mask
 from solo_export.accuracy import (
     AnnotationsError,
@@ -16,7 +15,8 @@ from solo_export.accuracy import (
     read_annotations,
     segment_all,
 )
-from solo_server.pipeline import Pipeline
+from solo_server.pipeline.pipeline import Pipeline
+from support.images import encoded, smooth_image
 
 ANNOTATIONS: dict[str, Any] = {
     "images": [{"id": 7, "file_name": "a.png", "height": 20, "width": 30}],
@@ -46,7 +46,7 @@ def test_the_very_mask_gives_full_ap_and_nothing_none(tmp_path: Path) -> None:
 
 def test_results_name_annotated_categories(tmp_path: Path, solo_bundle: Path) -> None:
     truth = read_annotations(_write(tmp_path, ANNOTATIONS))
-    (tmp_path / "a.png").write_bytes(encoded(picture(120, 150)))
+    (tmp_path / "a.png").write_bytes(encoded(smooth_image(120, 150)))
     results = segment_all(Pipeline.open(solo_bundle, threads=1), truth, tmp_path)
     assert results
     assert {r["category_id"] for r in results} <= {1, 3, 5}
@@ -71,7 +71,7 @@ def test_what_is_not_coco_is_refused(tmp_path: Path, content: Any, message: str)
         read_annotations(tmp_path / "missing.json")
 
 
-def test_classes_and_pictures_that_are_missing_are_named(tmp_path: Path, solo_bundle: Path) -> None:
+def test_classes_and_images_that_are_missing_are_named(tmp_path: Path, solo_bundle: Path) -> None:
     pipeline = Pipeline.open(solo_bundle, threads=1)
     fewer = ANNOTATIONS | {"categories": ANNOTATIONS["categories"][:2]}
     with pytest.raises(AnnotationsError, match="class 'traffic light' is not among the annotated cat, dog"):
@@ -85,7 +85,7 @@ def _annotated(folder: Path, listed: str, there: str) -> Path:
     images = [{"id": i, "file_name": f"{name}.png", "height": 20, "width": 30} for i, name in enumerate(listed, 1)]
     objects = [ANNOTATIONS["annotations"][0] | {"id": i, "image_id": i} for i in range(1, len(listed) + 1)]
     for name in there:
-        (folder / f"{name}.png").write_bytes(encoded(picture(20, 30)))
+        (folder / f"{name}.png").write_bytes(encoded(smooth_image(20, 30)))
     return _write(folder, ANNOTATIONS | {"images": images, "annotations": objects})
 
 

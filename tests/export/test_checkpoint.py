@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import deformable_spec, tiny_network
 from safetensors.torch import save_file
 from solo_models.checkpoint import CheckpointError, read_checkpoint
 from solo_models.coco import COCO_CLASSES
 from solo_models.network import SoloNetwork
 from solo_models.tensors import ALLOWED_GLOBALS
+from support.networks import tiny_network
+from support.specs import deformable_spec
 from torch import Tensor
 
 State = dict[str, Tensor]

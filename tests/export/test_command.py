@@ -11,7 +11,6 @@ import onnxruntime as ort
 import pytest
 import solo_export.parity as parity
 import torch
-from conftest import bundle_content, deformable_spec, encoded, picture, tiny_network
 from solo_export import command
 from solo_export.command import name_of
 from solo_export.export import Order
@@ -20,6 +19,9 @@ from solo_models.bundle import read_bundle, write_bundle
 from solo_models.checkpoint import _published_name
 from solo_models.cli import main
 from solo_models.network import SoloNetwork
+from support.images import encoded, smooth_image
+from support.networks import bundle_content, tiny_network
+from support.specs import deformable_spec
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +44,10 @@ def test_a_checkpoint_becomes_a_bundle(checkpoint: Path, tmp_path: Path) -> None
     assert bundle.parity["graphs"]["max_score_difference"] < 1e-4
     assert bundle.provenance["layout"] == "own"
     assert bundle.provenance["ran_on_gpu"] is False
-    pictures = bundle.parity["pictures"]
-    assert (pictures["source"], pictures["pictures"]) == ("built-in", 2)
-    assert pictures["matched"] == pictures["instances"] > 0
-    assert pictures["extra"] == 0
+    images = bundle.parity["pictures"]
+    assert (images["source"], images["pictures"]) == ("built-in", 2)
+    assert images["matched"] == images["instances"] > 0
+    assert images["extra"] == 0
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -73,11 +75,13 @@ def _check_refused(arguments: list[str], said: str, output: Path, capsys: pytest
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three pictures and their annotations, one of them in a folder below."""
+    """Three images and their annotations, one of them in a folder below."""
     folder = tmp_path_factory.mktemp("photos")
     (folder / "more").mkdir()
     for i, name in enumerate(("a.png", "b.png", "more/c.jpg")):
-        (folder / name).write_bytes(encoded(picture(90 + 10 * i, 120, i), "JPEG" if name.endswith("jpg") else "PNG"))
+        (folder / name).write_bytes(
+            encoded(smooth_image(90 + 10 * i, 120, i), "JPEG" if name.endswith("jpg") else "PNG")
+        )
     images = [{"id": i, "file_name": name, "height": 90, "width": 120} for i, name in ((1, "a.png"), (2, "gone.png"))]
     categories = [{"id": i + 1, "name": name} for i, name in enumerate(("cat", "dog", "traffic light"))]
     box = {"bbox": [10, 10, 40, 30], "area": 1200, "segmentation": [[10, 10, 50, 10, 50, 40, 10, 40]]}
@@ -99,7 +103,7 @@ def test_int8_is_calibrated_and_judged_by_mask_ap(
     checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The annotations list an image that is not there, the folder has images that are not annotated."""
-    judged = ["--pictures", str(photos), "--annotations", str(photos / "annotations.json")]
+    judged = ["--images", str(photos), "--annotations", str(photos / "annotations.json")]
     int8 = ["--precision", "int8", "--calibration", str(photos), "--calibration-images", "2"]
     assert main(["export", str(checkpoint), "-o", str(tmp_path / "b"), *int8, *judged]) == 0
     bundle = read_bundle(tmp_path / "b")
@@ -115,14 +119,14 @@ def test_int8_is_calibrated_and_judged_by_mask_ap(
     assert re.search(r"mask AP \S+ before, \S+ after", said)
 
 
-def test_a_damaged_picture_is_named_and_left_out(
+def test_a_damaged_image_is_named_and_left_out(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    (tmp_path / "photos" / "whole.png").write_bytes(encoded(picture(96, 128)))
-    pictures = str(tmp_path / "photos")
-    int8 = ["--precision", "int8", "--calibration", pictures, "--pictures", pictures, "--tolerance", "100"]
+    (tmp_path / "photos" / "whole.png").write_bytes(encoded(smooth_image(96, 128)))
+    images = str(tmp_path / "photos")
+    int8 = ["--precision", "int8", "--calibration", images, "--images", images, "--tolerance", "100"]
     assert main(["export", str(checkpoint), "-o", str(tmp_path / "b"), *int8]) == 0
     assert "left out broken.jpg: " in capsys.readouterr().err
     parity = read_bundle(tmp_path / "b").parity
@@ -149,7 +153,7 @@ def test_a_single_file_runs_in_plain_onnx_runtime(checkpoint: Path, tmp_path: Pa
     assert json.loads(noted["parity"])["pictures"]["extra"] == 0
     assert noted["name"] == "network"
     size = np.array([96, 128], np.int64)
-    feeds = {"images": picture(96, 128)[None], "image_hw": size[None], "output_hw": size}
+    feeds = {"images": smooth_image(96, 128)[None], "image_hw": size[None], "output_hw": size}
     boxes, scores, labels, masks = session.run(["boxes", "scores", "labels", "masks"], feeds)
     assert len(boxes) == len(scores) == len(labels) == len(masks) > 0
     assert masks.shape[1:] == (96, 128)
@@ -191,7 +195,7 @@ def test_annotations_without_images_end_an_export_before_any_work(
 ) -> None:
     content = json.loads((photos / "annotations.json").read_text()) | change
     (tmp_path / "annotations.json").write_text(json.dumps(content))
-    judged = ["--pictures", str(photos), "--annotations", str(tmp_path / "annotations.json")]
+    judged = ["--images", str(photos), "--annotations", str(tmp_path / "annotations.json")]
     int8 = ["--precision", "int8", "--calibration", str(photos)]
     _check_refused([NEVER_READ, *int8, *judged], said, tmp_path / "b", capsys)
 
@@ -200,7 +204,7 @@ def test_classes_that_are_not_annotated_end_an_export_before_calibration(
     checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "names.txt").write_text("cat\nhorse\ndog\n")
-    judged = ["--pictures", str(photos), "--annotations", str(photos / "annotations.json")]
+    judged = ["--images", str(photos), "--annotations", str(photos / "annotations.json")]
     int8 = ["--precision", "int8", "--calibration", str(photos), "--classes", str(tmp_path / "names.txt")]
     assert main(["export", str(checkpoint), "-o", str(tmp_path / "b"), *int8, *judged]) == 2
     said = capsys.readouterr().err
@@ -281,11 +285,11 @@ def test_a_bundle_with_two_classes_of_the_same_name_is_refused_as_a_source(
     [
         (["--precision", "int8"], "--precision int8 and --calibration DIR go together"),
         (["--calibration", "{photos}"], "--precision int8 and --calibration DIR go together"),
-        (["--precision", "int8", "--calibration", "{empty}"], "holds no pictures"),
+        (["--precision", "int8", "--calibration", "{empty}"], "holds no images"),
         (["--precision", "int8", "--calibration", "{empty}/none"], "is no folder"),
-        (["--pictures", "{broken}"], "none of 1 pictures can be decoded"),
-        (["--annotations", "{photos}/annotations.json"], "--annotations needs --pictures"),
-        (["--pictures", "{photos}", "--annotations", "{photos}/a.png"], "no COCO annotations"),
+        (["--images", "{broken}"], "none of 1 images can be decoded"),
+        (["--annotations", "{photos}/annotations.json"], "--annotations needs --images"),
+        (["--images", "{photos}", "--annotations", "{photos}/a.png"], "no COCO annotations"),
         (["--calibration-images", "9"], "--calibration-images goes with --precision int8"),
         (["--single-file"], "--single-file goes with a name that ends in .onnx"),
         (["--classes", "{photos}/a.png"], "is no text file"),

@@ -7,11 +7,12 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from conftest import deformable_spec, tiny_network
 from solo_export.onnx import categories_model, export_graphs, fold_halving, masks_model
 from solo_export.parity import ParityError, check_parity
 from solo_models.network import SoloNetwork
 from solo_models.spec import ModelSpec, PreprocessSpec, Variant
+from support.networks import tiny_network
+from support.specs import deformable_spec
 from torch.nn import functional as F
 
 
@@ -106,7 +107,7 @@ def test_the_check_catches_a_wrong_weight(
 def test_the_check_refuses_constants_that_hold_a_batch_of_one(
     network: SoloNetwork, models: tuple[onnx.ModelProto, onnx.ModelProto]
 ) -> None:
-    """Such a graph parses and answers, but for one picture only."""
+    """Such a graph parses and answers, but for one image only."""
     damaged = [onnx.ModelProto.FromString(m.SerializeToString()) for m in models]
     frozen = [0, network.spec.num_classes, network.spec.grids[0] ** 2]
     for tensor in damaged[0].graph.initializer:

@@ -4,12 +4,14 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from conftest import deformable_spec, picture, tiny_network
 from onnx import TensorProto
 from solo_export.graph import GraphBuilder
 from solo_export.half import HalfPrecisionError, halve
 from solo_export.onnx import export_graphs
 from solo_models.network import SoloNetwork
+from support.images import smooth_image
+from support.networks import tiny_network
+from support.specs import deformable_spec
 
 FULL_PRECISION = {"InstanceNormalization", "Sigmoid", "GridSample", "Equal", "Div", "Sub", "Mul"}
 
@@ -43,7 +45,7 @@ def test_halved_networks_answer_nearly_as_before(network: SoloNetwork) -> None:
     categories, masks = halve(graphs.categories), halve(graphs.masks)
     _check_types(categories)
     _check_types(masks)
-    feeds = {"images": picture(128, 160)[None], "image_hw": np.array([[120, 160]], np.int64)}
+    feeds = {"images": smooth_image(128, 160)[None], "image_hw": np.array([[120, 160]], np.int64)}
     before, after = _run(graphs.categories, **feeds), _run(categories, **feeds)
     for level, halved in zip(before[1:], after[1:], strict=True):
         assert np.abs(halved - level).max() < 5e-3 * np.abs(level).max()

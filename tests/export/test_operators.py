@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import onnx
 import pytest
-from conftest import VARIANTS, deformable_spec, picture, tiny_network
 from onnx import TensorProto, numpy_helper, shape_inference
 from solo_export.calibrate import Calibrator
 from solo_export.half import halve
 from solo_export.onnx import Graphs, export_graphs
 from solo_export.quantize import FOR_CPU, FOR_TENSORRT, Form, quantise
 from solo_export.source import read_through_cast
+from support.images import smooth_image
+from support.networks import tiny_network
+from support.specs import VARIANTS, deformable_spec
 
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
 NUMBERS = FLOATS | {TensorProto.INT32, TensorProto.INT64}
@@ -78,7 +80,7 @@ def _restricted(node: onnx.NodeProto, constants: Mapping[str, TensorProto]) -> I
 
 def _in_int8(graphs: Graphs, form: Form) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     categories, masks = Calibrator(graphs.categories, form), Calibrator(graphs.masks, form)
-    _, level, *_ = categories.run({"images": picture(64, 96)[None], "image_hw": np.array([[60, 96]], np.int64)})
+    _, level, *_ = categories.run({"images": smooth_image(64, 96)[None], "image_hw": np.array([[60, 96]], np.int64)})
     masks.run({"level": level})
     quantised = quantise(graphs.categories, categories.ranges(), form), quantise(graphs.masks, masks.ranges(), form)
     return quantised[0], quantised[1]
@@ -115,7 +117,7 @@ def test_the_int8_form_for_cpus_does_not() -> None:
     }
 
 
-def test_an_older_bundle_that_asks_for_the_shape_of_uint8_pictures_is_mended_by_exporting_it_anew() -> None:
+def test_an_older_bundle_that_asks_for_the_shape_of_uint8_images_is_mended_by_exporting_it_anew() -> None:
     graph = export_graphs(tiny_network("decoupled_light")).categories
     cast = next(node for node in graph.graph.node if node.op_type == "Cast").output[0]
     older = onnx.ModelProto.FromString(graph.SerializeToString())

@@ -4,7 +4,6 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from conftest import picture
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from solo_export.calibrate import Calibrator, best_range
@@ -13,7 +12,8 @@ from solo_export.onnx import Graphs, export_graphs
 from solo_export.quantize import FOR_CPU, FOR_TENSORRT, FORMS, Form, points, quantise, scale_and_zero, weight_scales
 from solo_models.bundle import INT8_FORMS
 from solo_models.network import SoloNetwork
-from solo_server.engine.ort import WITHOUT_INT8_PRODUCTS
+from solo_server.backends.cpu.runtimes.onnxruntime import WITHOUT_INT8_PRODUCTS
+from support.images import smooth_image
 
 
 def _two_convolutions() -> onnx.ModelProto:
@@ -136,7 +136,7 @@ def form(request: pytest.FixtureRequest) -> Form:
 
 @pytest.fixture(scope="module")
 def graphs(network: SoloNetwork, form: Form) -> tuple[Graphs, Graphs]:
-    """A network's graphs, and the same in INT8, calibrated on the picture that they are compared on."""
+    """A network's graphs, and the same in INT8, calibrated on the image that they are compared on."""
     plain = export_graphs(network)
     categories, masks = Calibrator(plain.categories, form), Calibrator(plain.masks, form)
     _, *levels = categories.run(_feeds())
@@ -147,7 +147,7 @@ def graphs(network: SoloNetwork, form: Form) -> tuple[Graphs, Graphs]:
 
 
 def _feeds() -> dict[str, NDArray[np.generic]]:
-    return {"images": picture(128, 160)[None], "image_hw": np.array([[120, 160]], np.int64)}
+    return {"images": smooth_image(128, 160)[None], "image_hw": np.array([[120, 160]], np.int64)}
 
 
 def test_a_quantised_network_answers_nearly_as_before(graphs: tuple[Graphs, Graphs]) -> None:

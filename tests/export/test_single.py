@@ -12,19 +12,21 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from conftest import bundle_content, deformable_spec, encoded, picture, tiny_network
 from onnx import TensorProto, helper
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
 from onnxruntime.transformers.float16 import convert_float_to_float16
-from single_answers import ask, check_same, load
 from solo_export.graph import GraphBuilder, InlineError
 from solo_export.onnx import categories_model, mask_kernels, masks_model
 from solo_export.single import SingleFileError, single_file_model
 from solo_models.bundle import write_bundle
 from solo_models.network import SoloNetwork
-from solo_server.image import prepare
-from solo_server.pipeline import Decoded, Pipeline
-from solo_server.types import Instance, PreparedPicture, Query
+from solo_server.pipeline.image import prepare
+from solo_server.pipeline.pipeline import Decoded, Pipeline
+from solo_server.types import Instance, PreparedImage, Query
+from support.images import encoded, smooth_image
+from support.networks import bundle_content, tiny_network
+from support.single_file_model import ask, check_same, load
+from support.specs import deformable_spec
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "single_file.py"
 SIZES = [(96, 150), (150, 96), (101, 133), (300, 40)]
@@ -51,7 +53,7 @@ def _compose(network: SoloNetwork, **metadata: str) -> onnx.ModelProto:
     return single_file_model(network.spec, *graphs, mask_kernels(network), metadata)
 
 
-def _segment(pipeline: Pipeline, prepared: PreparedPicture) -> tuple[Instance, ...]:
+def _segment(pipeline: Pipeline, prepared: PreparedImage) -> tuple[Instance, ...]:
     blank = np.zeros((1, 1, 3), np.uint8)
     return pipeline.segment_decoded(Decoded(prepared, blank, 0, 0), Query()).instances
 
@@ -60,7 +62,7 @@ def _segment(pipeline: Pipeline, prepared: PreparedPicture) -> tuple[Instance, .
 def test_instances_are_those_of_the_bundle(
     pipeline: Pipeline, session: ort.InferenceSession, size: tuple[int, int]
 ) -> None:
-    prepared = prepare(picture(*size, seed=size[0]), pipeline.bundle.spec.preprocess)
+    prepared = prepare(smooth_image(*size, seed=size[0]), pipeline.bundle.spec.preprocess)
     expected = _segment(pipeline, prepared)
     assert len(expected) >= 20
     check_same(ask(session, prepared.pixels, prepared.geometry), expected, size)
@@ -70,7 +72,7 @@ def test_instances_are_those_of_the_bundle(
 def test_masks_can_be_had_at_network_size(
     pipeline: Pipeline, session: ort.InferenceSession, size: tuple[int, int]
 ) -> None:
-    prepared = prepare(picture(*size), pipeline.bundle.spec.preprocess)
+    prepared = prepare(smooth_image(*size), pipeline.bundle.spec.preprocess)
     resized_hw = prepared.geometry.resized_hw
     here = replace(prepared, geometry=replace(prepared.geometry, original_hw=resized_hw))
     check_same(ask(session, here.pixels, here.geometry), _segment(pipeline, here), resized_hw)
@@ -79,7 +81,7 @@ def test_masks_can_be_had_at_network_size(
 def test_a_deformable_network_answers_as_its_bundle(tmp_path: Path) -> None:
     network = tiny_network("decoupled_light", deformable_spec("decoupled_light"))
     pipeline = Pipeline.open(write_bundle(tmp_path / "bundle", bundle_content(network)), threads=1)
-    prepared = prepare(picture(96, 150), network.spec.preprocess)
+    prepared = prepare(smooth_image(96, 150), network.spec.preprocess)
     expected = _segment(pipeline, prepared)
     assert len(expected) >= 20
     check_same(ask(load(_compose(network)), prepared.pixels, prepared.geometry), expected, (96, 150))
@@ -103,7 +105,7 @@ def _quantised(graph: onnx.ModelProto, feeds: dict[str, np.ndarray], folder: Pat
 
 def test_int8_graphs_answer_as_their_bundle(tmp_path: Path) -> None:
     network = tiny_network("decoupled")
-    prepared = prepare(picture(96, 150), network.spec.preprocess)
+    prepared = prepare(smooth_image(96, 150), network.spec.preprocess)
     feeds = {"images": prepared.pixels[None], "image_hw": np.array([prepared.geometry.resized_hw])}
     level = load(categories_model(network)).run(["level_1"], feeds)[0]
     categories = _quantised(categories_model(network), feeds, tmp_path)
@@ -122,7 +124,7 @@ def test_float16_graphs_answer_nearly_alike(half: tuple[str, ...]) -> None:
     """ONNX Runtime's converter makes level features float16 too, and leaves nodes in an order that is none."""
     network = tiny_network("decoupled")
     graphs = {"categories": categories_model(network), "masks": masks_model(network)}
-    prepared = prepare(picture(96, 150), network.spec.preprocess)
+    prepared = prepare(smooth_image(96, 150), network.spec.preprocess)
     answers = []
     for converted in ((), half):
         kept = {"categories": ["scores"], "masks": []}
@@ -187,7 +189,7 @@ def test_a_composed_model_can_be_part_of_another(network: SoloNetwork, model: on
         g.output(outputs[1], f"scores_{i}", ["n"])
     twice = g.model()
     assert twice.ByteSize() < 1.05 * model.ByteSize()
-    prepared = prepare(picture(96, 150), network.spec.preprocess)
+    prepared = prepare(smooth_image(96, 150), network.spec.preprocess)
     hw = {"image_hw": np.array([prepared.geometry.resized_hw]), "output_hw": np.array([96, 150])}
     first, second = load(twice).run(None, {"images": prepared.pixels[None], **hw})
     assert len(first) >= 20
@@ -228,7 +230,7 @@ def test_what_cannot_be_copied_is_refused_by_name(model: onnx.ModelProto, named:
 
 
 def test_the_example_prints_what_the_server_finds(pipeline: Pipeline, model: onnx.ModelProto, tmp_path: Path) -> None:
-    pixels = picture(101, 133)
+    pixels = smooth_image(101, 133)
     body = encoded(pixels)
     (tmp_path / "photo.png").write_bytes(body)
     onnx.save(model, tmp_path / "model.onnx")

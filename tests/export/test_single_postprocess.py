@@ -9,15 +9,15 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
-from single_answers import Answer, ask, check_same, load
 from solo_export.graph import GraphBuilder
 from solo_export.single import single_file_model
 from solo_models.bundle import Kernels, kernel_shapes
 from solo_models.spec import ModelSpec, PreprocessSpec
-from solo_server.compiled.pool import Pool
-from solo_server.postprocess.cpu import CpuPostprocessor
-from solo_server.stopwatch import Stopwatch
+from solo_server.backends.cpu.pool import Pool
+from solo_server.backends.cpu.postprocess import CpuPostprocessor
+from solo_server.backends.stopwatch import Stopwatch
 from solo_server.types import Geometry, Instance, Query
+from support.single_file_model import Answer, ask, check_same, load
 
 PADDED_HW = (64, 96)
 GEOMETRY = Geometry((70, 110), (60, 90), PADDED_HW)

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 from solo_export.tolerance import OutOfTolerance, check_loss
-from solo_export.verify import PictureReport
+from solo_export.verify import ImageReport
 
-REPORT = PictureReport(
+REPORT = ImageReport(
     source="few",
-    pictures=20,
+    images=20,
     shapes=((96, 128),),
     clear_score=0.3,
     instances=52,
@@ -19,7 +19,7 @@ REPORT = PictureReport(
     max_score_difference=0.2,
     agreement=0.1853,
 )
-REASONS = "nothing is written; usual reasons: untrained weights, or in --calibration or --pictures images unlike those to be served"
+REASONS = "nothing is written; usual reasons: untrained weights, or in --calibration or --images images unlike those to be served"
 
 
 def test_a_refused_int8_export_says_what_was_compared_wanted_and_can_be_done() -> None:
@@ -33,9 +33,7 @@ def test_a_refused_int8_export_says_what_was_compared_wanted_and_can_be_done() -
 
 
 def test_a_refused_fp32_export_is_compared_with_the_original_and_has_no_calibration() -> None:
-    report = replace(
-        REPORT, source="built-in", pictures=2, clear_score=0.0, matched=0, mean_mask_iou=1.0, agreement=0.0
-    )
+    report = replace(REPORT, source="built-in", images=2, clear_score=0.0, matched=0, mean_mask_iou=1.0, agreement=0.0)
     with pytest.raises(OutOfTolerance) as caught:
         check_loss(report, {}, "fp32", None)
     assert str(caught.value).startswith(

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from solo_export.plain import Found
-from solo_export.verify import PictureReport, compare
-from solo_server.types import Geometry, PreparedPicture
+from solo_export.verify import ImageReport, compare
+from solo_server.types import Geometry, PreparedImage
 
 BOXES = {"left": (0, 0, 4, 4), "right": (0, 6, 4, 4), "lower": (5, 0, 3, 5), "shifted": (0, 1, 4, 4)}
 Instances = list[tuple[int, float, str]]
@@ -19,8 +19,8 @@ def _found(instances: Instances) -> Found:
     return Found(np.array(labels, np.int64), np.array(scores, np.float32), masks)
 
 
-def _compare(original: Instances, export: Instances, lossless: bool = True) -> PictureReport:
-    prepared = PreparedPicture(np.zeros((8, 10, 3), np.uint8), Geometry((8, 10), (8, 10), (8, 10)))
+def _compare(original: Instances, export: Instances, lossless: bool = True) -> ImageReport:
+    prepared = PreparedImage(np.zeros((8, 10, 3), np.uint8), Geometry((8, 10), (8, 10), (8, 10)))
     tail: Instances = [(9, 0.05, "lower")]  # the last instance of a list never counts: a cut-off may have made it last
     return compare(
         lambda _: _found(original + tail), lambda _: _found(export + tail), [prepared], source="test", lossless=lossless

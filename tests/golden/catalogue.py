@@ -1,4 +1,4 @@
-"""What the golden files cover: the recipe arguments of each model and the scale at which each picture enters it."""
+"""What the golden files cover: the recipe arguments of each model and the scale at which each image enters it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +20,15 @@ class Golden:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One input pictures/``name``.png; ``scale_long_short`` bounds the sides of the resized picture."""
+class Image:
+    """One input images/``name``.png; ``scale_long_short`` bounds the sides of the resized image."""
 
     name: str
     scale_long_short: tuple[int, int]
 
     @property
     def path(self) -> Path:
-        return FOLDER / "pictures" / f"{self.name}.png"
+        return FOLDER / "images" / f"{self.name}.png"
 
 
 COCO_GRIDS = (40, 36, 24, 16, 12)
@@ -40,8 +40,8 @@ GOLDENS = (
     Golden("solo_r18", "solo", 18, 80, COCO_GRIDS, seed=20260134, candidates=1600),
 )
 # At (480, 320) one resized side is always a multiple of 32; "odd" has its own scale to be padded on both sides.
-PICTURES = (
-    Picture("landscape", (480, 320)),
-    Picture("portrait", (480, 320)),
-    Picture("odd", (470, 310)),
+IMAGES = (
+    Image("landscape", (480, 320)),
+    Image("portrait", (480, 320)),
+    Image("odd", (470, 310)),
 )

@@ -1,7 +1,7 @@
 """Random SOLO weights, bit-identical on every machine; regenerate.py and the parity tests both draw them here.
 
 Only PCG64's raw stream (which numpy promises to keep, NEP 19), integer sums and single rounded operations are used.
-Scales follow from the layers (He initialisation, arXiv:1502.01852); nothing is fitted to a picture.
+Scales follow from the layers (He initialisation, arXiv:1502.01852); nothing is fitted to an image.
 """
 
 import math
@@ -18,7 +18,7 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 
 TOWER_LAYERS = {"solo": 7, "decoupled": 7, "decoupled_light": 4}
 CHANNELS = 256
 # Filters sum to zero, so they pass on the variance of a ReLU output (1 - 1/pi of its second moment) and not its mean,
-# which would drown the picture after fifty random layers.
+# which would drown the image after fifty random layers.
 CENTRED = 1.0 / (1.0 - 1.0 / math.pi)
 TOWER_VARIANCE = 0.36  # of relu(group norm): E[weight²] * (1 - 1/pi) / 2
 MASK_STD, MASK_REGIONS, MASK_OWN_SHARE, MASK_OWN_BIAS = 2.5, 2, 0.15, 0.25

@@ -1,4 +1,4 @@
-"""One picture's record inside a golden file: what overhear() noted, as plain arrays."""
+"""One image's record inside a golden file: what overhear() noted, as plain arrays."""
 
 from dataclasses import dataclass, fields
 from typing import Any  # mmdet's samples
@@ -6,7 +6,7 @@ from typing import Any  # mmdet's samples
 import numpy as np
 import numpy.typing as npt
 import torch
-from catalogue import Golden, Picture
+from catalogue import Golden, Image
 from reference_model import Overheard
 
 SCORE_THRESHOLD = 0.1
@@ -18,15 +18,15 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class PictureRecord:
-    """Every field is stored as ``<picture>_<field>``.
+class ImageRecord:
+    """Every field is stored as ``<image>_<field>``.
 
     N candidates, in order of (cell, label): every category score > 0.1 after points-NMS. Cells are numbered through
     all levels, finest first, row * S + column within one. K of the N survive the stride filter; M are final.
     """
 
     scale_long_short: Ints  # (2,) bounds given to the resize
-    image_hw: Ints  # (2,) original picture
+    image_hw: Ints  # (2,) original image
     resized_hw: Ints  # (2,)
     padded_hw: Ints  # (2,) network input
     candidate_cells: Ints  # (N,)
@@ -39,11 +39,11 @@ class PictureRecord:
     final_candidates: Ints  # (M,) rows among the N
     scores: Floats  # (M,) descending
     labels: Ints  # (M,)
-    masks_shape: Ints  # (3,) M, H, W of the original picture
+    masks_shape: Ints  # (3,) M, H, W of the original image
     masks_packed: npt.NDArray[np.uint8]  # (M, ceil(H * W / 8)) numpy.packbits of each mask in C order
 
-    def named(self, picture: Picture) -> dict[str, npt.NDArray[np.generic]]:
-        return {f"{picture.name}_{field.name}": getattr(self, field.name) for field in fields(self)}
+    def named(self, image: Image) -> dict[str, npt.NDArray[np.generic]]:
+        return {f"{image.name}_{field.name}": getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +66,17 @@ def find_candidates(golden: Golden, heard: Overheard) -> Candidates:
     return Candidates(cells, labels, torch.tensor(STRIDES)[levels], soft, areas)
 
 
-def make_record(golden: Golden, picture: Picture, heard: Overheard, inputs: torch.Tensor, sample: Any) -> PictureRecord:
+def make_record(golden: Golden, image: Image, heard: Overheard, inputs: torch.Tensor, sample: Any) -> ImageRecord:
     """Raises RuntimeError when mmdet kept other candidates than those found here."""
     found = find_candidates(golden, heard)
     survives = found.areas > found.strides
     if not torch.equal(found.labels[survives], heard.labels) or not torch.equal(
         found.areas[survives], heard.areas.long()
     ):
-        raise RuntimeError(f"candidates of {golden.name}, {picture.name} differ from mmdet's")
+        raise RuntimeError(f"candidates of {golden.name}, {image.name} differ from mmdet's")
     count = len(heard.final_masks)
-    return PictureRecord(
-        scale_long_short=_ints(picture.scale_long_short),
+    return ImageRecord(
+        scale_long_short=_ints(image.scale_long_short),
         image_hw=_ints(sample.metainfo["ori_shape"]),
         resized_hw=_ints(sample.metainfo["img_shape"]),
         padded_hw=_ints(inputs.shape[-2:]),

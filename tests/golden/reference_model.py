@@ -1,4 +1,4 @@
-"""Stock mmdet, untouched: builds a SOLO model, prepares a picture and overhears what its predict path computes.
+"""Stock mmdet, untouched: builds a SOLO model, prepares an image and overhears what its predict path computes.
 
 catalogue -> reference_model -> (records, sensitivity) -> regenerate
 """
@@ -14,7 +14,7 @@ from unittest import mock
 
 import cv2
 import torch
-from catalogue import Golden, Picture
+from catalogue import Golden, Image
 from recipe import Array
 
 CONFIGS = {
@@ -27,7 +27,7 @@ META_KEYS = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
 
 @dataclass(frozen=True, slots=True)
 class Overheard:
-    """One picture's way through predict; K candidates survive the stride filter, M are returned."""
+    """One image's way through predict; K candidates survive the stride filter, M are returned."""
 
     category_logits: tuple[torch.Tensor, ...]  # per level (C, S, S)
     category_scores: torch.Tensor  # (cells, C) after points-NMS
@@ -40,7 +40,7 @@ class Overheard:
     final_rows: torch.Tensor  # (M,) into the K
     final_scores: torch.Tensor  # (M,) descending
     final_labels: torch.Tensor  # (M,)
-    final_masks: torch.Tensor  # (M, H, W) bool, size of the original picture
+    final_masks: torch.Tensor  # (M, H, W) bool, size of the original image
 
 
 def build_model(golden: Golden, state: Mapping[str, Array]) -> Any:
@@ -59,15 +59,15 @@ def build_model(golden: Golden, state: Mapping[str, Array]) -> Any:
     return model.eval()
 
 
-def prepare(model: Any, picture: Picture) -> tuple[torch.Tensor, Any]:
+def prepare(model: Any, image: Image) -> tuple[torch.Tensor, Any]:
     """mmdet's test pipeline and data preprocessor: network input (1, 3, H, W) and its data samples."""
     steps = [
         {"type": "mmdet.LoadImageFromNDArray"},
-        {"type": "mmdet.Resize", "scale": picture.scale_long_short, "keep_ratio": True},
+        {"type": "mmdet.Resize", "scale": image.scale_long_short, "keep_ratio": True},
         {"type": "mmdet.PackDetInputs", "meta_keys": META_KEYS},
     ]
     pipeline = importlib.import_module("mmengine.dataset").Compose(steps)
-    packed = pipeline({"img": cv2.imread(str(picture.path)), "img_id": 0})
+    packed = pipeline({"img": cv2.imread(str(image.path)), "img_id": 0})
     batch = {"inputs": [packed["inputs"]], "data_samples": [packed["data_samples"]]}
     prepared = model.data_preprocessor(batch, False)
     return prepared["inputs"], prepared["data_samples"]

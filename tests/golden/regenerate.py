@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from catalogue import FOLDER, GOLDENS, PICTURES, Golden, Picture
+from catalogue import FOLDER, GOLDENS, IMAGES, Golden, Image
 from recipe import Array, seeded_state_dict
-from records import PictureRecord, make_record
+from records import ImageRecord, make_record
 from reference_model import build_model, overhear, prepare
 from sensitivity import LIMITS, Sensitivity, knife_edges, measure
 
@@ -32,7 +32,7 @@ class Outcome:
 
     arrays: dict[str, npt.NDArray[np.generic]]
     weights_sha256: str
-    sensitivity: dict[str, Sensitivity]  # by picture
+    sensitivity: dict[str, Sensitivity]  # by image
 
     @property
     def edges(self) -> list[str]:
@@ -69,20 +69,20 @@ def _parser() -> argparse.ArgumentParser:
 def _run(golden: Golden) -> Outcome:
     state = _state(golden)
     arrays, sensitivity = dict[str, npt.NDArray[np.generic]](), dict[str, Sensitivity]()
-    for picture, record, measured in _results(golden, state):
-        arrays |= record.named(picture)
-        sensitivity[picture.name] = measured
-        print(golden.name, picture.name, measured, flush=True)
+    for image, record, measured in _results(golden, state):
+        arrays |= record.named(image)
+        sensitivity[image.name] = measured
+        print(golden.name, image.name, measured, flush=True)
     return Outcome(arrays, state_sha256(state), sensitivity)
 
 
-def _results(golden: Golden, state: Mapping[str, Array]) -> Iterator[tuple[Picture, PictureRecord, Sensitivity]]:
+def _results(golden: Golden, state: Mapping[str, Array]) -> Iterator[tuple[Image, ImageRecord, Sensitivity]]:
     model, exact_model = build_model(golden, state), build_model(golden, state).double()
-    for picture in PICTURES:
-        inputs, samples = prepare(model, picture)
+    for image in IMAGES:
+        inputs, samples = prepare(model, image)
         heard = overhear(model, inputs, samples)
         exact = overhear(exact_model, inputs.double(), samples)
-        yield picture, make_record(golden, picture, heard, inputs, samples[0]), measure(golden, heard, exact)
+        yield image, make_record(golden, image, heard, inputs, samples[0]), measure(golden, heard, exact)
 
 
 def _find_seed(golden: Golden) -> int:
@@ -111,7 +111,7 @@ def _summary(outcomes: Mapping[str, Outcome]) -> dict[str, object]:
     return {
         "command": COMMAND,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
-        "pictures": {picture.name: {"scale_long_short": picture.scale_long_short} for picture in PICTURES},
+        "images": {image.name: {"scale_long_short": image.scale_long_short} for image in IMAGES},
         "limits": LIMITS,
         "goldens": {golden.name: _golden_summary(golden, outcomes[golden.name]) for golden in GOLDENS},
     }
@@ -119,10 +119,10 @@ def _summary(outcomes: Mapping[str, Outcome]) -> dict[str, object]:
 
 def _golden_summary(golden: Golden, outcome: Outcome) -> dict[str, object]:
     measured = {
-        picture: {name: None if value == float("inf") else value for name, value in asdict(gaps).items()}
-        for picture, gaps in outcome.sensitivity.items()
+        image: {name: None if value == float("inf") else value for name, value in asdict(gaps).items()}
+        for image, gaps in outcome.sensitivity.items()
     }
-    return {**asdict(golden), "weights_sha256": outcome.weights_sha256, "pictures": measured}
+    return {**asdict(golden), "weights_sha256": outcome.weights_sha256, "images": measured}
 
 
 def _version(package: str) -> str | None:

@@ -18,7 +18,7 @@ SWAP_CHANGE = 1e-4  # of a decayed score
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """Smallest distances of one picture to a decision; inf where the decision does not arise."""
+    """Smallest distances of one image to a decision; inf where the decision does not arise."""
 
     candidates: int
     after_stride: int
@@ -57,7 +57,7 @@ LIMITS = {  # about three times what float64_logit_error does to a score or a so
 
 
 def measure(golden: Golden, heard: Overheard, exact: Overheard) -> Sensitivity:
-    """``exact`` is the same picture through the model in float64."""
+    """``exact`` is the same image through the model in float64."""
     found = find_candidates(golden, heard)
     near_half = (found.soft_masks - MASK_THRESHOLD).abs() < 1e-4
     ranked, decayed = heard.scores.sort(descending=True).values, _without_nan(heard.decayed_scores)

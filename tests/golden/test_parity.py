@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from catalogue import FOLDER, GOLDENS, PICTURES, Golden, Picture
+from catalogue import FOLDER, GOLDENS, IMAGES, Golden, Image
 from numpy.typing import NDArray
 from recipe import seeded_state_dict
 from solo_export.export import Order, prepare_content
 from solo_export.source import from_checkpoint
 from solo_models.bundle import write_bundle
 from solo_models.checkpoint import read_checkpoint
-from solo_server.backend import CpuBackend
-from solo_server.image import ImageLimits, decode, prepare
-from solo_server.pipeline import Decoded, Pipeline
-from solo_server.postprocess.cpu import find_candidates, select
+from solo_server.backends.cpu.backend import CpuBackend
+from solo_server.backends.cpu.postprocess import find_candidates, select
+from solo_server.pipeline.image import ImageLimits, decode, prepare
+from solo_server.pipeline.pipeline import Decoded, Pipeline
 from solo_server.rle import decode_rle
-from solo_server.types import PictureResult, Query
+from solo_server.types import ImageResult, Query
 
 CATEGORY_TOLERANCE = 5e-5
 SCORE_TOLERANCE = 1e-3
@@ -52,7 +52,7 @@ def pipeline(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @dataclass(frozen=True)
 class Case:
-    """One picture through one pipeline, and what the reference says of it."""
+    """One image through one pipeline, and what the reference says of it."""
 
     pipeline: Pipeline
     decoded: Decoded
@@ -62,41 +62,39 @@ class Case:
         n, h, w = self.record["masks_shape"]
         return np.unpackbits(self.record["masks_packed"], axis=1)[:, : h * w].reshape(n, h, w).astype(bool)
 
-    def segment(self) -> PictureResult:
+    def segment(self) -> ImageResult:
         return self.pipeline.segment_decoded(self.decoded, Query())
 
 
-@pytest.fixture(params=PICTURES, ids=lambda p: p.name)
+@pytest.fixture(params=IMAGES, ids=lambda p: p.name)
 def case(request: pytest.FixtureRequest, golden: Golden, pipeline: Pipeline) -> Case:
-    picture: Picture = request.param
+    image: Image = request.param
     with np.load(FOLDER / f"{golden.name}.npz") as archive:
-        record = {
-            k.removeprefix(f"{picture.name}_"): archive[k] for k in archive.files if k.startswith(f"{picture.name}_")
-        }
-    long_side, short_side = picture.scale_long_short
+        record = {k.removeprefix(f"{image.name}_"): archive[k] for k in archive.files if k.startswith(f"{image.name}_")}
+    long_side, short_side = image.scale_long_short
     preprocess = replace(pipeline.bundle.spec.preprocess, long_side=long_side, short_side=short_side)
     bundle = replace(pipeline.bundle, spec=replace(pipeline.bundle.spec, preprocess=preprocess))
     sized = Pipeline(bundle, CpuBackend(bundle, pipeline.backend.engine))
-    rgb = decode(Path(picture.path).read_bytes(), ImageLimits())
+    rgb = decode(Path(image.path).read_bytes(), ImageLimits())
     return Case(sized, Decoded(prepare(rgb, preprocess), rgb, 0, 0), record)
 
 
 def test_sizes_are_those_of_the_reference(case: Case) -> None:
-    geometry = case.decoded.picture.geometry
+    geometry = case.decoded.image.geometry
     assert geometry.original_hw == tuple(case.record["image_hw"])
     assert geometry.resized_hw == tuple(case.record["resized_hw"])
     assert geometry.padded_hw == tuple(case.record["padded_hw"])
 
 
 def test_candidates_areas_and_scores_are_those_of_the_reference(case: Case) -> None:
-    settings, output = case.pipeline.bundle.spec.postprocess, case.pipeline.infer([case.decoded.picture])[0]
+    settings, output = case.pipeline.bundle.spec.postprocess, case.pipeline.infer([case.decoded.image])[0]
     candidates = find_candidates(output.scores, settings)
     np.testing.assert_array_equal(candidates.cells, case.record["candidate_cells"])
     np.testing.assert_array_equal(candidates.labels, case.record["candidate_labels"])
     np.testing.assert_allclose(candidates.scores, case.record["category_scores"], atol=CATEGORY_TOLERANCE)
 
     postprocessor = case.pipeline.backend.postprocessor
-    masks = postprocessor.masks(candidates, output, case.decoded.picture.geometry, settings)
+    masks = postprocessor.masks(candidates, output, case.decoded.image.geometry, settings)
     found = postprocessor.measure(candidates, masks, settings)
     pairs = list(zip(candidates.cells, candidates.labels, strict=True))
     survivors = dict(
@@ -134,8 +132,8 @@ def test_every_final_instance_is_the_references(case: Case) -> None:
 
 def test_masks_of_all_cells_are_never_built(case: Case) -> None:
     """numpy reports its arrays to tracemalloc: all of post-processing needs less than the reference's one tensor."""
-    spec, geometry = case.pipeline.bundle.spec, case.decoded.picture.geometry
-    output = case.pipeline.infer([case.decoded.picture])[0]
+    spec, geometry = case.pipeline.bundle.spec, case.decoded.image.geometry
+    output = case.pipeline.infer([case.decoded.image])[0]
     all_masks_bytes = 4 * spec.num_cells * geometry.padded_hw[0] * geometry.padded_hw[1] // spec.mask_stride**2
     tracemalloc.start()
     try:

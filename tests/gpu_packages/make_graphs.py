@@ -16,13 +16,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from conftest import VARIANTS, deformable_spec, picture, tiny_network, tiny_spec
 from solo_export.calibrate import Calibrator
 from solo_export.half import halve
 from solo_export.onnx import Graphs, export_graphs
 from solo_export.quantize import FOR_TENSORRT, quantise
 from solo_models.coco import COCO_CLASSES
 from solo_models.spec import ModelSpec
+from support.images import smooth_image
+from support.networks import tiny_network
+from support.specs import VARIANTS, deformable_spec, tiny_spec
 
 
 def main(folder: Path) -> None:
@@ -48,9 +50,9 @@ def in_half(graphs: Graphs) -> Graphs:
 
 
 def in_int8(graphs: Graphs) -> Graphs:
-    """Calibrated on one picture."""
+    """Calibrated on one image."""
     categories, masks = (Calibrator(graph, FOR_TENSORRT) for graph in (graphs.categories, graphs.masks))
-    _, *levels = categories.run({"images": picture(128, 192)[None], "image_hw": np.array([[128, 192]], np.int64)})
+    _, *levels = categories.run({"images": smooth_image(128, 192)[None], "image_hw": np.array([[128, 192]], np.int64)})
     for level in levels:
         masks.run({"level": level})
     return replace(

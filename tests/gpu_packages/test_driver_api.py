@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from cuda.bindings import driver, nvrtc
-from gpu.fake_driver import CODES, FUNCTIONS
-from solo_server.cuda import calls, compile, streams  # noqa: A004
-from solo_server.cuda import driver as own_driver
-from solo_server.cuda.driver import find_devices, open_device
+from solo_server.backends.gpu.driver import calls, compile, streams  # noqa: A004
+from solo_server.backends.gpu.driver import driver as own_driver
+from solo_server.backends.gpu.driver.driver import find_devices, open_device
 from solo_server.errors import SettingsError
+from support.gpu.fake_driver import CODES, FUNCTIONS
 
 OURS: list[tuple[ModuleType, Any]] = [(calls, driver), (streams, driver), (own_driver, driver), (compile, nvrtc)]
 NAME = re.compile(r"(cu|nvrtc)[A-Z]|CU|NVRTC")

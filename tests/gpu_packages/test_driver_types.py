@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from cuda.bindings import driver
-from gpu.fake_driver import FUNCTIONS, FakeDriver
-from solo_server.cuda.driver import find_devices, open_device
+from solo_server.backends.gpu.driver.driver import find_devices, open_device
+from solo_server.backends.gpu.postprocess.batch import Batch
 from solo_server.errors import DeviceFailure
-from solo_server.postprocess.cuda.batch import Batch
+from support.gpu.fake_driver import FUNCTIONS, FakeDriver
 
 ENUMERATIONS = (
     "CUresult", "CUstream_flags", "CUevent_flags", "CUstreamCaptureMode", "CUfunction_attribute", "CUdevice_attribute",

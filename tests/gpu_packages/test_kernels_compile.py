@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from kernels import CAPABILITIES, SOURCE, Cost, compiled, sources_digest
-from solo_server.cuda.compile import KernelSource, architecture, kernels_cubin, load_nvrtc, nvrtc_version
+from solo_server.backends.gpu.driver.compile import KernelSource, architecture, kernels_cubin, load_nvrtc, nvrtc_version
 from solo_server.errors import DeviceFailure
 
 KEPT = Path(__file__).parents[2] / "benchmarks" / "results" / "kernels.json"

@@ -15,9 +15,9 @@ import pytest
 from rtx import rtx_for
 from solo_models.engine_file import ShapeRange
 from solo_models.spec import ModelSpec
-from solo_server.engine.device import level_groups, tower_count
-from solo_server.engine.tensorrt_build import BuildOrder, EngineBuildError, build_plan
-from solo_server.engine.tensorrt_profiles import engine_profiles
+from solo_server.backends.gpu.network import level_groups, tower_count
+from solo_server.backends.gpu.tensorrt.build import BuildOrder, EngineBuildError, build_plan
+from solo_server.backends.gpu.tensorrt.profiles import engine_profiles
 
 GRAPHS = Path(os.environ["SOLO_TEST_GRAPHS"])
 VARIANTS, PRECISIONS = ("solo", "decoupled", "decoupled_light"), ("fp32", "fp16", "int8")
@@ -68,7 +68,7 @@ def _expected(spec: ModelSpec, kind: str, batch: int, level_hw: list[tuple[int, 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", VARIANTS)
-def test_graphs_of_fixed_shapes_build_with_the_shapes_of_three_pictures(name: str, precision: str, kind: str) -> None:
+def test_graphs_of_fixed_shapes_build_with_the_shapes_of_three_images(name: str, precision: str, kind: str) -> None:
     spec = _spec(name)
     height, width = 128, 160
     level_hw = [(height // stride, width // stride) for stride in spec.strides]

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import solo_server.engine
+import solo_server.backends
 import tensorrt_rtx
 from api import problems, uses
 from bindings_10_4 import import_bindings
 
-ENGINE = Path(next(iter(solo_server.engine.__path__)))
+ENGINE = Path(next(iter(solo_server.backends.__path__)))
 OBJECTS = {  # which class the variables of each file hold
     "tensorrt_build.py": {
         "builder": "Builder",

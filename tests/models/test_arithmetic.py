@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import VARIANTS, deformable_spec, tiny_spec
 from solo_models import arithmetic, backbone
 from solo_models.backbone import SameConv
 from solo_models.network import SoloNetwork
 from solo_models.spec import ModelSpec, PreprocessSpec
+from support.specs import VARIANTS, deformable_spec, tiny_spec
 from torch import nn
 
 HW = (64, 96)
@@ -114,7 +114,7 @@ def test_the_tables_of_backbones_are_those_of_the_network() -> None:
     assert arithmetic.RESNET_BLOCKS == backbone.RESNET_BLOCKS
 
 
-def test_sizes_scale_with_the_picture() -> None:
+def test_sizes_scale_with_the_image() -> None:
     spec = replace(tiny_spec("decoupled"), preprocess=PreprocessSpec())
     small, large = arithmetic.needed(spec, (128, 192)), arithmetic.needed(spec, (256, 384))
     assert large.backbone == pytest.approx(4 * small.backbone)

@@ -17,7 +17,10 @@ def test_the_nearest_name_is_found_or_none(name: str, found: str | None) -> None
     [
         (["serve", "--prot", "80"], "unrecognized arguments: --prot; did you mean --port?\n"),
         (["serve", "--modles=x"], "unrecognized arguments: --modles=x; did you mean --models?\n"),
-        (["serve", "--seatt"], "unrecognized arguments: --seatt\n"),  # `--seat` is not for people
+        (
+            ["serve", "--worker-channell"],
+            "unrecognized arguments: --worker-channell\n",
+        ),  # `--worker-channel` is not for people
         (["bench", "pipeline", "x.jpg", "--modell=x"], "unrecognized arguments: --modell=x; did you mean --model?"),
         (["bench", "engine", "--seconds=1"], "unrecognized arguments: --seconds=1\n"),  # of `bench server`
         (["serve", "a", "b"], "unrecognized arguments: b\n"),

@@ -18,7 +18,6 @@ from typing import Any
 import onnx
 import pytest
 import torch
-from conftest import bundle_content, tiny_network
 from onnx import TensorProto, helper
 from solo_models import facts
 from solo_models.bundle import BundleContent, read_bundle, write_bundle
@@ -27,6 +26,7 @@ from solo_models.cli import main
 from solo_models.engine_file import EngineHeader, ShapeRange, write_engine
 from solo_models.install import install_command
 from solo_models.network import SoloNetwork
+from support.networks import bundle_content, tiny_network
 
 PLAN = b"ftrt: a plan"
 

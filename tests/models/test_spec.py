@@ -4,8 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from conftest import tiny_spec
 from solo_models.spec import ModelSpec, PostprocessSpec, PreprocessSpec, SpecError
+from support.specs import tiny_spec
 
 SPEC = tiny_spec("solo")
 

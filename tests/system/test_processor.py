@@ -7,7 +7,7 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from llvmlite import ir
-from solo_server.compiled.words import multiply_pairs
+from solo_server.backends.cpu.kernels.simd_int16 import multiply_pairs
 from solo_server.system.processor import Processor, has_bf16, has_pair_products, kernel_target, this_processor
 
 HASWELL = frozenset({"sse2", "avx", "avx2", "fma", "bmi", "bmi2", "f16c"})

@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import picture
 from numpy.typing import NDArray
 from solo_models.spec import ModelSpec, PreprocessSpec, SpecError
-from solo_models.training.dataset import CocoPictures, Sample
+from solo_models.training.dataset import CocoImages, Sample
 from solo_models.training.losses import dice_loss, focal_loss, positive_masks
 from solo_models.training.recipe import Phase, Recipe, read_recipe
 from solo_models.training.targets import BACKGROUND, IGNORED, assign
 from solo_models.training.trainer import Trainer
+from support.images import smooth_image
 
 SPEC = ModelSpec(
     "decoupled_light", "efficientnet_lite0", ("thing",), grids=(8, 4), fpn_strides=(8, 16), strides=(8, 16),
@@ -105,12 +105,12 @@ def test_positive_masks_take_row_from_y_and_column_from_x() -> None:
 
 @pytest.fixture(scope="module")
 def coco_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four pictures with one bright disc each, one of them upright, one with a crowd, one without an object."""
+    """Four images with one bright disc each, one of them upright, one with a crowd, one without an object."""
     folder = tmp_path_factory.mktemp("coco")
     (folder / "images").mkdir()
     images, annotations = [], []
     for i, (h, w) in enumerate([(60, 90), (60, 90), (90, 60), (60, 90)]):
-        pixels: NDArray[np.uint8] = (picture(h, w, i) // 3).copy()
+        pixels: NDArray[np.uint8] = (smooth_image(h, w, i) // 3).copy()
         if i < 3:
             cv2.circle(pixels, (w // 2, h // 2), 18, (250, 240, 230), -1)
             x0, y0, x1, y1 = w // 2 - 18, h // 2 - 18, w // 2 + 18, h // 2 + 18
@@ -126,15 +126,15 @@ def coco_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_batches_have_one_orientation_and_the_canvas_size(coco_folder: Path) -> None:
-    pictures = CocoPictures(coco_folder)
-    shapes = [s.image.shape for b in pictures.epoch(RECIPE, (96, 64), np.random.default_rng(0)) for s in b]
+    images = CocoImages(coco_folder)
+    shapes = [s.image.shape for b in images.epoch(RECIPE, (96, 64), np.random.default_rng(0)) for s in b]
     assert set(shapes) == {(64, 96, 3), (96, 64, 3)}
 
 
-def test_masks_move_with_their_picture(coco_folder: Path) -> None:
+def test_masks_move_with_their_image(coco_folder: Path) -> None:
     recipe = replace(RECIPE, scale_jitter=(0.8, 1.0))
     for seed in range(6):
-        for batch in CocoPictures(coco_folder).epoch(recipe, (96, 64), np.random.default_rng(seed)):
+        for batch in CocoImages(coco_folder).epoch(recipe, (96, 64), np.random.default_rng(seed)):
             for sample in batch:
                 for mask in sample.masks:
                     inside, outside = sample.image[mask > 0].mean(), sample.image[(mask == 0) & sample.valid].mean()

@@ -1,6 +1,6 @@
 """Our pipeline in BentoML: `python -m bentoml serve bentoml_app:Segmenter`; SOLO_PEER_WORKERS processes of SOLO_PEER_THREADS cores.
 
-The picture is the body, as `image/jpeg`; BentoML gives its methods a file that holds it.
+The image is the body, as `image/jpeg`; BentoML gives its methods a file that holds it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import bentoml
 from bentoml.validators import ContentType
 from solo_models.demo import demo_bundle
-from solo_server.pipeline import Pipeline
-from solo_server.schemas import result_json
+from solo_server.http.wire import result_json
+from solo_server.pipeline.pipeline import Pipeline
 
 
 @bentoml.service(workers=int(os.environ["SOLO_PEER_WORKERS"]), threads=1, traffic={"timeout": 60})
@@ -25,7 +25,7 @@ class Segmenter:
         self.pipeline.warm_up()
 
     @bentoml.api(route="/segment")  # type: ignore[untyped-decorator]  # BentoML's own
-    def segment(self, picture: Annotated[Path, ContentType("image/jpeg")], /) -> dict[str, Any]:
+    def segment(self, image: Annotated[Path, ContentType("image/jpeg")], /) -> dict[str, Any]:
         """As `solo segment` does."""
-        bundle, result = self.pipeline.bundle, self.pipeline.segment(picture.read_bytes())
+        bundle, result = self.pipeline.bundle, self.pipeline.segment(image.read_bytes())
         return result_json(result, bundle.name, bundle.version, bundle.spec.class_names)

@@ -1,6 +1,6 @@
 """Our pipeline in LitServe: `python litserve_app.py --host H --port P`; SOLO_PEER_WORKERS processes of SOLO_PEER_THREADS cores.
 
-LitServe hands multipart forms on, and no plain bodies: the picture comes as the form's `file`.
+LitServe hands multipart forms on, and no plain bodies: the image comes as the form's `file`.
 No `from __future__ import annotations`: LitServe looks at the annotation of `decode_request`, which must not be text.
 """
 
@@ -11,8 +11,8 @@ from typing import Any
 import litserve
 from fastapi import Request
 from solo_models.demo import demo_bundle
-from solo_server.pipeline import Pipeline
-from solo_server.schemas import result_json
+from solo_server.http.wire import result_json
+from solo_server.pipeline.pipeline import Pipeline
 
 
 class Segmenter(litserve.LitAPI):
@@ -25,12 +25,12 @@ class Segmenter(litserve.LitAPI):
 
     def decode_request(self, request: Request) -> bytes:
         """The form's file."""
-        picture: bytes = request["file"].file.read()  # type: ignore[index]  # LitServe passes the form
-        return picture
+        image: bytes = request["file"].file.read()  # type: ignore[index]  # LitServe passes the form
+        return image
 
-    def predict(self, picture: bytes) -> dict[str, Any]:
+    def predict(self, image: bytes) -> dict[str, Any]:
         """As `solo segment` does."""
-        bundle, result = self.pipeline.bundle, self.pipeline.segment(picture)
+        bundle, result = self.pipeline.bundle, self.pipeline.segment(image)
         return result_json(result, bundle.name, bundle.version, bundle.spec.class_names)
 
     def encode_response(self, output: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from solo_client.coco import coco_name
 from solo_client.command.errors import Unusable
-from solo_client.command.pictures import Picture, refuse_shared
+from solo_client.command.images import Image, refuse_shared
 
 IMAGE_IDS, CATEGORIES = "--image-ids", "--categories"
 BY_NAME, BY_POSITION = "name", "position"
@@ -25,22 +25,22 @@ Named = tuple[str, int]
 """A name of an annotations file and its id."""
 
 
-def image_ids(pictures: Sequence[Picture], rule: str | None) -> list[int]:
+def image_ids(images: Sequence[Image], rule: str | None) -> list[int]:
     """COCO image ids. rule: `name`, `position`, an annotations file, or None: see `--help`.
 
     Raises:
         Unusable: two images would share an id, an image has none; named.
     """
     if rule == BY_POSITION:
-        return list(range(1, len(pictures) + 1))
+        return list(range(1, len(images) + 1))
     if rule not in (None, BY_NAME):
-        return _ids_of_file(pictures, Path(rule))
-    numbers = [_NUMBER_AT_END.search(picture.path.stem) for picture in pictures]
-    without = [str(p.path) for p, number in zip(pictures, numbers, strict=True) if number is None]
+        return _ids_of_file(images, Path(rule))
+    numbers = [_NUMBER_AT_END.search(image.path.stem) for image in images]
+    without = [str(p.path) for p, number in zip(images, numbers, strict=True) if number is None]
     if rule == BY_NAME and without:
         raise Unusable(f"{IMAGE_IDS} name: no number at the end of {_listed(without)}; {_WAYS}")
     ids = [int(number[0]) if number else position for position, number in enumerate(numbers, start=1)]
-    refuse_shared(pictures, ids, "image_id", _WAYS)
+    refuse_shared(images, ids, "image_id", _WAYS)
     return ids
 
 
@@ -66,25 +66,25 @@ def category_ids(file: Path, labels: Sequence[str], *, for_all: bool) -> dict[st
     return {label: numbers[0] for label, numbers in found.items() if numbers}
 
 
-def _ids_of_file(pictures: Sequence[Picture], file: Path) -> list[int]:
+def _ids_of_file(images: Sequence[Image], file: Path) -> list[int]:
     """By file name; where several entries have the same in different folders, by as much of the path as they have."""
     by_name: dict[str, list[Named]] = {}
     for path, number in _read(IMAGE_IDS, file, "images", "file_name"):
         by_name.setdefault(PurePosixPath(path).name, []).append((path, number))
-    matching = [_matching(picture, by_name.get(picture.path.name, [])) for picture in pictures]
-    wrong = [str(picture.path) for picture, entries in zip(pictures, matching, strict=True) if len(entries) != 1]
+    matching = [_matching(image, by_name.get(image.path.name, [])) for image in images]
+    wrong = [str(image.path) for image, entries in zip(images, matching, strict=True) if len(entries) != 1]
     if wrong:
         raise Unusable(f"{IMAGE_IDS}: {file} has no entry, or several, for {_listed(wrong)}")
     ids = [number for ((_, number),) in matching]
-    refuse_shared(pictures, ids, "image_id", f"{file} has it once")
+    refuse_shared(images, ids, "image_id", f"{file} has it once")
     return ids
 
 
-def _matching(picture: Picture, entries: Sequence[Named]) -> Sequence[Named]:
+def _matching(image: Image, entries: Sequence[Named]) -> Sequence[Named]:
     """The only entry, or of several those whose whole path is the end of the image's."""
     if len(entries) < 2:
         return entries
-    place = picture.path.absolute().parts
+    place = image.path.absolute().parts
     return [entry for entry in entries if (parts := PurePosixPath(entry[0]).parts) == place[-len(parts) :]]
 
 

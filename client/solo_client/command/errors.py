@@ -2,7 +2,7 @@
 
 SoloClientError
 ├── Unusable         the whole run is impossible: one line on stderr, exit code 2
-└── PictureFailed    one image is: one line on stderr, its problem in the JSON, the others go on, exit code 1 at the end
+└── ImageFailed    one image is: one line on stderr, its problem in the JSON, the others go on, exit code 1 at the end
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Unusable(SoloClientError):
     """Nothing can be done with these arguments, this server or this bundle."""
 
 
-class PictureFailed(SoloClientError):
+class ImageFailed(SoloClientError):
     """One image gave no result.
 
     problem: as over HTTP (RFC 9457) with a stable `code`; `status` is there where a server or the pipeline said so, `request_id`

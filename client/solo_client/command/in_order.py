@@ -17,16 +17,16 @@ AHEAD = 4  # jobs begun for each thread before the oldest is done: an image that
 GRACE_S = 2.0  # for what still runs when the caller goes away, so that no file is left half-written
 
 
-def in_order(work: Callable[[J], R], jobs: Iterable[J], at_once: int) -> Generator[R, None, None]:
-    """`work` of every job, in the jobs' order, in `at_once` threads; raises what `work` raised at that job's place.
+def in_order(work: Callable[[J], R], jobs: Iterable[J], max_concurrency: int) -> Generator[R, None, None]:
+    """`work` of every job, in the jobs' order, in `max_concurrency` threads; raises what `work` raised at that job's place.
 
     At most `AHEAD` results for each thread are held. One at a time runs in the calling thread.
     """
-    if at_once == 1:
+    if max_concurrency == 1:
         yield from map(work, jobs)
         return
     todo: SimpleQueue[tuple[J, Future[R]] | None] = SimpleQueue()
-    threads = [Thread(target=_serve, args=(work, todo), daemon=True) for _ in range(at_once)]
+    threads = [Thread(target=_serve, args=(work, todo), daemon=True) for _ in range(max_concurrency)]
     under_way: deque[Future[R]] = deque()
     try:
         for thread in threads:
@@ -35,7 +35,7 @@ def in_order(work: Callable[[J], R], jobs: Iterable[J], at_once: int) -> Generat
             future: Future[R] = Future()
             under_way.append(future)
             todo.put((job, future))
-            if len(under_way) == AHEAD * at_once:
+            if len(under_way) == AHEAD * max_concurrency:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()

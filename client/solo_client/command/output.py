@@ -26,16 +26,16 @@ Form = Literal["json", "jsonl", "coco"]
 class Segmented:
     """One image that gave a result."""
 
-    picture: Path
+    image: Path
     image_id: int
     result: Result
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """One image that gave none. message, problem: see `PictureFailed`."""
+    """One image that gave none. message, problem: see `ImageFailed`."""
 
-    picture: Path
+    image: Path
     message: str
     problem: Mapping[str, object]
 
@@ -138,7 +138,7 @@ class _Document:
         try:
             return done.result.to_coco(done.image_id, self._category_ids)
         except UnknownCategory as error:
-            raise Unusable(f"--categories: {done.picture}: {error}") from error
+            raise Unusable(f"--categories: {done.image}: {error}") from error
 
 
 def check_writable(output: Path | None, overlays: Iterable[Path | None]) -> None:
@@ -211,7 +211,7 @@ def _write(stream: IO[str], texts: Iterable[str]) -> None:
 
 def _entry(done: Segmented | Failed) -> dict[str, object]:
     """The answer, or the problem, of one image among several."""
-    file: dict[str, object] = {"file": str(done.picture)}
+    file: dict[str, object] = {"file": str(done.image)}
     return file | (done.result.to_dict() if isinstance(done, Segmented) else {"error": dict(done.problem)})
 
 

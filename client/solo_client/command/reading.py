@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
-from solo_client.command.errors import PictureFailed, Unusable, local_problem
-from solo_client.command.pictures import STDIN
+from solo_client.command.errors import ImageFailed, Unusable, local_problem
+from solo_client.command.images import STDIN
 
 MAX_BYTES = 512 << 20  # twice what 64 million pixels take as 32-bit BMP; the server's own limit is lower
 _CHUNK_BYTES = 1 << 20
@@ -23,7 +23,7 @@ def read_image(path: Path) -> bytes:
     """The bytes of a file, or of standard input.
 
     Raises:
-        PictureFailed: it cannot be read, or has more than MAX_BYTES.
+        ImageFailed: it cannot be read, or has more than MAX_BYTES.
     """
     try:
         if path == STDIN:
@@ -32,7 +32,7 @@ def read_image(path: Path) -> bytes:
             return _read(file)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise PictureFailed(reason, local_problem("unreadable", "File cannot be read", reason)) from error
+        raise ImageFailed(reason, local_problem("unreadable", "File cannot be read", reason)) from error
 
 
 def _read(stream: BinaryIO) -> bytes:
@@ -42,6 +42,6 @@ def _read(stream: BinaryIO) -> bytes:
         size += len(chunk)
         if size > MAX_BYTES:
             reason = f"more than {MAX_BYTES >> 20} MiB"
-            raise PictureFailed(reason, local_problem("body_too_large", "Body too large", reason))
+            raise ImageFailed(reason, local_problem("body_too_large", "Body too large", reason))
         chunks.append(chunk)
     return b"".join(chunks)

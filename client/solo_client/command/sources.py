@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from solo_client import wire
-from solo_client.command.errors import PictureFailed, Unusable, local_problem
+from solo_client.command.errors import ImageFailed, Unusable, local_problem
 from solo_client.command.key_file import read_key
 from solo_client.errors import ConnectionLost, InvalidArgument, ServerProblem, SoloClientError, TimedOut
 from solo_client.field import Field
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 RETRIES = 8  # of an image: with several requests under way a short queue of the server is full at times
 REQUESTS = 8  # under way at a time: as many as `AsyncSoloClient.segment_many` has, enough to keep a server's cores busy
 INSTALL = "pip install -c constraints.txt -e '.[{}]' (in the checkout of solo-inference)"
-_FAILS_FOR_EVERY_PICTURE = frozenset({"invalid_query", "unauthorized", "not_found", "model_not_found", "not_ready"})
+_FAILS_FOR_EVERY_IMAGE = frozenset({"invalid_query", "unauthorized", "not_found", "model_not_found", "not_ready"})
 _ARGUMENTS = {"api_key": "--api-key-file: the key", "model": "--model-name", "version": "--model-version"}
 
 
 class Source(Protocol):
-    """Something that segments encoded images, in `at_once` threads. Its methods raise PictureFailed or Unusable."""
+    """Something that segments encoded images, in `max_concurrency` threads. Its methods raise ImageFailed or Unusable."""
 
     @property
-    def at_once(self) -> int:
+    def max_concurrency(self) -> int:
         """How many images to ask for at a time."""
         ...
 
@@ -49,10 +49,10 @@ class Source(Protocol):
 
 
 class LocalModel(Protocol):
-    """What `solo_server.local.open_local` returns; its own exceptions carry `code`, `detail`, `title` and `status`."""
+    """What `solo_server.commands.local.open_local` returns; its own exceptions carry `code`, `detail`, `title` and `status`."""
 
     @property
-    def at_once(self) -> int:
+    def max_concurrency(self) -> int:
         """How many threads may call at a time, and should."""
         ...
 
@@ -101,7 +101,7 @@ def open_source(
 class _LocalSource:
     def __init__(self, model: LocalModel) -> None:
         self._model = model
-        self.at_once = model.at_once
+        self.max_concurrency = model.max_concurrency
 
     def class_names(self) -> Sequence[str]:
         return self._model.class_names
@@ -118,7 +118,7 @@ class _LocalSource:
 
 
 class _RemoteSource:
-    at_once = REQUESTS
+    max_concurrency = REQUESTS
 
     def __init__(self, client: SoloClient) -> None:
         self._client = client
@@ -152,7 +152,9 @@ def _open_local(bundle: Path | None, engine: str, several: bool) -> LocalModel:
     if bundle is not None and not bundle.exists():
         raise Unusable(f"--model: {bundle}: no such bundle")
     try:
-        model: LocalModel = importlib.import_module("solo_server.local").open_local(bundle, engine, several=several)
+        model: LocalModel = importlib.import_module("solo_server.commands.local").open_local(
+            bundle, engine, several=several
+        )
     except ImportError as error:
         raise Unusable(f"running a model here needs the extra server ({error}): {INSTALL.format('server')}") from error
     except Exception as error:  # whatever stops a bundle from loading; this package may not import the types
@@ -180,13 +182,13 @@ def _remote_failures_sorted() -> Iterator[None]:
     except ServerProblem as error:
         raise _failure(error.code, str(error), asdict(error.problem)) from error
     except ConnectionLost as error:
-        raise PictureFailed(str(error), local_problem("connection_lost", "Connection lost", str(error))) from error
+        raise ImageFailed(str(error), local_problem("connection_lost", "Connection lost", str(error))) from error
     except TimedOut as error:
-        raise PictureFailed(str(error), local_problem("timed_out", "No answer in time", str(error))) from error
+        raise ImageFailed(str(error), local_problem("timed_out", "No answer in time", str(error))) from error
 
 
 def _failure(code: str, message: str, problem: Mapping[str, object]) -> SoloClientError:
-    return Unusable(message) if code in _FAILS_FOR_EVERY_PICTURE else PictureFailed(message, problem)
+    return Unusable(message) if code in _FAILS_FOR_EVERY_IMAGE else ImageFailed(message, problem)
 
 
 def _problem_of(error: Exception, code: str) -> dict[str, object]:

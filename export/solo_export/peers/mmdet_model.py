@@ -193,7 +193,7 @@ def head_config(spec: Spec) -> dict[str, Any]:
 
 
 def transform(spec: Spec) -> Any:
-    """mmdet's test pipeline from a decoded picture."""
+    """mmdet's test pipeline from a decoded image."""
     compose = importlib.import_module("mmengine.dataset").Compose
     size = (spec["preprocess"]["long_side"], spec["preprocess"]["short_side"])
     keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")

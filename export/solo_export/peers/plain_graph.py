@@ -91,7 +91,7 @@ def _tower(g: GraphBuilder, network: SoloNetwork, number: int, x: str, level: in
 
 
 def _of_batch(g: GraphBuilder, coordinate: str, feature: str) -> str:
-    """A coordinate map `(1, 1, h, w)` once for each picture of the batch."""
+    """A coordinate map `(1, 1, h, w)` once for each image of the batch."""
     return g.op("Expand", coordinate, g.op("Concat", g.side(feature, 0), g.constant([1, 1, 1]), axis=0))
 
 

@@ -49,25 +49,25 @@ class PlainOnnx:
         """`(N, 3, h, w)` to `[scores, masks]`, or `[scores, masks_x, masks_y]`."""
         return cast(list[Float32], self._session.run(None, {"pixels": pixels}))
 
-    def segment(self, picture: NDArray[np.uint8]) -> tuple[Found, Bool, dict[str, float]]:
+    def segment(self, image: NDArray[np.uint8]) -> tuple[Found, Bool, dict[str, float]]:
         """RGB `(H, W, 3)` to instances, their masks at original size, and times in milliseconds."""
         start = perf_counter()
-        pixels, resized_hw = prepare(picture, self._spec.preprocess)
+        pixels, resized_hw = prepare(image, self._spec.preprocess)
         prepared = perf_counter()
         outputs = [output[0] for output in self.network(pixels)]
         ran = perf_counter()
         found = select(self._spec, outputs)
-        masks = full_size(found.soft, pixels.shape[2:], resized_hw, picture.shape[:2], self._spec)
+        masks = full_size(found.soft, pixels.shape[2:], resized_hw, image.shape[:2], self._spec)
         times = {"preprocess": prepared - start, "network": ran - prepared, "postprocess": perf_counter() - ran}
         return found, masks, {name: seconds * 1e3 for name, seconds in times.items()}
 
 
-def prepare(picture: NDArray[np.uint8], spec: PreprocessSpec) -> tuple[Float32, tuple[int, int]]:
+def prepare(image: NDArray[np.uint8], spec: PreprocessSpec) -> tuple[Float32, tuple[int, int]]:
     """Scaled, normalised, padded `(1, 3, h, w)`, and the size of what is not padding."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     scale = min(spec.long_side / max(height, width), spec.short_side / min(height, width))
     h, w = int(height * scale + 0.5), int(width * scale + 0.5)
-    resized = cv2.resize(picture, (w, h), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    resized = cv2.resize(image, (w, h), interpolation=cv2.INTER_LINEAR).astype(np.float32)
     mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
     padded = [-(-side // spec.pad_multiple) * spec.pad_multiple for side in (h, w)]
     pixels = np.zeros((1, 3, *padded), np.float32)
@@ -76,7 +76,7 @@ def prepare(picture: NDArray[np.uint8], spec: PreprocessSpec) -> tuple[Float32, 
 
 
 def select(spec: ModelSpec, outputs: list[Float32]) -> Found:
-    """Thresholds, maskness, matrix NMS; outputs: of one picture, without the batch axis."""
+    """Thresholds, maskness, matrix NMS; outputs: of one image, without the batch axis."""
     settings = spec.postprocess
     cells, labels = np.nonzero(outputs[0] > settings.candidate_threshold)
     soft, strides = _cell_masks(spec, outputs[1:], cells)
@@ -136,8 +136,8 @@ def _decay(binary: Bool, labels: NDArray[np.int64], spec: ModelSpec) -> NDArray[
     return cast(NDArray[Any], decay.min(0))
 
 
-class PictureTask:
-    """`solo bench pipeline`: pictures by number, from bytes to RLE."""
+class ImageTask:
+    """`solo bench pipeline`: images by number, from bytes to RLE."""
 
     def __init__(self, peer: PlainOnnx, names: list[str]) -> None:
         self._peer = peer
@@ -153,11 +153,11 @@ class PictureTask:
     def take(self, index: int) -> Done:
         """See `Worker.take`."""
         start = perf_counter()
-        picture = _decode(self._bodies[index])
-        if picture is None:
-            raise ValueError("a picture that could be decoded before")
+        image = _decode(self._bodies[index])
+        if image is None:
+            raise ValueError("an image that could be decoded before")
         decode_ms = (perf_counter() - start) * 1e3
-        found, masks, stages_ms = self._peer.segment(picture)
+        found, masks, stages_ms = self._peer.segment(image)
         before = perf_counter()
         for mask in masks:
             coco_mask.encode(np.asfortranarray(mask, np.uint8))
@@ -189,14 +189,14 @@ def _hello() -> Hello:
     return Hello("plain ONNX", f"onnxruntime {ort.__version__} cpu, one graph with the full head", versions)
 
 
-def _open(order: Order) -> PictureTask | BatchTask:
+def _open(order: Order) -> ImageTask | BatchTask:
     spec = ModelSpec.from_dict(order["spec"])
     if spec.postprocess.nms == "mask":
         raise Refused("postprocess.nms: the plain form has matrix NMS and none only")
     try:
         peer = PlainOnnx(_exported(order), spec, order["threads"])
-        if "pictures" in order:
-            return PictureTask(peer, order["pictures"])
+        if "images" in order:
+            return ImageTask(peer, order["images"])
     except OSError as problem:
         raise Refused(str(problem)) from problem
     return BatchTask(peer, order["batches"], order["padded_hw"])
@@ -215,8 +215,8 @@ def _exported(order: Order) -> bytes:
 
 
 def _decode(body: bytes) -> NDArray[np.uint8] | None:
-    picture = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_COLOR)
-    return None if picture is None else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    image = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_COLOR)
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 
 
 if __name__ == "__main__":

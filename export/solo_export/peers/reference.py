@@ -2,7 +2,7 @@
 
 A script that stands alone: the peer's own Python runs it (`--peer-python`), so it imports none of our packages, only the standard
 library, numpy, cv2, torch, mmdet and pycocotools, and `mmdet_model.py` beside it. It speaks the lines of
-`solo_server.bench.protocol`: an order, hello, pictures, stop. The network is built from the bundle's specification, the weights
+`solo_server.bench.protocol`: an order, hello, images, stop. The network is built from the bundle's specification, the weights
 come from the mmdet checkpoint.
 
 Stages are taken by forward hooks. `after_towers` is what is left of the total: last mask convolutions, sigmoid, upsampling,
@@ -87,9 +87,9 @@ class Reference:
     def segment(self, body: bytes) -> int:
         """Bytes to RLE; how many instances."""
         start = perf_counter()
-        picture = self.decode(body)
+        image = self.decode(body)
         decoded = perf_counter()
-        inputs, samples = self._prepare(picture)
+        inputs, samples = self._prepare(image)
         self.clock.add("decode", decoded - start)
         self.clock.add("preprocess", perf_counter() - decoded)
         with self._torch.inference_mode():
@@ -97,7 +97,7 @@ class Reference:
         return len(self._encode(found.masks.cpu().numpy()))
 
     def decode(self, body: bytes) -> Any:
-        """BGR, or None where the bytes are no picture."""
+        """BGR, or None where the bytes are no image."""
         numpy = importlib.import_module("numpy")
         return self._cv2.imdecode(numpy.frombuffer(body, numpy.uint8), self._cv2.IMREAD_COLOR)
 
@@ -111,25 +111,25 @@ class Reference:
         generator = self._torch.Generator().manual_seed(0)
         return self._torch.randn((count, 3, *padded_hw), generator=generator)
 
-    def _prepare(self, picture: Any) -> tuple[Any, Any]:
-        one = self._transform({"img": picture, "img_id": 0})
+    def _prepare(self, image: Any) -> tuple[Any, Any]:
+        one = self._transform({"img": image, "img_id": 0})
         batch = {"inputs": [one["inputs"]], "data_samples": [one["data_samples"]]}
         ready = self._model.data_preprocessor(batch, False)
         return ready["inputs"], ready["data_samples"]
 
 
-class PictureTask:
-    """`solo bench pipeline`: pictures by number."""
+class ImageTask:
+    """`solo bench pipeline`: images by number."""
 
     def __init__(self, reference: Reference, order: dict[str, Any]) -> None:
         self._reference = reference
-        self._bodies = [mmdet_model.read(name) for name in order["pictures"]]
-        for name, body in zip(order["pictures"], self._bodies):  # noqa: B905 - older Pythons run this file
+        self._bodies = [mmdet_model.read(name) for name in order["images"]]
+        for name, body in zip(order["images"], self._bodies):  # noqa: B905 - older Pythons run this file
             if reference.decode(body) is None:
                 raise mmdet_model.Refused(name + ": cannot be decoded by OpenCV")
 
     def run(self, index: int) -> int:
-        """Segment one picture; how many instances."""
+        """Segment one image; how many instances."""
         return self._reference.segment(self._bodies[index])
 
 
@@ -156,7 +156,7 @@ def main() -> int:
         order = json.loads(sys.stdin.readline())["order"]
         versions = mmdet_model.check_environment()
         reference = Reference(order)
-        task = (PictureTask if "pictures" in order else BatchTask)(reference, order)
+        task = (ImageTask if "images" in order else BatchTask)(reference, order)
     except mmdet_model.Refused as problem:
         say(answers, {"refused": " ".join(str(problem).split())})
         return 2
@@ -170,14 +170,14 @@ def main() -> int:
     say(answers, {"hello": hello})
     for line in sys.stdin:
         message = json.loads(line)
-        if "picture" not in message:
+        if "image" not in message:
             break
-        say(answers, timed(reference.clock, task, message["picture"]))
+        say(answers, timed(reference.clock, task, message["image"]))
     say(answers, {"peak_rss_mib": rss_mib("VmHWM")})
     return 0
 
 
-def timed(clock: StageClock, task: PictureTask | BatchTask, index: int) -> dict[str, Any]:
+def timed(clock: StageClock, task: ImageTask | BatchTask, index: int) -> dict[str, Any]:
     """Do one task; its stages, and what is left after the towers."""
     clock.ms.clear()
     start, cpu = perf_counter(), process_time()

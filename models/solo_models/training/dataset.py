@@ -1,4 +1,4 @@
-"""COCO pictures as training samples: scaled, cropped or padded onto a canvas, flipped, colour-jittered."""
+"""COCO images as training samples: scaled, cropped or padded onto a canvas, flipped, colour-jittered."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Rle = Any  # pycocotools' encoding: {"size": [h, w], "counts": bytes}; its own t
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One augmented picture.
+    """One augmented image.
 
-    image: `(h, w, 3) uint8` RGB on the canvas, zero-padded; valid: `(h, w) bool`, where the picture lies;
+    image: `(h, w, 3) uint8` RGB on the canvas, zero-padded; valid: `(h, w) bool`, where the image lies;
     masks: `(n, h, w) uint8` 0/1; labels: `(n,) int64`; ignored: `(h, w) bool`, inside crowds.
     """
 
@@ -42,8 +42,8 @@ class _Annotated:
     crowds: list[Rle]
 
 
-class CocoPictures:
-    """All pictures of a COCO instances file, decoded into memory once (1,300 small pictures need about 1 GB)."""
+class CocoImages:
+    """All images of a COCO instances file, decoded into memory once (1,300 small images need about 1 GB)."""
 
     def __init__(self, folder: Path) -> None:
         content = json.loads((folder / "annotations.json").read_text())
@@ -51,7 +51,7 @@ class CocoPictures:
         by_image: dict[int, list[dict[str, Any]]] = {i["id"]: [] for i in content["images"]}
         for annotation in content["annotations"]:
             by_image[annotation["image_id"]].append(annotation)
-        self.pictures = [self._read(folder, image, by_image[image["id"]], labels) for image in content["images"]]
+        self.images = [self._read(folder, image, by_image[image["id"]], labels) for image in content["images"]]
 
     @staticmethod
     def _read(
@@ -70,8 +70,8 @@ class CocoPictures:
         )
 
     def epoch(self, recipe: Recipe, canvas: tuple[int, int], rng: np.random.Generator) -> Iterator[list[Sample]]:
-        """Batches of one orientation each; `canvas` is (long, short) and lies along the pictures' own longer side."""
-        chosen = [p for p in self.pictures if p.rles or rng.random() < recipe.empty_picture_share]
+        """Batches of one orientation each; `canvas` is (long, short) and lies along the images' own longer side."""
+        chosen = [p for p in self.images if p.rles or rng.random() < recipe.empty_image_share]
         rng.shuffle(chosen)
         batches: list[list[_Annotated]] = []
         for portrait in (False, True):
@@ -92,7 +92,7 @@ def augment(
     recipe: Recipe,
     rng: np.random.Generator,
 ) -> Sample:
-    """Scale jitter, random crop or placement, horizontal flip and colour jitter, the same for pictures and masks."""
+    """Scale jitter, random crop or placement, horizontal flip and colour jitter, the same for images and masks."""
     h, w = image.shape[:2]
     canvas_h, canvas_w = canvas_hw
     low, high = recipe.scale_jitter

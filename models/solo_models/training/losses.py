@@ -22,8 +22,8 @@ def dice_loss(masks: Tensor, targets: Tensor) -> Tensor:
     return 1 - 2 * (p * q).sum(1) / ((p * p).sum(1) + (q * q).sum(1) + 1e-3)
 
 
-def positive_masks(parts: list[Tensor], grid: int, pictures: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Soft masks `(k, h, w)` of the cells `(picture, row, column)` out of one level's mask logits."""
+def positive_masks(parts: list[Tensor], grid: int, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Soft masks `(k, h, w)` of the cells `(image, row, column)` out of one level's mask logits."""
     if len(parts) == 1:
-        return parts[0][pictures, rows * grid + columns].sigmoid()
-    return torch.sigmoid(parts[0][pictures, columns]) * torch.sigmoid(parts[1][pictures, rows])
+        return parts[0][images, rows * grid + columns].sigmoid()
+    return torch.sigmoid(parts[0][images, columns]) * torch.sigmoid(parts[1][images, rows])

@@ -13,7 +13,7 @@ from solo_models.spec import ModelSpec, SpecError
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A part of the training on one canvas: `epochs` passes over pictures laid on `long_side` x `short_side` pixels."""
+    """A part of the training on one canvas: `epochs` passes over images laid on `long_side` x `short_side` pixels."""
 
     epochs: int
     long_side: int
@@ -42,7 +42,7 @@ class Recipe:
     focal_gamma: float = 2.0
     focal_alpha: float = 0.25
     min_object_pixels: int = 12
-    empty_picture_share: float = 0.3
+    empty_image_share: float = 0.3
 
     def __post_init__(self) -> None:
         if len(self.level_ranges) != len(self.spec.grids):

@@ -22,7 +22,7 @@ BACKGROUND = -1
 
 @dataclass(frozen=True, slots=True)
 class LevelTargets:
-    """One picture at one level.
+    """One image at one level.
 
     labels: `(S, S) int64`, a class, BACKGROUND or IGNORED. rows, columns: `(k,) int64`, the positive cells;
     masks: `(k, h, w) float32` 0..1, their objects at half the level's stride.

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from solo_models.backbone import EfficientNetLite0, freeze_batch_norm, lite0_from_published
 from solo_models.network import SoloNetwork
-from solo_models.training.dataset import CocoPictures, Sample
+from solo_models.training.dataset import CocoImages, Sample
 from solo_models.training.losses import dice_loss, focal_loss, positive_masks
 from solo_models.training.recipe import Recipe
 from solo_models.training.targets import IGNORED, LevelTargets, assign
@@ -34,7 +34,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, data: Path, output: Path) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.output = recipe, output
-        self.pictures = CocoPictures(data)
+        self.images = CocoImages(data)
         self.network = initial_network(recipe)
         self.average = copy.deepcopy(self.network)
         self.optimiser = _optimiser(self.network, recipe)
@@ -58,8 +58,8 @@ class Trainer:
         self.network.train()
         freeze_batch_norm(self.network)
         rng = np.random.default_rng((self.recipe.seed, self.epoch))
-        batches = self.pictures.epoch(self.recipe, canvas, rng)
-        steps_an_epoch = max(1, len(self.pictures.pictures) // self.recipe.batch_size)
+        batches = self.images.epoch(self.recipe, canvas, rng)
+        steps_an_epoch = max(1, len(self.images.images) // self.recipe.batch_size)
         bar = tqdm(
             _prefetch(batches, self.recipe),
             total=steps_an_epoch,
@@ -74,7 +74,7 @@ class Trainer:
             seen += len(batch[1])
             bar.set_postfix(category=f"{totals[0] / (i + 1):.3f}", mask=f"{totals[1] / (i + 1):.3f}")
         record = {"epoch": self.epoch + 1, "category_loss": totals[0] / (i + 1), "mask_loss": totals[1] / (i + 1),
-                  "pictures": seen, "seconds": time.monotonic() - start, "canvas": canvas}  # fmt: skip
+                  "images": seen, "seconds": time.monotonic() - start, "canvas": canvas}  # fmt: skip
         with (self.output / "log.jsonl").open("a") as log:
             log.write(json.dumps(record) + "\n")
 
@@ -163,11 +163,11 @@ def _level_dice(network: SoloNetwork, feature: Tensor, targets: list[LevelTarget
     head = network.head
     parts = head.mask_logits(level, head.mask_features(feature[chosen]))
     counts = torch.tensor([len(targets[i].rows) for i in chosen])
-    pictures = torch.arange(len(chosen)).repeat_interleave(counts)
+    images = torch.arange(len(chosen)).repeat_interleave(counts)
     rows = torch.from_numpy(np.concatenate([targets[i].rows for i in chosen]))
     columns = torch.from_numpy(np.concatenate([targets[i].columns for i in chosen]))
     wanted = torch.from_numpy(np.concatenate([targets[i].masks for i in chosen]))
-    return [dice_loss(positive_masks(parts, network.spec.grids[level], pictures, rows, columns), wanted)]
+    return [dice_loss(positive_masks(parts, network.spec.grids[level], images, rows, columns), wanted)]
 
 
 def _prefetch(batches: Iterator[list[Sample]], recipe: Recipe) -> Iterator[Batch]:
@@ -190,8 +190,8 @@ def _prefetch(batches: Iterator[list[Sample]], recipe: Recipe) -> Iterator[Batch
 
 def _to_input(samples: list[Sample], recipe: Recipe) -> Tensor:
     mean, std = (np.array(v, np.float32) for v in (recipe.spec.preprocess.mean, recipe.spec.preprocess.std))
-    pictures = [(s.image.astype(np.float32) - mean) / std * s.valid[..., None] for s in samples]
-    return torch.from_numpy(np.stack(pictures).astype(np.float32)).permute(0, 3, 1, 2)
+    images = [(s.image.astype(np.float32) - mean) / std * s.valid[..., None] for s in samples]
+    return torch.from_numpy(np.stack(images).astype(np.float32)).permute(0, 3, 1, 2)
 
 
 def _rates(recipe: Recipe) -> tuple[float, ...]:

@@ -76,7 +76,7 @@ class Child:
         Raises:
             EndedEarly: the process died, or did not answer in time.
         """
-        return _record(Answer, self._exchange({"picture": index}, ANSWER_SECONDS))
+        return _record(Answer, self._exchange({"image": index}, ANSWER_SECONDS))
 
     def stop(self) -> float | None:
         """Say goodbye; the most memory that the process ever had resident, in MiB, where it knows."""

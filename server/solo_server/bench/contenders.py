@@ -16,7 +16,7 @@ from solo_server.bench.child import Start
 from solo_server.bench.errors import BenchError
 from solo_server.bench.open_model import Model
 from solo_server.bench.protocol import Order
-from solo_server.cores import cores
+from solo_server.system.cores import cores
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".bmp"})  # those of `solo segment`
 PLAIN_PEER_NEEDS = ("torch", "onnx", "pycocotools", "cv2")
@@ -24,7 +24,7 @@ PLAIN_PEER_NEEDS = ("torch", "onnx", "pycocotools", "cv2")
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What every contender is asked for. worker: the module that runs our models; order: pictures, or batches."""
+    """What every contender is asked for. worker: the module that runs our models; order: images, or batches."""
 
     worker: str
     order: Order

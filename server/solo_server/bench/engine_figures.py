@@ -1,4 +1,4 @@
-"""What the network alone achieves: milliseconds, pictures per second, and arithmetic per second against the machine's best."""
+"""What the network alone achieves: milliseconds, images per second, and arithmetic per second against the machine's best."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from solo_server.bench.samples import Sample
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """One part of the network. gflop: of one picture; share: of the best matrix-product rate, `None` where not measured.
+    """One part of the network. gflop: of one image; share: of the best matrix-product rate, `None` where not measured.
 
     Kernels that need fewer products than a direct convolution (Winograd, INT8) may pass 1.
     """

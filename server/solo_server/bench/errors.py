@@ -1,6 +1,6 @@
 """What ends a measurement, and with which exit status.
 
-BenchError     it cannot begin: arguments, pictures, bundles, peers   exit status 2
+BenchError     it cannot begin: arguments, images, bundles, peers   exit status 2
 EndedEarly     it began, and something broke; samples are kept        exit status 3
 """
 

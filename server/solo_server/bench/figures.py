@@ -1,4 +1,4 @@
-"""Samples to figures: percentiles, pictures per second in the paper's protocol, and ratios between contenders."""
+"""Samples to figures: percentiles, images per second in the paper's protocol, and ratios between contenders."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FLOW = (
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One contender. Times in milliseconds a picture; `fps` is the mean over runs of pictures per second.
+    """One contender. Times in milliseconds an image; `fps` is the mean over runs of images per second.
 
     after_towers_ms: median of everything after the mask towers; `None` where the stages do not tell. quiet_samples,
     quiet_median_ms: those that other processes hardly disturbed, and their median where there are enough.
@@ -119,7 +119,7 @@ def percentile(values: Iterable[float], percent: float) -> float:
 
 
 def fps_of_runs(samples: Sequence[Sample]) -> list[float]:
-    """Pictures per second of each run: how many it took, over the time that they took one after the other."""
+    """Images per second of each run: how many it took, over the time that they took one after the other."""
     runs: defaultdict[int, list[float]] = defaultdict(list)
     for sample in samples:
         runs[sample.run].append(sample.total_ms)

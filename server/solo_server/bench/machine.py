@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from solo_server.cores import cores
+from solo_server.system.cores import cores
 
 PACKAGES = ("solo-inference", "onnxruntime", "numpy", "pillow")
 OPTIONAL_PACKAGES = ("openvino", "numba")

@@ -15,7 +15,7 @@ from solo_server.bench.figures import Figures, Ratio, figures_of, ratio_to
 from solo_server.bench.progress import Progress
 from solo_server.bench.protocol import Hello
 from solo_server.bench.samples import Plan, Sample, take_one
-from solo_server.cores import cores
+from solo_server.system.cores import cores
 
 INTERRUPTED = "interrupted"
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from solo_models.demo import demo_bundle
 
+from solo_server.backends.cpu.engine import ENGINES, PRECISIONS
 from solo_server.bench.errors import BenchError
 from solo_server.bench.protocol import Order
-from solo_server.engine.base import ENGINES, PRECISIONS
 
 if TYPE_CHECKING:  # these load a runtime, which the parent process has no use for
-    from solo_server.pipeline import Pipeline
+    from solo_server.pipeline.pipeline import Pipeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def open_pipeline(model: Model, threads: int) -> Pipeline:
         BundleError: missing, damaged, or not loadable.
         SettingsError: this bundle cannot run on that engine, or in that precision.
     """
-    from solo_server.pipeline import Pipeline
+    from solo_server.pipeline.pipeline import Pipeline
 
     return Pipeline.open(model.bundle, threads=threads, engine=model.engine or "auto", precision=model.precision)
 

@@ -2,7 +2,7 @@
 
 parent ─► {"order": {...}}       once: what to load
        ◄─ {"hello": {...}}       or {"refused": "one line"}, and the end
-       ─► {"picture": 0}         any number of times
+       ─► {"image": 0}         any number of times
        ◄─ {"stages_ms": {...}, "total_ms": 71.2, "instances": 8, "cpu_s": 0.13}
        ─► {"stop": true}
        ◄─ {"peak_rss_mib": 201.4}
@@ -28,7 +28,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """A contender that is loaded. description: runtime and device; gflop: arithmetic of a picture by part, where that is known."""
+    """A contender that is loaded. description: runtime and device; gflop: arithmetic of an image by part, where that is known."""
 
     name: str
     description: str
@@ -41,7 +41,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One picture, or one batch, done. cpu_s: processor time of the whole process meanwhile; aside_cpu_s: and what went into
+    """One image, or one batch, done. cpu_s: processor time of the whole process meanwhile; aside_cpu_s: and what went into
     work that is not part of the total.
     """
 
@@ -91,9 +91,9 @@ def work(open_worker: Callable[[Order], Worker]) -> int:
     _say(answers, {"hello": hello})
     for line in sys.stdin:
         message = json.loads(line)
-        if "picture" not in message:
+        if "image" not in message:
             break
-        _say(answers, asdict(_timed(worker, message["picture"])))
+        _say(answers, asdict(_timed(worker, message["image"])))
     _say(answers, {"peak_rss_mib": rss_mib("VmHWM")})
     return 0
 

@@ -12,13 +12,13 @@ PAPER_FPS = 22.5  # SOLO-512 on one V100, mean of 5 runs (table 8 of the paper);
 
 CAUTION = "thread pools that spin suffer out of proportion, so that neither times nor ratios hold: measure again"
 HEADINGS = (
-    *("contender", "median", "p90", "p99 ms", "pictures/s", "instances", "CPU s", "peak MiB"),
+    *("contender", "median", "p90", "p99 ms", "images/s", "instances", "CPU s", "peak MiB"),
     *("time", "rounds", "memory"),
 )
 
 
 def contender_table(measurement: Measurement) -> str:
-    """One row a contender: times, pictures per second, memory, and how it compares with the first."""
+    """One row a contender: times, images per second, memory, and how it compares with the first."""
     rows: list[tuple[str, ...]] = [HEADINGS]
     rows += [_row(contender, measurement.contenders[0]) for contender in measurement.contenders]
     return aligned(rows)

@@ -1,6 +1,6 @@
 """The parts of a `multipart/form-data` body: files, and fields, which are parameters.
 
-A part is a file if it has a file name (`filename`, or only `filename*`), or none but a `Content-Type` of a picture. A file without
+A part is a file if it has a file name (`filename`, or only `filename*`), or none but a `Content-Type` of an image. A file without
 name and bytes is what browsers send for an input that was left empty, and is passed over.
 """
 
@@ -87,7 +87,7 @@ class _Parser(MultiPartParser):
         disposition = part.content_disposition or b""
         if b"filename" not in parse_options_header(disposition)[1]:
             extended = _EXTENDED_NAME.search(_QUOTED.sub(b'""', disposition))
-            if extended or _is_picture(dict(part.item_headers).get(b"content-type", b"")):
+            if extended or _is_image(dict(part.item_headers).get(b"content-type", b"")):
                 name = _decoded(extended[1]) if extended else ""
                 part.content_disposition = disposition + b'; filename="%s"' % name.encode(self._charset, "replace")
         super().on_headers_finished()
@@ -105,7 +105,7 @@ class _Parser(MultiPartParser):
         super().on_part_data(data, start, end)
 
 
-def _is_picture(content_type: bytes) -> bool:
+def _is_image(content_type: bytes) -> bool:
     return content_type.strip().lower().startswith((b"image/", b"application/octet-stream"))
 
 

@@ -1,6 +1,6 @@
 """`solo selftest`: does the GPU path compute here what the CPU path computes, and how fast. One command, one file to send.
 
-bundle, pictures ─► GPU? (3 if not) ─► kernels, engines ─► examine ─► JSON, summary ─► exit status 0 or 1
+bundle, images ─► GPU? (3 if not) ─► kernels, engines ─► examine ─► JSON, summary ─► exit status 0 or 1
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from solo_server.selftest.document import (
     without_names,
 )
 from solo_server.selftest.examine import examine
+from solo_server.selftest.images import NamedImage, gather
 from solo_server.selftest.measuring import Plan
 from solo_server.selftest.opening import ENGINES, NoGpuHere, Opened, OpeningFailed, open_gpu
-from solo_server.selftest.pictures import NamedPicture, gather
 
 PASSED, FAILED, BAD_INPUT, NO_GPU = 0, 1, 2, 3
-MOST_PICTURES = 64
+MOST_IMAGES = 64
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 DEFAULT_OUTPUT = Path("solo-selftest.json")
 
@@ -68,10 +68,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-batch",
         type=int,
         default=16,
-        help=f"pictures in the largest batch, 1 to {MOST_PICTURES} (default %(default)s)",
+        help=f"images in the largest batch, 1 to {MOST_IMAGES} (default %(default)s)",
     )
     parser.add_argument(
-        "--pictures", type=Path, metavar="DIR", help="compare on these (default: the repository's, and generated ones)"
+        "--images", type=Path, metavar="DIR", help="compare on these (default: the repository's, and generated ones)"
     )
     parser.add_argument("--no-build", action="store_true", help="only use engines that were built before")
 
@@ -82,13 +82,13 @@ def run(arguments: argparse.Namespace) -> int:
     say = progress(lines)
     logging.basicConfig(level=logging.INFO, handlers=[Told(say)])
     try:
-        if not 1 <= arguments.max_batch <= MOST_PICTURES:
-            raise SettingsError(f"--max-batch: {arguments.max_batch} is not within 1..{MOST_PICTURES}")
+        if not 1 <= arguments.max_batch <= MOST_IMAGES:
+            raise SettingsError(f"--max-batch: {arguments.max_batch} is not within 1..{MOST_IMAGES}")
         check_writable(arguments.output)
         bundle = read_bundle(arguments.bundle or demo_bundle())
-        pictures = gather(arguments.pictures, bundle.spec.preprocess)
+        images = gather(arguments.images, bundle.spec.preprocess)
         opened = open_gpu(bundle, arguments.engine, arguments.max_batch, build=not arguments.no_build, say=say)
-        told = examined(opened, pictures, sizes_up_to(arguments.max_batch), say)
+        told = examined(opened, images, sizes_up_to(arguments.max_batch), say)
         close(opened, say)
     except NoGpuHere as problem:
         print(f"solo selftest: {problem}", file=sys.stderr)
@@ -102,10 +102,10 @@ def run(arguments: argparse.Namespace) -> int:
     return report(told | {"log": without_names(lines)}, arguments.output)
 
 
-def examined(opened: Opened, pictures: list[NamedPicture], plan: Plan, say: Say) -> Document:
+def examined(opened: Opened, images: list[NamedImage], plan: Plan, say: Say) -> Document:
     """The whole document of an opened GPU path."""
     head = document(opened.bundle, opened.gpu.watched.info, opened.facts, is_fake=opened.gpu.is_fake)
-    return finished(head, examine(opened, pictures, plan, say))
+    return finished(head, examine(opened, images, plan, say))
 
 
 def close(opened: Opened, say: Say) -> None:

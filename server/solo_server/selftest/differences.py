@@ -1,4 +1,4 @@
-"""Where two sights of one picture differ: stage by stage in the order of the flow, so that the first is where to look.
+"""Where two snapshots of one image differ: stage by stage in the order of the flow, so that the first is where to look.
 
 A stage is compared only on what both have: a candidate that one side lacks is a difference of `candidates`, not of all that follow.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solo_server.selftest.matching import Agreement, match
-from solo_server.selftest.sight import Measured, Network, Ranked, Sight
+from solo_server.selftest.stage_snapshot import Measured, Network, Ranked, StageSnapshot
 from solo_server.selftest.tolerance import PIXELS, SHARE, Tolerance
 from solo_server.types import Candidates, Float32, Instance
 
@@ -25,7 +25,7 @@ Figures = dict[str, float | int]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One stage of one picture. figures: how far apart; problem: what is not within the tolerance, empty where all is."""
+    """One stage of one image. figures: how far apart; problem: what is not within the tolerance, empty where all is."""
 
     stage: str
     figures: Figures
@@ -60,7 +60,7 @@ def compare_networks(expected: Network, found: Network, tolerance: Tolerance) ->
     ]
 
 
-def compare_sights(expected: Sight, found: Sight, tolerance: Tolerance, cuts: Cuts) -> list[Difference]:
+def compare_sights(expected: StageSnapshot, found: StageSnapshot, tolerance: Tolerance, cuts: Cuts) -> list[Difference]:
     """All stages of post-processing from the same scores and features on."""
     return [
         _candidates(expected.candidates, found.candidates),

@@ -12,7 +12,7 @@
       verdict         "PASS", "FAIL", "MEASURED" (times and memory: not judged) or "NOT RUN"
       said            one sentence: what failed first, or what was found
       first_stage     where a FAIL begins: a stage of selftest/differences.py; "open" or "run" where something raised
-      ...             figures: `pictures`, a list of every comparison with every stage; `sizes` of batches; `memory` in bytes
+      ...             figures: `images`, a list of every comparison with every stage; `sizes` of batches; `memory` in bytes
       failure         error, message and the program's own lines that led there, where something raised
     log               the lines that were shown while it ran, what the server logs among them
 
@@ -32,8 +32,8 @@ from typing import Any
 
 from solo_models.bundle import Bundle
 
+from solo_server.backends.gpu.driver.base import DeviceInfo
 from solo_server.bench.machine import provenance
-from solo_server.cuda.base import DeviceInfo
 from solo_server.selftest.differences import first_problem
 from solo_server.selftest.parity import Comparison
 from solo_server.selftest.probe import gpu_versions
@@ -74,16 +74,16 @@ def finished(head: Document, parts: Mapping[str, Part]) -> Document:
 
 
 def judged(comparisons: Sequence[Comparison]) -> Part:
-    """One part from all of its pictures: it fails with the first picture that does, in the stage where that one differs first."""
+    """One part from all of its images: it fails with the first image that does, in the stage where that one differs first."""
     problems = [(c, problem) for c in comparisons if (problem := first_problem(c.differences)) is not None]
-    told: Part = {"verdict": FAIL if problems else PASS, "said": f"{len(comparisons)} pictures"}
+    told: Part = {"verdict": FAIL if problems else PASS, "said": f"{len(comparisons)} images"}
     if problems:
         comparison, problem = problems[0]
         told["said"] = (
-            f"{len(problems)} of {len(comparisons)} pictures differ; {comparison.picture}: {problem.stage}: {problem.problem}"
+            f"{len(problems)} of {len(comparisons)} images differ; {comparison.image}: {problem.stage}: {problem.problem}"
         )
         told["first_stage"] = problem.stage
-    return told | {"pictures": [asdict(comparison) for comparison in comparisons]}
+    return told | {"images": [asdict(comparison) for comparison in comparisons]}
 
 
 def failed(problem: BaseException, stage: str) -> Part:

@@ -1,6 +1,6 @@
 """All parts of a self-test in their order; a part that raises is told of and ends nothing but itself, unless the GPU is lost.
 
-network, post-processing, answers: picture by picture ─► batch ─► paper ─► batches ─► memory
+network, post-processing, answers: image by image ─► batch ─► paper ─► batches ─► memory
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from solo_server.errors import DeviceLost
 from solo_server.selftest import parity
 from solo_server.selftest.document import MEASURED, Part, failed, judged, not_run
 from solo_server.selftest.gpu_path import GpuPath
+from solo_server.selftest.images import NamedImage
 from solo_server.selftest.measuring import Plan, Say, batch_sizes, paper_protocol
 from solo_server.selftest.opening import Opened
 from solo_server.selftest.parity import Comparison, Parity
-from solo_server.selftest.pictures import NamedPicture
 from solo_server.selftest.probe import free_memory
 
-LARGEST_BATCH = 4  # of the parity part: one picture a query
+LARGEST_BATCH = 4  # of the parity part: one image a query
 SMALL_BUFFERS = "small buffers"
 PARTS = (*parity.PARTS, SMALL_BUFFERS, "paper", "batches", "memory")
 
 
-def examine(opened: Opened, pictures: Sequence[NamedPicture], plan: Plan, say: Say) -> dict[str, Part]:
+def examine(opened: Opened, images: Sequence[NamedImage], plan: Plan, say: Say) -> dict[str, Part]:
     """Verdicts and figures of every part, by name."""
     bundle, gpu = opened.bundle, opened.gpu
     parts: dict[str, Part] = {}
     try:
-        parts |= _compared(Parity(bundle, gpu), pictures, max(plan.sizes), say)
+        parts |= _compared(Parity(bundle, gpu), images, max(plan.sizes), say)
         works: dict[str, Callable[[], Part]] = {
-            SMALL_BUFFERS: lambda: _cramped(opened, pictures[-1], plan),
+            SMALL_BUFFERS: lambda: _cramped(opened, images[-1], plan),
             "paper": lambda: _paper(bundle, gpu, plan),
             "batches": lambda: _batches(bundle, gpu, plan, say),
             "memory": lambda: _memory(gpu),
@@ -51,13 +51,13 @@ def examine(opened: Opened, pictures: Sequence[NamedPicture], plan: Plan, say: S
     return parts
 
 
-def _compared(both: Parity, pictures: Sequence[NamedPicture], most: int, say: Say) -> dict[str, Part]:
-    """The four parity parts. A picture that raises fails the part that it was in."""
+def _compared(both: Parity, images: Sequence[NamedImage], most: int, say: Say) -> dict[str, Part]:
+    """The four parity parts. An image that raises fails the part that it was in."""
     found: dict[str, list[Comparison]] = {name: [] for name in parity.PARTS}
     broken: dict[str, Part] = {}
     jobs: list[tuple[str, Callable[[], Iterator[Comparison]]]] = [
-        *((picture.name, partial(both.picture, picture)) for picture in pictures),
-        ("batch", partial(both.batch, pictures[-1], min(most, LARGEST_BATCH))),
+        *((image.name, partial(both.image, image)) for image in images),
+        ("batch", partial(both.batch, images[-1], min(most, LARGEST_BATCH))),
     ]
     for number, (name, compare) in enumerate(jobs, 1):
         expected = [parity.PARTS[-1]] if name == "batch" else list(parity.PARTS[:-1])
@@ -76,8 +76,8 @@ def _compared(both: Parity, pictures: Sequence[NamedPicture], most: int, say: Sa
     }
 
 
-def _told(found: dict[str, list[Comparison]], names: Sequence[str], picture: str) -> str:
-    mine = [c for name in names for c in found[name] if name == "batch" or c.picture == picture]
+def _told(found: dict[str, list[Comparison]], names: Sequence[str], image: str) -> str:
+    mine = [c for name in names for c in found[name] if name == "batch" or c.image == image]
     problems = [f"{c.part}: {d.stage}: {d.problem}" for c in mine for d in c.differences if d.problem]
     return problems[0] if problems else "equal within tolerance" if mine else "raised"
 
@@ -91,11 +91,11 @@ def _guarded(work: Callable[[], Part]) -> Part:
         return failed(problem, "run")
 
 
-def _cramped(opened: Opened, picture: NamedPicture, plan: Plan) -> Part:
+def _cramped(opened: Opened, image: NamedImage, plan: Plan) -> Part:
     """A batch as in the part before, with room for so few instances and runs that there are many passes and windows."""
     gpu = opened.open_cramped()
     try:
-        return judged(list(Parity(opened.bundle, gpu).batch(picture, min(max(plan.sizes), LARGEST_BATCH))))
+        return judged(list(Parity(opened.bundle, gpu).batch(image, min(max(plan.sizes), LARGEST_BATCH))))
     finally:
         gpu.backend.close()
 
@@ -106,7 +106,7 @@ def _paper(bundle: Bundle, gpu: GpuPath, plan: Plan) -> Part:
     beside = (
         f"the paper's {paper['fps']} FPS on a V100" if paper["is_comparable"] else f"not comparable: {paper['because']}"
     )
-    said = f"{told['fps']} FPS, {told['mean_ms']} ms a picture at {size_text(told['padded_hw'])} ({beside})"
+    said = f"{told['fps']} FPS, {told['mean_ms']} ms an image at {size_text(told['padded_hw'])} ({beside})"
     least = told["roofline"].get("least_ms")
     return {
         "verdict": MEASURED,
@@ -117,8 +117,8 @@ def _paper(bundle: Bundle, gpu: GpuPath, plan: Plan) -> Part:
 
 def _batches(bundle: Bundle, gpu: GpuPath, plan: Plan, say: Say) -> Part:
     told = batch_sizes(bundle, gpu, plan, say)
-    best = max(told["sizes"].values(), key=lambda size: size["pictures_per_second"])
-    said = f"{best['pictures_per_second']} pictures/s at best, in batches of {best['pictures']}, one batch at a time"
+    best = max(told["sizes"].values(), key=lambda size: size["images_per_second"])
+    said = f"{best['images_per_second']} images/s at best, in batches of {best['images']}, one batch at a time"
     return {"verdict": MEASURED, "said": said, **told}
 
 

@@ -1,9 +1,9 @@
 """The GPU path under test: a backend of one slot on a watched device, whose buffers are read when a batch is done.
 
-    pictures ─► backend.infer ─► answers ─► backend.finish ─► instances
-                   └ the slot's buffers, by the names of batch.cuh ─► Sight
+    images ─► backend.infer ─► answers ─► backend.finish ─► instances
+                   └ the slot's buffers, by the names of batch.cuh ─► StageSnapshot
 
-Reading relies on the layouts of `engine/device.py` and `batch.cuh`; a sight has the CPU path's form, so that both can be compared.
+Reading relies on the layouts of `gpu/network.py` and `batch.cuh`; a snapshot has the CPU path's form, so that both can be compared.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from solo_models.spec import ModelSpec
 
-from solo_server.backend import Backend
-from solo_server.engine.device import FLOAT_BYTES, BatchShape, NetworkLayout, level_groups, network_layout
-from solo_server.postprocess.cuda.batch import Counts
-from solo_server.selftest.sight import Measured, Network, Ranked, Sight, levels_of
+from solo_server.backends.cpu.backend import Backend
+from solo_server.backends.gpu.network import FLOAT_BYTES, BatchShape, NetworkLayout, level_groups, network_layout
+from solo_server.backends.gpu.postprocess.batch import Counts
+from solo_server.backends.stopwatch import Stopwatch
+from solo_server.selftest.instrumented_device import D2H, H2D, NETWORK, WatchedDevice
+from solo_server.selftest.stage_snapshot import Measured, Network, Ranked, StageSnapshot, levels_of
 from solo_server.selftest.timing import BatchTimes
-from solo_server.selftest.watch import D2H, H2D, NETWORK, WatchedDevice
-from solo_server.stopwatch import Stopwatch
-from solo_server.types import Candidates, Float32, Instance, Int64, PreparedPicture, Query
+from solo_server.types import Candidates, Float32, Instance, Int64, PreparedImage, Query
 
 
 class GpuPath:
@@ -34,26 +34,26 @@ class GpuPath:
     def __init__(self, spec: ModelSpec, backend: Backend, watched: WatchedDevice, *, is_fake: bool) -> None:
         self.spec, self.backend, self.watched, self.is_fake = spec, backend, watched, is_fake
 
-    def answer(self, pictures: Sequence[PreparedPicture], queries: Sequence[Query]) -> list[tuple[Instance, ...]]:
-        """Instances of pictures of one padded size, which are one batch."""
-        outputs = self.backend.infer(pictures, queries)
+    def answer(self, images: Sequence[PreparedImage], queries: Sequence[Query]) -> list[tuple[Instance, ...]]:
+        """Instances of images of one padded size, which are one batch."""
+        outputs = self.backend.infer(images, queries)
         return [
-            self.backend.finish(output, picture.geometry, query, Stopwatch())
-            for output, picture, query in zip(outputs, pictures, queries, strict=True)
+            self.backend.finish(output, image.geometry, query, Stopwatch())
+            for output, image, query in zip(outputs, images, queries, strict=True)
         ]
 
-    def look(self, pictures: Sequence[PreparedPicture], queries: Sequence[Query]) -> list[Sight]:
+    def look(self, images: Sequence[PreparedImage], queries: Sequence[Query]) -> list[StageSnapshot]:
         """As `answer`, with everything in between."""
-        answers = self.answer(pictures, queries)
-        reader = _Reader(self.spec, self.watched, BatchShape(len(pictures), pictures[0].geometry.padded_hw))
-        return [reader.sight(p, instances) for p, instances in enumerate(answers)]
+        answers = self.answer(images, queries)
+        reader = _Reader(self.spec, self.watched, BatchShape(len(images), images[0].geometry.padded_hw))
+        return [reader.snapshot(p, instances) for p, instances in enumerate(answers)]
 
-    def time(self, pictures: Sequence[PreparedPicture], queries: Sequence[Query]) -> BatchTimes:
+    def time(self, images: Sequence[PreparedImage], queries: Sequence[Query]) -> BatchTimes:
         """One batch with marks."""
         stream = self.watched.streams[-1]
         start = perf_counter()
         with stream.timed():
-            self.backend.infer(pictures, queries)
+            self.backend.infer(images, queries)
         wall_ms = (perf_counter() - start) * 1e3
         stream.synchronize()
         stages: dict[str, float] = {}
@@ -72,14 +72,14 @@ class _Reader:
     watched: WatchedDevice
     shape: BatchShape
 
-    def sight(self, p: int, instances: tuple[Instance, ...]) -> Sight:
-        """Everything about picture `p` of the batch."""
+    def snapshot(self, p: int, instances: tuple[Instance, ...]) -> StageSnapshot:
+        """Everything about image `p` of the batch."""
         counts = self._counts(p)
         candidates = self._candidates(p, counts)
         best = self._best(p, candidates)
         kept = self._list("kept", np.int32, p, self._count("kept_count", p), self.spec.postprocess.max_before_nms)
         scores = self._list("kept_scores", np.float32, p, len(kept), self.spec.postprocess.max_before_nms)
-        return Sight(
+        return StageSnapshot(
             self._network(p),
             candidates,
             self._measured(p, counts),
@@ -97,8 +97,8 @@ class _Reader:
         return Counts.from_buffer_copy(self.watched.read("counts", np.uint8, size, p * size).tobytes())
 
     def _network(self, p: int) -> Network:
-        """Mask features of those groups of levels that some picture of the batch has candidates on: others were not run."""
-        named = [np.flatnonzero(self._cell_counts(i)) for i in range(self.shape.pictures)]
+        """Mask features of those groups of levels that some image of the batch has candidates on: others were not run."""
+        named = [np.flatnonzero(self._cell_counts(i)) for i in range(self.shape.images)]
         with_candidates = set(levels_of(self.spec, np.concatenate(named)))
         groups = [group for group in level_groups(self.spec) if with_candidates & set(group.levels)]
         run = [level for group in groups for level in group.levels]
@@ -154,13 +154,13 @@ class _Reader:
         return Ranked(_pick(candidates.cells, numbers), labels, scores)
 
     def _count(self, name: str, p: int) -> int:
-        """Of the best, or the kept ones; none where no picture of the batch has a candidate: nothing is run then to say so."""
-        if not any(self._counts(i).cells for i in range(self.shape.pictures)):
+        """Of the best, or the kept ones; none where no image of the batch has a candidate: nothing is run then to say so."""
+        if not any(self._counts(i).cells for i in range(self.shape.images)):
             return 0
         return int(self.watched.read(name, np.int32, 1, p * 4)[0])
 
     def _list(self, name: str, kind: type[Any], p: int, count: int, room: int) -> NDArray[Any]:
-        """`count` values of the picture's list, each of which has room for `room`."""
+        """`count` values of the image's list, each of which has room for `room`."""
         return self.watched.read(name, kind, count, p * room * np.dtype(kind).itemsize)
 
 

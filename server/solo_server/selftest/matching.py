@@ -1,4 +1,4 @@
-"""Two answers for one picture side by side: which instances are the same, and how far apart they are."""
+"""Two answers for one image side by side: which instances are the same, and how far apart they are."""
 
 from __future__ import annotations
 

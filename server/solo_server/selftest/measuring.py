@@ -14,12 +14,12 @@ from solo_models import arithmetic
 from solo_models.bundle import Bundle
 from solo_models.spec import ModelSpec
 
-from solo_server.image import prepare
+from solo_server.pipeline.image import prepare
 from solo_server.selftest.gpu_path import GpuPath
-from solo_server.selftest.pictures import COCO_HW, coloured_shapes
+from solo_server.selftest.images import COCO_HW, coloured_shapes
 from solo_server.selftest.roofline import known_gpu, least_ms
 from solo_server.selftest.timing import BatchTimes, statistics_of, summary
-from solo_server.types import PreparedPicture, Query
+from solo_server.types import PreparedImage, Query
 
 PAPER_RUNS, PAPER_FPS, PAPER_GPU = 5, 22.5, "V100"  # SOLO, section 4: SOLO-512, mean of 5 runs
 PAPER_SHORT_SIDE, PAPER_CLASSES = 512, 80
@@ -30,55 +30,55 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """sizes: batches of so many pictures; batches, seconds: of each, whichever comes first; picture_hw: of what is timed."""
+    """sizes: batches of so many images; batches, seconds: of each, whichever comes first; image_hw: of what is timed."""
 
     sizes: tuple[int, ...] = (1, 2, 4, 8, 16)
     batches: int = 50
     seconds: float = 5.0
-    picture_hw: tuple[int, int] = COCO_HW
+    image_hw: tuple[int, int] = COCO_HW
 
 
-def timed_picture(spec: ModelSpec, original_hw: tuple[int, int]) -> PreparedPicture:
-    """A generated picture, prepared for this network."""
+def timed_image(spec: ModelSpec, original_hw: tuple[int, int]) -> PreparedImage:
+    """A generated image, prepared for this network."""
     return prepare(coloured_shapes(*original_hw), spec.preprocess)
 
 
 def paper_protocol(bundle: Bundle, gpu: GpuPath, plan: Plan) -> dict[str, Any]:
-    """Batch 1, one warm-up, mean of 5 runs: prepared picture to instances with their encodings, by the host's clock.
+    """Batch 1, one warm-up, mean of 5 runs: prepared image to instances with their encodings, by the host's clock.
 
     Decoding and resizing are left out, as in the paper's figure.
     """
-    picture, query = timed_picture(bundle.spec, plan.picture_hw), Query()
-    taken_ms = [_answer_ms(gpu, [picture], query) for _ in range(1 + PAPER_RUNS)][1:]
-    times = [gpu.time([picture], [query]) for _ in range(PAPER_RUNS)]
+    image, query = timed_image(bundle.spec, plan.image_hw), Query()
+    taken_ms = [_answer_ms(gpu, [image], query) for _ in range(1 + PAPER_RUNS)][1:]
+    times = [gpu.time([image], [query]) for _ in range(PAPER_RUNS)]
     mean_ms = sum(taken_ms) / len(taken_ms)
     return {
-        "padded_hw": list(picture.geometry.padded_hw),
+        "padded_hw": list(image.geometry.padded_hw),
         "runs_ms": [round(value, 3) for value in taken_ms],
         "mean_ms": round(mean_ms, 3),
         "fps": round(1e3 / mean_ms, 2),
         "gpu_ms": statistics_of([t.latency_ms for t in times]),
         "paper": _paper(bundle.spec, gpu),
-        "roofline": roofline(bundle, gpu, picture.geometry.padded_hw),
+        "roofline": roofline(bundle, gpu, image.geometry.padded_hw),
     }
 
 
 def batch_sizes(bundle: Bundle, gpu: GpuPath, plan: Plan, say: Say) -> dict[str, Any]:
     """Times of each batch size."""
-    picture = timed_picture(bundle.spec, plan.picture_hw)
+    image = timed_image(bundle.spec, plan.image_hw)
     found = {}
     for size in plan.sizes:
-        found[str(size)] = _one_size(gpu, [picture] * size, plan)
+        found[str(size)] = _one_size(gpu, [image] * size, plan)
         told = found[str(size)]
         say(
             f"batch {size}: GPU compute {told['gpu_compute_time_ms']['median']:.2f} ms, latency median "
             f"{told['latency_ms']['median']:.2f} ms p99 {told['latency_ms']['p99']:.2f} ms, {told['throughput_qps']:.1f} qps"
         )
-    return {"padded_hw": list(picture.geometry.padded_hw), "slots": 1, "sizes": found}
+    return {"padded_hw": list(image.geometry.padded_hw), "slots": 1, "sizes": found}
 
 
 def roofline(bundle: Bundle, gpu: GpuPath, padded_hw: tuple[int, int]) -> dict[str, Any]:
-    """Arithmetic of the network for one picture, and the time that the GPU's peak leaves for it."""
+    """Arithmetic of the network for one image, and the time that the GPU's peak leaves for it."""
     gflop = arithmetic.needed(bundle.spec, padded_hw).total
     model = None if gpu.is_fake else known_gpu(gpu.watched.info.name)
     known = {} if model is None else {
@@ -90,17 +90,17 @@ def roofline(bundle: Bundle, gpu: GpuPath, padded_hw: tuple[int, int]) -> dict[s
     return {"gflop": round(gflop, 2), "precision": bundle.precision, **known}
 
 
-def _one_size(gpu: GpuPath, pictures: Sequence[PreparedPicture], plan: Plan) -> dict[str, Any]:
-    queries = [Query()] * len(pictures)
+def _one_size(gpu: GpuPath, images: Sequence[PreparedImage], plan: Plan) -> dict[str, Any]:
+    queries = [Query()] * len(images)
     for _ in range(WARM_BATCHES):
-        gpu.backend.infer(pictures, queries)
-    plain_ms = _repeated(plan, lambda: _infer_ms(gpu, pictures))
-    marked: list[BatchTimes] = _repeated(plan, lambda: gpu.time(pictures, queries))
+        gpu.backend.infer(images, queries)
+    plain_ms = _repeated(plan, lambda: _infer_ms(gpu, images))
+    marked: list[BatchTimes] = _repeated(plan, lambda: gpu.time(images, queries))
     seconds = sum(plain_ms) / 1e3
-    told = summary(marked, len(pictures))
+    told = summary(marked, len(images))
     told["host_walltime_ms"] = statistics_of(plain_ms)
     told["throughput_qps"] = round(len(plain_ms) / seconds, 3)
-    told["pictures_per_second"] = round(len(plain_ms) * len(pictures) / seconds, 3)
+    told["images_per_second"] = round(len(plain_ms) * len(images) / seconds, 3)
     return told
 
 
@@ -112,15 +112,15 @@ def _repeated(plan: Plan, once: Callable[[], Any]) -> list[Any]:
     return found
 
 
-def _infer_ms(gpu: GpuPath, pictures: Sequence[PreparedPicture]) -> float:
+def _infer_ms(gpu: GpuPath, images: Sequence[PreparedImage]) -> float:
     start = perf_counter()
-    gpu.backend.infer(pictures, [Query()] * len(pictures))
+    gpu.backend.infer(images, [Query()] * len(images))
     return (perf_counter() - start) * 1e3
 
 
-def _answer_ms(gpu: GpuPath, pictures: Sequence[PreparedPicture], query: Query) -> float:
+def _answer_ms(gpu: GpuPath, images: Sequence[PreparedImage], query: Query) -> float:
     start = perf_counter()
-    gpu.answer(pictures, [query] * len(pictures))
+    gpu.answer(images, [query] * len(images))
     return (perf_counter() - start) * 1e3
 
 

@@ -15,24 +15,24 @@ from typing import Any
 
 from solo_models.bundle import Bundle
 
-from solo_server.cuda.base import Device, DeviceInfo
-from solo_server.cuda.cache import cache_folder
-from solo_server.cuda.compile import kernels_cubin
-from solo_server.cuda.driver import find_devices, open_device
-from solo_server.engine.cuda import DeviceBackend
-from solo_server.engine.device import DeviceNetwork
-from solo_server.engine.open_cuda import CUDA, KERNELS, TENSORRT, CudaOptions, open_device_network
+from solo_server.backends.gpu.backend import DeviceBackend
+from solo_server.backends.gpu.driver.base import Device, DeviceInfo
+from solo_server.backends.gpu.driver.cache import cache_folder
+from solo_server.backends.gpu.driver.compile import kernels_cubin
+from solo_server.backends.gpu.driver.driver import find_devices, open_device
+from solo_server.backends.gpu.network import DeviceNetwork
+from solo_server.backends.gpu.open import CUDA, KERNELS, TENSORRT, CudaOptions, open_device_network
+from solo_server.backends.gpu.postprocess.memory import CudaLimits
+from solo_server.backends.gpu.postprocess.run import CudaPostprocessor
 from solo_server.errors import DeviceFailure, SettingsError
-from solo_server.postprocess.cuda.memory import CudaLimits
-from solo_server.postprocess.cuda.run import CudaPostprocessor
 from solo_server.selftest.gpu_path import GpuPath
-from solo_server.selftest.measuring import Say, timed_picture
-from solo_server.selftest.pictures import COCO_HW
+from solo_server.selftest.images import COCO_HW
+from solo_server.selftest.instrumented_device import WatchedDevice, WatchedNetwork
+from solo_server.selftest.measuring import Say, timed_image
 from solo_server.selftest.probe import kernel_facts, no_gpu_message, pieces
-from solo_server.selftest.watch import WatchedDevice, WatchedNetwork
 
 ENGINES = (TENSORRT, CUDA)
-CRAMPED = CudaLimits(instances_at_once=3, runs_per_picture=64, axis_maps_at_once=5)
+CRAMPED = CudaLimits(instances_at_once=3, runs_per_image=64, axis_maps_at_once=5)
 
 
 class NoGpuHere(SettingsError):
@@ -69,13 +69,13 @@ class Opened:
 
 @dataclass(slots=True)
 class Opening:
-    """One opening on its way. facts: what is known so far, kept where a later step fails; picture_hw: to warm up on."""
+    """One opening on its way. facts: what is known so far, kept where a later step fails; image_hw: to warm up on."""
 
     bundle: Bundle
     max_batch: int
     say: Say
     facts: dict[str, Any] = field(default_factory=dict)
-    picture_hw: tuple[int, int] = COCO_HW
+    image_hw: tuple[int, int] = COCO_HW
 
     def open(self, place: Place) -> Opened:
         """Ready for every part of the self-test. Raises as `path`."""
@@ -95,7 +95,7 @@ class Opening:
         if not place.is_fake:
             self.facts["kernels"] = kernel_facts(postprocessor.kernels)
         backend = DeviceBackend(watched, self.bundle.spec, WatchedNetwork(network), postprocessor)
-        self.timed("warm up", lambda: backend.warm_up(timed_picture(self.bundle.spec, self.picture_hw)))
+        self.timed("warm up", lambda: backend.warm_up(timed_image(self.bundle.spec, self.image_hw)))
         return GpuPath(self.bundle.spec, backend, watched, is_fake=place.is_fake)
 
     def timed(self, name: str, work: Callable[[], Any]) -> Any:

@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from solo_server.cuda.base import Kernel
+from solo_server.backends.gpu.driver.base import Kernel
 
 DRIVER_LIBRARY = "libcuda.so.1"
 BINDINGS = ("cuda-bindings", "cuda-python")

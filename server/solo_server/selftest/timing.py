@@ -36,12 +36,12 @@ class BatchTimes:
         return self.network_ms + self.postprocess_ms
 
 
-def summary(times: Sequence[BatchTimes], pictures: int) -> dict[str, Any]:
-    """Statistics of batches of `pictures` pictures; at least one batch."""
+def summary(times: Sequence[BatchTimes], images: int) -> dict[str, Any]:
+    """Statistics of batches of `images` images; at least one batch."""
     wall_s = sum(t.wall_ms for t in times) / 1e3
     names = sorted({name for t in times for name in t.stages_ms})
     return {
-        "pictures": pictures,
+        "images": images,
         "batches": len(times),
         "h2d_latency_ms": statistics_of([t.h2d_ms for t in times]),
         "gpu_compute_time_ms": statistics_of([t.compute_ms for t in times]),
@@ -51,7 +51,7 @@ def summary(times: Sequence[BatchTimes], pictures: int) -> dict[str, Any]:
         "latency_ms": statistics_of([t.latency_ms for t in times]),
         "host_walltime_ms": statistics_of([t.wall_ms for t in times]),
         "throughput_qps": round(len(times) / wall_s, 3),
-        "pictures_per_second": round(len(times) * pictures / wall_s, 3),
+        "images_per_second": round(len(times) * images / wall_s, 3),
         "stages_ms": {name: statistics_of([t.stages_ms.get(name, 0.0) for t in times]) for name in names},
     }
 

@@ -4,7 +4,7 @@
     OpenVINO's capabilities ─► has_bf16                                       (engine openvino)
 
 The decisions take the processor as an argument, so that tests give them the features of processors that the machine is not.
-`solo_server.cores` decides how many cores there are.
+`solo_server.system.cores` decides how many cores there are.
 """
 
 from __future__ import annotations

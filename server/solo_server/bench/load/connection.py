@@ -19,7 +19,7 @@ class ConnectionLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where requests go. requests: complete ones, head and body, taken in turn; names: of their pictures."""
+    """Where requests go. requests: complete ones, head and body, taken in turn; names: of their images."""
 
     host: str
     port: int
@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
 
 
 def post(host: str, port: int, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
-    """A complete request that carries one picture. headers: beside those that every request has, or instead of them."""
+    """A complete request that carries one image. headers: beside those that every request has, or instead of them."""
     lines = {"host": f"{host}:{port}", "content-type": "application/octet-stream", "content-length": str(len(body))}
     head = f"POST {path} HTTP/1.1\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in (lines | dict(headers or {})).items()) + "\r\n"

@@ -18,9 +18,9 @@ from solo_server.bench.load.loops import Load, Shot
 from solo_server.bench.load.server_process import ServerProcess
 from solo_server.bench.measure import INTERRUPTED
 from solo_server.bench.progress import Progress
-from solo_server.cores import cores
+from solo_server.system.cores import cores
 
-WARM_UPS = 2  # of each picture
+WARM_UPS = 2  # of each image
 SHOWN_EVERY = 0.1
 REFUSED = 503
 
@@ -107,7 +107,7 @@ def measure_server(target: Target, plan: LoadPlan, server: ServerProcess | None)
     """Run the plan against a server. Its end, or Ctrl-C, ends the run; what was measured is kept.
 
     Raises:
-        BenchError: the server refuses the pictures.
+        BenchError: the server refuses the images.
     """
     result = ServerMeasurement()
     loads = [("closed", float(n)) for n in plan.concurrency] + [("open", rate) for rate in plan.rates]
@@ -146,7 +146,7 @@ async def _run(target: Target, plan: LoadPlan, server: ServerProcess | None, poi
 
 
 async def _warm_up(target: Target, timeout_s: float) -> None:
-    """Every picture a few times, alone; the first ones find the server cold."""
+    """Every image a few times, alone; the first ones find the server cold."""
     load = Load(target, timeout_s)
     try:
         await load.several(WARM_UPS * len(target.requests))

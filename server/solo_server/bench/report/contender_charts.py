@@ -1,4 +1,4 @@
-"""Charts that pipeline and engine results share: how contenders compare, in time, memory and pictures a second."""
+"""Charts that pipeline and engine results share: how contenders compare, in time, memory and images a second."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def part_ratio_card(entries: list[dict[str, Any]], key: str, title: str, told: s
 
 
 def fps_card(entries: list[dict[str, Any]], what: str = "") -> Markup:
-    """Pictures a second, and the paper's figure for orientation."""
+    """Images a second, and the paper's figure for orientation."""
     bars = [
         Bar(e["name"], e["figures"]["fps"], short(e["figures"]["fps"]), colour(i))
         for i, e in enumerate(entries)
         if e["figures"]
     ]
     told = (
-        f"Mean over the runs, as in the paper. The grey bar is the paper's {PAPER_FPS} pictures/s for SOLO-512 on one V100: "
+        f"Mean over the runs, as in the paper. The grey bar is the paper's {PAPER_FPS} images/s for SOLO-512 on one V100: "
         "other hardware, for orientation only."
     )
     chart = bar_chart([*bars, Bar(PAPER, PAPER_FPS, str(PAPER_FPS), MUTED)])
-    return card(f"Pictures per second{what}", told, chart, better="higher")
+    return card(f"Images per second{what}", told, chart, better="higher")
 
 
 def memory_card(entries: list[dict[str, Any]]) -> Markup | None:

@@ -18,7 +18,7 @@ HEADINGS = [
     "mean",
     "p90",
     "p99",
-    "pictures/s",
+    "images/s",
     "CPU s",
     "time",
     "rounds",
@@ -46,7 +46,7 @@ def engine_section(content: Document) -> list[Markup]:
 
 
 def _of_batch(contender: dict[str, Any], number: int, batch: int) -> dict[str, Any]:
-    """A contender as it did at one batch size; pictures a second count every picture of a batch."""
+    """A contender as it did at one batch size; images a second count every image of a batch."""
     entry = {"name": contender["name"], **contender["batches"][number]}
     if entry["figures"]:
         entry["figures"] = {**entry["figures"], "fps": entry["figures"]["fps"] * batch}

@@ -21,7 +21,7 @@ TITLES = {
     "server": "Server under load",
 }
 LEADS = {
-    "pipeline": "One picture at a time, from the bytes of its file to COCO RLE masks at original size.",
+    "pipeline": "One image at a time, from the bytes of its file to COCO RLE masks at original size.",
     "engine": "Category scores and the mask towers of all levels, without decoding and post-processing: the worst case.",
     "server": "Requests over loopback HTTP to one server; the load generator shares the machine with it.",
 }

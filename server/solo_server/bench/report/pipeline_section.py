@@ -19,7 +19,7 @@ TIMES = [
     "mean",
     "p90",
     "p99",
-    "pictures/s",
+    "images/s",
     "of runs",
     "instances",
     "after towers",
@@ -68,8 +68,8 @@ def _tiles(entry: dict[str, Any]) -> Markup:
     told = {
         f"median, {entry['name']}": ms(figures["median_ms"]),
         "p99": ms(figures["p99_ms"]),
-        "pictures a second": short(figures["fps"]),
-        "instances a picture": short(figures["instances"]),
+        "images a second": short(figures["fps"]),
+        "instances an image": short(figures["instances"]),
         "peak memory": mib(figures["peak_rss_mib"]),
     }
     tiles = [tag("div", tag("b", value), tag("span", name), class_="tile") for name, value in told.items()]

@@ -21,12 +21,12 @@ from solo_server.bench.measure import Contender, Measurement, measure
 from solo_server.bench.result import document
 from solo_server.bench.samples import Plan
 from solo_server.bench.table import aligned, foreign_shares, noise
-from solo_server.cores import cores
+from solo_server.system.cores import cores
 
 SUMMARY = "measure the network alone: categories, and the mask towers of all levels"
 WORKER = "solo_server.bench.workers.engine"
 PROBE = "solo_server.bench.workers.matmul"
-HEADINGS = ("contender", "batch", "part", "ms", "pictures/s", "GFLOP", "GFLOP/s", "of best", "time", "rounds")
+HEADINGS = ("contender", "batch", "part", "ms", "images/s", "GFLOP", "GFLOP/s", "of best", "time", "rounds")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def padded_size(spec: ModelSpec, wanted: tuple[int, int] | None) -> tuple[int, int]:
-    """The size asked for, or the largest landscape picture's.
+    """The size asked for, or the largest landscape image's.
 
     Raises:
         BenchError: a side is not a multiple of the bundle's padding.

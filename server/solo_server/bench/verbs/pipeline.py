@@ -1,4 +1,4 @@
-"""`solo bench pipeline`: from the bytes of a picture to RLE masks, stage by stage."""
+"""`solo bench pipeline`: from the bytes of an image to RLE masks, stage by stage."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from solo_server.bench.result import Document, document
 from solo_server.bench.samples import Plan
 from solo_server.bench.table import PAPER_FPS, contender_table, notes, stage_table
 
-SUMMARY = "measure pictures from bytes to RLE, stage by stage"
+SUMMARY = "measure images from bytes to RLE, stage by stage"
 WORKER = "solo_server.bench.workers.pipeline"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `solo bench pipeline`."""
-    parser.add_argument("pictures", type=Path, nargs="+", metavar="PHOTO", help="image files, or folders of images")
+    parser.add_argument("images", type=Path, nargs="+", metavar="PHOTO", help="image files, or folders of images")
     shared.add_contenders(parser)
     shared.add_rounds(parser, repeats=4)
     shared.add_outputs(parser)
@@ -28,11 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print, write; exit status."""
-    images = find_images(arguments.pictures)
+    images = find_images(arguments.images)
     chosen = Chosen.read(arguments)
     plan = Plan(arguments.runs, arguments.repeats, len(images))
-    measured = measure(chosen.starts(Task(WORKER, {"pictures": [str(path) for path in images]})), plan)
-    settings = {"pictures": [path.name for path in images], "threads": arguments.threads}
+    measured = measure(chosen.starts(Task(WORKER, {"images": [str(path) for path in images]})), plan)
+    settings = {"images": [path.name for path in images], "threads": arguments.threads}
     content = pipeline_document(measured, settings)
     return finish(Outcome(content, _text(measured), measured.ended_early), arguments)
 
@@ -46,5 +46,5 @@ def pipeline_document(measured: Measurement, settings: dict[str, Any]) -> Docume
 
 
 def _text(measured: Measurement) -> str:
-    paper = f"the paper's SOLO-512 on one V100: {PAPER_FPS} pictures/s; other hardware, for orientation"
+    paper = f"the paper's SOLO-512 on one V100: {PAPER_FPS} images/s; other hardware, for orientation"
     return "\n".join([contender_table(measured), "", stage_table(measured), "", *notes(measured), paper])

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from solo_server.backends.cpu.engine import ENGINES
 from solo_server.bench import arguments as shared
 from solo_server.bench.contenders import find_images, package_folder
 from solo_server.bench.errors import BenchError
@@ -17,10 +18,9 @@ from solo_server.bench.load.server_process import Address, ServerProcess
 from solo_server.bench.open_model import Model, serve_arguments
 from solo_server.bench.result import document
 from solo_server.bench.table import aligned, noise
-from solo_server.engine.base import ENGINES
 
 SUMMARY = "measure a server under load: latency, throughput, errors, memory"
-DEADLINE_HEADER = "X-Request-Timeout-Ms"  # as in `solo_server.schemas`, which would load pydantic
+DEADLINE_HEADER = "X-Request-Timeout-Ms"  # as in `solo_server.http.wire`, which would load pydantic
 CONCURRENCY, RATES = (1, 2, 4, 8), (5.0, 10.0, 20.0)
 HEADINGS = (
     *("load", "requests/s", "p50", "p90", "p99", "p99.9", "max ms", "requests", "errors", "refused p99", "late p99"),
@@ -32,7 +32,7 @@ NO_RATES: tuple[float, ...] = ()
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `solo bench server`."""
     parser.add_argument(
-        "pictures",
+        "images",
         type=Path,
         nargs="*",
         metavar="PHOTO",
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print, write; exit status."""
-    images = find_images(arguments.pictures or _own_pictures())
+    images = find_images(arguments.images or _own_images())
     plan = _plan(arguments)
     with ExitStack() as running:
         server = None if arguments.url else _started(arguments, running)
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = {
         "url": arguments.url,
         "threads": arguments.threads,
-        "pictures": list(names),
+        "images": list(names),
         "seconds": plan.seconds,
         "timeout_s": plan.timeout_s,
         "poisson_seed": plan.poisson_seed,
@@ -169,6 +169,6 @@ def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def _own_pictures() -> list[Path]:
-    """The pictures on which exports are checked; they lie in the package as plain files."""
-    return sorted((package_folder("solo_export") / "pictures").glob("*.jpg"))
+def _own_images() -> list[Path]:
+    """The images on which exports are checked; they lie in the package as plain files."""
+    return sorted((package_folder("solo_export") / "images").glob("*.jpg"))

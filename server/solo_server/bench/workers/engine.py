@@ -14,12 +14,12 @@ import numpy as np
 from solo_models import arithmetic
 from solo_models.bundle import BundleError
 
-from solo_server.backend import CpuBackend
+from solo_server.backends.cpu.backend import CpuBackend
 from solo_server.bench.open_model import Model, open_pipeline
 from solo_server.bench.protocol import Done, Hello, Order, Refused, work
 from solo_server.bench.workers.pipeline import hello_of
 from solo_server.errors import SettingsError
-from solo_server.pipeline import Pipeline
+from solo_server.pipeline.pipeline import Pipeline
 from solo_server.types import UInt8
 
 

@@ -11,11 +11,11 @@ from solo_server.bench.machine import installed_versions
 from solo_server.bench.open_model import Model, open_pipeline
 from solo_server.bench.protocol import Done, Hello, Order, Refused, work
 from solo_server.errors import ServerError, SettingsError
-from solo_server.pipeline import Pipeline
+from solo_server.pipeline.pipeline import Pipeline
 
 
 class PipelineWorker:
-    """A pipeline and the pictures it is asked for."""
+    """A pipeline and the images it is asked for."""
 
     def __init__(self, model: Model, pipeline: Pipeline, bodies: list[bytes]) -> None:
         self._model, self._pipeline, self._bodies = model, pipeline, bodies
@@ -49,8 +49,8 @@ def _open(order: Order) -> PipelineWorker:
     try:
         model = Model.from_order(order)
         pipeline = open_pipeline(model, order["threads"])
-        bodies = [Path(name).read_bytes() for name in order["pictures"]]
-        for body, name in zip(bodies, order["pictures"], strict=True):
+        bodies = [Path(name).read_bytes() for name in order["images"]]
+        for body, name in zip(bodies, order["images"], strict=True):
             _check(pipeline, body, name)
     except (BundleError, OSError, SettingsError) as problem:
         raise Refused(str(problem)) from problem

@@ -1,0 +1,157 @@
+"""Category scores and mask features of one image to its instances: steps 2 to 7 of the reference, on the CPU.
+
+Contract: mmdet `SOLOHead._predict_by_feat_single`. Every (cell, class) above the candidate threshold is a candidate; masks
+not larger than their level's stride are dropped; the score is multiplied by the mean soft value inside the mask
+(maskness); the best 500 go through NMS; the rest is a cut and run-length encoding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from solo_models.bundle import Kernels
+from solo_models.spec import ModelSpec, PostprocessSpec
+
+from solo_server.backends.cpu.engine import ImageOutput
+from solo_server.backends.cpu.kernels.nms import greedy_keep, matrix_decay, pairwise_ious, pick
+from solo_server.backends.cpu.masks import CellMasks
+from solo_server.backends.cpu.pool import Pool
+from solo_server.backends.stopwatch import Stopwatch
+from solo_server.rle import Outline, outline
+from solo_server.types import Candidates, Float32, Geometry, Instance, Int64, MaskedCandidates, Query, SoftMask
+
+
+class CpuPostprocessor:
+    """Post-processing with the kernels of one bundle; holds no state of an image, safe to use from several threads."""
+
+    def __init__(self, spec: ModelSpec, kernels: Kernels, pool: Pool) -> None:
+        self._spec, self._kernels, self._pool = spec, kernels, pool
+
+    def run(self, output: ImageOutput, geometry: Geometry, query: Query, watch: Stopwatch) -> tuple[Instance, ...]:
+        """Instances best first; none found gives an empty tuple. Stages: towers, masks (candidates included), nms, encode.
+
+        Raises:
+            NotWanted: `watch` says so, at the latest after one more instance.
+        """
+        settings = settings_of(self._spec.postprocess, query)
+        candidates = find_candidates(output.scores, settings, query.class_ids)
+        watch.lap("masks")
+        if len(candidates.cells) == 0:
+            return ()
+        masks = self.masks(candidates, output, geometry, settings)
+        watch.lap("towers")
+        found = self.measure(candidates, masks, settings)
+        watch.lap("masks")
+        kept = select(found, settings)
+        watch.lap("nms")
+        instances = self._encode(kept, masks, geometry, settings, watch)
+        watch.lap("encode")
+        return instances
+
+    def masks(
+        self, candidates: Candidates, output: ImageOutput, geometry: Geometry, settings: PostprocessSpec
+    ) -> CellMasks:
+        """The image's masks, made on demand, from the mask features of the levels where there are candidates."""
+        levels = np.unique(self._level_of(candidates.cells)).tolist()
+        features = dict(zip(levels, output.mask_features(levels), strict=True))
+        stride = self._spec.mask_stride
+        mask_hw = (geometry.padded_hw[0] // stride, geometry.padded_hw[1] // stride)
+        return CellMasks((self._spec, self._kernels), features, mask_hw, settings.mask_threshold, self._pool)
+
+    def measure(self, candidates: Candidates, masks: CellMasks, settings: PostprocessSpec) -> MaskedCandidates:
+        """Binarise, filter by stride, weight by maskness, take the best. A cell named by several classes is done once."""
+        cells, back = np.unique(candidates.cells, return_inverse=True)
+        measures = masks.measure(cells)
+        strides = np.array(self._spec.strides)[self._level_of(cells)]
+        passed = np.flatnonzero((measures.areas > strides)[back])
+        scores = candidates.scores[passed] * measures.maskness[back[passed]]
+        order = np.argsort(-scores, kind="stable")[: settings.max_before_nms]
+        chosen = passed[order]
+        rows = back[chosen]
+        return MaskedCandidates(
+            candidates.cells[chosen],
+            candidates.labels[chosen],
+            scores[order],
+            measures.areas[rows],
+            measures.bits[rows],
+            measures.boxes[rows],
+        )
+
+    def _level_of(self, cells: Int64) -> Int64:
+        return np.searchsorted(self._spec.first_cells, cells, side="right") - 1
+
+    def _encode(
+        self,
+        kept: MaskedCandidates,
+        masks: CellMasks,
+        geometry: Geometry,
+        settings: PostprocessSpec,
+        watch: Stopwatch,
+    ) -> tuple[Instance, ...]:
+        cells, back = np.unique(kept.cells, return_inverse=True)
+        stride, threshold = self._spec.mask_stride, settings.mask_threshold
+
+        def encoded(mask: SoftMask | None) -> Outline:
+            watch.check()
+            return outline(mask, geometry, stride, threshold)
+
+        outlines = masks.each(cells, encoded)
+        return tuple(
+            Instance(int(label), float(score), outlines[row].box_xywh, outlines[row].area, outlines[row].rle)
+            for label, score, row in zip(kept.labels, kept.scores, back, strict=True)
+        )
+
+
+def settings_of(rules: PostprocessSpec, query: Query) -> PostprocessSpec:
+    """The bundle's rules, but for what the caller has chosen."""
+    changes = {
+        "score_threshold": query.score_threshold,
+        "max_instances": query.max_instances,
+        "nms": query.nms,
+    }
+    return replace(rules, **{k: v for k, v in changes.items() if v is not None})  # type: ignore[arg-type]  # mixed value types
+
+
+def find_candidates(scores: Float32, settings: PostprocessSpec, class_ids: tuple[int, ...] | None = None) -> Candidates:
+    """Every (cell, class) of `scores` `(cells, C)` above the threshold.
+
+    A category score is an upper bound of the final score, and a mask is only suppressed by better ones: where the caller asks
+    for more than the candidate threshold, what lies below cannot matter. Other classes cannot either.
+    """
+    threshold = max(settings.candidate_threshold, settings.score_threshold)
+    wanted = np.full(scores.shape[1], class_ids is None)
+    wanted[list(class_ids or ())] = True
+    or_equal = settings.score_threshold > settings.candidate_threshold
+    cells, labels = pick(scores, np.float32(threshold), or_equal, wanted)
+    return Candidates(cells, labels, scores[cells, labels])
+
+
+def select(found: MaskedCandidates, settings: PostprocessSpec) -> MaskedCandidates:
+    """NMS, then those at or above the score threshold, best first, at most `max_instances`."""
+    scores = suppress(found, settings)
+    order = np.argsort(-scores, kind="stable")
+    order = order[(scores[order] >= settings.score_threshold) & (scores[order] > 0)][: settings.max_instances]
+    return MaskedCandidates(
+        found.cells[order],
+        found.labels[order],
+        scores[order],
+        found.areas[order],
+        found.bits[order],
+        found.boxes[order],
+    )
+
+
+def suppress(found: MaskedCandidates, settings: PostprocessSpec) -> Float32:
+    """Scores `(n,) float32` after NMS of `found`, which come best first; suppressed ones are 0 (greedy) or decayed (matrix).
+
+    Matrix NMS is the reference's, greedy mask NMS the paper's word "NMS". Only a better mask of the same label suppresses.
+    """
+    if settings.nms == "none":
+        return found.scores.copy()
+    ious = pairwise_ious(found.bits, found.boxes, found.areas, found.labels)
+    if settings.nms == "mask":
+        factors: Float32 = greedy_keep(ious, np.float32(settings.nms_iou_threshold))
+    else:
+        factors = matrix_decay(ious, settings.decay_kernel == "gaussian", settings.sigma)
+    return found.scores * factors

@@ -1,0 +1,1 @@
+"""The runtimes that run ONNX graphs on the CPU."""

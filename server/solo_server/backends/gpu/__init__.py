@@ -1,0 +1,1 @@
+"""The network and the post-processing on an NVIDIA GPU."""

@@ -1,0 +1,1 @@
+"""TensorRT networks and engines. Experimental: they have never run on a GPU."""

@@ -1,0 +1,279 @@
+"""One graph to one TensorRT plan.
+
+    ONNX bytes ─► parser ─► strongly typed network ─┐
+    profiles, workspace, timing cache ─► config ────┴► builder ─► plan, timing cache with what was measured
+
+Precision belongs to the graph: float32, float16 between explicit casts, or INT8 between QuantizeLinear and DequantizeLinear; no
+flag allows the builder another. From TensorRT 10.4, the last for V100, to 10.16 and 11, which removed what we do not use: weak
+precision flags, implicit batches, calibrators.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+from solo_models.bundle import Bundle, BundleError
+from solo_models.engine_file import Profile
+
+from solo_server.backends.gpu.driver.base import DeviceInfo
+from solo_server.errors import SettingsError
+
+LOG = logging.getLogger("solo_server")
+OLDEST, LAST_FOR_VOLTA = (10, 4), (10, 4)
+VOLTA, TURING = (7, 0), (7, 5)
+INSTALL_VOLTA = (
+    "pip install 'tensorrt-cu12==10.4.0' (its libraries come from NVIDIA's package index), "
+    "or the Debian packages libnvinfer10=10.4.0.26-1+cuda12.6 and their python3-libnvinfer"
+)
+INSTALL = "pip install 'tensorrt-cu12==10.16.1.11'"
+SHOWN_ERRORS = 3
+BAR = 20
+SECONDS_BETWEEN_LINES = 5.0
+
+TensorRt = (
+    Any  # the module `tensorrt`, which has no types and is not to be had everywhere; handed in, so that tests can
+)
+Progress = Callable[[str, int, int], None]
+
+
+class EngineBuildError(BundleError):
+    """TensorRT cannot make an engine of a graph. The message names the graph, and the node where TensorRT does."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOrder:
+    """What to build. name: the graph's, for messages; workspace_mib: `None` for all memory; timing_cache: may be empty."""
+
+    name: str
+    onnx: bytes = field(repr=False)
+    profiles: tuple[Profile, ...]
+    workspace_mib: int | None = None
+    timing_cache: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A serialized engine, and all kernel times that are known now."""
+
+    plan: bytes = field(repr=False)
+    timing_cache: bytes = field(repr=False)
+
+
+def import_tensorrt() -> TensorRt:
+    """The module `tensorrt`.
+
+    Raises:
+        SettingsError: it is not installed, or its libraries cannot be loaded.
+    """
+    try:
+        return importlib.import_module("tensorrt")
+    except (ImportError, OSError) as problem:
+        advice = f"{INSTALL}; for a V100: {INSTALL_VOLTA}"
+        raise SettingsError(f"engine tensorrt: TensorRT cannot be imported ({problem}); {advice}") from problem
+
+
+def version_of(trt: TensorRt) -> str:
+    """TensorRT's version in plain numbers, such as `10.4.0`; what marks a release beyond them is left out."""
+    match = re.match(r"\d+(\.\d+){1,3}", trt.__version__)
+    if match is None:
+        raise SettingsError(f"engine tensorrt: the version of TensorRT cannot be read from {trt.__version__!r}")
+    return match[0]
+
+
+def check_gpu(version: str, gpu: DeviceInfo, precision: str) -> None:
+    """Do TensorRT, the GPU and a precision go together?
+
+    Raises:
+        SettingsError: TensorRT is too old or has given up this GPU, or the GPU cannot run the precision.
+    """
+    capability = ".".join(map(str, gpu.capability))
+    here = f"engine tensorrt: TensorRT {version} on {gpu.name} (compute capability {capability})"
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if numbers < OLDEST:
+        raise SettingsError(f"{here}: needs TensorRT {'.'.join(map(str, OLDEST))} or newer; {INSTALL}")
+    if gpu.capability < VOLTA:
+        raise SettingsError(f"{here}: this GPU is too old; TensorRT needs compute capability 7.0 or above")
+    if gpu.capability < TURING and numbers > LAST_FOR_VOLTA:
+        raise SettingsError(f"{here}: 10.4.0 is the last version for this GPU; {INSTALL_VOLTA}")
+    if gpu.capability < TURING and precision == "int8":
+        raise SettingsError(
+            f"{here}: has no INT8 tensor cores, only DP4A, which is slower than float16; export with --precision fp16"
+        )
+
+
+def check_int8_form(bundle: Bundle) -> None:
+    """Raises SettingsError for an INT8 bundle whose activations have zero points."""
+    if bundle.int8_for == "cpu":
+        raise SettingsError(
+            f"engine tensorrt: {bundle.name} is INT8 for CPUs, its activations have zero points, which TensorRT refuses; "
+            "export it anew with --precision int8 --calibration DIR --int8-for tensorrt"
+        )
+
+
+def build_plan(trt: TensorRt, order: BuildOrder, progress: Progress) -> Built:
+    """Build; takes minutes on a GPU. progress: told the phase, its step and its number of steps, from any thread.
+
+    Raises:
+        EngineBuildError: the parser or the builder refuses the graph, or a profile does not fit it.
+        SettingsError: TensorRT cannot use this GPU at all.
+        BaseException: what `progress` raised, Ctrl-C for instance, which ends the build at its next step.
+    """
+    errors: list[str] = []
+    logger, monitor = error_logger(trt, errors.append), _monitor(trt, progress)
+    try:
+        builder = trt.Builder(logger)
+    except TypeError as problem:
+        raise unstartable(trt, _reasons(errors)) from problem
+    network = builder.create_network(_network_flags(trt))
+    parser = trt.OnnxParser(network, logger)  # holds the weights: it must live until the engine is built
+    _parse(parser, order, trt.__version__)
+    config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)  # what is float32 in a graph is so for a reason
+    config.progress_monitor = monitor
+    if order.workspace_mib is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, order.workspace_mib << 20)
+    _add_profiles(builder, config, order)
+    times = _timing_cache(config, order)  # must live until the engine is built
+    plan = builder.build_serialized_network(network, config)
+    if monitor.problem is not None:
+        raise monitor.problem
+    if plan is None:
+        raise EngineBuildError(f"{order.name}: TensorRT {trt.__version__} cannot build it: {_reasons(errors)}")
+    for error in errors:  # kernels that did not fit, for instance; others did
+        LOG.warning("%s: TensorRT: %s", order.name, error)
+    return Built(bytes(plan), bytes(times.serialize()))
+
+
+def deserialises(trt: TensorRt, plan: bytes) -> bool:
+    """Whether TensorRT loads a plan on this GPU; why not is in the log. Raises `SettingsError` where it cannot use it at all."""
+    errors: list[str] = []
+    try:
+        runtime = trt.Runtime(error_logger(trt, errors.append))
+    except TypeError as problem:
+        raise unstartable(trt, _reasons(errors)) from problem
+    loads = runtime.deserialize_cuda_engine(plan) is not None
+    for error in errors:
+        LOG.warning("TensorRT: %s", error)
+    return loads
+
+
+def unstartable(trt: TensorRt, reason: str) -> SettingsError:
+    """What is to be told where `Builder` or `Runtime` is refused: a `TypeError` in Python, the reason in the logger's ears only."""
+    return SettingsError(
+        f"engine tensorrt: TensorRT {trt.__version__} cannot use this GPU: {reason} (CUDA error 35: the driver is older than "
+        "the CUDA that it was made for)"
+    )
+
+
+def error_logger(trt: TensorRt, heard: Callable[[str], None], warning_level: int = logging.DEBUG) -> Any:
+    """An `ILogger` that tells errors, and writes warnings to the log. It lives as long as what TensorRT makes with it."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc]  # a base class that only the module knows
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
+                heard(msg)
+            elif severity == trt.ILogger.Severity.WARNING:
+                LOG.log(warning_level, "TensorRT: %s", msg)
+
+    return Logger()
+
+
+def progress_lines(name: str, say: Callable[[str], None], seconds: float = SECONDS_BETWEEN_LINES) -> Progress:
+    """A callback for `build_plan` that says where the build stands, at most every `seconds`."""
+    start = last = monotonic()
+
+    def tell(phase: str, step: int, steps: int) -> None:
+        nonlocal last
+        now = monotonic()
+        if now - last >= seconds:
+            last = now
+            filled = BAR * step // max(steps, 1)
+            bar = "#" * filled + "." * (BAR - filled)
+            say(f"building {name}: {now - start:4.0f} s [{bar}] {phase}, {step} of {steps}")
+
+    return tell
+
+
+def _network_flags(trt: TensorRt) -> int:
+    """Batches are explicit from TensorRT 10 on, whatever the flags say."""
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if flag is None else 1 << int(flag)  # a version without the flag knows no other networks
+
+
+def _parse(parser: Any, order: BuildOrder, version: str) -> None:
+    if parser.parse(order.onnx):
+        return
+    errors = [_described(parser.get_error(i)) for i in range(parser.num_errors)]
+    raise EngineBuildError(f"{order.name}: TensorRT {version} cannot read it: {_reasons(errors)}")
+
+
+def _described(error: Any) -> str:
+    """A parser's error: `node resize_3 (Resize): ...`."""
+    where = f"node {error.node_name()} ({error.node_operator()}): " if error.node_name() else ""
+    return f"{where}{error.desc()}"
+
+
+def _reasons(errors: list[str]) -> str:
+    more = f"; and {len(errors) - SHOWN_ERRORS} more" if len(errors) > SHOWN_ERRORS else ""
+    return ("; ".join(" ".join(text.split()) for text in errors[:SHOWN_ERRORS]) or "it gives no reason") + more
+
+
+def _add_profiles(builder: Any, config: Any, order: BuildOrder) -> None:
+    for shapes in order.profiles:
+        profile = builder.create_optimization_profile()
+        refused = f"{order.name}: TensorRT refuses the optimisation profile {dict(shapes)}"
+        try:
+            for name, shape in shapes.items():
+                profile.set_shape(name, shape.min, shape.opt, shape.max)
+        except (RuntimeError, ValueError) as problem:
+            raise EngineBuildError(f"{refused}: {problem}") from problem
+        if config.add_optimization_profile(profile) < 0:
+            raise EngineBuildError(refused)
+
+
+def _timing_cache(config: Any, order: BuildOrder) -> Any:
+    """Begin with what was measured before; what does not belong to this GPU and version is left."""
+    times = config.create_timing_cache(order.timing_cache)
+    if times is None or not config.set_timing_cache(times, False):
+        LOG.warning("%s: the timing cache is damaged or of another GPU or TensorRT; every kernel is timed", order.name)
+        times = config.create_timing_cache(b"")
+        config.set_timing_cache(times, False)
+    return times
+
+
+def _monitor(trt: TensorRt, progress: Progress) -> Any:
+    """An `IProgressMonitor` that tells `progress`; no exception, Ctrl-C least, may fly through the builder's C++."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # see Logger
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.problem: BaseException | None = None
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self._steps[phase_name] = num_steps
+            self._tell(phase_name, 0)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            self._tell(phase_name, step + 1)
+            return self.problem is None
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._steps.pop(phase_name, None)
+
+        def _tell(self, phase: str, step: int) -> None:
+            try:
+                progress(phase, step, self._steps.get(phase, 1))
+            except BaseException as problem:  # build_plan raises it
+                self.problem = problem
+
+    return Monitor()

@@ -1,0 +1,1 @@
+"""The commands of the server: serve, build-engine, and segment without a server."""

@@ -1,0 +1,233 @@
+"""API keys: who may call. Read from a file or the environment, held as hashes only, read again when the file changes.
+
+    SOLO_API_KEYS_FILE   one key a line, `name:key` or the bare key; empty lines and lines that begin with `#` are skipped
+    SOLO_API_KEYS        the same, separated by commas
+
+No key, and nothing that one could be guessed from, goes to a log, an error or a `repr`: names and line numbers do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+
+from solo_models.text_file import decoded
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from solo_server.errors import SettingsError, Unauthorized
+from solo_server.http.problems import problem_response
+from solo_server.settings import Settings
+
+LOG = logging.getLogger("solo_server")
+OPEN_PATHS = frozenset(
+    {"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"}
+)  # probes carry no keys, and learn nothing
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+METRICS_PATH = "/metrics"
+MIN_KEY_LENGTH, MAX_KEY_LENGTH = 16, 512
+MAX_FILE_BYTES = 1 << 20
+CHECK_SECONDS = 1.0
+NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """One caller. digest: SHA-256 of the key."""
+
+    name: str
+    digest: bytes = field(repr=False)
+
+
+class KeyRing:
+    """All keys that are accepted now; none at all where no key is asked for.
+
+    clock: seconds, for how often the file is looked at.
+    """
+
+    def __init__(self, keys: Iterable[ApiKey] = (), file: Path | None = None, clock: Callable[[], float] = monotonic):
+        self._fixed, self._file, self._clock = tuple(keys), file, clock
+        self._from_file: tuple[ApiKey, ...] = ()
+        self._looked_at = clock()
+        self._state = _state(file) if file else None
+        if file:
+            self._from_file = _read(file)
+        _refuse_twice(self._all)
+
+    @classmethod
+    def read(cls, settings: Settings) -> KeyRing:
+        """The keys that the settings name.
+
+        Raises:
+            SettingsError: the file cannot be read, or a key is unusable; tells the variable and the line, never the key.
+        """
+        try:
+            fixed = parse_keys(settings.api_keys.split(","), "entry") if settings.api_keys else ()
+        except ValueError as problem:
+            raise SettingsError(f"SOLO_API_KEYS: {problem}") from None
+        try:
+            return cls(fixed, settings.api_keys_file)
+        except ValueError as problem:
+            raise SettingsError(f"SOLO_API_KEYS_FILE: {settings.api_keys_file}: {problem}") from None
+
+    @property
+    def is_empty(self) -> bool:
+        """No key is asked for."""
+        return not self._all
+
+    def log_access(self, host: str) -> None:
+        """Tell the log who may call a server that listens on `host`."""
+        if not self.is_empty:
+            LOG.info("API keys: asked for; known are %s", ", ".join(key.name for key in self._all))
+        elif host not in LOOPBACK:
+            LOG.warning("API keys: none are asked for, and whoever reaches %s may call: docs/security.md", host)
+
+    def __repr__(self) -> str:
+        return f"KeyRing({', '.join(key.name for key in self._all)})"
+
+    def holder(self, key: str) -> str | None:
+        """The name that goes with `key`; takes the same time wherever in the list it stands, and where it is none."""
+        self._look()
+        digest = _digest(key)
+        found = None
+        for known in self._all:
+            if hmac.compare_digest(known.digest, digest):
+                found = known.name
+        return found
+
+    def reload(self) -> None:
+        """Read the file again; where that fails the keys stay as they are, and the log says why."""
+        if self._file is None:
+            return
+        self._state = _state(self._file)
+        try:
+            keys = _read(self._file)
+            _refuse_twice((*self._fixed, *keys))
+        except ValueError as problem:
+            LOG.error("API keys: %s: %s; the keys of before stay", self._file, problem)
+            return
+        self._from_file = keys
+        LOG.info("API keys: %d read from %s", len(keys), self._file)
+
+    @property
+    def _all(self) -> tuple[ApiKey, ...]:
+        return (*self._fixed, *self._from_file)
+
+    def _look(self) -> None:
+        now = self._clock()
+        if self._file is None or now - self._looked_at < CHECK_SECONDS:
+            return
+        self._looked_at = now
+        if _state(self._file) != self._state:
+            self.reload()
+
+
+def parse_keys(lines: Iterable[str], line_word: str = "line") -> tuple[ApiKey, ...]:
+    """`name:key` or bare keys, which are named `key-` and their line.
+
+    Raises:
+        ValueError: unusable; tells the line, counted from 1 and named by `line_word`, and the reason, never the key.
+    """
+    keys = []
+    for number, line in enumerate(lines, 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        name, colon, key = line.rpartition(":")
+        if colon and not NAME.fullmatch(name):
+            raise ValueError(
+                f"{line_word} {number}: a name has letters, digits and . _ - only, 64 at most, then `:` and the key"
+            )
+        if not MIN_KEY_LENGTH <= len(key) <= MAX_KEY_LENGTH:
+            raise ValueError(
+                f"{line_word} {number}: a key has {MIN_KEY_LENGTH} to {MAX_KEY_LENGTH} characters; try: openssl rand -hex 32"
+            )
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise ValueError(f"{line_word} {number}: a key is printable ASCII without spaces")
+        keys.append(ApiKey(name if colon else f"key-{number}", _digest(key)))
+    if not keys:
+        raise ValueError("there is no key")
+    _refuse_twice(keys)
+    return tuple(keys)
+
+
+class AskForKey:
+    """Lets through who brings a known key, as `Authorization: Bearer KEY` or `X-API-Key: KEY`; anyone to the probes.
+
+    The caller's name is in `scope["state"]["api_key"]` from here on. metrics_open: `/metrics` is open too.
+    """
+
+    def __init__(self, app: ASGIApp, keys: KeyRing, metrics_open: bool) -> None:
+        self._app, self._keys = app, keys
+        self._open = OPEN_PATHS | ({METRICS_PATH} if metrics_open else set())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on or answer 401 before a byte of the body is read."""
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in self._open):
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        name = self._holder(Headers(scope=scope))
+        if name is None:
+            problem = Unauthorized("send a known key as `Authorization: Bearer KEY` or `X-API-Key: KEY`")
+            await problem_response(problem, state.get("request_id", ""), scope["path"])(scope, receive, send)
+            return
+        state["api_key"] = name
+        await self._app(scope, receive, send)
+
+    def _holder(self, headers: Headers) -> str | None:
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        key = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        return self._keys.holder(key)
+
+
+def _read(file: Path) -> tuple[ApiKey, ...]:
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as problem:
+        raise ValueError(f"cannot be read: {problem.strerror}{_advice(problem)}") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"is larger than {MAX_FILE_BYTES} bytes")
+    try:
+        lines = decoded(content).splitlines()
+    except UnicodeDecodeError:
+        raise ValueError("is no UTF-8 text") from None  # the error itself would quote the content
+    return parse_keys(lines)
+
+
+def _advice(problem: OSError) -> str:
+    """What helps where a container mounts the file, which keeps its owner and its rights."""
+    if isinstance(problem, PermissionError) and hasattr(os, "getuid"):
+        return f"; the server runs as user {os.getuid()}, who has to be able to"
+    if isinstance(problem, IsADirectoryError):
+        return ", made perhaps by a mount of a file that was not there"
+    return ""
+
+
+def _refuse_twice(keys: Iterable[ApiKey]) -> None:
+    seen: dict[bytes, str] = {}
+    for key in keys:
+        if key.digest in seen:
+            raise ValueError(f"{seen[key.digest]} and {key.name} are the same key")
+        seen[key.digest] = key.name
+
+
+def _state(file: Path) -> tuple[int, int, int] | None:
+    """What changes when the file does; `None` while there is none."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,165 @@
+"""The FastAPI application: routes, and what stands around them; health, metrics.
+
+RequestMiddleware ─► (CORS) ─► (keys) ─► Problems ─► routes
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request
+from fastapi.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from solo_server.http.api_keys import KeyRing
+from solo_server.http.openapi import METRICS, READY
+from solo_server.http.problems import Problems
+from solo_server.http.request_middleware import RequestMiddleware
+from solo_server.http.routes import PROBLEMS, DirectRoute, Routes, add_models, add_segment, json
+from solo_server.http.security import add_docs, add_guards
+from solo_server.http.uploads import UploadLimits
+from solo_server.http.v2.routes import add_v2
+from solo_server.observability.metrics import Metrics, ModelInfo
+from solo_server.observability.telemetry import RequestTelemetry
+from solo_server.observability.traces import Traces
+from solo_server.pipeline.pipeline import Pipeline
+from solo_server.service.model_repository import ModelRepository, only
+from solo_server.service.service import Service
+from solo_server.settings import Settings
+
+
+def create_app(
+    models: Pipeline | ModelRepository,
+    settings: Settings | None = None,
+    on_end: Callable[[Exception], None] | None = None,
+    keys: KeyRing | None = None,
+    traces: Traces | None = None,
+    on_ready: Callable[[], None] | None = None,
+) -> FastAPI:
+    """The application around models, which are loaded (where that is still to be done) and warmed up when it starts, in a thread.
+
+    on_end: hears what only a new process can mend: a model cannot be loaded, its GPU is lost, its engine hangs. keys: who may
+    call; without them the settings tell. traces: where spans of requests go. on_ready: hears when requests are taken.
+
+    Raises:
+        SettingsError: the API keys cannot be read.
+    """
+    settings = settings or Settings()
+    telemetry = RequestTelemetry(Metrics(lambda: _served(service), among_workers=settings.workers > 1), traces)
+    service = Service(only(models) if isinstance(models, Pipeline) else models, settings, on_end, telemetry)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        starting = asyncio.create_task(_start(service, on_end, on_ready))
+        yield
+        starting.cancel()
+        service.stop()
+        if traces is not None:
+            await asyncio.to_thread(traces.close)
+
+    app = _App(
+        title="SOLO inference server",
+        version=version("solo-inference"),
+        description="Instance segmentation with SOLO: an image in, COCO RLE masks out.",
+        lifespan=lifespan,
+        docs_url=None,  # `add_docs` has its own, under a policy
+        redoc_url=None,
+    )
+    app.state.service, app.state.settings = service, settings
+    app.router.route_class = DirectRoute
+    add_docs(app)
+    add_guards(app, settings, KeyRing.read(settings) if keys is None else keys)
+    limits = UploadLimits(settings.body_timeout_s, settings.body_bytes_per_s)
+    app.add_middleware(RequestMiddleware, telemetry=telemetry, limits=limits, free=service.free)
+    add_segment(app, service, settings)
+    add_models(app, service)
+    add_v2(app, service)
+    _add_health(app, service)
+    _add_metrics(app, telemetry)
+    return app
+
+
+class _App(FastAPI):
+    """FastAPI for its routes and its document. What it would stand around them is for dependencies and handlers that none of
+    ours has, and takes longer than all of ours."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http" or self.middleware_stack is None:
+            await super().__call__(scope, receive, send)
+        else:
+            scope["app"] = self
+            await self.middleware_stack(scope, receive, send)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Our own layers, the one that was added last outside."""
+        app: ASGIApp = Problems(Routes(self.router))
+        for layer, arguments, options in reversed(self.user_middleware):
+            app = layer(app, *arguments, **options)
+        return app
+
+
+async def _start(
+    service: Service, on_end: Callable[[Exception], None] | None, on_ready: Callable[[], None] | None
+) -> None:
+    """While the server answers already; a failure is for whoever can end the process."""
+    try:
+        await service.start()
+    except Exception as problem:
+        if on_end is None:
+            raise
+        on_end(problem)
+    else:
+        if on_ready is not None:
+            on_ready()
+
+
+def _add_health(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz", summary="The process is alive")
+    async def healthz(_: Request) -> Response:
+        return json({"status": "ok"})
+
+    ready = {"content": {"application/json": {"schema": READY}}}
+
+    @app.get(
+        "/readyz",
+        summary="Every model is warm and requests are taken",
+        responses={200: ready, 503: {"description": "not yet, or not any more", **ready}},
+    )
+    async def readyz(_: Request) -> Response:
+        if (reason := service.unready) is not None:
+            return json({"status": "not ready", "reason": reason}, 503)
+        return json({"status": "ready"})
+
+    @app.get("/", include_in_schema=False)
+    async def root(_: Request) -> Response:
+        return RedirectResponse("/docs")
+
+
+def _add_metrics(app: FastAPI, telemetry: RequestTelemetry) -> None:
+    @app.get(
+        "/metrics",
+        summary="Prometheus's text, or OpenMetrics where Accept asks for it",
+        response_class=Response,
+        responses={200: {"content": METRICS}, 401: PROBLEMS[401]},
+    )
+    async def metrics(request: Request) -> Response:
+        telemetry.metrics.fold()
+        content, media_type = await asyncio.to_thread(telemetry.metrics.text, request.headers.get("accept", "").lower())
+        return Response(content, media_type=media_type)
+
+
+def _served(service: Service) -> list[ModelInfo]:
+    return [
+        ModelInfo(
+            served.name,
+            served.version,
+            served.pipeline.bundle.precision,
+            served.pipeline.backend.description,
+            service.is_ready,
+        )
+        for served in service.models.in_service()
+    ]

@@ -1,0 +1,136 @@
+"""What is told of every request: one access line, its metrics, its trace. Knows nothing of images but what `observe` tells.
+
+request ─► RequestMiddleware ─► application ─► service ─► RequestTelemetry (an Observer), whose context variable knows the request
+            └ at the end: Access ─► metrics, log, trace
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from time import perf_counter, time_ns
+
+import orjson
+from starlette.datastructures import Headers
+from starlette.types import Message, Scope
+
+from solo_server.observability.logs import ACCESS, REQUEST_ID, Access, access_record
+from solo_server.observability.metrics import Metrics
+from solo_server.observability.observer import NO_STAGES
+from solo_server.observability.traces import ImageTrace, Stage, Traces
+
+PROBES = ("/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
+"""Asked every few seconds: their successes are worth a line at level debug only, and no trace."""
+PROBLEM_TYPES = ("application/problem+json", "application/json")
+"""The second below `/v2`, and of `/readyz`, which tells no code."""
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """One request so far, gathered while it runs."""
+
+    begun: float = field(default_factory=perf_counter)
+    status: int | None = None
+    content_type: str = ""
+    code: str = "ok"
+    bytes_in: int = 0
+    bytes_out: int = 0
+    instances: int = 0
+    gone: bool = False
+    images: int = 0
+    traced: list[ImageTrace] = field(default_factory=list)
+    """The images, where there are traces."""
+
+    def sent(self, message: Message) -> None:
+        """A part of the answer goes out."""
+        if message["type"] == "http.response.start":
+            self.status = status = int(message["status"])
+            if status >= 400:
+                self.content_type = Headers(raw=message["headers"]).get("content-type", "")
+        elif message["type"] == "http.response.body":
+            body = message.get("body", b"")
+            if self.status is not None and self.status >= 400 and self.bytes_out == 0:
+                self.code = _code(self.status, self.content_type, body)
+            self.bytes_out += len(body)
+
+
+SEEN: ContextVar[RequestRecord | None] = ContextVar("seen", default=None)
+
+
+class RequestTelemetry:
+    """What the service tells goes to the metrics, and to the request that it is about."""
+
+    def __init__(self, metrics: Metrics, traces: Traces | None = None) -> None:
+        self.metrics, self.traces = metrics, traces
+        self.refused, self.waiting, self.batched = metrics.refused, metrics.waiting, metrics.batched
+
+    def begun(self, request_id: str) -> RequestRecord:
+        """A request's head has come; whatever its task logs has its id."""
+        seen = RequestRecord()
+        SEEN.set(seen)  # each request runs in a task, hence a context, of its own
+        REQUEST_ID.set(request_id)
+        self.metrics.begun()
+        return seen
+
+    def ended(self, scope: Scope, seen: RequestRecord) -> None:
+        """It was answered, or its caller went away."""
+        access = _access(scope, seen)
+        self.metrics.ended(access)
+        is_probe = access.route in PROBES
+        if self.traces is not None and not is_probe:
+            carrier = {k: v for k, v in Headers(scope=scope).items() if k in ("traceparent", "tracestate")}
+            self.traces.record(access, time_ns() - int(access.ms * 1e6), seen.traced, carrier)
+        level = logging.DEBUG if is_probe and access.status < 400 else logging.INFO
+        if ACCESS.isEnabledFor(level):
+            ACCESS.handle(access_record(level, access))
+
+    def answered(
+        self, model: str, outcome: str, total_ms: float, instances: int = 0, stages_ms: Mapping[str, float] = NO_STAGES
+    ) -> None:
+        """See `Observer`."""
+        self.metrics.answered(model, outcome, total_ms, instances, stages_ms)
+        seen = SEEN.get()
+        if seen is None:
+            return
+        seen.images += 1
+        seen.instances += instances
+        if self.traces is not None:
+            stages = [Stage(name, ms) for name, ms in stages_ms.items()]
+            seen.traced.append(ImageTrace(time_ns() - int(total_ms * 1e6), model, outcome, stages))
+
+
+def _code(status: int, content_type: str, body: bytes) -> str:
+    """The code that the answer itself tells, so that it does not matter which layer refused."""
+    told = orjson.loads(body) if content_type in PROBLEM_TYPES else {}
+    return str(told.get("code", f"http_{status}"))
+
+
+def _access(scope: Scope, seen: RequestRecord) -> Access:
+    status, code = seen.status, seen.code
+    if status is None:  # nothing was answered: the caller has gone, or a failure that only the outermost layer answers
+        status, code = (499, "gone") if seen.gone else (500, "internal")
+    elif status == 499:
+        code = "gone"
+    return Access(
+        method=scope["method"] if scope["method"] in METHODS else "other",
+        route=_route(scope),
+        status=status,
+        code=code,
+        ms=round((perf_counter() - seen.begun) * 1e3, 3),
+        bytes_in=seen.bytes_in,
+        bytes_out=seen.bytes_out,
+        images=seen.images,
+        instances=seen.instances,
+    )
+
+
+def _route(scope: Scope) -> str:
+    """The path's template; where a guard answered before there was one, the path itself if the application has just that."""
+    route = scope.get("route")
+    if route is not None:
+        return str(route.path)
+    known = (getattr(route, "path", "") for route in scope["app"].routes)
+    return scope["path"] if scope["path"] in known else "unmatched"

@@ -1,0 +1,157 @@
+"""Bytes to instances: the one path that the server, the command line and the benchmarks all take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from solo_models.bundle import Bundle, read_bundle
+
+from solo_server.backends.choose import choose
+from solo_server.backends.cpu.backend import Backend, Replicas
+from solo_server.backends.cpu.engine import GPU_ENGINES
+from solo_server.backends.cpu.pool import Pool
+from solo_server.backends.stopwatch import IsWanted, Stopwatch
+from solo_server.errors import SettingsError
+from solo_server.pipeline.image import ImageLimits, decode, decode_draft, peek_size, prepare, size
+from solo_server.system.cores import share_of_cores
+from solo_server.system.memory import return_unused
+from solo_server.types import ImageResult, PreparedImage, Query, UInt8
+
+if TYPE_CHECKING:
+    from solo_server.backends.gpu.open import CudaOptions
+
+
+Body = bytes | UInt8
+"""An image as it comes: the bytes of a file, or RGB pixels `(H, W, 3) uint8`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """An image ready for a batch, with the time that its own stages took, in milliseconds.
+
+    rgb: what was decoded, smaller than the image where it was drafted.
+    """
+
+    image: PreparedImage
+    rgb: UInt8
+    decode_ms: float
+    preprocess_ms: float
+
+
+class Pipeline:
+    """One bundle on one backend. Stages can be called one by one; `segment` runs them all."""
+
+    def __init__(
+        self, bundle: Bundle, backend: Backend, limits: ImageLimits | None = None, engine_reason: str = ""
+    ) -> None:
+        self.bundle, self.backend, self.engine_reason = bundle, backend, engine_reason
+        self._limits = limits or ImageLimits()
+
+    @classmethod
+    def open(
+        cls,
+        bundle: Path,
+        *,
+        threads: int = 0,
+        replicas: int = 1,
+        slots: int = 1,
+        limits: ImageLimits | None = None,
+        engine: str = "auto",
+        precision: str | None = None,
+        cuda: CudaOptions | None = None,
+    ) -> Pipeline:
+        """Read a bundle and load it into the engine that `solo_server.backends.choose` picks.
+
+        threads: cores of one inference; 0 takes all, shared among the replicas. slots: images at a time in each on a CPU; 0 is
+        the engine's own, for callers that have more than one (for GPUs `cuda` tells).
+
+        Raises:
+            BundleError: missing, damaged, or not loadable.
+            SettingsError: this bundle cannot run on that engine, or in that precision; or there is no GPU for it.
+            DeviceFailure: the GPU failed, or has too little memory.
+        """
+        content = read_bundle(bundle)
+        choice = choose(content, engine, precision)
+        if replicas > 1 and choice.engine in GPU_ENGINES:
+            raise SettingsError(
+                f"SOLO_REPLICAS: engine {choice.engine} has SOLO_SLOTS instead, and SOLO_WORKERS for GPUs"
+            )
+        share = threads or share_of_cores(replicas)
+        backends = [choice.open(content, Pool(share), cuda, slots) for _ in range(replicas)]
+        backend = backends[0] if replicas == 1 else Replicas(backends)
+        return_unused()
+        return cls(content, backend, limits, choice.reason)
+
+    def warm_up(self) -> None:
+        """Everything that is slow only once, and an empty image of the usual 4:3: runtimes plan at first."""
+        rules = self.bundle.spec.preprocess
+        height = rules.short_side
+        blank = np.zeros((height, min(rules.long_side, height * 4 // 3), 3), np.uint8)
+        self.backend.warm_up(prepare(blank, rules))
+
+    def peek_size(self, body: Body) -> int | None:
+        """As `pixels`, within microseconds; `None` where it would take longer. Raises ImageTooLarge."""
+        hw = peek_size(body, self._limits)
+        return None if hw is None else hw[0] * hw[1]
+
+    def pixels(self, body: Body) -> int:
+        """How many pixels decoding would make, from the header alone; raises what `solo_server.pipeline.image.size` raises."""
+        height, width = size(body, self._limits)
+        return height * width
+
+    def decode(self, body: Body, *, whole: bool = False) -> Decoded:
+        """Decode, resize and pad one image; raises what `solo_server.pipeline.image.decode` raises.
+
+        whole: every pixel is decoded even where drafts are allowed, so that the image can be drawn on.
+        """
+        start = perf_counter()
+        rules = self.bundle.spec.preprocess
+        if not isinstance(body, bytes):
+            rgb, original_hw = body, body.shape[:2]
+        elif self._limits.draft and not whole:
+            rgb, original_hw = decode_draft(body, self._limits, rules)
+        else:
+            rgb = decode(body, self._limits)
+            original_hw = rgb.shape[:2]
+        decoded = perf_counter()
+        image = prepare(rgb, rules, original_hw)
+        return Decoded(image, rgb, (decoded - start) * 1e3, (perf_counter() - decoded) * 1e3)
+
+    def infer(self, images: Sequence[PreparedImage], queries: Sequence[Query] | None = None) -> Sequence[Any]:
+        """Run the backend on images of one padded size; see `Backend.infer`."""
+        return self.backend.infer(images, queries or [Query()] * len(images))
+
+    def finish(
+        self, output: Any, decoded: Decoded, query: Query, infer_ms: float, is_wanted: IsWanted = lambda: True
+    ) -> ImageResult:
+        """Whatever remains to be done for one image (`Backend.finish`), and how long everything took.
+
+        Raises:
+            NotWanted: `is_wanted` has become false on the way.
+        """
+        watch = Stopwatch(is_wanted)
+        geometry = decoded.image.geometry
+        instances = self.backend.finish(output, geometry, query, watch)
+        first, *later = self.backend.stages
+        timings = {
+            "decode": decoded.decode_ms,
+            "preprocess": decoded.preprocess_ms,
+            first: infer_ms,
+            **{stage: watch.laps_ms.get(stage, 0.0) for stage in later},
+        }
+        return ImageResult(geometry.original_hw, instances, {**timings, "total": sum(timings.values())})
+
+    def segment(self, body: bytes, query: Query | None = None) -> ImageResult:
+        """One image from bytes to instances."""
+        return self.segment_decoded(self.decode(body), query or Query())
+
+    def segment_decoded(self, decoded: Decoded, query: Query, is_wanted: IsWanted = lambda: True) -> ImageResult:
+        """Network and post-processing of one image; raises what `finish` raises."""
+        start = perf_counter()
+        output = self.infer([decoded.image], [query])[0]
+        return self.finish(output, decoded, query, (perf_counter() - start) * 1e3, is_wanted)

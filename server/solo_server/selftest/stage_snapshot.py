@@ -1,0 +1,119 @@
+"""What post-processing was given for one image and what it made of it, stage by stage, on whichever side.
+
+    scores, mask features ─► candidates ─► areas, maskness ─► best ─► kept ─► instances
+
+`cpu_snapshot` is the CPU path's, from any scores and features: from the CPU, or from a GPU network, which
+separates the network's rounding from faults of the post-processing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from solo_models.bundle import Bundle
+from solo_models.spec import ModelSpec, PostprocessSpec
+
+from solo_server.backends.cpu.engine import ImageOutput
+from solo_server.backends.cpu.pool import Pool
+from solo_server.backends.cpu.postprocess import CpuPostprocessor, find_candidates, select
+from solo_server.backends.stopwatch import Stopwatch
+from solo_server.types import Candidates, Float32, Geometry, Instance, Int64, Query
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What the network gives. scores: `(cells, C)`; levels: `(C, h, w)` each; features: level -> one map a mask tower."""
+
+    scores: Float32
+    levels: tuple[Float32, ...]
+    features: Mapping[int, tuple[Float32, ...]]
+
+    def mask_features(self, levels: Sequence[int]) -> Sequence[Sequence[Float32]]:
+        """See `ImageOutput.mask_features`."""
+        return [self.features[level] for level in levels]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Cells that some candidate names, rising, with their masks' `areas` and `maskness`, all `(n,)`."""
+
+    cells: Int64
+    areas: Int64
+    maskness: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Candidates best first: `cells`, `labels`, `scores`, all `(n,)`."""
+
+    cells: Int64
+    labels: Int64
+    scores: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class StageSnapshot:
+    """All stages of one image. best: what enters NMS; kept: what leaves it, scores decayed; instances: as answered."""
+
+    network: Network
+    candidates: Candidates
+    measured: Measured
+    best: Ranked
+    kept: Ranked
+    instances: tuple[Instance, ...]
+
+
+class CpuPath:
+    """The oracle: post-processing on the CPU with everything in between shown."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._spec, self._pool = bundle.spec, Pool()
+        self._postprocessor = CpuPostprocessor(bundle.spec, bundle.kernels, self._pool)
+
+    def network(self, output: ImageOutput, levels: Sequence[Float32]) -> Network:
+        """Everything that an engine gave, with the mask features of the levels that have candidates."""
+        found = find_candidates(output.scores, self._spec.postprocess)
+        wanted = levels_of(self._spec, found.cells)
+        maps = output.mask_features(wanted)
+        return Network(
+            output.scores, tuple(levels), {level: tuple(tower) for level, tower in zip(wanted, maps, strict=True)}
+        )
+
+    def snapshot(self, network: Network, geometry: Geometry, query: Query) -> StageSnapshot:
+        """All stages from these scores and features on."""
+        settings = settings_of(self._spec, query)
+        candidates = find_candidates(network.scores, settings, query.class_ids)
+        if len(candidates.cells) == 0:
+            nothing = Ranked(candidates.cells, candidates.labels, candidates.scores)
+            measured = Measured(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+            return StageSnapshot(network, candidates, measured, nothing, nothing, ())
+        masks = self._postprocessor.masks(candidates, network, geometry, settings)
+        cells = np.unique(candidates.cells)
+        measures = masks.measure(cells)
+        best = self._postprocessor.measure(candidates, masks, settings)
+        kept = select(best, settings)
+        return StageSnapshot(
+            network,
+            candidates,
+            Measured(cells, measures.areas, measures.maskness),
+            Ranked(best.cells, best.labels, best.scores),
+            Ranked(kept.cells, kept.labels, kept.scores),
+            self._postprocessor.run(network, geometry, query, Stopwatch()),
+        )
+
+
+def settings_of(spec: ModelSpec, query: Query) -> PostprocessSpec:
+    """The bundle's, with what the query changes."""
+    settings = spec.postprocess
+    if query.score_threshold is not None:
+        settings = replace(settings, score_threshold=query.score_threshold)
+    if query.max_instances is not None:
+        settings = replace(settings, max_instances=query.max_instances)
+    return settings if query.nms is None else replace(settings, nms=query.nms)  # type: ignore[arg-type]  # a checked name
+
+
+def levels_of(spec: ModelSpec, cells: Int64) -> list[int]:
+    """The levels that these cells are on, rising."""
+    return [int(level) for level in np.unique(np.searchsorted(spec.first_cells, cells, side="right") - 1)]

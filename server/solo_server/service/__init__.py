@@ -1,0 +1,1 @@
+"""Requests take turns: admission, batching, and the models that are served."""

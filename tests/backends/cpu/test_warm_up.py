@@ -1,0 +1,134 @@
+"""Warming compiles everything that an image needs, tells of it, and copes with folders that cannot be written."""
+
+import importlib
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from numba.core.registry import CPUDispatcher
+from solo_models.bundle import as_bundle
+from solo_server.backends.cpu.backend import CpuBackend
+from solo_server.backends.cpu.network import open_network
+from solo_server.backends.cpu.pool import Pool
+from solo_server.backends.cpu.runtimes.onnxruntime import OrtRuntime
+from solo_server.backends.cpu.warm_up import warm_kernels
+from solo_server.pipeline.image import prepare
+from solo_server.pipeline.pipeline import Decoded, Pipeline
+from solo_server.types import Query
+from support.images import smooth_image
+from support.networks import bundle_content, tiny_network
+from support.specs import VARIANTS
+
+ASTRONAUT = str(Path(__file__).parents[2] / "images" / "astronaut.jpg")
+MODULES = ("resize", "winograd", "int16_products", "layouts", "soft_masks", "cell_masks", "rle_encode", "nms")
+
+
+def _compiled() -> dict[str, int]:
+    """How many versions of each kernel there are in this process."""
+    modules = [importlib.import_module(f"solo_server.backends.cpu.kernels.{name}") for name in MODULES]
+    kernels = {f"{m.__name__}.{k}": v for m in modules for k, v in vars(m).items() if isinstance(v, CPUDispatcher)}
+    return {name: len(kernel.signatures) for name, kernel in kernels.items()}
+
+
+def test_nothing_is_compiled_for_an_image_once_the_kernels_are_warm() -> None:
+    warm_kernels()
+    before = _compiled()
+    assert sum(before.values()) >= 15
+    for variant, precision in product(
+        VARIANTS, ("fp32", "int8")
+    ):  # of INT8 bundles, the head's products are of 16 bits
+        bundle = replace(as_bundle(bundle_content(tiny_network(variant))), precision=precision)
+        pool = Pool(2)
+        for head in ("compiled", "graph"):
+            engine = open_network(bundle, OrtRuntime(1), pool, head)  # type: ignore[arg-type]  # literals
+            pipeline = Pipeline(bundle, CpuBackend(bundle, engine, pool))
+            for nms in ("matrix", "mask", "none"):
+                pixels = smooth_image(101, 133)
+                decoded = Decoded(prepare(pixels, bundle.spec.preprocess), pixels, 0, 0)
+                assert pipeline.segment_decoded(decoded, Query(nms=nms)).instances
+    assert _compiled() == before
+
+
+def test_warming_twice_says_nothing() -> None:
+    warm_kernels()
+    said: list[str] = []
+    warm_kernels(said.append)
+    assert said == []
+
+
+def _warm(**environment: str) -> subprocess.CompletedProcess[str]:
+    return _solo("warm", **environment)
+
+
+def _segment(**environment: str) -> subprocess.CompletedProcess[str]:
+    return _solo("segment", ASTRONAUT, **environment)
+
+
+def _solo(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "solo_models.cli", *words]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=True, env={**os.environ, **environment}
+    )
+
+
+def test_compiled_kernels_are_kept_and_read_back_from_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    cache = tmp_path / "kernels"
+    said = _segment(NUMBA_CACHE_DIR=str(cache)).stderr.splitlines()
+    assert said[0].startswith("solo segment: compiling kernels")
+    assert said[1].endswith("(compiled)")
+    assert _segment(NUMBA_CACHE_DIR=str(cache)).stderr == ""
+    assert _warm(NUMBA_CACHE_DIR=str(cache)).stderr.splitlines()[-1].endswith("(from the cache)")
+    script = """
+import tempfile
+create = tempfile.TemporaryFile
+def refuse(*arguments, dir=None, **options):
+    if str(dir).startswith(refused): raise OSError("read-only file system")
+    return create(*arguments, dir=dir, **options)
+tempfile.TemporaryFile = refuse
+from solo_server.backends.cpu.warm_up import warm_kernels
+warm_kernels(print)
+"""
+    kept, private = tmp_path / "kept", tmp_path / "private"
+    private.mkdir()
+    folders = {"NUMBA_CACHE_DIR": str(cache), "XDG_CACHE_HOME": str(kept), "TMPDIR": str(private)}
+    for refused in ((str(cache), str(kept)), (str(cache),)):
+        command = [sys.executable, "-c", f"refused = {refused!r}\n{script}"]
+        denied = subprocess.run(
+            command, capture_output=True, text=True, timeout=300, check=True, env={**os.environ, **folders}
+        )
+        assert denied.stdout.strip().endswith("(from the cache)")
+        assert not list(private.iterdir())
+    assert list(kept.rglob("*.nbi"))
+
+
+def test_where_nothing_at_all_can_be_written_the_kernels_work_all_the_same(tmp_path: Path) -> None:
+    script = """
+import tempfile
+def refuse(*arguments, **options): raise OSError("read-only file system")
+tempfile.TemporaryFile = tempfile.mkdtemp = refuse
+from solo_server.backends.cpu.kernels.compile import CAN_BE_KEPT, kernel
+import numpy as np
+assert not CAN_BE_KEPT
+@kernel
+def twice(x): return x + x
+print(twice(21))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "42"
+
+
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    bundle = as_bundle(bundle_content(tiny_network("solo")))
+    pixels = smooth_image(96, 150)
+    found = []
+    for threads in (1, 3):
+        pool = Pool(threads)
+        pipeline = Pipeline(bundle, CpuBackend(bundle, open_network(bundle, OrtRuntime(1), pool), pool))
+        decoded = Decoded(prepare(pixels, bundle.spec.preprocess), pixels, 0, 0)
+        found.append(pipeline.segment_decoded(decoded, Query()).instances)
+    assert [i.class_id for i in found[0]] == [i.class_id for i in found[1]]
+    np.testing.assert_allclose([i.score for i in found[0]], [i.score for i in found[1]], atol=1e-6)

@@ -1,0 +1,35 @@
+"""`benchmarks/gpu_check.py`, which checks kernels on a GPU without a runtime for networks, on the fake device."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from support.gpu.fake_device import FakeDevice
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_check.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("gpu_check", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["gpu_check"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_kernels_are_checked_with_a_network_on_the_cpu(script: ModuleType) -> None:
+    device = FakeDevice(seed=3)
+    told = script.check_kernels((device, b"cubin"), "solo", quick=True, is_fake=True)
+    device.close()
+    assert told["verdict"] == "PASS"
+    assert {name: part["verdict"] for name, part in told["parts"].items()} == {
+        **dict.fromkeys(("network", "post-processing", "answers", "batch", "small buffers"), "PASS"),
+        **dict.fromkeys(("paper", "batches", "memory"), "MEASURED"),
+    }

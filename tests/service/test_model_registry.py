@@ -1,0 +1,310 @@
+"""Models come, go and are replaced while requests go on: none is lost, none is answered by half a model."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from solo_models.bundle import BundleError
+from solo_server.backends.cpu.backend import Replicas
+from solo_server.backends.cpu.pool import Pool
+from solo_server.errors import NotReady, SettingsError, UnknownModel
+from solo_server.pipeline.pipeline import Pipeline
+from solo_server.service.model_repository import Source
+from solo_server.service.service import Service
+from solo_server.settings import Settings
+from solo_server.types import Query
+from support.gated_backend import Gate
+from support.images import encoded, smooth_image
+
+BODY = encoded(smooth_image(90, 120))
+
+
+@pytest.fixture(scope="module")
+def pipeline(solo_bundle: Path) -> Pipeline:
+    return Pipeline.open(solo_bundle, threads=1)
+
+
+class Shelf:
+    """A catalogue that tests change."""
+
+    def __init__(self, **models: Callable[[], Pipeline]) -> None:
+        self.sources = [Source(name, "1", "a", opening) for name, opening in models.items()]
+
+    def __call__(self) -> list[Source]:
+        return list(self.sources)
+
+    def put(self, name: str, version: str, opening: Callable[[], Pipeline], stamp: str = "a") -> None:
+        self.take(name, version)
+        self.sources.append(Source(name, version, stamp, opening))
+
+    def take(self, name: str, version: str) -> None:
+        self.sources = [source for source in self.sources if (source.name, source.version) != (name, version)]
+
+
+def run(shelf: Shelf, scenario: Callable[[Service], Awaitable[None]], **settings: Any) -> None:
+    """The scenario with a service that has started."""
+
+    async def whole() -> None:
+        service = Service(shelf, Settings(**settings))
+        await service.start()
+        try:
+            await scenario(service)
+        finally:
+            service.stop()
+
+    asyncio.run(whole())
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not is_so():
+            await asyncio.sleep(0.001)
+
+
+def states(service: Service) -> dict[tuple[str, str], str]:
+    return {(listed.name, listed.version): listed.state for listed in service.models.listed()}
+
+
+def failing() -> Pipeline:
+    raise BundleError("masks.onnx: sha256 differs")
+
+
+def test_a_model_is_found_by_name_and_version_and_the_only_one_by_nothing(pipeline: Pipeline) -> None:
+    shelf = Shelf(cats=lambda: pipeline)
+    shelf.put("cats", "10", lambda: pipeline)
+    shelf.put("cats", "9", lambda: pipeline)
+
+    async def scenario(service: Service) -> None:
+        find = service.models.find
+        assert find() is find("cats") is find("cats", "10")
+        assert (find("cats", "9").version, find(None, "1").version) == ("9", "1")
+        for name, version in (("dogs", None), ("cats", "2"), ("", None)):
+            with pytest.raises(UnknownModel):
+                find(name, version)
+
+    run(shelf, scenario)
+
+
+def test_of_several_models_the_default_is_named_or_there_is_none(pipeline: Pipeline) -> None:
+    shelf = Shelf(cats=lambda: pipeline, dogs=lambda: pipeline)
+
+    async def unnamed(service: Service) -> None:
+        with pytest.raises(UnknownModel, match="none is the default"):
+            service.models.find()
+
+    async def named(service: Service) -> None:
+        assert service.models.find().name == "dogs"
+        with service.admit() as admitted:
+            assert admitted.model.name == "dogs"
+
+    run(shelf, unnamed)
+    run(shelf, named, default_model="dogs")
+
+
+def test_a_default_that_is_not_there_stops_the_start(pipeline: Pipeline) -> None:
+    service = Service(Shelf(cats=lambda: pipeline), Settings(default_model="dogs"))
+    with pytest.raises(SettingsError, match="SOLO_DEFAULT_MODEL: 'dogs' is none of cats"):
+        asyncio.run(service.start())
+
+
+def test_at_the_start_one_model_that_cannot_be_loaded_stops_it(pipeline: Pipeline) -> None:
+    service = Service(Shelf(cats=lambda: pipeline, dogs=failing))
+    with pytest.raises(BundleError, match="sha256 differs"):
+        asyncio.run(service.start())
+    assert not service.is_ready
+
+
+def test_what_is_new_comes_and_what_is_gone_goes(pipeline: Pipeline) -> None:
+    shelf = Shelf(cats=lambda: pipeline)
+
+    async def scenario(service: Service) -> None:
+        before = service.models.find("cats")
+        shelf.put("dogs", "1", lambda: pipeline)
+        await service.models.load()
+        assert service.models.find("cats") is before  # the same content is left alone
+        assert states(service) == {("cats", "1"): "ready", ("dogs", "1"): "ready"}
+        shelf.take("cats", "1")
+        await service.models.load()
+        with pytest.raises(UnknownModel):
+            service.models.find("cats")
+        await until(lambda: states(service) == {("dogs", "1"): "ready"})
+
+    run(shelf, scenario)
+
+
+def test_another_content_under_the_same_name_replaces_the_model(pipeline: Pipeline) -> None:
+    shelf = Shelf(cats=lambda: pipeline)
+
+    async def scenario(service: Service) -> None:
+        before = service.models.find("cats")
+        shelf.put("cats", "1", lambda: pipeline, stamp="b")
+        await service.models.load("cats")
+        assert service.models.find("cats") is not before
+
+    run(shelf, scenario)
+
+
+def test_loading_one_model_leaves_the_others_as_they_are(pipeline: Pipeline) -> None:
+    shelf = Shelf(cats=lambda: pipeline)
+
+    async def scenario(service: Service) -> None:
+        shelf.put("dogs", "1", lambda: pipeline)
+        shelf.take("cats", "1")
+        await service.models.load("dogs")
+        assert states(service) == {("cats", "1"): "ready", ("dogs", "1"): "ready"}
+        with pytest.raises(UnknownModel):
+            await service.models.load("birds")
+        with pytest.raises(UnknownModel):
+            await service.models.unload("birds")
+
+    run(shelf, scenario)
+
+
+def test_a_request_under_way_is_answered_by_the_model_that_it_began_with(pipeline: Pipeline) -> None:
+    gate = Gate(pipeline)
+    shelf = Shelf(cats=lambda: gate.pipeline)
+
+    async def scenario(service: Service) -> None:
+        first = asyncio.create_task(service.segment(BODY, Query()))
+        await gate.taken_one()
+        waiting = asyncio.create_task(service.segment(BODY, Query()))
+        old = service.models.find("cats")
+        await until(lambda: old.batcher.waiting == 1)
+        shelf.put("cats", "1", lambda: pipeline, stamp="b")
+        await service.models.load()
+        assert (await service.segment(BODY, Query())).instances  # by the new one, while the old one is held up
+        assert not gate.pipeline.backend.is_closed  # type: ignore[attr-defined]  # of Gated
+        gate.open.set()
+        assert (await first).instances
+        assert (await waiting).instances
+        await until(lambda: gate.pipeline.backend.is_closed)  # type: ignore[attr-defined]
+
+    run(shelf, scenario)
+
+
+def test_an_unloaded_model_answers_what_it_has_and_comes_back_when_asked_for(pipeline: Pipeline) -> None:
+    gate = Gate(pipeline)
+    shelf = Shelf(cats=lambda: gate.pipeline)
+
+    async def scenario(service: Service) -> None:
+        first = asyncio.create_task(service.segment(BODY, Query()))
+        await gate.taken_one()
+        await service.models.unload("cats")
+        assert states(service) == {("cats", "1"): "unloading"}
+        with pytest.raises(UnknownModel):
+            await service.segment(BODY, Query())
+        gate.open.set()
+        assert (await first).instances
+        await until(lambda: not states(service))
+        await service.models.load("cats")
+        assert (await service.segment(BODY, Query())).instances
+
+    run(shelf, scenario)
+
+
+def test_what_cannot_be_loaded_leaves_what_was_served_and_does_not_stop_the_others(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    shelf = Shelf(cats=lambda: pipeline)
+
+    async def scenario(service: Service) -> None:
+        before = service.models.find("cats")
+        shelf.put("cats", "1", failing, stamp="b")
+        shelf.put("cats", "2", failing)
+        shelf.put("dogs", "1", lambda: pipeline)
+        with pytest.raises(BundleError):
+            await service.models.load()
+        assert service.models.find("cats") is before
+        assert states(service) == {("cats", "1"): "ready", ("cats", "2"): "failed", ("dogs", "1"): "ready"}
+        assert service.is_ready
+        shelf.put("cats", "2", lambda: pipeline)
+        shelf.put("cats", "1", lambda: pipeline)
+        await service.models.load()  # mended
+        assert service.models.find("cats").version == "2"
+
+    run(shelf, scenario)
+    assert "model cats version 1: not loaded: masks.onnx: sha256 differs" in caplog.text
+
+
+def test_while_a_model_is_loaded_it_is_not_ready_and_the_others_answer(pipeline: Pipeline) -> None:
+    loaded = threading.Event()
+
+    def slowly() -> Pipeline:
+        loaded.wait(30)
+        return pipeline
+
+    shelf = Shelf(cats=lambda: pipeline)
+
+    async def scenario(service: Service) -> None:
+        shelf.put("dogs", "1", slowly)
+        shelf.put("cats", "2", slowly)
+        loading = asyncio.create_task(service.models.load())
+        await until(lambda: ("dogs", "1") in states(service))
+        with pytest.raises(NotReady):
+            service.models.find("dogs")
+        assert service.models.find("cats").version == "1"
+        with service.admit(name="cats") as admitted:
+            assert (await admitted.answer(BODY, Query(), lambda result, _: result)).instances
+        loaded.set()
+        await loading
+        assert (service.models.find("dogs").version, service.models.find("cats").version) == ("1", "2")
+
+    run(shelf, scenario)
+
+
+def test_a_backend_that_does_not_warm_up_is_closed(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(pipeline)
+
+    def fail() -> None:
+        raise BundleError("it does not run here")
+
+    monkeypatch.setattr(gate.pipeline, "warm_up", fail)
+    service = Service(Shelf(cats=lambda: gate.pipeline))
+    with pytest.raises(BundleError):
+        asyncio.run(service.start())
+    assert gate.pipeline.backend.is_closed  # type: ignore[attr-defined]  # of Gated
+
+
+def test_replicas_answer_as_one_and_work_at_the_same_time(solo_bundle: Path, pipeline: Pipeline) -> None:
+    twins = Pipeline.open(solo_bundle, threads=1, replicas=2)
+    assert isinstance(twins.backend, Replicas)
+    assert twins.backend.description == f"2 x {pipeline.backend.description}"
+    meeting = threading.Barrier(2, timeout=30)
+
+    async def scenario(service: Service) -> None:
+        for backend in twins.backend._backends:  # type: ignore[attr-defined]
+            backend.infer = _meeting(meeting, backend.infer)
+        results = await asyncio.gather(*(service.segment(BODY, Query()) for _ in range(4)))
+        assert all(result.instances == pipeline.segment(BODY).instances for result in results)
+
+    run(Shelf(twins=lambda: twins), scenario)
+
+
+def _meeting(barrier: threading.Barrier, infer: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        barrier.wait()  # until another image is with the other replica
+        return infer(*arguments)
+
+    return call
+
+
+def test_replicas_share_the_cores(solo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares: list[int] = []
+
+    def pool(threads: int) -> Pool:
+        shares.append(threads)
+        return Pool(1)
+
+    monkeypatch.setattr("solo_server.pipeline.pipeline.Pool", pool)
+    monkeypatch.setattr("solo_server.system.cores.cores", lambda: 8)
+    Pipeline.open(solo_bundle, replicas=3)
+    Pipeline.open(solo_bundle, replicas=2, threads=3)
+    assert shares == [2, 2, 2, 3, 3]
+
+
+def test_on_a_gpu_replicas_are_refused(solo_bundle: Path) -> None:
+    with pytest.raises(SettingsError, match="SOLO_REPLICAS: engine cuda has SOLO_SLOTS instead"):
+        Pipeline.open(solo_bundle, engine="cuda", replicas=2)

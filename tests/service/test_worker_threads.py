@@ -1,0 +1,132 @@
+"""Threads beside the event loop: every outcome comes back, whatever it is, and nothing ends the loop."""
+
+import asyncio
+import gc
+import threading
+import weakref
+from collections.abc import Awaitable, Callable
+
+import pytest
+from solo_server.errors import EngineFailure
+from solo_server.service.worker_threads import Threads
+
+
+def run(scenario: Callable[[Threads], Awaitable[None]], count: int = 1) -> None:
+    async def whole() -> None:
+        threads = Threads("test", count)
+        try:
+            await scenario(threads)
+        finally:
+            threads.stop()
+
+    asyncio.run(whole())
+
+
+def raising(problem: BaseException) -> Callable[[], None]:
+    def work() -> None:
+        raise problem
+
+    return work
+
+
+def test_results_come_back_each_to_its_caller() -> None:
+    async def scenario(threads: Threads) -> None:
+        assert await asyncio.gather(*(threads.run(lambda n=n: n * n) for n in range(50))) == [n * n for n in range(50)]
+        assert threads.is_idle
+
+    run(scenario, 3)
+
+
+def test_a_failure_is_the_callers_and_the_thread_goes_on() -> None:
+    async def scenario(threads: Threads) -> None:
+        with pytest.raises(ValueError, match="wrong"):
+            await threads.run(raising(ValueError("wrong")))
+        for ending in (SystemExit(3), KeyboardInterrupt(), StopIteration()):
+            with pytest.raises(EngineFailure, match=f"{type(ending).__name__} in a thread"):
+                await threads.run(raising(ending))
+        assert await threads.run(lambda: threading.current_thread().name) == "solo-test_0"
+
+    run(scenario)
+
+
+def test_no_more_threads_begin_than_are_needed_or_allowed() -> None:
+    async def scenario(threads: Threads) -> None:
+        for _ in range(5):
+            await threads.run(lambda: None)
+        assert names() == {"solo-test_0"}
+        meeting = threading.Barrier(3)
+        await asyncio.gather(*(threads.run(lambda: meeting.wait(30)) for _ in range(3)))
+        await asyncio.gather(*(threads.run(lambda: None) for _ in range(20)))
+        assert names() == {"solo-test_0", "solo-test_1", "solo-test_2"}
+
+    run(scenario, 3)
+    assert names() == set()  # an idle one ends with `stop`
+
+
+def names() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith("solo-test")}
+
+
+def test_what_is_cancelled_before_a_thread_has_it_does_not_run() -> None:
+    async def scenario(threads: Threads) -> None:
+        gate, ran = threading.Event(), list[str]()
+        first = asyncio.create_task(threads.run(lambda: gate.wait(30)))
+        second = asyncio.create_task(threads.run(lambda: ran.append("second")))
+        await asyncio.sleep(0)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        gate.set()
+        await first
+        await threads.run(lambda: ran.append("third"))
+        assert ran == ["third"]
+
+    run(scenario)
+
+
+def test_a_result_that_nobody_waits_for_any_more_is_let_go() -> None:
+    async def scenario(threads: Threads) -> None:
+        gate = threading.Event()
+        first = asyncio.create_task(threads.run(lambda: gate.wait(30)))
+        await asyncio.sleep(0.01)
+        first.cancel()
+        gate.set()
+        assert await threads.run(lambda: 5) == 5
+
+    run(scenario)
+
+
+def test_stop_cancels_what_waits_and_does_not_wait_for_what_runs() -> None:
+    gate = threading.Event()
+
+    async def scenario() -> None:
+        threads = Threads("test", 1)
+        first, second = (asyncio.create_task(threads.run(lambda: gate.wait(30))) for _ in range(2))
+        await asyncio.sleep(0.01)
+        threads.stop()
+        assert not threads.is_idle
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        with pytest.raises(RuntimeError, match="have stopped"):
+            await threads.run(lambda: None)
+        gate.set()
+        assert await first
+        assert threads.is_idle
+
+    asyncio.run(scenario())
+
+
+def test_what_was_worked_on_is_not_kept_until_the_next_work_comes() -> None:
+    class Large:
+        pass
+
+    async def scenario(threads: Threads) -> None:
+        large = Large()
+        seen = weakref.ref(large)
+        await threads.run(lambda large=large: None)
+        del large
+        await asyncio.sleep(0.05)  # the thread waits again
+        gc.collect()
+        assert seen() is None
+
+    run(scenario)
