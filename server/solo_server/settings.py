@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solo_models.sizes import Size
+from solo_models.sizes import Size, SizeError, parse_oriented
 from solo_models.suggestion import nearest
 
-from solo_server.backends.cpu.engine import ENGINES, PRECISIONS
-from solo_server.backends.gpu.tensorrt.profiles import MAX_BATCH, parse_shapes
+from solo_server.backends.gpu.tensorrt.profiles import MAX_BATCH
+from solo_server.engine_names import ENGINES, PRECISIONS
 from solo_server.errors import SettingsError
 from solo_server.observability.logs import FORMATS, LEVELS
 from solo_server.pipeline.image import ImageLimits
@@ -175,6 +175,19 @@ class Settings:
         values = {known[name]: _parse(name, known[name], text) for name, text in given.items() if text != ""}
         texts = {k: _TEXTS[k](v) for k, v in overrides.items() if k in _TEXTS and isinstance(v, str)}
         return cls(**(values | {k: v for k, v in overrides.items() if v is not None} | texts))
+
+
+def parse_shapes(text: str) -> tuple[Size, ...]:
+    """`1088x800,704x512:portrait` to padded sizes `(height, width)`: landscape and portrait of the first; none for an empty text.
+
+    Raises:
+        SettingsError: something else than that.
+    """
+    parts = filter(None, text.replace(" ", "").split(","))
+    try:
+        return tuple(size for part in parts for size in parse_oriented(part))
+    except SizeError as problem:
+        raise SettingsError(f"shapes: {problem}") from problem
 
 
 def _advice(unknown: str, known: Iterable[str]) -> str:

@@ -25,9 +25,9 @@ import uvicorn
 from solo_models.bundle import BundleError
 from solo_models.demo import demo_bundle
 
-from solo_server.backends.cpu.engine import GPU_ENGINES
 from solo_server.backends.cpu.kernels.compile import remove_private_cache
 from solo_server.commands.serve_arguments import add_arguments
+from solo_server.engine_names import GPU_ENGINES
 from solo_server.errors import DeviceFailure, DeviceLost, EngineHung, SettingsError
 from solo_server.exit_codes import ENGINE_HUNG, FAILED, GPU_LOST, MEANINGS, REFUSED
 from solo_server.http.api_keys import KeyRing

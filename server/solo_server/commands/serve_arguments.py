@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from solo_server.backends.cpu.engine import ENGINES, PRECISIONS
+from solo_server.engine_names import ENGINES, PRECISIONS
 from solo_server.exit_codes import ENGINE_HUNG
 
 

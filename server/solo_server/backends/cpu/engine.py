@@ -10,10 +10,6 @@ from typing import Protocol
 
 from solo_server.types import Float32, Int64, UInt8
 
-CPU_ENGINES, GPU_ENGINES = ("onnxruntime", "openvino"), ("tensorrt", "cuda")
-ENGINES = ("auto", *CPU_ENGINES, *GPU_ENGINES)
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-
 
 class ImageOutput(Protocol):
     """The network's output for one image of a batch."""
