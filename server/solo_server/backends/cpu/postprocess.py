@@ -13,12 +13,12 @@ import numpy as np
 from solo_models.bundle import Kernels
 from solo_models.spec import ModelSpec, PostprocessSpec
 
+from solo_server.backends.cpu.encode import EncodedMask, encode_mask
 from solo_server.backends.cpu.engine import ImageOutput
 from solo_server.backends.cpu.kernels.nms import greedy_keep, matrix_decay, pairwise_ious, pick
 from solo_server.backends.cpu.masks import CellMasks
 from solo_server.backends.cpu.pool import Pool
 from solo_server.backends.stopwatch import Stopwatch
-from solo_server.rle import Outline, outline
 from solo_server.types import Candidates, Float32, Geometry, Instance, Int64, MaskedCandidates, Query, SoftMask
 
 
@@ -92,13 +92,13 @@ class CpuPostprocessor:
         cells, back = np.unique(kept.cells, return_inverse=True)
         stride, threshold = self._spec.mask_stride, settings.mask_threshold
 
-        def encoded(mask: SoftMask | None) -> Outline:
+        def encode_one(mask: SoftMask | None) -> EncodedMask:
             watch.check()
-            return outline(mask, geometry, stride, threshold)
+            return encode_mask(mask, geometry, stride, threshold)
 
-        outlines = masks.each(cells, encoded)
+        encoded = masks.each(cells, encode_one)
         return tuple(
-            Instance(int(label), float(score), outlines[row].box_xywh, outlines[row].area, outlines[row].rle)
+            Instance(int(label), float(score), encoded[row].box_xywh, encoded[row].area, encoded[row].rle)
             for label, score, row in zip(kept.labels, kept.scores, back, strict=True)
         )
 

@@ -20,6 +20,7 @@ from solo_models.bundle import kernel_shapes
 from solo_models.spec import ModelSpec, PreprocessSpec, Variant
 
 from solo_server.backends.bilinear_taps import bilinear_taps
+from solo_server.backends.cpu.encode import encode_mask
 from solo_server.backends.cpu.kernels.compile import ARE_FOUND_AGAIN
 from solo_server.backends.cpu.kernels.layouts import interleave, points_nms, resample
 from solo_server.backends.cpu.kernels.nms import greedy_keep, matrix_decay, pairwise_ious, pick
@@ -27,7 +28,6 @@ from solo_server.backends.cpu.kernels.resize import resize_bilinear
 from solo_server.backends.cpu.kernels.towers import Layer, Maps, ShortConvolution, Tower
 from solo_server.backends.cpu.masks import CellMasks
 from solo_server.backends.cpu.pool import Pool
-from solo_server.rle import outline
 from solo_server.types import Geometry
 
 LOG = logging.getLogger("solo_server")
@@ -113,7 +113,7 @@ def _masks() -> None:
         cells = np.arange(sum(grid * grid for grid in GRIDS[:2]))
         masks.measure(cells)
         geometry = Geometry((20, 30), (64, 96), (64, 96))
-        masks.each(cells, partial(outline, geometry=geometry, stride=4, threshold=0.0))
+        masks.each(cells, partial(encode_mask, geometry=geometry, stride=4, threshold=0.0))
 
 
 def _suppression() -> None:
