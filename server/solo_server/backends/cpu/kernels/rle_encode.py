@@ -67,8 +67,8 @@ def encode(soft, step, box, rows, columns, threshold, line, places, counts, foun
 def _divide(rows_first, rows_last, top, bottom, last, parts):
     """Where the rows that read from tap `k` on begin, `parts[2 * k]`, and those of them that read three, `parts[2 * k + 1]`.
 
-    Between two of these rows the blended value is monotonic, whatever is blended: it moves from one tap to the next, or from one
-    mean of two taps to another (tests/backends/test_bilinear_taps.py).
+    Between two of these rows the blended value is monotonic, whatever is blended: it moves along a line between two taps, or between
+    two points that are each interpolated from two taps (tests/backends/test_bilinear_taps.py).
     """
     y = top
     for tap in range(last + 1):
