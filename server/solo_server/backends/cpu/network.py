@@ -18,7 +18,7 @@ from solo_models.onnx_ends import DamagedGraph
 from solo_models.onnx_weights import keep_outputs
 
 from solo_server.backends.cpu.engine import Engine
-from solo_server.backends.cpu.kernels.head import CompiledHead, HeadNotCompilable, is_compilable
+from solo_server.backends.cpu.head import CompiledHead, HeadNotCompilable, is_compilable
 from solo_server.backends.cpu.pool import Pool
 from solo_server.backends.cpu.runtimes.base import Runtime
 from solo_server.system.memory import return_unused

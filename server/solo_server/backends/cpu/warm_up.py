@@ -1,7 +1,7 @@
 """Compile all kernels before the first image, and report it while it happens.
 
-Takes about half a minute once for each version and kind of processor, milliseconds afterwards. Container images are built with compiled
-kernels (`solo warm`).
+Takes about half a minute once for each version and kind of processor, milliseconds afterwards. Container images are built with
+compiled kernels (`solo warm`).
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from solo_server.backends.cpu.kernels.compile import ARE_FOUND_AGAIN
 from solo_server.backends.cpu.kernels.layouts import interleave, points_nms, resample
 from solo_server.backends.cpu.kernels.nms import greedy_keep, matrix_decay, pairwise_ious, pick
 from solo_server.backends.cpu.kernels.resize import resize_bilinear
-from solo_server.backends.cpu.kernels.towers import Layer, Maps, ShortConvolution, Tower
 from solo_server.backends.cpu.masks import CellMasks
 from solo_server.backends.cpu.pool import Pool
+from solo_server.backends.cpu.towers import Layer, Maps, ShortConvolution, Tower
 from solo_server.types import Geometry
 
 LOG = logging.getLogger("solo_server")
-NOT_KEPT = "at every start, since no cache folder is writable: set NUMBA_CACHE_DIR, in a container mount /cache (docs/deployment.md)"
+NOT_KEPT = (
+    "at every start, since no cache folder is writable: set NUMBA_CACHE_DIR, or mount /cache (docs/deployment.md)"
+)
 HOW_OFTEN = "once" if ARE_FOUND_AGAIN else NOT_KEPT
 GRIDS, CHANNELS, HW = (3, 2, 2, 2, 2), 8, (16, 24)
 
