@@ -22,14 +22,13 @@ from numpy.typing import NDArray
 from solo_models.bundle import CATEGORIES, MASKS, Bundle, read_bundle
 from solo_models.demo import demo_bundle
 from solo_server.backends.gpu.bindings import Bindings, categories_bindings, masks_bindings
+from solo_server.backends.gpu.buckets import buckets_of, largest_shapes
 from solo_server.backends.gpu.driver.base import Device, PinnedBuffer, Stream
 from solo_server.backends.gpu.driver.cache import cache_folder
 from solo_server.backends.gpu.driver.compile import kernels_cubin
 from solo_server.backends.gpu.driver.driver import open_device
 from solo_server.backends.gpu.network import BatchShape, NetworkMemory
 from solo_server.backends.gpu.open import KERNELS
-from solo_server.backends.gpu.tensorrt.network import largest_shapes
-from solo_server.backends.gpu.tensorrt.profiles import engine_profiles
 from solo_server.bench.result import write_document
 from solo_server.errors import DeviceFailure, DeviceLost, DeviceOutOfMemory
 from solo_server.selftest.command import examined
@@ -52,7 +51,7 @@ class HostNetwork:
 
     def __init__(self, bundle: Bundle, device: Device) -> None:
         self.bundle, self.device = bundle, device
-        self.shapes = largest_shapes(engine_profiles(bundle.spec, MAX_BATCH, ()))
+        self.shapes = largest_shapes(buckets_of(bundle.spec), MAX_BATCH)
         self.sessions = {
             graph: ort.InferenceSession(bundle.files[graph], providers=["CPUExecutionProvider"])
             for graph in (CATEGORIES, MASKS)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from solo_models.sizes import Size, SizeError, parse_oriented
 from solo_models.suggestion import nearest
 
-from solo_server.backends.gpu.tensorrt.profiles import MAX_BATCH
+from solo_server.backends.gpu.options import MAX_BATCH
 from solo_server.engine_names import ENGINES, PRECISIONS
 from solo_server.errors import SettingsError
 from solo_server.observability.logs import FORMATS, LEVELS
@@ -20,7 +20,7 @@ from solo_server.pipeline.image import ImageLimits
 from solo_server.system.kubernetes import is_of_a_service
 
 if TYPE_CHECKING:
-    from solo_server.backends.gpu.open import CudaOptions
+    from solo_server.backends.gpu.options import CudaOptions
 
 PREFIX = "SOLO_"
 
@@ -139,7 +139,7 @@ class Settings:
     @property
     def cuda_options(self) -> CudaOptions:
         """What engines on a GPU are opened with."""
-        from solo_server.backends.gpu.open import CudaOptions  # a server on a CPU has no use for it
+        from solo_server.backends.gpu.options import CudaOptions  # a server on a CPU has no use for it
         from solo_server.backends.gpu.postprocess.memory import CudaLimits
 
         return CudaOptions(

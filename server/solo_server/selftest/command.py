@@ -15,6 +15,7 @@ from time import monotonic
 from solo_models.bundle import BundleError, read_bundle
 from solo_models.demo import demo_bundle
 
+from solo_server.backends.gpu.driver.driver import NoGpuError
 from solo_server.bench.errors import BenchError
 from solo_server.bench.result import check_writable, write_document
 from solo_server.errors import EngineFailure, SettingsError
@@ -30,7 +31,7 @@ from solo_server.selftest.document import (
 from solo_server.selftest.examine import examine
 from solo_server.selftest.images import NamedImage, gather
 from solo_server.selftest.measuring import Plan
-from solo_server.selftest.opening import ENGINES, NoGpuHere, Opened, OpeningFailed, open_gpu
+from solo_server.selftest.opening import ENGINES, Opened, OpeningFailed, open_gpu
 
 PASSED, FAILED, BAD_INPUT, NO_GPU = 0, 1, 2, 3
 MOST_IMAGES = 64
@@ -90,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         opened = open_gpu(bundle, arguments.engine, arguments.max_batch, build=not arguments.no_build, say=say)
         told = examined(opened, images, sizes_up_to(arguments.max_batch), say)
         close(opened, say)
-    except NoGpuHere as problem:
+    except NoGpuError as problem:
         print(f"solo selftest: {problem}", file=sys.stderr)
         return NO_GPU
     except OpeningFailed as problem:

@@ -19,12 +19,13 @@ from solo_server.backends.gpu.backend import DeviceBackend
 from solo_server.backends.gpu.driver.base import Device, DeviceInfo
 from solo_server.backends.gpu.driver.cache import cache_folder
 from solo_server.backends.gpu.driver.compile import kernels_cubin
-from solo_server.backends.gpu.driver.driver import find_devices, open_device
+from solo_server.backends.gpu.driver.driver import NoGpuError, find_devices, open_device
 from solo_server.backends.gpu.network import DeviceNetwork
-from solo_server.backends.gpu.open import CUDA, KERNELS, TENSORRT, CudaOptions, open_device_network
+from solo_server.backends.gpu.open import CUDA, KERNELS, TENSORRT, open_device_network
+from solo_server.backends.gpu.options import CudaOptions
 from solo_server.backends.gpu.postprocess.memory import CudaLimits
 from solo_server.backends.gpu.postprocess.run import CudaPostprocessor
-from solo_server.errors import DeviceFailure, SettingsError
+from solo_server.errors import DeviceFailure
 from solo_server.selftest.gpu_path import GpuPath
 from solo_server.selftest.images import COCO_HW
 from solo_server.selftest.instrumented_device import WatchedDevice, WatchedNetwork
@@ -33,10 +34,6 @@ from solo_server.selftest.probe import kernel_facts, no_gpu_message, pieces
 
 ENGINES = (TENSORRT, CUDA)
 CRAMPED = CudaLimits(instances_at_once=3, runs_per_image=64, axis_maps_at_once=5)
-
-
-class NoGpuHere(SettingsError):
-    """Nothing can be tested: there is no GPU, or no driver, or not the packages that it needs."""
 
 
 class OpeningFailed(Exception):
@@ -113,7 +110,7 @@ def open_gpu(bundle: Bundle, engine: str, max_batch: int, *, build: bool, say: S
     """The first GPU of this machine with `engine`, `tensorrt` or `cuda`.
 
     Raises:
-        NoGpuHere: no GPU, driver or package.
+        NoGpuError: no GPU, driver or package.
         OpeningFailed: they are there, and something else went wrong.
     """
     device = _device(engine)
@@ -137,12 +134,12 @@ def _device(engine: str) -> Device:
     try:
         found = find_devices()
         if not found.devices:
-            raise NoGpuHere(no_gpu_message(engine, f"no GPU was found here ({found.reason})"))
+            raise NoGpuError(no_gpu_message(engine, f"no GPU was found here ({found.reason})"))
         missing = [piece.what for piece in pieces(engine) if not piece.is_there]
         if missing:
-            raise NoGpuHere(
+            raise NoGpuError(
                 no_gpu_message(engine, f"there is {found.devices[0].name}, but no {' and no '.join(missing)}")
             )
         return open_device()
     except DeviceFailure as problem:
-        raise NoGpuHere(no_gpu_message(engine, f"the GPU cannot be opened ({problem})")) from problem
+        raise NoGpuError(no_gpu_message(engine, f"the GPU cannot be opened ({problem})")) from problem

@@ -1,5 +1,6 @@
 """A bundle is opened on a GPU with TensorRT or ONNX Runtime, all of it put together; what is missing is told at the start."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,8 +17,10 @@ from solo_server.backends.gpu import open as module
 from solo_server.backends.gpu.backend import DeviceBackend
 from solo_server.backends.gpu.driver.base import DeviceInfo
 from solo_server.backends.gpu.onnxruntime import OrtCudaNetwork, Sessions
-from solo_server.backends.gpu.open import CudaOptions, open_cuda
-from solo_server.backends.gpu.tensorrt.build import BuildOrder, Built
+from solo_server.backends.gpu.open import open_cuda
+from solo_server.backends.gpu.options import CudaOptions
+from solo_server.backends.gpu.tensorrt import open as tensorrt
+from solo_server.backends.gpu.tensorrt.build import BuiltPlan, PlanRequest
 from solo_server.backends.gpu.tensorrt.cache import EngineCache
 from solo_server.errors import DeviceFailure, DeviceOutOfMemory, SettingsError
 from solo_server.types import Query
@@ -40,11 +43,11 @@ class Place:
         self.orders: list[str] = []
         self.plans: list[bytes] = []
 
-    def build(self, trt: Any, order: BuildOrder, progress: object) -> Built:
+    def build(self, trt: Any, order: PlanRequest, progress: object) -> BuiltPlan:
         """In the place of `build_plan`."""
         self.orders.append(order.name)
         plan = self.plans.pop(0) if self.plans else trt.plan(order.onnx, order.profiles)
-        return Built(plan, b"")
+        return BuiltPlan(plan, b"")
 
     def cache(self, *arguments: Any) -> EngineCache:
         """In the place of `EngineCache`."""
@@ -63,8 +66,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     made = Place(tmp_path)
     monkeypatch.setattr(module, "open_device", lambda ordinal: made.device)
     monkeypatch.setattr(module, "kernels_cubin", lambda path, capability, folder: b"")
-    monkeypatch.setattr(module, "import_tensorrt", lambda: made.trt)
-    monkeypatch.setattr(module, "EngineCache", made.cache)
+    monkeypatch.setattr(tensorrt, "import_tensorrt", lambda: made.trt)
+    monkeypatch.setattr(tensorrt, "EngineCache", made.cache)
     monkeypatch.setattr(ort_cuda, "ort", made.ort)
     ort_cuda._register_arena.cache_clear()
     return made
@@ -130,6 +133,21 @@ def test_onnxruntime_gives_the_same_answers_on_the_slots_stream(place: Place) ->
         assert place.ort.runs == ["images", "level", "level", "level"]
     assert len({options["user_compute_stream"] for options in place.ort.options}) == 1
     assert {options["use_tf32"] for options in place.ort.options} == {"0"}
+
+
+def test_onnxruntime_is_opened_without_the_tensorrt_folder(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("solo_server.backends.gpu.tensorrt")]:
+        monkeypatch.setitem(sys.modules, name, None)
+    bundle = small_bundle()
+    with pytest.raises(ImportError, match="tensorrt"):
+        open_cuda(bundle, "tensorrt", place.options)
+    with place.opened(bundle, "cuda") as backend:
+        assert backend.infer(images(bundle.spec, SIZE, 1), [Query()])
+
+
+def test_opening_tensorrt_warns_that_it_is_experimental(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    with place.opened(small_bundle(), "tensorrt"):
+        assert [record.levelname for record in caplog.records if "is experimental" in record.message] == ["WARNING"]
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,10 @@ OLDEST_DRIVER = 12_000  # as cuDriverGetVersion tells it: CUDA 12.0
 OLDEST_BINDINGS = (12, 9, 1)  # earlier ones keep the interpreter lock while they wait: no other thread would go on
 
 
+class NoGpuError(SettingsError):
+    """A command that needs a GPU cannot run here: this machine has no GPU, no driver, or lacks a package that the engine needs."""
+
+
 @dataclass(frozen=True, slots=True)
 class FoundDevices:
     """The GPUs of this machine by ordinal. reason: why there is none; empty where there is one."""
