@@ -119,7 +119,7 @@ def network_named(name: str) -> tuple[Bundle, list[NamedImage], tuple[int, int]]
         bundle = read_bundle(demo_bundle())
         return bundle, gather(None, bundle.spec.preprocess), COCO_HW
     sys.path.append(str(TESTS))
-    from support.gpu.small import images, small_bundle  # tests' own, which users' installations lack
+    from support.gpu.small_network import images, small_bundle  # tests' own, which users' installations lack
 
     bundle = small_bundle(name)  # type: ignore[arg-type]  # one of the parser's choices
     prepared = [*images(bundle.spec, (90, 61), 1), *images(bundle.spec, SMALL_HW, 1, seed=3)]

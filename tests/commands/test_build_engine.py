@@ -13,7 +13,7 @@ from solo_server.backends.gpu.tensorrt import open as tensorrt
 from solo_server.backends.gpu.tensorrt.open import EngineBuilder, PlanRefused
 from solo_server.commands import build_engine
 from solo_server.errors import SettingsError
-from support.gpu.fake_builder import T4, V100, FakeTensorRt, small_bundle
+from support.gpu.fake_tensorrt_builder import T4, V100, FakeTensorRt, small_bundle
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ from solo_server.selftest.timing import BatchTimes, statistics_of, summary
 from solo_server.types import Instance, PreparedImage, Query, Rle
 from support.gpu.fake_device import FakeDevice
 from support.gpu.fake_tensorrt import FakeTensorRt
-from support.gpu.small import small_bundle, small_engines, small_profiles
+from support.gpu.small_network import small_bundle, small_engines, small_profiles
 from support.images import smooth_image
 
 HW = (64, 96)

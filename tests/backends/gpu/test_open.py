@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backends.gpu.test_backend import LIMITS, check_same, on_cpu, segment
 from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
 from solo_models.bundle import MASKS, Bundle, BundleError, as_bundle
 from solo_models.engine_file import read_engine_header
@@ -24,10 +23,11 @@ from solo_server.backends.gpu.tensorrt.build import BuiltPlan, PlanRequest
 from solo_server.backends.gpu.tensorrt.cache import EngineCache
 from solo_server.errors import DeviceFailure, DeviceOutOfMemory, SettingsError
 from solo_server.types import Query
+from support.gpu.cpu_reference import SMALL_LIMITS, check_same, cpu_backend, segment
 from support.gpu.fake_device import FakeDevice
-from support.gpu.fake_ort import CPU, FakeOrt
+from support.gpu.fake_onnxruntime import CPU, FakeOrt
 from support.gpu.fake_tensorrt import FakeTensorRt
-from support.gpu.small import images, small_bundle
+from support.gpu.small_network import images, small_bundle
 from support.networks import bundle_content, tiny_network
 
 SIZE = (64, 96)
@@ -39,7 +39,7 @@ class Place:
     def __init__(self, folder: Path, seed: int = 0) -> None:
         self.device = FakeDevice(seed)
         self.trt, self.ort = FakeTensorRt(self.device), FakeOrt(self.device)
-        self.options = CudaOptions(max_batch=3, cache=folder, limits=LIMITS)
+        self.options = CudaOptions(max_batch=3, cache=folder, limits=SMALL_LIMITS)
         self.orders: list[str] = []
         self.plans: list[bytes] = []
 
@@ -76,7 +76,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 def check_answers(backend: DeviceBackend, bundle: Bundle) -> None:
     batch = images(bundle.spec, SIZE, 2)
     queries = [Query(), Query(nms="none")]
-    for found, right in zip(segment(backend, batch, queries), segment(on_cpu("solo"), batch, queries), strict=True):
+    for found, right in zip(
+        segment(backend, batch, queries), segment(cpu_backend("solo"), batch, queries), strict=True
+    ):
         assert found
         check_same(found, right)
 
@@ -185,7 +187,7 @@ def test_a_batch_is_filled_up_to_one_of_few_sizes(place: Place) -> None:
             found = segment(backend, batch[:count], queries[:count])
             assert place.ort.planned[-1][0] in (run, 2 * run)  # two levels of one stride are one batch
             assert len(found) == count
-            right = segment(on_cpu("solo"), batch[:count], queries[:count])
+            right = segment(cpu_backend("solo"), batch[:count], queries[:count])
             for ours, theirs in zip(found, right, strict=True):
                 check_same(ours, theirs)
 

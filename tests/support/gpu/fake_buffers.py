@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from solo_server.types import UInt8
-from support.gpu.fake_breaches import PinnedRace, UseAfterFree
+from support.gpu.cuda_rules import PinnedRace, UseAfterFree
 from support.gpu.fake_queue import Work
 
 if TYPE_CHECKING:

@@ -24,8 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from solo_server.backends.gpu.driver.base import DeviceInfo, Kernel, Size3
 from solo_server.errors import DeviceFailure, DeviceLost, DeviceOutOfMemory
-from support.gpu.emulator import Emulator
-from support.gpu.fake_breaches import (
+from support.gpu.cuda_rules import (
     Breach,
     CaptureBroken,
     Foreign,
@@ -36,6 +35,7 @@ from support.gpu.fake_breaches import (
     WrongLaunch,
     WrongThread,
 )
+from support.gpu.emulator import Emulator
 from support.gpu.fake_buffers import FakeBuffer, FakePinned
 from support.gpu.fake_memory import Block, Memory, array_at
 from support.gpu.fake_queue import Queues, Work

@@ -21,7 +21,7 @@ from solo_server.backends.gpu.driver.base import (
     Stream,
 )
 from solo_server.types import UInt8
-from support.gpu.fake_breaches import (
+from support.gpu.cuda_rules import (
     CaptureBroken,
     DoubleFree,
     FreedWhileQueued,

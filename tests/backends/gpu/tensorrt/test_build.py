@@ -20,7 +20,7 @@ from solo_server.backends.gpu.tensorrt.build import (
     version_of,
 )
 from solo_server.errors import SettingsError
-from support.gpu.fake_builder import T4, TIMES, V100, BuilderFlag, FakeTensorRt, ParserError, small_bundle
+from support.gpu.fake_tensorrt_builder import T4, TIMES, V100, BuilderFlag, FakeTensorRt, ParserError, small_bundle
 
 ORDER = PlanRequest("masks.onnx", b"ONNX", ({"level": ShapeRange((1, 8), (2, 8), (4, 8))},))
 

@@ -15,7 +15,7 @@ from solo_server.backends.gpu.tensorrt.build import BuiltPlan, EngineBuildError,
 from solo_server.backends.gpu.tensorrt.cache import CachedEngine, EngineCache
 from solo_server.backends.gpu.tensorrt.profiles import engine_profiles
 from solo_server.errors import EngineFailure, SettingsError
-from support.gpu.fake_builder import T4, TIMES, V100, FakeTensorRt, Workshop, build_slowly, small_bundle
+from support.gpu.fake_tensorrt_builder import T4, TIMES, V100, FakeTensorRt, Workshop, build_slowly, small_bundle
 
 
 class Refused(EngineFailure):
