@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any  # Any: pytest-xdist has no types for its log
 
 import pytest
-from support.paths import ROOT
 from xdist.scheduler.loadscope import LoadScopeScheduling
+
+from support.paths import ROOT
 
 BUSY = ("tests/e2e/", "tests/bench/")
 LONG = ("tests/golden/", *BUSY, "tests/export/", "tests/backends/gpu/", "tests/contract/", "tests/backends/cpu/")
