@@ -23,11 +23,12 @@ from solo_models.bundle import Bundle
 from solo_models.install import install_command
 
 from solo_server.backends.cpu.backend import Backend, CpuBackend
-from solo_server.backends.cpu.engine import ENGINES, GPU_ENGINES, PRECISIONS, Runtime
+from solo_server.backends.cpu.engine import Runtime
 from solo_server.backends.cpu.network import HeadChoice, open_network
 from solo_server.backends.cpu.pool import Pool
 from solo_server.backends.cpu.runtimes.onnxruntime import OrtRuntime
 from solo_server.backends.cpu.runtimes.per_load import OneCoreUnderLoadRuntime
+from solo_server.engine_names import ENGINES, GPU_ENGINES, PRECISIONS
 from solo_server.errors import SettingsError
 
 if TYPE_CHECKING:

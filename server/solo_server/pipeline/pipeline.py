@@ -13,9 +13,9 @@ from solo_models.bundle import Bundle, read_bundle
 
 from solo_server.backends.choose import choose
 from solo_server.backends.cpu.backend import Backend, Replicas
-from solo_server.backends.cpu.engine import GPU_ENGINES
 from solo_server.backends.cpu.pool import Pool
 from solo_server.backends.stopwatch import IsWanted, Stopwatch
+from solo_server.engine_names import GPU_ENGINES
 from solo_server.errors import SettingsError
 from solo_server.pipeline.image import ImageLimits, decode, decode_draft, peek_size, prepare, size
 from solo_server.system.cores import share_of_cores

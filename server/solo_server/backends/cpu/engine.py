@@ -12,10 +12,6 @@ from numpy.typing import NDArray
 
 from solo_server.types import Float32, Int64, UInt8
 
-CPU_ENGINES, GPU_ENGINES = ("onnxruntime", "openvino"), ("tensorrt", "cuda")
-ENGINES = ("auto", *CPU_ENGINES, *GPU_ENGINES)
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-
 
 class ImageOutput(Protocol):
     """The network's output for one image of a batch."""
