@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from solo_server.backends.cpu.encode import encode_mask
 from solo_server.errors import (
     DeadlineExceeded,
     EngineFailure,
@@ -22,7 +23,6 @@ from solo_server.errors import (
 )
 from solo_server.observability.observer import NO_STAGES
 from solo_server.pipeline.pipeline import Pipeline
-from solo_server.rle import outline
 from solo_server.service import model_registry as registry
 from solo_server.service.model_repository import Source, model_repository, only
 from solo_server.service.service import Service
@@ -295,11 +295,11 @@ def test_encoding_ends_with_the_instance_during_which_nobody_waits_any_more(
 ) -> None:
     begun, go_on, encoded_masks, accepted = threading.Event(), threading.Event(), [], []
 
-    def slow_outline(*arguments: Any) -> Any:
+    def slow_encode_mask(*arguments: Any) -> Any:
         encoded_masks.append(arguments)
         begun.set()
         go_on.wait(30)
-        return outline(*arguments)
+        return encode_mask(*arguments)
 
     async def answered(service: Service) -> ImageResult:
         with service.admit() as admitted:
@@ -309,7 +309,7 @@ def test_encoding_ends_with_the_instance_during_which_nobody_waits_any_more(
     async def scenario() -> None:
         service = await started(pipeline)
         assert len((await service.segment(BODY, Query())).instances) > 1
-        monkeypatch.setattr("solo_server.backends.cpu.postprocess.outline", slow_outline)
+        monkeypatch.setattr("solo_server.backends.cpu.postprocess.encode_mask", slow_encode_mask)
         request = asyncio.create_task(answered(service))
         await asyncio.to_thread(begun.wait, 30)
         if end == "gone":

@@ -94,7 +94,7 @@ def open_local(bundle: str | Path | None, engine: str = "auto", *, several: bool
     pipeline = Pipeline.open(
         demo_bundle() if bundle is None else Path(bundle), engine=engine, slots=0 if several else 1
     )
-    warm_kernels(_say, tell_cached=False)
+    warm_kernels(_say, report_cached=False)
     return LocalService(pipeline)
 
 

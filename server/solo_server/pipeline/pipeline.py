@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from solo_models.bundle import Bundle, read_bundle
 
+from solo_server.backends.base import Backend
 from solo_server.backends.choose import choose
-from solo_server.backends.cpu.backend import Backend, Replicas
 from solo_server.backends.cpu.pool import Pool
+from solo_server.backends.replicas import Replicas
 from solo_server.backends.stopwatch import IsWanted, Stopwatch
 from solo_server.engine_names import GPU_ENGINES
 from solo_server.errors import SettingsError

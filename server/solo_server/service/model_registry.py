@@ -18,7 +18,7 @@ from typing import Any
 
 from solo_models.bundle import BundleError
 
-from solo_server.backends.cpu.backend import Backend
+from solo_server.backends.base import Backend
 from solo_server.errors import DeviceFailure, NotReady, ServerError, SettingsError, UnknownModel
 from solo_server.observability.observer import Observer
 from solo_server.pipeline.pipeline import Pipeline

@@ -13,10 +13,10 @@ import pytest
 from numpy.typing import NDArray
 from solo_models.bundle import read_bundle
 from solo_server.backends.choose import choose
-from solo_server.backends.cpu.backend import Replicas
 from solo_server.backends.cpu.pool import Pool
+from solo_server.backends.cpu.runtimes.one_core_under_load import OneCoreUnderLoadRuntime
 from solo_server.backends.cpu.runtimes.onnxruntime import OrtRuntime
-from solo_server.backends.cpu.runtimes.per_load import OneCoreUnderLoadRuntime
+from solo_server.backends.replicas import Replicas
 from solo_server.errors import SettingsError
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.service.model_repository import only
