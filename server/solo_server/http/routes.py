@@ -36,8 +36,10 @@ from solo_server.http.wire import (
     result_json,
 )
 from solo_server.pipeline.overlay import draw_png, not_drawn
-from solo_server.service.model_registry import EXPECTED, ServedModel
-from solo_server.service.service import Admitted, Render, Service
+from solo_server.service.execution import Render
+from solo_server.service.model_registry import EXPECTED
+from solo_server.service.served_model import ServedModel
+from solo_server.service.service import AdmittedRequest, Service
 from solo_server.settings import Settings
 
 _IMAGE = {"schema": {"type": "string", "format": "binary"}}
@@ -293,7 +295,7 @@ def _only(body: bytes, files: list[File] | None) -> bytes:
     return files[0][1]
 
 
-async def _overlay(admitted: Admitted, image: bytes, asked: SegmentQuery, query: types.Query) -> Response:
+async def _overlay(admitted: AdmittedRequest, image: bytes, asked: SegmentQuery, query: types.Query) -> Response:
     """A PNG of one image; instances that are not drawn for their score are counted in a header."""
     names = admitted.model.pipeline.bundle.spec.class_names
 
@@ -301,11 +303,11 @@ async def _overlay(admitted: Admitted, image: bytes, asked: SegmentQuery, query:
         below = asked.drawn_from
         return draw_png(rgb, result.instances, names, below), not_drawn(result.instances, below)
 
-    png, count = await admitted.answer(image, query, drawn, whole=True)
+    png, count = await admitted.answer(image, query, drawn, for_overlay=True)
     return Response(png, media_type="image/png", headers={NOT_DRAWN_HEADER: str(count)})
 
 
-async def _with_overlay(admitted: Admitted, image: bytes, asked: SegmentQuery, query: types.Query) -> Response:
+async def _with_overlay(admitted: AdmittedRequest, image: bytes, asked: SegmentQuery, query: types.Query) -> Response:
     """The answer for one image in JSON, and the PNG in it: of one inference."""
     model, names = admitted.model, admitted.model.pipeline.bundle.spec.class_names
 
@@ -314,10 +316,10 @@ async def _with_overlay(admitted: Admitted, image: bytes, asked: SegmentQuery, q
         answer = result_json(asked.answered(result), model.name, model.version, names)
         return orjson.dumps({**answer, "overlay_png": png})
 
-    return _json_bytes(await admitted.answer(image, query, render, whole=True))
+    return _json_bytes(await admitted.answer(image, query, render, for_overlay=True))
 
 
-async def _several(admitted: Admitted, files: list[File], query: types.Query, request_id: str) -> list[Any]:
+async def _several(admitted: AdmittedRequest, files: list[File], query: types.Query, request_id: str) -> list[Any]:
     """Each file's result, or its own error; the others are not touched."""
 
     async def one(name: str, body: bytes) -> Any:

@@ -12,7 +12,8 @@ from solo_models.spec import ModelSpec
 from solo_models.suggestion import nearest
 
 from solo_server.errors import InvalidQuery, ServerError, Unavailable
-from solo_server.service.model_registry import ModelStatus, ServedModel
+from solo_server.service.model_registry import ModelStatus
+from solo_server.service.served_model import ServedModel
 from solo_server.types import ImageResult, Query
 
 MAX_INSTANCES = 500
