@@ -55,7 +55,7 @@ class Backend(Protocol):
         """Instances of one output, best first; `query` is the one that the image was inferred with.
 
         Raises:
-            NotWanted: `watch` says so; asked between stages, and between instances where these take long.
+            Cancelled: the image was cancelled; checked between stages, and between instances where these take long.
         """
         ...
 

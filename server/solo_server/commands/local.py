@@ -40,7 +40,7 @@ class LocalService:
     def max_concurrency(self) -> int:
         """How many images to hand in at a time.
 
-        Where the engine takes one a core, each stays in one thread from its bytes to its answer (`registry.run_to_completion`).
+        Where the engine takes one a core, each stays in one thread from its bytes to its answer (`service/served_model.py`).
         Elsewhere further images are decoded and finished while the engine has its own.
         """
         engine = self._pipeline.backend.max_concurrency
@@ -66,7 +66,7 @@ class LocalService:
         """draws: the pixels are kept to be drawn on; else they are given back before the image waits for the engine."""
         pipeline = self._pipeline
         query = asked.to_query(pipeline.bundle.spec, f"the model's classes are: {_shortened(self.class_names)}")
-        decoded = pipeline.decode(body, whole=draws)
+        decoded = pipeline.decode(body, for_overlay=draws)
         if not draws:
             decoded = replace(decoded, rgb=_NO_PIXELS)
         with self._network:

@@ -27,7 +27,7 @@ from solo_server.observability.metrics import Metrics, ModelInfo
 from solo_server.observability.telemetry import RequestTelemetry
 from solo_server.observability.traces import Traces
 from solo_server.pipeline.pipeline import Pipeline
-from solo_server.service.model_repository import ModelRepository, only
+from solo_server.service.model_repository import ModelRepository, single_model
 from solo_server.service.service import Service
 from solo_server.settings import Settings
 
@@ -51,7 +51,7 @@ def create_app(
     """
     settings = settings or Settings()
     telemetry = RequestTelemetry(Metrics(lambda: _served(service), among_workers=settings.workers > 1), traces)
-    service = Service(only(models) if isinstance(models, Pipeline) else models, settings, on_end, telemetry)
+    service = Service(single_model(models) if isinstance(models, Pipeline) else models, settings, on_end, telemetry)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

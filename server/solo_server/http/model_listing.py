@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from solo_server.service.model_registry import ModelStatus, ServedModel
+from solo_server.service.model_registry import ModelStatus
+from solo_server.service.served_model import ServedModel
 
 
 def model_json(served: ServedModel) -> dict[str, Any]:

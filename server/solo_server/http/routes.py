@@ -33,9 +33,10 @@ from solo_server.http.wire import (
     result_json,
 )
 from solo_server.pipeline.overlay import draw_png, not_drawn
+from solo_server.service.execution import Render
 from solo_server.service.model_control import find_model, load_model, unload_model
-from solo_server.service.model_registry import ServedModel
-from solo_server.service.service import Admitted, Render, Service
+from solo_server.service.served_model import ServedModel
+from solo_server.service.service import AdmittedRequest, Service
 from solo_server.settings import Settings
 
 _IMAGE = {"schema": {"type": "string", "format": "binary"}}
@@ -169,7 +170,9 @@ def _only_image(body: bytes, files: list[File] | None) -> bytes:
     return files[0][1]
 
 
-async def _overlay(admitted: Admitted, image: bytes, request_query: SegmentQuery, query: types.Query) -> Response:
+async def _overlay(
+    admitted: AdmittedRequest, image: bytes, request_query: SegmentQuery, query: types.Query
+) -> Response:
     """A PNG of one image; a header counts the instances that are not drawn because of their score."""
     names = admitted.model.pipeline.bundle.spec.class_names
 
@@ -177,12 +180,12 @@ async def _overlay(admitted: Admitted, image: bytes, request_query: SegmentQuery
         threshold = request_query.overlay_threshold
         return draw_png(rgb, result.instances, names, threshold), not_drawn(result.instances, threshold)
 
-    png, count = await admitted.answer(image, query, render, whole=True)
+    png, count = await admitted.answer(image, query, render, for_overlay=True)
     return Response(png, media_type="image/png", headers={NOT_DRAWN_HEADER: str(count)})
 
 
 async def _json_with_overlay(
-    admitted: Admitted, image: bytes, request_query: SegmentQuery, query: types.Query
+    admitted: AdmittedRequest, image: bytes, request_query: SegmentQuery, query: types.Query
 ) -> Response:
     """The JSON of one image with the PNG in it; both come from one inference."""
     model, names = admitted.model, admitted.model.pipeline.bundle.spec.class_names
@@ -193,10 +196,10 @@ async def _json_with_overlay(
         content = result_json(request_query.filter_result(result), model.name, model.version, names)
         return orjson.dumps({**content, "overlay_png": png})
 
-    return _json_bytes(await admitted.answer(image, query, render, whole=True))
+    return _json_bytes(await admitted.answer(image, query, render, for_overlay=True))
 
 
-async def _results(admitted: Admitted, files: list[File], query: types.Query, request_id: str) -> list[Any]:
+async def _results(admitted: AdmittedRequest, files: list[File], query: types.Query, request_id: str) -> list[Any]:
     """The result of each file, or its error; an error does not affect the other files."""
 
     async def result_of(name: str, image: bytes) -> Any:

@@ -6,7 +6,8 @@ The results are the registry's own objects; `solo_server.http` turns them into J
 from __future__ import annotations
 
 from solo_server.errors import ControlOff, ModelNotLoadable
-from solo_server.service.model_registry import EXPECTED, ModelStatus, ServedModel
+from solo_server.service.model_registry import EXPECTED, ModelStatus
+from solo_server.service.served_model import ServedModel
 from solo_server.service.service import Service
 
 

@@ -40,7 +40,7 @@ class CpuPostprocessor:
         """Instances best first; none found gives an empty tuple. Stages: towers, masks (candidates included), nms, encode.
 
         Raises:
-            NotWanted: `watch` says so, at the latest after one more instance.
+            Cancelled: the image was cancelled; checked at the latest after one more instance.
         """
         settings = apply_query(self._spec.postprocess, query)
         candidates = find_candidates(output.scores, settings, query.class_ids)
