@@ -14,11 +14,7 @@ from solo_models.suggestion import nearest
 COMMANDS = {
     "segment": ("solo_client.segment", "client", "segment images, with a local bundle or over HTTP"),
     "serve": ("solo_server.commands.serve", "server", "serve a bundle over HTTP (without one: the demo model)"),
-    "warm": (
-        "solo_server.backends.cpu.warm_up",
-        "server",
-        "pre-compile the kernels for this CPU (Docker builds do this)",
-    ),
+    "warm": ("solo_server.commands.warm", "server", "pre-compile the kernels for this CPU (Docker builds do this)"),
     "selftest": ("solo_server.selftest.command", "server", "check the GPU path against the CPU path, and time it"),
     "bench": ("solo_server.bench.command", "server", "measure network, pipeline or server, beside their peers"),
     "build-engine": ("solo_server.commands.build_engine", "server", "build a bundle's TensorRT engines on this GPU"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from solo_models.spec import PostprocessSpec
 
 UInt8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
@@ -106,3 +107,13 @@ class ImageResult:
     original_hw: tuple[int, int]
     instances: tuple[Instance, ...]
     timings_ms: dict[str, float] = field(default_factory=dict)
+
+
+def apply_query(rules: PostprocessSpec, query: Query) -> PostprocessSpec:
+    """The bundle's post-processing rules with the values that the caller has chosen."""
+    changes = {
+        "score_threshold": query.score_threshold,
+        "max_instances": query.max_instances,
+        "nms": query.nms,
+    }
+    return replace(rules, **{k: v for k, v in changes.items() if v is not None})  # type: ignore[arg-type]  # mixed value types

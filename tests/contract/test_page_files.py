@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-IN_REWRITE = {"architecture.md"}
-PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in IN_REWRITE)]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SOURCES = ROOT / "server" / "solo_server"
 FILE = re.compile(r"(?<![\w/.*-])[\w.][\w./-]*\.(?:py|md|cuh|cu)\b(?!\.?\w)")
 FOLDER = re.compile(r"`([\w./-]+/)`")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from solo_models.cli import COMMANDS
-from solo_server.backends.cpu.engine import ENGINES
+from solo_server.engine_names import ENGINES
 
 FOR_EXPORT_ONLY = ("torch", "onnx", "pycocotools", "safetensors", "tqdm", "cv2")
 WITHOUT = f"""

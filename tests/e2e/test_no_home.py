@@ -110,4 +110,4 @@ def test_kernels_that_the_next_start_does_not_find_are_said_to_be_compiled_at_ev
     script = "from solo_server.backends.cpu import warm_up; print(warm_up.HOW_OFTEN)"
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    assert done.stdout.startswith("at every start, since no folder can be written to keep them: NUMBA_CACHE_DIR")
+    assert done.stdout.startswith("at every start, since no cache folder is writable: set NUMBA_CACHE_DIR")

@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING
 from solo_models.bundle import Bundle
 from solo_models.install import install_command
 
-from solo_server.backends.cpu.backend import Backend, CpuBackend
-from solo_server.backends.cpu.engine import ENGINES, GPU_ENGINES, PRECISIONS, Runtime
+from solo_server.backends.base import Backend
+from solo_server.backends.cpu.backend import CpuBackend
 from solo_server.backends.cpu.network import HeadChoice, open_network
 from solo_server.backends.cpu.pool import Pool
+from solo_server.backends.cpu.runtimes.base import Runtime
+from solo_server.backends.cpu.runtimes.one_core_under_load import OneCoreUnderLoadRuntime
 from solo_server.backends.cpu.runtimes.onnxruntime import OrtRuntime
-from solo_server.backends.cpu.runtimes.per_load import OneCoreUnderLoadRuntime
+from solo_server.engine_names import ENGINES, GPU_ENGINES, PRECISIONS
 from solo_server.errors import SettingsError
 
 if TYPE_CHECKING:

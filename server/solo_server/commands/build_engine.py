@@ -20,8 +20,9 @@ from solo_server.backends.gpu.driver.cache import cache_folder
 from solo_server.backends.gpu.driver.driver import find_devices
 from solo_server.backends.gpu.tensorrt.build import TensorRt, check_gpu, deserialises, import_tensorrt, version_of
 from solo_server.backends.gpu.tensorrt.cache import EngineCache, KeptEngine, Say
-from solo_server.backends.gpu.tensorrt.profiles import MAX_BATCH, engine_profiles, parse_shapes
+from solo_server.backends.gpu.tensorrt.profiles import MAX_BATCH, engine_profiles
 from solo_server.errors import DeviceFailure, EngineFailure, SettingsError
+from solo_server.setting_fields import parse_shapes
 
 BAD_INPUT, NO_GPU = 2, 3
 

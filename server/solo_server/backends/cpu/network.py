@@ -17,9 +17,10 @@ from solo_models.bundle import CATEGORIES, MASKS, Bundle, BundleError
 from solo_models.onnx_ends import DamagedGraph
 from solo_models.onnx_weights import keep_outputs
 
-from solo_server.backends.cpu.engine import Engine, Runtime
-from solo_server.backends.cpu.kernels.head import CompiledHead, HeadNotCompilable, is_compilable
+from solo_server.backends.cpu.engine import Engine
+from solo_server.backends.cpu.head import CompiledHead, HeadNotCompilable, is_compilable
 from solo_server.backends.cpu.pool import Pool
+from solo_server.backends.cpu.runtimes.base import Runtime
 from solo_server.system.memory import return_unused
 from solo_server.types import Float32, Int64, UInt8
 

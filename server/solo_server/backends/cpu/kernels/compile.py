@@ -18,6 +18,7 @@ from typing import Any
 
 from numba import config as numba_config
 from numba import njit
+from solo_models.atomic_file import scratch_beside
 
 from solo_server.system.processor import kernel_target, this_processor
 from solo_server.system.user_cache import user_cache
@@ -80,13 +81,10 @@ def _copied(precompiled: Path, kept: Path) -> bool:
     if kept.is_dir() or not precompiled.is_dir():
         return True
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
-            copy = shutil.copytree(precompiled, Path(scratch) / kept.name)
-            if (
-                not kept.is_dir()
-            ):  # two that come here at once bring the same; the second is refused, or replaces nothing
-                copy.rename(kept)
+        with scratch_beside(kept) as scratch:
+            shutil.copytree(precompiled, scratch)
+            if not kept.is_dir():  # two processes may copy the same; the second one's rename fails
+                scratch.rename(kept)
     except OSError:
         return kept.is_dir()
     return True
