@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SOURCES = ROOT / "server" / "solo_server"
+IN_BUNDLES = {"MODEL_CARD.md"}
 FILE = re.compile(r"(?<![\w/.*-])[\w.][\w./-]*\.(?:py|md|cuh|cu)\b(?!\.?\w)")
 FOLDER = re.compile(r"`([\w./-]+/)`")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
@@ -26,10 +27,12 @@ def _anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_file_that_a_page_names_exists(page: Path) -> None:
-    """Paths begin in the repository, in `server/solo_server`, beside the page, or in a folder that the page names."""
+    """Paths begin in the repository, in `server/solo_server`, beside the page, or in or beside a folder that the page names."""
     text = _prose(page)
-    begins = [ROOT, SOURCES, page.parent, *(at / folder for folder in FOLDER.findall(text) for at in (ROOT, SOURCES))]
-    assert {path for path in FILE.findall(text) if not any((begin / path).exists() for begin in begins)} == set()
+    folders = [at / folder for folder in FOLDER.findall(text) for at in (ROOT, SOURCES)]
+    begins = [ROOT, SOURCES, page.parent, *folders, *(folder.parent for folder in folders if folder.exists())]
+    named = set(FILE.findall(text)) - IN_BUNDLES
+    assert {path for path in named if not any((begin / path).exists() for begin in begins)} == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
