@@ -283,45 +283,46 @@ def test_masks_as_arrays_are_bounded_and_rle_is_not(http: httpx.Client) -> None:
     few = {"parameters": {"max_instances": 5}}
     assert http.post(INFER, **asking(PNG, **few, **masks("MASKS"))).status_code == 200
     error = check_error(http.post(INFER, **asking(PNG, **few, **masks("MASKS", binary=False))), 422, "answer_too_large")
-    assert f"the masks take {5 * 90 * 121 * 4} bytes; at most 200000 are made" in error["error"]
+    assert f"the masks take {5 * 90 * 121 * 4} bytes; the limit is 200000" in error["error"]
     assert http.post(INFER, **asking(PNG, **masks("PACKED_MASKS"))).status_code == 200
     assert http.post(INFER, **asking(PNG, PNG, PNG)).status_code == 200
-    for _ in range(5):  # what has been sent has left its room
+    for _ in range(5):  # the memory of sent masks is released
         assert http.post(INFER, **asking(PNG, **masks("PACKED_MASKS"))).status_code == 200
 
 
-def test_masks_that_are_not_sent_yet_leave_no_room_for_more() -> None:
-    told: list[tuple[str, str]] = []
+def test_masks_that_are_not_sent_yet_use_up_the_budget() -> None:
+    refusals: list[tuple[str, str]] = []
 
-    class Told(Unobserved):
+    class RefusalRecorder(Unobserved):
         def refused(self, code: str, reason: str) -> None:
-            told.append((code, reason))
+            refusals.append((code, reason))
 
-    room = MaskBudget(100, Told())
-    room.occupy(60)
+    budget = MaskBudget(100, RefusalRecorder())
+    budget.reserve(60)
     with pytest.raises(Overloaded) as full:
-        room.occupy(41)
-    assert (full.value.reason, told) == ("masks_full", [("overloaded", "masks_full")])
+        budget.reserve(41)
+    assert (full.value.reason, refusals) == ("masks_full", [("overloaded", "masks_full")])
     with pytest.raises(AnswerTooLarge):
-        room.occupy(101)
-    room.occupy(40)
-    room.leave(60)
-    room.occupy(60)
-    assert room.size_bytes == 100
+        budget.reserve(101)
+    budget.reserve(40)
+    budget.release(60)
+    budget.reserve(60)
+    assert budget.size_bytes == 100
 
 
 def test_masks_leave_their_room_where_nobody_reads_them(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    rooms: list[MaskBudget] = []
+    budgets: list[MaskBudget] = []
     monkeypatch.setattr(
-        "solo_server.http.v2.routes.MaskBudget", lambda *given: rooms.append(MaskBudget(*given)) or rooms[0]
+        "solo_server.http.v2.routes.MaskBudget",
+        lambda *arguments: budgets.append(MaskBudget(*arguments)) or budgets[0],
     )
     large = asking(encoded(np.kron(smooth_image(90, 121), np.ones((9, 9, 1), np.uint8))), **masks("MASKS"))
     with serving(create_app(pipeline, Settings())) as client:
-        [room] = rooms
+        [budget] = budgets
         with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as raw:
             lines = {**large["headers"], "host": "x", "content-length": str(len(large["content"]))}
             head = "".join(f"{name}: {text}\r\n" for name, text in lines.items())
             raw.sendall(f"POST {INFER} HTTP/1.1\r\n{head}\r\n".encode() + large["content"])
             raw.recv(1)
-            until(lambda: room.size_bytes > 30_000_000)  # more than the sockets' buffers take
-        until(lambda: room.size_bytes == 0)
+            until(lambda: budget.size_bytes > 30_000_000)  # more than the buffers of the sockets hold
+        until(lambda: budget.size_bytes == 0)

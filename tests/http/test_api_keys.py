@@ -110,7 +110,7 @@ def test_a_damaged_file_changes_nothing_and_is_told_in_the_log_once(
     assert ring.holder(SECOND) == "key-4"
     told = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
     assert len(told) == 1
-    assert told[0].endswith("; the keys of before stay")
+    assert told[0].endswith("; the previous keys stay in use")
     assert THIRD not in told[0]
 
 
@@ -129,7 +129,7 @@ def test_a_file_that_goes_away_and_comes_back_is_read_again(file: Path, caplog: 
     ("content", "message"),
     [
         (None, "cannot be read: No such file or directory"),
-        ("", "there is no key"),
+        ("", "no key in it"),
         (f"{FIRST}\ntoo-short", "line 2: a key has 16 to 512 characters"),
         ("x" * 513, "line 1: a key has 16 to 512 characters"),
         (f"two words:{FIRST}", "line 1: a name has letters"),

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 from fastapi import FastAPI
-from solo_server.http.bodies import HELD_BYTES, hold
+from solo_server.http.bodies import FREED_IN_WORKER_BYTES, free_in_worker
 from solo_server.http.request_middleware import RequestMiddleware
 from solo_server.http.uploads import UploadLimits
 from solo_server.service.worker_threads import Threads
@@ -30,13 +30,15 @@ async def unused(*_: Message) -> Message:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-@pytest.mark.parametrize(("size_bytes", "thread"), [(HELD_BYTES + 1, "solo-free_0"), (HELD_BYTES, "MainThread")])
+@pytest.mark.parametrize(
+    ("size_bytes", "thread"), [(FREED_IN_WORKER_BYTES + 1, "solo-free_0"), (FREED_IN_WORKER_BYTES, "MainThread")]
+)
 def test_only_what_is_large_is_freed_in_a_worker(size_bytes: int, thread: str, fails: bool) -> None:
     freed_in: list[str] = []
 
     def endpoint(scope: Scope) -> None:
         body = Body(freed_in)
-        hold(Request(scope), size_bytes, body)
+        free_in_worker(Request(scope), size_bytes, body)
         if fails:
             raise LookupError(body)
 
