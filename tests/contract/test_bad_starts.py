@@ -234,13 +234,13 @@ STARTS: dict[str, Callable[[Path], object]] = {
 }
 
 
-def test_the_page_has_a_row_for_each() -> None:
+def test_the_page_has_a_row_for_each_failed_start() -> None:
     assert set(LINES) == set(STARTS)
     assert len(ROWS) == len(STARTS)
 
 
 @pytest.mark.parametrize("what", STARTS)
-def test_a_start_that_goes_wrong_says_the_line_of_the_page(
+def test_a_failed_start_prints_the_line_of_the_page(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where nobody may not come by the whole path

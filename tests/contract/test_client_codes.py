@@ -44,7 +44,7 @@ def test_every_code_of_the_server_has_its_own_exception_and_there_are_no_others(
     assert len(set(BY_CODE.values())) == len(BY_CODE)
 
 
-def test_every_exception_is_of_the_family_of_its_status() -> None:
+def test_every_exception_has_the_base_class_of_its_status() -> None:
     for kind in _family(errors.ServerError):
         if kind is not errors.Unavailable and kind is not errors.RequestError:  # bases: their codes are never sent
             assert issubclass(BY_CODE[kind.code], _expected_base(kind.status)), kind
@@ -58,5 +58,5 @@ def test_the_page_has_the_same_codes() -> None:
 
 
 @pytest.mark.parametrize("code", OF_THE_ROUTER)
-def test_the_routers_own_refusals_have_these_codes(http: httpx.Client, code: str) -> None:
+def test_problems_of_the_router_have_these_codes(http: httpx.Client, code: str) -> None:
     assert http.request(*OF_THE_ROUTER[code]).json()["code"] == code

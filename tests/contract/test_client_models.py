@@ -80,7 +80,7 @@ def ask(request: pytest.FixtureRequest, http: httpx.Client) -> Ask:
     return put
 
 
-def test_each_model_and_version_answers_for_itself(ask: Ask) -> None:
+def test_each_model_and_version_answers_under_its_name(ask: Ask) -> None:
     chosen: dict[str, Any]
     for chosen, name, version in (
         ({}, "cats", "2"),
@@ -98,7 +98,7 @@ def test_each_model_and_version_answers_for_itself(ask: Ask) -> None:
         assert ask("ready", **chosen) is True
 
 
-def test_class_names_with_commas_are_asked_for_as_they_are(ask: Ask, folder: Path, http: httpx.Client) -> None:
+def test_class_names_with_commas_are_accepted_unchanged(ask: Ask, folder: Path, http: httpx.Client) -> None:
     spec = replace(tiny_spec("solo"), class_names=("cat", "dog, small", "traffic light"))
     write_bundle(folder / "pets", bundle_content(tiny_network("solo", spec)))
     http.post("/models/pets/load").raise_for_status()
@@ -107,7 +107,7 @@ def test_class_names_with_commas_are_asked_for_as_they_are(ask: Ask, folder: Pat
         assert {instance.label for instance in result.instances} == set(asked)
 
 
-def test_a_model_that_is_not_there_is_model_not_found(ask: Ask) -> None:
+def test_an_unknown_model_raises_model_not_found(ask: Ask) -> None:
     chosen: dict[str, Any]
     for chosen in ({"model": "birds"}, {"model": "cats", "version": "3"}, {"model": "a b?c#d"}):
         for method, arguments in (("segment", (PNG,)), ("model", ()), ("ready", ())):
@@ -133,7 +133,7 @@ def test_a_model_that_is_loading_is_not_ready_until_it_is_in_service(
     assert ask("segment", PNG, model="birds").model_name == "birds"
 
 
-def test_a_server_that_still_starts_is_not_ready_for_any_model(folder: Path, gate: threading.Event) -> None:
+def test_while_the_server_starts_no_model_is_ready(folder: Path, gate: threading.Event) -> None:
     def open_bundle(path: Path) -> Pipeline:
         gate.wait(60)
         return Pipeline.open(path, threads=1)

@@ -96,7 +96,7 @@ def test_every_example_runs(number: int, place: Path, open_url: str, keyed_url: 
         assert line in said
 
 
-def test_the_examples_that_write_files_write_them_whole(place: Path, open_url: str) -> None:
+def test_examples_that_write_files_write_complete_files(place: Path, open_url: str) -> None:
     for kind, text in BLOCKS:
         if any(name in text for name in ("results.json", "drawn.png", "answer.json")):
             _run(kind, text.replace(OPEN_URL, open_url))
@@ -127,7 +127,7 @@ def test_the_page_names_every_argument_method_and_option() -> None:
     assert {n for n in vars(AsyncSoloClient) if not n.startswith("_")} == methods | {"close"}
 
 
-def test_what_the_page_says_of_results_is_what_they_have() -> None:
+def test_the_page_names_every_field_of_results() -> None:
     for kind in (solo_client.Result, solo_client.Instance, solo_client.Problem):
         for name in kind.__dataclass_fields__:
             assert f"`{name}`" in PAGE, name

@@ -35,7 +35,7 @@ def test_every_constraint_is_one_exact_version() -> None:
     assert len(_pinned()) == len(_lines())
 
 
-def test_everything_that_the_server_and_the_client_ask_for_is_pinned_and_so_is_what_that_asks_for() -> None:
+def test_all_requirements_of_server_and_client_are_pinned_transitive_ones_too() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     installed = {_name(name) for names in packages_distributions().values() for name in names}
     seen: set[str] = set()
@@ -52,7 +52,7 @@ def test_everything_that_the_server_and_the_client_ask_for_is_pinned_and_so_is_w
     assert seen - _pinned() == set()
 
 
-def test_images_hold_the_versions_that_are_tested() -> None:
+def test_container_images_have_the_tested_versions() -> None:
     tested = {_name(name): version for name, version in (line.split("==") for line in _lines())}
     for image in ("cpu", "gpu", "gpu-modern", "export"):
         locked = _locked(image)
@@ -63,7 +63,7 @@ def test_images_hold_the_versions_that_are_tested() -> None:
     assert set(_locked("export")) - set(tested) - elsewhere == set()
 
 
-def test_everything_in_an_image_but_torch_and_tensorrt_is_locked_by_hash() -> None:
+def test_container_images_install_all_but_torch_and_tensorrt_by_hash() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     installs = [line for line in dockerfile.splitlines() if "INSTALL}" in line or "pip install" in line]
     assert installs
@@ -73,7 +73,7 @@ def test_everything_in_an_image_but_torch_and_tensorrt_is_locked_by_hash() -> No
     assert [part.split()[-1] for part in unlocked] == [f"torch=={dict(x.split('==') for x in _lines())['torch']}"]
 
 
-def test_images_for_a_v100_hold_the_last_versions_that_run_on_one() -> None:
+def test_container_images_for_a_v100_have_the_last_versions_that_support_it() -> None:
     locked = _locked("gpu")
     assert locked["onnxruntime-gpu"] == "1.20.2"
     assert locked["nvidia-cudnn-cu12"] == "9.10.2.21"

@@ -69,7 +69,7 @@ def test_any_other_repeated_parameter_is_refused(http: httpx.Client, name: str) 
     assert _refused(http.post("/segment", **_form((FILE, PNG), *[_field(name, value)] * 2))) == told
 
 
-def test_a_misspelt_parameter_is_answered_with_the_nearest(http: httpx.Client) -> None:
+def test_the_problem_of_a_misspelt_parameter_suggests_the_nearest_name(http: httpx.Client) -> None:
     detail = _refused(http.post("/segment?scorethreshold=0.5", content=PNG))
     assert detail.startswith("unknown parameter 'scorethreshold'; did you mean score_threshold? known are classes,")
     tensor = {"name": "IMAGE", "datatype": "BYTES", "shape": [1], "data": ["eA=="]}
@@ -91,14 +91,14 @@ def test_fields_of_a_form_are_parameters(http: httpx.Client, path: str, body: by
     assert _instances(http.post(path, files={"file": ("a.png", body)}, params=half, data=rest)) == expected
 
 
-def test_a_field_asks_for_an_overlay_and_for_its_threshold(http: httpx.Client) -> None:
+def test_a_form_field_can_request_an_overlay(http: httpx.Client) -> None:
     by_query = http.post("/segment", content=PNG, params={"format": "overlay"})
     by_field = http.post("/segment", files={"file": ("a.png", PNG)}, data={"format": "overlay"})
     assert by_field.headers["content-type"] == "image/png"
     assert by_field.content == by_query.content
 
 
-def test_fields_count_for_every_file_of_a_form(http: httpx.Client) -> None:
+def test_form_fields_apply_to_every_file(http: httpx.Client) -> None:
     files = [("file", ("a.png", PNG)), ("file", ("b.png", PNG))]
     results = http.post("/segment", files=files, data={"classes": ["cat", "2"]}).json()["results"]
     expected = _instances(http.post("/segment", content=PNG, params={"classes": "0,2"}))
@@ -125,7 +125,7 @@ def test_a_bad_field_is_refused(http: httpx.Client, fields: Any, params: dict[st
     assert detail in _refused(answer)
 
 
-def test_an_image_in_a_part_without_a_file_name_is_told_what_to_do(http: httpx.Client) -> None:
+def test_the_problem_of_an_image_without_a_file_name_says_what_to_do(http: httpx.Client) -> None:
     for body in (PNG, LARGE):  # as `curl -F 'image=<FILE'` sends it
         head = b'Content-Disposition: form-data; name="image"\r\n'
         answer = http.post("/segment", **_form((head, body)))
@@ -147,7 +147,9 @@ def test_an_image_in_a_part_without_a_file_name_is_told_what_to_do(http: httpx.C
         (b"Content-Disposition: Form-Data; NAME=\"file\"; FILENAME=\"a.png\"\r\n", "a.png"),
     ],
 )  # fmt: skip
-def test_a_file_is_one_however_its_name_is_given(http: httpx.Client, head: bytes, name: str) -> None:
+def test_a_file_is_recognised_by_any_form_of_its_name_or_by_its_type(
+    http: httpx.Client, head: bytes, name: str
+) -> None:
     expected = _instances(http.post("/segment", content=PNG))
     assert _instances(http.post("/segment", **_form((head, PNG)))) == expected
     results = http.post("/segment", **_form((head, PNG), (FILE, PNG))).json()["results"]
@@ -155,12 +157,12 @@ def test_a_file_is_one_however_its_name_is_given(http: httpx.Client, head: bytes
     assert [result["instances"] for result in results] == [expected, expected]
 
 
-def test_a_name_that_only_looks_like_a_file_name_makes_no_file(http: httpx.Client) -> None:
+def test_a_quoted_text_that_looks_like_a_file_name_is_no_file_name(http: httpx.Client) -> None:
     head = b"Content-Disposition: form-data; name=\"a; filename*=b''c\"\r\n"
     assert "is not a parameter" in _refused(http.post("/segment", **_form((FILE, PNG), (head, b"x"))))
 
 
-def test_an_input_that_was_left_empty_is_no_file(http: httpx.Client) -> None:
+def test_an_empty_file_input_is_ignored(http: httpx.Client) -> None:
     empty = (
         b'Content-Disposition: form-data; name="more"; filename=""\r\nContent-Type: application/octet-stream\r\n',
         b"",
@@ -183,7 +185,7 @@ def test_the_media_type_of_a_form_does_not_depend_on_case(http: httpx.Client, me
     assert _instances(answer) == _instances(http.post("/segment", content=PNG))
 
 
-def test_what_is_accepted_does_not_depend_on_case(http: httpx.Client) -> None:
+def test_the_accept_header_does_not_depend_on_case(http: httpx.Client) -> None:
     drawn = http.post("/segment", content=PNG, headers={"accept": "Image/PNG"})
     assert (drawn.status_code, drawn.headers["content-type"]) == (200, "image/png")
     lines = [("accept", "text/html"), ("Accept", "IMAGE/*;Q=0.9")]
@@ -192,7 +194,7 @@ def test_what_is_accepted_does_not_depend_on_case(http: httpx.Client) -> None:
     assert metrics.headers["content-type"].startswith("application/openmetrics-text")
 
 
-def test_a_jpeg_overlay_is_refused_with_what_there_is(http: httpx.Client) -> None:
+def test_a_request_for_a_jpeg_overlay_is_refused_with_the_accepted_types(http: httpx.Client) -> None:
     for options in ({}, {"params": {"format": "overlay"}}):
         answer = http.post("/segment", content=PNG, headers={"accept": "image/jpeg"}, **options)  # type: ignore[arg-type]
         assert "send `Accept: image/png`" in _refused(answer, 406, "not_acceptable")
@@ -220,7 +222,7 @@ def test_head_is_counted_under_its_route(http: httpx.Client) -> None:
     assert 'route="/models/{name}/versions/{version}"' in http.get("/metrics").text
 
 
-def test_head_tells_that_a_server_is_not_ready(pipeline: Pipeline) -> None:
+def test_head_has_the_status_of_readiness(pipeline: Pipeline) -> None:
     app = create_app(pipeline, SETTINGS, keys=KeyRing(parse_keys(["alice:" + "k" * 32])))
     with serving(app, **uvicorn_options(SETTINGS)) as client:
         for unready, status in ((False, 200), (True, 503)):

@@ -47,7 +47,7 @@ def test_no_broken_image_is_our_fault_or_takes_long(solo_bundle: Path, tmp_path:
     assert results["peak_mb"] - results["peak_mb_before"] < 200
 
 
-def test_a_fault_is_counted_and_its_body_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_fault_is_counted_and_its_body_is_saved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fuzz_images = _module(monkeypatch)
     bodies = list(fuzz_images.mutants(fuzz_images.images(), 20, seed=3))
     answers = iter([(500, "internal")] + [(422, "image_damaged")] * 19)

@@ -16,7 +16,7 @@ PAGE = (ROOT / "docs" / "http.md").read_text()
 LIMITS = re.search(r"### Limits\n(.*?)\n#", PAGE, re.DOTALL)
 
 
-def test_the_limits_of_the_page_are_the_settings_defaults() -> None:
+def test_the_limits_on_the_page_are_the_defaults_of_the_settings() -> None:
     assert LIMITS is not None
     assert "[limits](#limits)" in PAGE
     rows = re.findall(r"^\| [^|]+ \| ([\d, ]+) \| (?:`SOLO_(\w+)`)? ?\| \d{3} `\w+`", LIMITS[1], re.MULTILINE)
@@ -27,7 +27,7 @@ def test_the_limits_of_the_page_are_the_settings_defaults() -> None:
     assert [default.strip() for default, name in rows if not name] == [f"{MAX_FIELDS}, {MAX_FIELD_BYTES}"]
 
 
-def test_every_code_of_a_failure_is_on_the_page() -> None:
+def test_every_problem_code_is_on_the_page() -> None:
     kinds = [
         kind for kind in vars(solo_server.errors).values() if isinstance(kind, type) and issubclass(kind, ServerError)
     ]
@@ -36,7 +36,7 @@ def test_every_code_of_a_failure_is_on_the_page() -> None:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/http.md"])
-def test_an_answer_that_is_shown_is_the_demo_models(page: str) -> None:
+def test_the_answer_on_the_page_is_that_of_the_demo_model(page: str) -> None:
     query = {"score_threshold": "0.3"}
     assert "score_threshold=0.3" in (ROOT / page).read_text()
     shown = json.loads(re.findall(r"```json\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)[0])

@@ -37,7 +37,7 @@ def test_pages_install_from_the_checkout_and_name_extras_that_exist(page: Path) 
         assert set(found[1].split(",")) <= EXTRAS.keys(), line
 
 
-def test_the_pages_of_exports_engines_gpus_and_traces_say_how_to_install_what_they_need() -> None:
+def test_pages_about_optional_parts_name_the_extras_to_install() -> None:
     told = {page.name: set(FORM.findall(page.read_text())) for page in PAGES}
     assert told["README.md"] >= {"server,client,export", "client", "openvino"}
     assert told["deployment.md"] >= {"server,client", "gpu"}
@@ -46,14 +46,14 @@ def test_the_pages_of_exports_engines_gpus_and_traces_say_how_to_install_what_th
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if "export]'" in p.read_text()], ids=lambda path: path.name)
-def test_where_torch_is_installed_its_cpu_build_is_named_beside_it(page: Path) -> None:
+def test_install_lines_with_torch_mention_its_cpu_build(page: Path) -> None:
     lines = page.read_text().splitlines()
     for number, line in enumerate(lines):
         if "export]'" in line:
             assert "CPU build" in "\n".join(lines[number : number + 9])
 
 
-def test_only_one_place_of_each_package_writes_an_install_line_of_ours() -> None:
+def test_each_package_has_one_source_of_install_commands() -> None:
     writing = {path.relative_to(ROOT).as_posix() for path in SOURCES if "constraints.txt" in path.read_text()}
     assert writing == {"models/solo_models/install.py", "client/solo_client/command/sources.py"}
     assert [path for path in SOURCES if "'solo-inference[" in path.read_text()] == []
@@ -65,7 +65,7 @@ def test_client_and_server_suggest_the_same_command(extra: str) -> None:
     assert FORM.match(install_command(extra))
 
 
-def test_messages_ask_for_extras_that_exist() -> None:
+def test_messages_name_extras_that_exist() -> None:
     asked = {name for path in SOURCES for name in re.findall(r"install_command\(['\"](\w+)", path.read_text())}
     asked |= {name for path in SOURCES for name in re.findall(r"INSTALL\.format\(['\"](\w+)", path.read_text())}
     assert asked == {"export", "gpu", "openvino", "otel", "client", "server"}

@@ -63,7 +63,7 @@ def test_each_model_answers_under_its_own_name(http: httpx.Client, solo_bundle: 
     assert [one["model"]["name"] for one in several] == ["dogs", "dogs"]
 
 
-def test_what_is_served_is_listed(http: httpx.Client, decoupled: Path) -> None:
+def test_models_are_listed_with_their_states(http: httpx.Client, decoupled: Path) -> None:
     listed = http.get("/models").json()
     assert listed["default"] == "cats"
     told = [(model["name"], model["version"], model["state"]) for model in listed["models"]]
@@ -81,7 +81,7 @@ def test_an_unknown_model_or_version_is_not_found(http: httpx.Client) -> None:
         _refused(http.post(f"/models/birds/{verb}"), 404, "model_not_found")
 
 
-def test_a_new_version_is_loaded_and_an_old_one_stays_to_be_asked_for(
+def test_a_new_version_is_loaded_and_the_old_one_stays_available(
     http: httpx.Client, folder: Path, decoupled: Path
 ) -> None:
     shutil.copytree(decoupled, folder / "cats" / "2")
@@ -117,7 +117,7 @@ def test_a_damaged_bundle_is_refused_and_what_was_served_stays(http: httpx.Clien
     assert http.post("/models/cats/segment", content=PNG).json()["model"]["version"] == "1"
 
 
-def test_metrics_tell_models_apart(http: httpx.Client) -> None:
+def test_metrics_have_the_model_as_a_label(http: httpx.Client) -> None:
     for path in ("/segment", "/models/dogs/segment", "/models/dogs/segment"):
         http.post(path, content=PNG).raise_for_status()
     found = samples(http.get("/metrics").text)

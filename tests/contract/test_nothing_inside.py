@@ -137,14 +137,14 @@ def test_our_own_failures_tell_nothing_wherever_they_happen(
     _check_tells_nothing(response)
 
 
-def test_before_the_model_is_warm_nothing_is_told(pipeline: Pipeline) -> None:
+def test_before_the_model_is_warm_nothing_is_revealed(pipeline: Pipeline) -> None:
     with serving(create_app(pipeline), lifespan="off", **uvicorn_options(Settings())) as client:
         response = client.post("/segment", content=PNG)
         assert response.json()["code"] == "not_ready"
         _check_tells_nothing(response)
 
 
-def test_every_code_that_the_application_knows_is_walked() -> None:
+def test_every_problem_code_is_covered() -> None:
     elsewhere = {
         "internal",  # above
         "not_ready",  # above

@@ -29,7 +29,7 @@ def test_no_runtime_tells_its_makers_about_use(module: str, tmp_path: Path) -> N
     assert left_behind(f"import {module}", tmp_path) == []
 
 
-def test_the_runtimes_reporter_would_have_left_its_number(tmp_path: Path) -> None:
+def test_without_the_servers_setting_the_runtime_leaves_a_device_id(tmp_path: Path) -> None:
     assert [path.name for path in left_behind("import onnxruntime", tmp_path) if path.name == "deviceid"] == [
         "deviceid"
     ]

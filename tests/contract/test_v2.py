@@ -125,7 +125,7 @@ def test_pixels_have_the_answer_of_the_same_image_encoded(
     check_equal(result, segmented(http, PNG))
 
 
-def test_answers_in_json_are_those_of_binary_ones(client: triton.InferenceServerClient, http: httpx.Client) -> None:
+def test_answers_in_json_equal_binary_ones(client: triton.InferenceServerClient, http: httpx.Client) -> None:
     names = [one["name"] for one in client.get_model_metadata(MODEL)["outputs"]]
     binary = client.infer(MODEL, [images(PNG)], outputs=wanted(*names))
     plain = client.infer(MODEL, [images(PNG)], outputs=wanted(*names, binary=False))
@@ -141,7 +141,9 @@ def test_answers_in_json_are_those_of_binary_ones(client: triton.InferenceServer
     assert (mixed.as_numpy("RLE") == binary.as_numpy("RLE")).all()
 
 
-def test_several_images_are_one_list_in_their_order(client: triton.InferenceServerClient, http: httpx.Client) -> None:
+def test_outputs_of_several_images_are_concatenated_in_their_order(
+    client: triton.InferenceServerClient, http: httpx.Client
+) -> None:
     bodies = (PNG, SMALL, OTHER)
     result = client.infer(MODEL, [images(*bodies)])
     each = [segmented(http, body) for body in bodies]
@@ -150,14 +152,14 @@ def test_several_images_are_one_list_in_their_order(client: triton.InferenceServ
     check_equal(result, [instance for instances in each for instance in instances])
 
 
-def test_a_batch_of_pixels_is_answered_as_its_images_are(
+def test_a_batch_of_pixels_has_the_answers_of_its_images(
     client: triton.InferenceServerClient, http: httpx.Client
 ) -> None:
     result = client.infer(MODEL, [pixels(np.stack([smooth_image(90, 121), smooth_image(90, 121, seed=3)]))])
     check_equal(result, segmented(http, PNG) + segmented(http, OTHER))
 
 
-def test_masks_are_those_that_pycocotools_decodes(client: triton.InferenceServerClient, http: httpx.Client) -> None:
+def test_masks_equal_those_that_pycocotools_decodes(client: triton.InferenceServerClient, http: httpx.Client) -> None:
     result = client.infer(MODEL, [images(PNG, OTHER)], outputs=wanted("MASKS", "PACKED_MASKS"))
     instances = segmented(http, PNG) + segmented(http, OTHER)
     expected = np.stack([coco_mask.decode(instance["mask"]) for instance in instances])
@@ -168,12 +170,12 @@ def test_masks_are_those_that_pycocotools_decodes(client: triton.InferenceServer
     assert (np.unpackbits(packed, axis=2, count=121) == expected).all()
 
 
-def test_parameters_are_those_of_segment(client: triton.InferenceServerClient, http: httpx.Client) -> None:
+def test_parameters_have_the_meaning_of_segments(client: triton.InferenceServerClient, http: httpx.Client) -> None:
     query = {"score_threshold": 0.2, "max_instances": 2, "classes": "dog, 2", "nms": "mask"}
     check_equal(client.infer(MODEL, [images(PNG)], parameters=query), segmented(http, PNG, **query))
 
 
-def test_nothing_found_is_empty_tensors(client: triton.InferenceServerClient) -> None:
+def test_no_instances_are_empty_tensors(client: triton.InferenceServerClient) -> None:
     names = ("NUM_INSTANCES", "BOXES", "LABEL_NAMES", "RLE", "MASKS", "PACKED_MASKS")
     for binary in (True, False):
         outputs = wanted(*names, binary=binary)
@@ -183,12 +185,14 @@ def test_nothing_found_is_empty_tensors(client: triton.InferenceServerClient) ->
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
-def test_packed_requests_are_taken(client: triton.InferenceServerClient, http: httpx.Client, algorithm: str) -> None:
+def test_compressed_requests_are_accepted(
+    client: triton.InferenceServerClient, http: httpx.Client, algorithm: str
+) -> None:
     packed: dict[str, Any] = {"request_compression_algorithm": algorithm, "response_compression_algorithm": algorithm}
     check_equal(client.infer(MODEL, [images(PNG)], **packed), segmented(http, PNG))
 
 
-def test_asynchronous_clients_work_too(client: triton.InferenceServerClient, http: httpx.Client) -> None:
+def test_asynchronous_clients_work(client: triton.InferenceServerClient, http: httpx.Client) -> None:
     instances = segmented(http, PNG)
     check_equal(client.async_infer(MODEL, [images(PNG)]).get_result(), instances)
 
@@ -219,7 +223,7 @@ def test_models_are_listed_unloaded_and_loaded(http: httpx.Client, client: trito
     assert http.post("/v2/repository/index", json={"ready": True}).json() == [one]
 
 
-def test_an_unloaded_model_is_gone(solo_bundle: Path) -> None:
+def test_an_unloaded_model_is_not_found(solo_bundle: Path) -> None:
     app = create_app(Pipeline.open(solo_bundle, threads=1), SETTINGS)
     with serving(app) as http, triton.InferenceServerClient(http.base_url.netloc.decode()) as client:
         client.unload_model(MODEL)
@@ -229,7 +233,7 @@ def test_an_unloaded_model_is_gone(solo_bundle: Path) -> None:
         assert gone.value.status() == "404"
 
 
-def test_a_failure_is_the_clients_own_exception(client: triton.InferenceServerClient) -> None:
+def test_a_failure_raises_the_clients_own_exception(client: triton.InferenceServerClient) -> None:
     with pytest.raises(InferenceServerException, match=r"IMAGE\[1\]: the body is no image") as damaged:
         client.infer(MODEL, [images(PNG, b"no image")])
     assert damaged.value.status() == "415"

@@ -172,7 +172,7 @@ def test_before_the_model_is_warm_nothing_is_ready(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize("failure", [EngineFailure("secret: /etc/passwd"), RuntimeError("secret: /etc/passwd")])
-def test_our_own_failures_tell_nothing_of_the_inside(
+def test_internal_failures_reveal_nothing(
     pipeline: Pipeline, failure: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -227,21 +227,21 @@ def occupied(gate: Gate, settings: Settings) -> Iterator[tuple[httpx.Client, Any
             assert first.result().status_code == 200
 
 
-def test_a_full_server_says_when_to_come_back(gate: Gate) -> None:
+def test_a_full_server_says_when_to_retry(gate: Gate) -> None:
     with occupied(gate, Settings(max_waiting=1)) as (client, _):
         response = client.post(INFER, **asking(PNG))
         assert check_error(response, 503, "overloaded")["reason"] == "queue_full"
         assert int(response.headers["retry-after"]) >= 1
 
 
-def test_images_that_find_no_place_fail_the_request_and_leave_nothing_behind(gate: Gate) -> None:
+def test_images_that_are_not_admitted_fail_the_request_and_free_the_others(gate: Gate) -> None:
     with occupied(gate, Settings(max_waiting=3)) as (client, service):
         assert check_error(client.post(INFER, **asking(*[PNG] * 3)), 503, "overloaded")["reason"] == "queue_full"
         until(lambda: bool(service.admission.images == 1))
         assert service.models.find().batcher.waiting == 0
 
 
-def test_a_bad_image_costs_the_others_no_inference(gate: Gate) -> None:
+def test_after_a_bad_image_the_others_are_not_inferred(gate: Gate) -> None:
     with occupied(gate, Settings()) as (client, service):
         error = check_error(client.post(INFER, **asking(PNG, b"no image", OTHER)), 415, "unsupported_media_type")
         assert error["error"].startswith("IMAGE[1]: ")
@@ -260,14 +260,14 @@ def test_a_deadline_is_answered_504_and_costs_no_inference(gate: Gate, how: str)
     assert gate.images == 1
 
 
-def test_a_timeout_never_prolongs_the_servers_own(gate: Gate) -> None:
+def test_a_timeout_never_extends_the_deadline(gate: Gate) -> None:
     with occupied(gate, Settings()) as (client, _):
         request = asking(PNG, parameters={"timeout": 600_000_000})
         request["headers"]["x-request-timeout-ms"] = "30"
         check_error(client.post(INFER, **request), 504, "deadline_exceeded")
 
 
-def test_a_caller_that_hangs_up_costs_no_inference(gate: Gate) -> None:
+def test_a_caller_that_disconnects_costs_no_inference(gate: Gate) -> None:
     with occupied(gate, Settings()) as (client, service):
         request = asking(PNG, OTHER)
         with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as raw:

@@ -47,7 +47,7 @@ def test_keys_of_the_file_and_of_the_environment_are_accepted_under_their_names(
 @pytest.mark.parametrize(
     "key", ["", "alice", FIRST[:-1], FIRST + "x", FIRST.upper(), f"alice:{FIRST}", "é" * 20, "\udce9"]
 )
-def test_anything_else_is_nobodys(file: Path, key: str) -> None:
+def test_any_other_key_is_unknown(file: Path, key: str) -> None:
     assert KeyRing.read(Settings(api_keys_file=file)).holder(key) is None
 
 
@@ -59,7 +59,7 @@ def test_a_file_of_any_editor_gives_the_same_keys(file: Path, encoding: str, end
     assert [ring.holder(key) for key in (FIRST, SECOND)] == ["alice", "key-4"]
 
 
-def test_without_keys_none_is_asked_for() -> None:
+def test_without_configured_keys_none_is_required() -> None:
     assert KeyRing.read(Settings()).is_empty
 
 
@@ -89,7 +89,7 @@ def test_a_changed_file_is_read_again_within_a_second(file: Path) -> None:
     assert ring.holder(THIRD) == "key-1"
 
 
-def test_a_reload_needs_no_waiting(file: Path) -> None:
+def test_a_reload_reads_the_file_immediately(file: Path) -> None:
     ring = _ring(file, Clock())
     file.write_text(THIRD)
     ring.reload()
@@ -99,7 +99,7 @@ def test_a_reload_needs_no_waiting(file: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"# nobody\n", b"short", b"\xff\xfe" * 20, f"{THIRD}\n{THIRD}".encode(), b"a" * (1 << 20) + b"b"]
 )
-def test_a_damaged_file_changes_nothing_and_is_told_in_the_log_once(
+def test_a_damaged_file_changes_nothing_and_is_logged_once(
     file: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()
@@ -114,7 +114,7 @@ def test_a_damaged_file_changes_nothing_and_is_told_in_the_log_once(
     assert THIRD not in told[0]
 
 
-def test_a_file_that_goes_away_and_comes_back_is_read_again(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_is_deleted_and_created_again_is_read_again(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     ring = _ring(file, clock)
     file.unlink()
@@ -137,7 +137,9 @@ def test_a_file_that_goes_away_and_comes_back_is_read_again(file: Path, caplog: 
         (f"a:{FIRST}\nb:{FIRST}", "a and b are the same key"),
     ],
 )
-def test_an_unusable_file_stops_the_start_and_no_key_is_told(tmp_path: Path, content: str | None, message: str) -> None:
+def test_an_invalid_file_stops_the_start_and_no_key_is_printed(
+    tmp_path: Path, content: str | None, message: str
+) -> None:
     path = tmp_path / "keys"
     if content is not None:
         path.write_text(content)
@@ -148,7 +150,7 @@ def test_an_unusable_file_stops_the_start_and_no_key_is_told(tmp_path: Path, con
     assert caught.value.__cause__ is None
 
 
-def test_an_unusable_environment_stops_the_start_and_no_key_is_told() -> None:
+def test_an_invalid_variable_stops_the_start_and_no_key_is_printed() -> None:
     with pytest.raises(SettingsError, match=r"^SOLO_API_KEYS: entry 2: a key has") as caught:
         KeyRing.read(Settings(api_keys=f"{FIRST},short"))
     assert "short" not in str(caught.value)
@@ -166,7 +168,7 @@ def test_a_key_shows_in_no_repr(file: Path) -> None:
         assert keys[0].digest.hex() not in text
 
 
-def test_a_server_that_is_reached_from_elsewhere_without_keys_says_so(
+def test_a_server_without_keys_that_other_machines_can_reach_logs_a_warning(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -33,7 +33,7 @@ async def unused(*_: Message) -> Message:
 @pytest.mark.parametrize(
     ("size_bytes", "thread"), [(FREED_IN_WORKER_BYTES + 1, "solo-free_0"), (FREED_IN_WORKER_BYTES, "MainThread")]
 )
-def test_only_what_is_large_is_freed_in_a_worker(size_bytes: int, thread: str, fails: bool) -> None:
+def test_only_large_bodies_are_freed_in_a_worker(size_bytes: int, thread: str, fails: bool) -> None:
     freed_in: list[str] = []
 
     def endpoint(scope: Scope) -> None:

@@ -139,7 +139,7 @@ def test_any_origin_is_allowed_without_credentials_only(pipeline: Pipeline) -> N
 @pytest.mark.parametrize(
     "text", ["example.org", "https://example.org/", "https://a b", "null", "*,https://a.b", "https://*.b", ","]
 )
-def test_what_is_no_origin_stops_the_start(text: str) -> None:
+def test_an_invalid_origin_stops_the_start(text: str) -> None:
     with pytest.raises(SettingsError, match=r"^SOLO_CORS_ORIGINS: "):
         Settings.read({"SOLO_CORS_ORIGINS": text})
 

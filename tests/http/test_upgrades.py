@@ -159,7 +159,7 @@ def test_a_request_is_the_same_byte_by_byte() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from(sorted(STREAMS)), min_size=1, max_size=3), st.data())
-def test_requests_one_behind_the_other_are_the_same_in_any_pieces(names: list[str], data: st.DataObject) -> None:
+def test_pipelined_requests_are_the_same_in_any_pieces(names: list[str], data: st.DataObject) -> None:
     stream = b"".join(STREAMS[name] for name in names)
     cuts = data.draw(st.lists(st.integers(1, len(stream) - 1), max_size=6, unique=True).map(sorted))
     _check_same(stream, cuts)
@@ -194,7 +194,7 @@ def test_connect_is_refused_and_nothing_behind_it_is_read(target: bytes) -> None
     ],
     ids=["http2 at once", "two framings", "two lengths", "no framing", "no chunk"],
 )
-def test_what_cannot_be_framed_is_refused_with_an_upgrade_as_without(sent: bytes) -> None:
+def test_invalid_framing_is_refused_with_an_upgrade_as_without(sent: bytes) -> None:
     requests, written = _by_us([sent + HIDDEN])
     assert requests == []
     assert _statuses(written) == [400]
@@ -229,7 +229,7 @@ def _connected(client: httpx.Client) -> socket.socket:
 
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("split", [False, True], ids=["one packet", "two packets"])
-def test_an_image_that_comes_with_an_upgrade_is_segmented(http: httpx.Client, chunked: bool, split: bool) -> None:
+def test_an_image_sent_with_an_upgrade_is_segmented(http: httpx.Client, chunked: bool, split: bool) -> None:
     framing = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % len(PNG)
     body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(PNG), PNG) if chunked else PNG
     head = b"POST /segment HTTP/1.1\r\nhost: x\r\n" + UPGRADES["java"] + framing + b"\r\n\r\n"
@@ -243,7 +243,7 @@ def test_an_image_that_comes_with_an_upgrade_is_segmented(http: httpx.Client, ch
         assert _answer(raw) == {"status": "ok"}
 
 
-def test_v2_takes_an_upgrade_too(http: httpx.Client) -> None:
+def test_v2_ignores_an_upgrade_too(http: httpx.Client) -> None:
     asked = json.dumps({"inputs": [{"name": "NONE", "datatype": "BYTES", "shape": [1], "data": ["x"]}]}).encode()
     head = b"POST /v2/models/tiny-solo/infer HTTP/1.1\r\nhost: x\r\n" + UPGRADES["websocket"]
     with _connected(http) as raw:

@@ -35,7 +35,7 @@ def test_a_body_is_split_where_its_header_says() -> None:
     assert (content, bytes(binary)) == ({"a": 1}, b"\x00\xff")
 
 
-def test_without_the_header_all_of_the_body_is_json() -> None:
+def test_without_the_header_the_whole_body_is_json() -> None:
     content, binary = split(b'{"a": 1}', None)
     assert (content, bytes(binary)) == ({"a": 1}, b"")
     with pytest.raises(InvalidTensor, match="not valid JSON"):
@@ -43,7 +43,7 @@ def test_without_the_header_all_of_the_body_is_json() -> None:
 
 
 @pytest.mark.parametrize("length", ["0", "-1", "8", "7.0", "", "x", "+7", "²", "9" * 5000])
-def test_a_length_that_cannot_be_is_refused(length: str) -> None:
+def test_an_invalid_length_is_refused(length: str) -> None:
     with pytest.raises(InvalidTensor, match="Inference-Header-Content-Length: must be a whole number from 1 to"):
         split(b'{"a":1}', length)
 
@@ -51,7 +51,7 @@ def test_a_length_that_cannot_be_is_refused(length: str) -> None:
 @pytest.mark.parametrize(
     "text", [b"[]", b"1", b"null", b"NaN", b"{", b'{"a":\xff}', b'"' * 9, b"[" * 100_000, b'{"a":[[' * 999]
 )
-def test_json_that_is_no_object_is_refused(text: bytes) -> None:
+def test_json_that_is_not_an_object_is_refused(text: bytes) -> None:
     with pytest.raises(InvalidTensor):
         split(text, None)
 
@@ -63,7 +63,7 @@ def test_json_is_bounded_but_not_what_follows_it() -> None:
     assert len(split(b"{}" + large, "2")[1]) == len(large)
 
 
-def test_binary_strings_have_their_length_in_front_little_endian() -> None:
+def test_binary_strings_are_preceded_by_their_little_endian_length() -> None:
     [tensor] = read_tensors([_binary(IMAGES, TWO)], memoryview(TWO))
     assert strings(tensor) == [b"abc", b""]
 
@@ -122,13 +122,13 @@ def test_pixels_are_read_flat_nested_or_binary(tensor: dict[str, Any], raw: byte
     assert image.tolist() == [[[1, 2, 3]], [[4, 5, 255]]]
 
 
-def test_several_images_of_pixels_are_told_apart() -> None:
+def test_several_images_of_pixels_are_separated() -> None:
     raw = bytes(range(18))
     first, second, third = _read({"inputs": [_binary({**PIXELS, "shape": [3, 1, 2, 3]}, raw)]}, raw).images
     assert np.array_equal(np.stack([first, second, third]).ravel(), np.arange(18))
 
 
-def test_without_parameters_the_server_decides() -> None:
+def test_without_parameters_the_defaults_apply() -> None:
     request = _read(_infer(), TWO)
     assert (request.request_id, request.timeout_s) == (None, None)
     assert request.query.model_dump(exclude_defaults=True) == {}
@@ -236,12 +236,12 @@ def test_what_is_not_as_the_protocol_says_is_refused_by_its_field(content: Any, 
         ({"timeout": "1"}, "timeout: "),
     ],
 )
-def test_an_impossible_parameter_is_refused_as_in_a_query(parameters: dict[str, Any], told: str) -> None:
+def test_an_invalid_parameter_is_refused_as_in_a_query(parameters: dict[str, Any], told: str) -> None:
     with pytest.raises(InvalidQuery, match=told):
         _read(_infer(parameters=parameters), TWO)
 
 
-def test_no_cut_of_a_request_and_no_flipped_byte_is_our_fault() -> None:
+def test_no_truncated_request_and_no_flipped_byte_is_an_internal_failure() -> None:
     head = json.dumps(_infer(outputs=[{"name": "RLE"}], parameters={"nms": "none"})).encode()
     body = head + TWO
     outcomes = {"read": 0, "refused": 0}
@@ -274,7 +274,7 @@ def test_an_answer_in_json_has_flat_numbers_and_text() -> None:
     }
 
 
-def test_a_binary_answer_has_its_parts_behind_the_json_in_order() -> None:
+def test_a_binary_answer_has_its_tensors_after_the_json_in_order() -> None:
     outputs = [
         OutputTensor("LABELS", np.array([1, -2], np.int32), is_binary=True),
         OutputTensor("SIZES", np.array([[3, 4]], np.int32), is_binary=False),
@@ -291,7 +291,7 @@ def test_a_binary_answer_has_its_parts_behind_the_json_in_order() -> None:
 @pytest.mark.parametrize(
     ("encoding", "packed"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("GZIP ", gzip.compress)]
 )
-def test_packed_bodies_are_inflated(encoding: str, packed: Any) -> None:
+def test_compressed_bodies_are_decompressed(encoding: str, packed: Any) -> None:
     assert inflate(packed(b"x" * 100), encoding, 100) == b"x" * 100
     assert inflate(b"plain", "identity", 100) == b"plain"
 
@@ -313,7 +313,7 @@ def test_inflating_stops_at_the_limit() -> None:
         (zlib.compress(b"abc"), "gzip", InvalidTensor),
     ],
 )
-def test_bodies_that_cannot_be_inflated_are_refused(body: bytes, encoding: str, error: type[RequestError]) -> None:
+def test_bodies_that_cannot_be_decompressed_are_refused(body: bytes, encoding: str, error: type[RequestError]) -> None:
     with pytest.raises(error):
         inflate(body, encoding, 1000)
 

@@ -49,7 +49,7 @@ def _scraped(http: httpx.Client) -> Samples:
     return samples(response.text)
 
 
-def test_one_image_is_seen_in_every_stage(http: httpx.Client, pipeline: Pipeline) -> None:
+def test_one_image_is_counted_in_every_stage(http: httpx.Client, pipeline: Pipeline) -> None:
     answer = http.post("/segment", content=PNG).json()
     found = _scraped(http)
     stages = ("decode", "preprocess", "queue", *pipeline.backend.stages, "answer")
@@ -72,11 +72,11 @@ def test_one_image_is_seen_in_every_stage(http: httpx.Client, pipeline: Pipeline
     assert value(found, "solo_waiting_images") == value(found, "solo_waiting_pixels") == 0
 
 
-def test_the_scrape_itself_is_the_one_request_in_progress(http: httpx.Client) -> None:
+def test_the_scrape_itself_is_the_only_request_in_progress(http: httpx.Client) -> None:
     assert value(_scraped(http), "solo_requests_in_progress") == 1
 
 
-def test_the_model_and_its_readiness_are_told(http: httpx.Client, pipeline: Pipeline) -> None:
+def test_metrics_have_the_model_and_its_readiness(http: httpx.Client, pipeline: Pipeline) -> None:
     found = _scraped(http)
     assert value(found, "solo_ready") == 1
     bundle, engine = pipeline.bundle, pipeline.backend.description
@@ -84,13 +84,13 @@ def test_the_model_and_its_readiness_are_told(http: httpx.Client, pipeline: Pipe
     assert value(found, "solo_model_info", **told) == 1
 
 
-def test_openmetrics_is_answered_to_who_asks(http: httpx.Client) -> None:
+def test_metrics_are_openmetrics_if_accept_asks_for_it(http: httpx.Client) -> None:
     response = http.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
     assert response.headers["content-type"].startswith("application/openmetrics-text")
     assert response.text.endswith("# EOF\n")
 
 
-def test_refusals_and_ends_of_images_are_counted_by_code(http: httpx.Client) -> None:
+def test_refusals_and_outcomes_of_images_are_counted_by_code(http: httpx.Client) -> None:
     http.post("/segment", content=b"no image")
     http.post("/segment", content=PNG, params={"nms": "soft"})
     http.get("/nowhere/at/all")
@@ -105,7 +105,7 @@ def test_refusals_and_ends_of_images_are_counted_by_code(http: httpx.Client) -> 
     assert value(found, "solo_request_images_sum") == 3  # one that is none, and two in a form
 
 
-def test_before_the_model_is_warm_its_absence_is_told_and_refusals_have_a_reason(pipeline: Pipeline) -> None:
+def test_before_the_model_is_warm_metrics_have_no_model_and_refusals_have_a_reason(pipeline: Pipeline) -> None:
     with serving(create_app(pipeline), lifespan="off") as client:
         assert client.post("/segment", content=PNG).status_code == 503
         found = _scraped(client)
@@ -145,7 +145,7 @@ def test_every_request_has_one_access_line_with_its_id(http: httpx.Client, caplo
     assert "forged" not in json.dumps(lines)
 
 
-def test_a_request_is_one_trace_in_its_callers(http: httpx.Client, exporter: InMemorySpanExporter) -> None:
+def test_a_request_is_a_part_of_its_callers_trace(http: httpx.Client, exporter: InMemorySpanExporter) -> None:
     http.post("/segment", content=PNG, headers={"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"})
     http.get("/healthz")  # a request is told of once its answer is out: before the next is served
     spans = exporter.get_finished_spans()
