@@ -60,8 +60,8 @@ def keyed_url(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The files that the examples read, in a folder that is the current one."""
+def folder_of_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with the files that the examples read."""
     (tmp_path / "photo.jpg").write_bytes(encoded(smooth_image(90, 120), "JPEG"))
     (tmp_path / "street.png").write_bytes(encoded(smooth_image(80, 60, seed=1)))
     (tmp_path / "photos").mkdir()
@@ -76,7 +76,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _run(kind: str, text: str) -> str:
-    """What an example prints, in a process of its own."""
+    """Run an example in a process of its own. Returns its output."""
     words = [sys.executable, "-W", "error::ResourceWarning", "-c", text]
     if kind == "sh":
         program, *arguments = shlex.split(text)
@@ -88,15 +88,15 @@ def _run(kind: str, text: str) -> str:
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_every_example_runs(number: int, place: Path, open_url: str, keyed_url: str) -> None:
+def test_every_example_runs(number: int, folder_of_examples: Path, open_url: str, keyed_url: str) -> None:
     kind, text = BLOCKS[number]
     assert OPEN_URL in text or KEYED_URL in text
-    said = _run(kind, text.replace(OPEN_URL, open_url).replace(KEYED_URL, keyed_url))
+    output = _run(kind, text.replace(OPEN_URL, open_url).replace(KEYED_URL, keyed_url))
     for line in re.findall(r"# prints (.*)$", text, re.MULTILINE):
-        assert line in said
+        assert line in output
 
 
-def test_examples_that_write_files_write_complete_files(place: Path, open_url: str) -> None:
+def test_examples_that_write_files_write_complete_files(folder_of_examples: Path, open_url: str) -> None:
     for kind, text in BLOCKS:
         if any(name in text for name in ("results.json", "drawn.png", "answer.json")):
             _run(kind, text.replace(OPEN_URL, open_url))

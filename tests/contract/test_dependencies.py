@@ -1,4 +1,4 @@
-"""What is installed is named exactly, so that an audit of `constraints.txt` is an audit of what runs."""
+"""Every dependency has an exact version, so that an audit of `constraints.txt` is an audit of what runs."""
 
 import re
 import tomllib
@@ -17,7 +17,7 @@ def _lines() -> list[str]:
 
 
 def _locked(image: str) -> dict[str, str]:
-    """Versions by name in the lock file of an image."""
+    """Versions by name in the lock file of a container image."""
     lines = (ROOT / "deploy/image/locks" / f"{image}.txt").read_text().splitlines()
     return dict(line.split()[0].split("==") for line in lines if "==" in line.split(" ;")[0] and "--hash" not in line)
 
@@ -41,9 +41,13 @@ def test_all_requirements_of_server_and_client_are_pinned_transitive_ones_too() 
     seen: set[str] = set()
     todo = [Requirement(text) for extra in ("server", "client", "openvino", "otel") for text in extras[extra]]
     while todo:
-        asked = todo.pop()
-        name = _name(asked.name)
-        if name in seen or name == "solo-inference" or (asked.marker and not asked.marker.evaluate({"extra": ""})):
+        requirement = todo.pop()
+        name = _name(requirement.name)
+        if (
+            name in seen
+            or name == "solo-inference"
+            or (requirement.marker and not requirement.marker.evaluate({"extra": ""}))
+        ):
             continue
         seen.add(name)
         assert name in installed
@@ -58,7 +62,7 @@ def test_container_images_have_the_tested_versions() -> None:
         locked = _locked(image)
         assert len(locked) > 20
         assert {n: v for n, v in locked.items() if n in tested} == {n: tested[n] for n in locked if n in tested}
-    elsewhere = {"colorama"}  # of Windows
+    elsewhere = {"colorama"}  # needed on Windows only
     assert set(_locked("cpu")) - set(tested) - elsewhere == set()
     assert set(_locked("export")) - set(tested) - elsewhere == set()
 

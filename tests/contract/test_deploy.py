@@ -1,4 +1,4 @@
-"""Dashboard, alert rules and the operator's page speak of metrics that exist, and the page speaks of all of them."""
+"""The dashboard, the alert rules and docs/operations.md use metrics that exist; the page has all of them."""
 
 import ast
 import json
@@ -29,12 +29,12 @@ ALERTS = (ROOT / "deploy/alerts.yml").read_text()
 NGINX = (ROOT / "deploy/nginx.conf").read_text()
 UNIT = (ROOT / "deploy/solo.service").read_text()
 PAGE = (ROOT / "docs/operations.md").read_text()
-OF_PROMETHEUS = {"job", "instance", "le"}
+PROMETHEUS_LABELS = {"job", "instance", "le"}
 SELECTOR = re.compile(r"\b((?:solo|process)_[a-z_]+)\b(?:\{([^}]*)\})?")
 
 
 def families() -> list[Metric]:
-    """Every family, each with a sample of everything that it can have."""
+    """Every metric family, with a sample for each of its labels."""
     metrics = Metrics(lambda: [MODEL])
     metrics.begun()
     metrics.ended(Access("POST", "/segment", 200, "ok", 1.0, 1, 1, 1, 1))
@@ -46,7 +46,7 @@ def families() -> list[Metric]:
 
 
 def families_of_workers() -> list[Metric]:
-    """What only a server with several workers has beside them, without labels."""
+    """The families that only a server with several workers has."""
     with pytest.MonkeyPatch.context() as patch, metrics_folder() as folder:
         patch.setattr(values, "ValueClass", values.ValueClass)
         patch.setenv(FOLDER, folder)
@@ -59,7 +59,7 @@ def families_of_workers() -> list[Metric]:
 
 
 def labels_by_name() -> dict[str, set[str]]:
-    """The labels of every sample, by its name."""
+    """Labels by the name of the sample."""
     found: dict[str, set[str]] = {}
     for family in [*families(), *families_of_workers()]:
         for sample in family.samples:
@@ -87,8 +87,8 @@ def test_every_metric_and_label_of_an_expression_exists(expression: str) -> None
     known = labels_by_name()
     for name, selector in SELECTOR.findall(expression):
         assert name in known
-        asked = set(re.findall(r"(\w+)\s*[=!]~?", selector))
-        assert asked <= known[name] | OF_PROMETHEUS, name
+        selected = set(re.findall(r"(\w+)\s*[=!]~?", selector))
+        assert selected <= known[name] | PROMETHEUS_LABELS, name
     for open_, close in ("()", "{}", "[]"):
         assert expression.count(open_) == expression.count(close)
 
@@ -96,7 +96,7 @@ def test_every_metric_and_label_of_an_expression_exists(expression: str) -> None
 @pytest.mark.parametrize("expression", [e for e in flat() if " by (" in e])
 def test_expressions_group_by_labels_of_their_metrics(expression: str) -> None:
     known = labels_by_name()
-    available = set().union(*(known[name] for name, _ in SELECTOR.findall(expression))) | OF_PROMETHEUS
+    available = set().union(*(known[name] for name, _ in SELECTOR.findall(expression))) | PROMETHEUS_LABELS
     for group in re.findall(r" by \(([^)]*)\)", expression):
         assert {label.strip() for label in group.split(",")} <= available
 
@@ -133,14 +133,14 @@ def test_the_rows_of_the_dashboard_are_the_operators_questions() -> None:
 
 def test_the_page_lists_exactly_the_metrics_with_their_labels() -> None:
     rows = re.findall(r"^\| `((?:solo|process)_\w+)(?:\{([\w,]*)\})?` \| (\w+) \|", PAGE, re.MULTILINE)
-    told = {name: (kind, {label for label in labels.split(",") if label}) for name, labels, kind in rows}
-    there = {}
+    on_page = {name: (kind, {label for label in labels.split(",") if label}) for name, labels, kind in rows}
+    existing = {}
     for family in families():
         labels = set().union(*(s.labels for s in family.samples)) - {"le"}
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
         kind = "gauge" if family.type == "info" else family.type
-        there[family.name + suffix] = (kind, labels)
-    assert told == there
+        existing[family.name + suffix] = (kind, labels)
+    assert on_page == existing
 
 
 def test_metrics_of_workers_are_on_the_dashboard_in_alerts_and_on_the_page() -> None:
@@ -161,8 +161,8 @@ def test_the_page_names_every_alert() -> None:
 
 def test_the_page_lists_exactly_the_refusal_reasons_and_exit_statuses() -> None:
     refusals = PAGE.split("| reason of `solo_refused_total` | meaning |")[1].split("\n\n")[0]
-    told = re.findall(r"^\| `(\w+)` \|", refusals, re.MULTILINE)
-    assert sorted(told) == sorted(
+    on_page = re.findall(r"^\| `(\w+)` \|", refusals, re.MULTILINE)
+    assert sorted(on_page) == sorted(
         [
             *service._UNREADY,
             "queue_full",
@@ -174,9 +174,9 @@ def test_the_page_lists_exactly_the_refusal_reasons_and_exit_statuses() -> None:
         ]
     )
     statuses = PAGE.split("| exit status | why |")[1].split("\n\n")[0]
-    ours = [0, FAILED, REFUSED, ENGINE_HUNG, GPU_LOST]
-    assert re.findall(r"^\| (\d+)", statuses, re.MULTILINE) == [*map(str, ours), "137"]
-    assert list(MEANINGS) == ours[1:]
+    statuses_of_solo = [0, FAILED, REFUSED, ENGINE_HUNG, GPU_LOST]
+    assert re.findall(r"^\| (\d+)", statuses, re.MULTILINE) == [*map(str, statuses_of_solo), "137"]
+    assert list(MEANINGS) == statuses_of_solo[1:]
 
 
 @pytest.mark.parametrize("module", [serve, serve_arguments, supervise, supervisor])

@@ -1,4 +1,4 @@
-"""Parameters in queries and forms, files in forms, and what a caller accepts: as HTTP clients of all kinds send them."""
+"""Parameters in queries and forms, files in forms, `Accept` and HEAD, as HTTP clients of all kinds send them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from support.images import encoded, smooth_image
 from support.serving import serving
 
 PNG = encoded(smooth_image(90, 120))
-LARGE = encoded(smooth_image(900, 1200))  # a form that is read in a worker
+LARGE = encoded(smooth_image(900, 1200))  # a form this large is parsed in a worker
 SETTINGS = Settings(max_files=3)
 FILE = b'Content-Disposition: form-data; name="file"; filename="a.png"\r\n'
 
@@ -33,7 +33,7 @@ def http(pipeline: Pipeline) -> Iterator[httpx.Client]:
 
 
 def _form(*parts: tuple[bytes, bytes]) -> dict[str, Any]:
-    """A form of head and body of each part."""
+    """A form of parts with these heads and bodies."""
     content = b"".join(b"--b\r\n" + head + b"\r\n" + body + b"\r\n" for head, body in parts) + b"--b--\r\n"
     return {"content": content, "headers": {"content-type": "multipart/form-data; boundary=b"}}
 
@@ -64,18 +64,18 @@ def test_repeated_classes_are_joined(http: httpx.Client) -> None:
 @pytest.mark.parametrize("name", ["score_threshold", "max_instances", "nms", "format"])
 def test_any_other_repeated_parameter_is_refused(http: httpx.Client, name: str) -> None:
     value = {"score_threshold": "0.5", "max_instances": "3", "nms": "mask", "format": "rle"}[name]
-    told = f"{name}: is given 2 times; give it once"
-    assert _refused(http.post(f"/segment?{name}={value}&{name}={value}", content=PNG)) == told
-    assert _refused(http.post("/segment", **_form((FILE, PNG), *[_field(name, value)] * 2))) == told
+    detail = f"{name}: is given 2 times; give it once"
+    assert _refused(http.post(f"/segment?{name}={value}&{name}={value}", content=PNG)) == detail
+    assert _refused(http.post("/segment", **_form((FILE, PNG), *[_field(name, value)] * 2))) == detail
 
 
 def test_the_problem_of_a_misspelt_parameter_suggests_the_nearest_name(http: httpx.Client) -> None:
     detail = _refused(http.post("/segment?scorethreshold=0.5", content=PNG))
     assert detail.startswith("unknown parameter 'scorethreshold'; did you mean score_threshold? known are classes,")
     tensor = {"name": "IMAGE", "datatype": "BYTES", "shape": [1], "data": ["eA=="]}
-    asked = {"parameters": {"score_treshold": 0.5}, "inputs": [{**tensor, "parameters": {"content_type": "base64"}}]}
-    told = http.post("/v2/models/tiny-solo/infer", json=asked).json()["error"]
-    assert told.startswith("parameters: unknown parameter 'score_treshold'; did you mean score_threshold?")
+    content = {"parameters": {"score_treshold": 0.5}, "inputs": [{**tensor, "parameters": {"content_type": "base64"}}]}
+    error = http.post("/v2/models/tiny-solo/infer", json=content).json()["error"]
+    assert error.startswith("parameters: unknown parameter 'score_treshold'; did you mean score_threshold?")
 
 
 @pytest.mark.parametrize("path", ["/segment", "/models/tiny-solo/segment"])
@@ -172,9 +172,11 @@ def test_an_empty_file_input_is_ignored(http: httpx.Client) -> None:
     assert len(http.post("/segment", **_form(*[(FILE, PNG), empty] * SETTINGS.max_files)).json()["results"]) == 3
     assert "no file in the multipart body" in _refused(http.post("/segment", **_form(empty)), 400, "empty_body")
     for count in (4, 100):
-        told = _refused(http.post("/segment", **_form(*[(FILE, PNG)] * count)))
-        assert told.endswith("too many files in the form; at most 3 are accepted at a time")
-    named = http.post("/segment", **_form((FILE, PNG), (FILE, b""))).json()["results"]  # an empty file is another thing
+        detail = _refused(http.post("/segment", **_form(*[(FILE, PNG)] * count)))
+        assert detail.endswith("too many files in the form; at most 3 are accepted at a time")
+    named = http.post("/segment", **_form((FILE, PNG), (FILE, b""))).json()[
+        "results"
+    ]  # an empty file with a name is not ignored
     assert named[1]["error"]["code"] == "empty_body"
 
 
@@ -213,7 +215,7 @@ def test_head_is_answered_as_get_without_the_body(http: httpx.Client, path: str)
         head.headers["content-type" if path != "/" else "location"]
         == got.headers["content-type" if path != "/" else "location"]
     )
-    if path != "/metrics":  # which counts what came between
+    if path != "/metrics":  # its counters change between the requests
         assert head.headers["content-length"] == got.headers["content-length"]
 
 

@@ -1,4 +1,4 @@
-"""What a caller of the HTTP interface sees: answers, formats, and every refusal with its status and code."""
+"""The HTTP interface as a caller sees it: answers, formats, and every refusal with its status and code."""
 
 import json
 from collections.abc import Iterator
@@ -116,8 +116,8 @@ def _scores(http: httpx.Client) -> list[float]:
 
 @pytest.mark.parametrize("threshold", [None, 0.2, 0.5])
 def test_an_overlay_counts_the_instances_that_it_does_not_draw(http: httpx.Client, threshold: float | None) -> None:
-    scores, given = _scores(http), {} if threshold is None else {"score_threshold": threshold}
-    overlay = http.post("/segment", content=PNG, params={"format": "overlay", **given})
+    scores, params = _scores(http), {} if threshold is None else {"score_threshold": threshold}
+    overlay = http.post("/segment", content=PNG, params={"format": "overlay", **params})
     assert int(overlay.headers["x-instances-not-drawn"]) == sum(score < (threshold or 0.3) for score in scores) > 0
 
 
@@ -130,11 +130,10 @@ def test_an_overlay_without_instances_says_so_in_its_footer(http: httpx.Client) 
 
 
 def test_an_overlay_draws_instances_at_the_threshold_and_above(http: httpx.Client) -> None:
-    """As it did when the others were left out before they were counted."""
     best = max(_scores(http))
-    asked = {"format": "overlay", "score_threshold": best - 1e-6}
-    overlay = http.post("/segment", content=PNG, params=asked)
-    one = http.post("/segment", content=PNG, params={**asked, "max_instances": 1})
+    params = {"format": "overlay", "score_threshold": best - 1e-6}
+    overlay = http.post("/segment", content=PNG, params=params)
+    one = http.post("/segment", content=PNG, params={**params, "max_instances": 1})
     assert overlay.content == one.content
     assert int(one.headers["x-instances-not-drawn"]) == 0
 
@@ -148,8 +147,8 @@ def test_a_format_that_is_not_accepted_is_named(http: httpx.Client, kind: str, n
 
 
 def test_a_jpeg_without_its_end_marker_is_accepted_and_a_truncated_one_is_damaged(http: httpx.Client) -> None:
-    whole, unended = (http.post("/segment", content=body).json() for body in (JPEG, JPEG[:-2]))
-    assert unended["instances"] == whole["instances"]
+    complete, unended = (http.post("/segment", content=body).json() for body in (JPEG, JPEG[:-2]))
+    assert unended["instances"] == complete["instances"]
     _check_problem(http.post("/segment", content=JPEG[:-3]), 422, "image_damaged")
 
 

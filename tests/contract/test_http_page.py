@@ -1,4 +1,4 @@
-"""docs/http.md names every code, and the limits that are really there; answers that are shown are real ones."""
+"""docs/http.md names every code and the real limits, and shows a real answer."""
 
 import json
 import re
@@ -20,7 +20,7 @@ def test_the_limits_on_the_page_are_the_defaults_of_the_settings() -> None:
     assert LIMITS is not None
     assert "[limits](#limits)" in PAGE
     rows = re.findall(r"^\| [^|]+ \| ([\d, ]+) \| (?:`SOLO_(\w+)`)? ?\| \d{3} `\w+`", LIMITS[1], re.MULTILINE)
-    assert len(rows) == LIMITS[1].count("\n| ")  # which the headings, at its beginning, are not
+    assert len(rows) == LIMITS[1].count("\n| ")  # the heading, at its beginning, is not counted
     of_settings = {name.lower(): int(default) for default, name in rows if name}
     assert of_settings == {name: getattr(Settings(), name) for name in of_settings}
     assert {"max_body_bytes", "max_pixels", "max_side", "max_files", "request_timeout_ms"} <= set(of_settings)
@@ -44,11 +44,11 @@ def test_the_answer_on_the_page_is_that_of_the_demo_model(page: str) -> None:
     assert (shown["image"], shown["model"]) == (answer["image"], answer["model"])
     assert {"queue", *answer["timings_ms"]} == set(shown["timings_ms"])
     assert len(shown["instances"]) == len(answer["instances"])
-    for told, true in zip(shown["instances"], answer["instances"], strict=True):
-        assert told.keys() == true.keys()
-        assert (told["label"], told["class_id"]) == (true["label"], true["class_id"])
-        assert told["score"] == pytest.approx(true["score"], abs=2e-3)  # processors round differently
-        assert told["box_xywh"] == pytest.approx(true["box_xywh"], abs=2)
-        assert told["area"] == pytest.approx(true["area"], rel=0.01)
-        assert told["mask"]["size"] == true["mask"]["size"]
-        assert told["mask"]["counts"].endswith("...")
+    for on_page, real in zip(shown["instances"], answer["instances"], strict=True):
+        assert on_page.keys() == real.keys()
+        assert (on_page["label"], on_page["class_id"]) == (real["label"], real["class_id"])
+        assert on_page["score"] == pytest.approx(real["score"], abs=2e-3)  # processors round differently
+        assert on_page["box_xywh"] == pytest.approx(real["box_xywh"], abs=2)
+        assert on_page["area"] == pytest.approx(real["area"], rel=0.01)
+        assert on_page["mask"]["size"] == real["mask"]["size"]
+        assert on_page["mask"]["counts"].endswith("...")

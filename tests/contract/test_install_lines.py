@@ -1,4 +1,4 @@
-"""Every install line of the documentation and of messages has one form, which works: the project is on no package index."""
+"""All install lines in the documentation and in messages have one form that works: the project is on no package index."""
 
 import re
 import tomllib
@@ -10,10 +10,10 @@ from solo_models.install import install_command
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docker-compose.yml", *sorted((ROOT / "docs").glob("*.md"))]
-SOURCES = sorted(path for room in ("models", "export", "server", "client") for path in (ROOT / room).rglob("*.py"))
+SOURCES = sorted(path for root in ("models", "export", "server", "client") for path in (ROOT / root).rglob("*.py"))
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 FORM = re.compile(r"pip install -c constraints\.txt (?:-e )?'\.\[([a-z,]+)\]'")
-ASKS_FOR_US = re.compile(r"pip install [^`\n#]*(?:solo-inference|'?\.\[|\s\.(?:\s|$))[^`\n#]*")
+INSTALLS_SOLO = re.compile(r"pip install [^`\n#]*(?:solo-inference|'?\.\[|\s\.(?:\s|$))[^`\n#]*")
 
 NEEDED = {
     "engines.md": "client,openvino",
@@ -25,24 +25,24 @@ NEEDED = {
 }
 
 
-def _asked(path: Path) -> list[str]:
-    return [found[0] for found in ASKS_FOR_US.finditer(path.read_text())]
+def _install_lines(path: Path) -> list[str]:
+    return [found[0] for found in INSTALLS_SOLO.finditer(path.read_text())]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_pages_install_from_the_checkout_and_name_extras_that_exist(page: Path) -> None:
-    for line in _asked(page):
+    for line in _install_lines(page):
         found = FORM.match(line)
         assert found, line
         assert set(found[1].split(",")) <= EXTRAS.keys(), line
 
 
 def test_pages_about_optional_parts_name_the_extras_to_install() -> None:
-    told = {page.name: set(FORM.findall(page.read_text())) for page in PAGES}
-    assert told["README.md"] >= {"server,client,export", "client", "openvino"}
-    assert told["deployment.md"] >= {"server,client", "gpu"}
+    extras_by_page = {page.name: set(FORM.findall(page.read_text())) for page in PAGES}
+    assert extras_by_page["README.md"] >= {"server,client,export", "client", "openvino"}
+    assert extras_by_page["deployment.md"] >= {"server,client", "gpu"}
     for page, extras in NEEDED.items():
-        assert told[page] == {extras}
+        assert extras_by_page[page] == {extras}
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if "export]'" in p.read_text()], ids=lambda path: path.name)
@@ -66,7 +66,7 @@ def test_client_and_server_suggest_the_same_command(extra: str) -> None:
 
 
 def test_messages_name_extras_that_exist() -> None:
-    asked = {name for path in SOURCES for name in re.findall(r"install_command\(['\"](\w+)", path.read_text())}
-    asked |= {name for path in SOURCES for name in re.findall(r"INSTALL\.format\(['\"](\w+)", path.read_text())}
-    assert asked == {"export", "gpu", "openvino", "otel", "client", "server"}
-    assert asked <= EXTRAS.keys()
+    named = {name for path in SOURCES for name in re.findall(r"install_command\(['\"](\w+)", path.read_text())}
+    named |= {name for path in SOURCES for name in re.findall(r"INSTALL\.format\(['\"](\w+)", path.read_text())}
+    assert named == {"export", "gpu", "openvino", "otel", "client", "server"}
+    assert named <= EXTRAS.keys()

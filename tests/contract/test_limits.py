@@ -1,4 +1,4 @@
-"""What a caller sees of a server that is full, late, not warm yet or going down; and what the server sees of callers that go."""
+"""A server that is full, late, not warm yet or shutting down, as a caller sees it; and callers that disconnect."""
 
 import contextlib
 import logging
@@ -39,11 +39,11 @@ def gate(pipeline: Pipeline) -> Iterator[Gate]:
 
 @contextlib.contextmanager
 def _occupied(gate: Gate, settings: Settings) -> Iterator[tuple[httpx.Client, Service, "Future[httpx.Response]"]]:
-    """A server whose engine holds one image."""
+    """A server whose engine is busy with one image."""
     app = create_app(gate.pipeline, settings)
 
     @app.post("/drain")
-    async def drain(_: Request) -> Response:  # on the event loop, as the signal does it
+    async def drain(_: Request) -> Response:  # on the event loop, like the signal handler
         app.state.service.drain()
         return Response()
 
@@ -173,26 +173,26 @@ def test_a_draining_server_is_not_ready_and_answers_accepted_requests(gate: Gate
 
 
 def test_a_hanging_engine_is_reported_and_every_request_is_answered(gate: Gate) -> None:
-    told: list[Exception] = []
-    app = create_app(gate.pipeline, Settings(engine_timeout_s=1), told.append)
+    reported: list[Exception] = []
+    app = create_app(gate.pipeline, Settings(engine_timeout_s=1), reported.append)
     with serving(app) as client:
         _check_unavailable(client.post("/segment", content=PNG), "not_ready", "stalled")
         assert client.get("/readyz").json()["reason"] == "stalled"
         _check_unavailable(client.post("/segment", content=PNG), "not_ready", "stalled")
-        assert [type(problem).__name__ for problem in told] == ["EngineHung"]
+        assert [type(problem).__name__ for problem in reported] == ["EngineHung"]
         gate.open.set()
 
 
 def test_a_model_that_cannot_be_loaded_is_reported(pipeline: Pipeline) -> None:
-    told: list[Exception] = []
+    reported: list[Exception] = []
 
     def opening() -> Pipeline:
         raise ValueError("no model")
 
-    with serving(create_app(lambda: [Source("tiny", "1", "", opening)], on_end=told.append), warm=False) as client:
-        _until(lambda: bool(told))
+    with serving(create_app(lambda: [Source("tiny", "1", "", opening)], on_end=reported.append), warm=False) as client:
+        _until(lambda: bool(reported))
         assert client.get("/readyz").status_code == 503
-    assert str(told[0]) == "no model"
+    assert str(reported[0]) == "no model"
 
 
 def test_a_caller_that_disconnects_costs_no_inference(gate: Gate) -> None:

@@ -1,4 +1,4 @@
-"""`overlay=true`: one answer with instances and the image they are drawn on, of one inference."""
+"""`overlay=true`: one answer with the instances and the image that they are drawn on, from one inference."""
 
 from base64 import b64decode
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def test_the_instances_and_the_overlay_come_from_one_inference(http: httpx.Clien
     alone = http.post("/segment", content=PNG).json()
     assert {**answer, "timings_ms": None} == {**alone, "timings_ms": None}
     np.testing.assert_array_equal(_pixels(png), _pixels(http.post("/segment?format=overlay", content=PNG).content))
-    assert {i["score"] >= 0.3 for i in answer["instances"]} == {True, False}  # else the threshold would not matter
+    assert {i["score"] >= 0.3 for i in answer["instances"]} == {True, False}  # so that the threshold matters
 
 
 @pytest.mark.parametrize("threshold", [0.02, 0.2, 1])
@@ -100,7 +100,7 @@ def test_one_file_of_a_form_has_its_overlay(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "said"),
+    ("request_", "detail"),
     [
         ({"files": [("f", ("a.png", PNG)), ("f", ("b.png", PNG))], "params": OVERLAY}, "one image at a time"),
         ({"content": PNG, "params": OVERLAY | {"format": "overlay"}}, "overlay: adds the PNG to a JSON answer"),
@@ -109,11 +109,11 @@ def test_one_file_of_a_form_has_its_overlay(http: httpx.Client) -> None:
     ],
 )
 def test_an_impossible_request_for_an_overlay_is_refused(
-    http: httpx.Client, request_: dict[str, Any], said: str
+    http: httpx.Client, request_: dict[str, Any], detail: str
 ) -> None:
     answer = http.post("/segment", **request_)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_query")
-    assert said in answer.json()["detail"]
+    assert detail in answer.json()["detail"]
 
 
 def test_overlay_false_is_the_default(http: httpx.Client) -> None:

@@ -1,4 +1,4 @@
-"""What runs networks keeps to itself which and how often."""
+"""The runtimes report nothing about their use."""
 
 import os
 import subprocess
@@ -11,11 +11,11 @@ LEFT_OUT = {
     "ORT_DISABLE_TELEMETRY",
     "CI",
     "XDG_CACHE_HOME",
-}  # each would keep the runtime's reporter away, or its files elsewhere
+}  # each disables the reporter of the runtime, or moves its files
 
 
 def left_behind(statement: str, home: Path) -> list[Path]:
-    """What a fresh interpreter leaves below `home`, the user's folder, after `statement`."""
+    """Files that a new interpreter leaves below `home`, the user's folder, after `statement`."""
     environment = {k: v for k, v in os.environ.items() if k not in LEFT_OUT}
     command = [sys.executable, "-B", "-c", statement]
     subprocess.run(command, env=environment | {"HOME": str(home), "NUMBA_CACHE_DIR": str(home / "numba")}, check=True)

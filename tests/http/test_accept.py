@@ -1,4 +1,4 @@
-"""Which answer a caller gets for its `Accept`, and for none."""
+"""The form of an answer by the `Accept` header, and without one."""
 
 import pytest
 from solo_server.errors import NotAcceptable

@@ -1,4 +1,4 @@
-"""API keys: what is accepted, what a damaged file does, and that no key is ever told."""
+"""API keys: which are accepted, what a damaged file does, and that no key is ever printed."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ FIRST, SECOND, THIRD = "first-0123456789abcdef", "second-0123456789abcdef", "thi
 
 
 class Clock:
-    """Seconds that pass only when told."""
+    """A clock that only the test advances."""
 
     now = 100.0
 
@@ -34,7 +34,7 @@ def _ring(file: Path, clock: Clock) -> KeyRing:
 
 def _rewrite(file: Path, content: bytes, clock: Clock) -> None:
     file.write_bytes(content)
-    os.utime(file, ns=(0, int(clock.now * 1e9)))  # two writes within one tick of the file system would look alike
+    os.utime(file, ns=(0, int(clock.now * 1e9)))  # two writes within one tick of the file system have the same time
     clock.now += CHECK_SECONDS
 
 
@@ -67,12 +67,12 @@ def test_every_key_is_compared_wherever_the_first_match_stands(monkeypatch: pyte
     ring = KeyRing(parse_keys([FIRST, SECOND, THIRD]))
     compared: list[bytes] = []
 
-    def watched(known: bytes, given: bytes) -> bool:
+    def recorded(known: bytes, other: bytes) -> bool:
         compared.append(known)
-        return known == given
+        return known == other
 
-    monkeypatch.setattr("solo_server.http.api_keys.hmac.compare_digest", watched)
-    for key in (FIRST, THIRD, "nobody's"):
+    monkeypatch.setattr("solo_server.http.api_keys.hmac.compare_digest", recorded)
+    for key in (FIRST, THIRD, "unknown"):
         compared.clear()
         ring.holder(key)
         assert len(compared) == 3
@@ -83,7 +83,7 @@ def test_a_changed_file_is_read_again_within_a_second(file: Path) -> None:
     ring = _ring(file, clock)
     _rewrite(file, THIRD.encode(), clock)
     clock.now -= CHECK_SECONDS / 2
-    assert ring.holder(FIRST) == "alice"  # looked at too lately
+    assert ring.holder(FIRST) == "alice"  # checked too recently
     clock.now += CHECK_SECONDS / 2
     assert ring.holder(FIRST) is None
     assert ring.holder(THIRD) == "key-1"
@@ -108,10 +108,10 @@ def test_a_damaged_file_changes_nothing_and_is_logged_once(
     assert ring.holder(FIRST) == "alice"
     clock.now += CHECK_SECONDS
     assert ring.holder(SECOND) == "key-4"
-    told = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
-    assert len(told) == 1
-    assert told[0].endswith("; the previous keys stay in use")
-    assert THIRD not in told[0]
+    errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert errors[0].endswith("; the previous keys stay in use")
+    assert THIRD not in errors[0]
 
 
 def test_a_file_that_is_deleted_and_created_again_is_read_again(file: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -174,7 +174,7 @@ def test_a_server_without_keys_that_other_machines_can_reach_logs_a_warning(
     caplog.set_level(logging.INFO)
     KeyRing().log_access("127.0.0.1")
     assert caplog.records == []
-    KeyRing(file=file).log_access("0.0.0.0")  # noqa: S104  # nothing listens
+    KeyRing(file=file).log_access("0.0.0.0")  # noqa: S104  # no socket is opened
     assert caplog.records[-1].getMessage().endswith("known are alice, key-4")
     KeyRing().log_access("0.0.0.0")  # noqa: S104
     assert caplog.records[-1].levelno == logging.WARNING

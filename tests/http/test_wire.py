@@ -1,4 +1,4 @@
-"""Parameters of a query or a form, and the classes that they name."""
+"""Parameters of a query or a form, and the classes that they select."""
 
 from dataclasses import replace
 

@@ -22,11 +22,11 @@ class RequestParser:
     """The parser of one connection, with the methods of `HttpRequestParser` that uvicorn calls.
 
     protocol: receives the callbacks; it must ignore a complete head with `should_upgrade()`, because that is parsed again.
-    is_spoken: whether the current request asks for a protocol that the server speaks; called when its head is complete.
+    is_supported: whether the current request asks for a protocol that the server speaks; called when its head is complete.
     """
 
-    def __init__(self, protocol: HttpToolsProtocol, is_spoken: Callable[[], bool]) -> None:
-        self._protocol, self._is_spoken = protocol, is_spoken
+    def __init__(self, protocol: HttpToolsProtocol, is_supported: Callable[[], bool]) -> None:
+        self._protocol, self._is_supported = protocol, is_supported
         self._parser = self._fresh()
         self.ignored_bytes = 0
         """Size of the fields that were left out of the current head."""
@@ -44,7 +44,7 @@ class RequestParser:
                 self._parser.feed_data(rest)
                 return
             except HttpParserUpgrade as upgrade:
-                if self._is_spoken():
+                if self._is_supported():
                     raise
                 rest = rest[upgrade.args[0] :]
             self._parse_head_again()

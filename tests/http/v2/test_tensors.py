@@ -1,4 +1,4 @@
-"""The framing of tensors, by hand-made bytes: JSON, then binary parts; and requests that are not what they should be."""
+"""The wire format of tensors by hand-made bytes, JSON followed by binary tensors; and requests that violate the protocol."""
 
 import gzip
 import json
@@ -76,7 +76,7 @@ def test_binary_tensors_follow_one_another_in_the_order_of_the_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "told"),
+    ("raw", "message"),
     [
         (b"", "has 0 elements"),
         (b"\x03\x00\x00\x00abc", "has 1 elements"),
@@ -87,8 +87,8 @@ def test_binary_tensors_follow_one_another_in_the_order_of_the_json() -> None:
         (b"\x00\x00\x00\x03abc\x00\x00\x00\x00", "element 0 ends after"),  # big-endian
     ],
 )
-def test_strings_that_do_not_fit_their_tensor_are_refused(raw: bytes, told: str) -> None:
-    with pytest.raises(InvalidTensor, match=r"inputs\[0\].*" + told):
+def test_strings_that_do_not_fit_their_tensor_are_refused(raw: bytes, message: str) -> None:
+    with pytest.raises(InvalidTensor, match=r"inputs\[0\].*" + message):
         _read({"inputs": [_binary(IMAGES, raw)]}, raw)
 
 
@@ -151,7 +151,7 @@ def _with(tensor: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ({}, "inputs: is missing"),
         ({"inputs": {}}, "inputs: must be an array"),
@@ -211,14 +211,14 @@ def _with(tensor: dict[str, Any], **more: Any) -> dict[str, Any]:
         (_infer(outputs=[{"name": "BOXES", "parameters": {"shared_memory_region": "x"}}]), r"outputs\[0\].*shared"),
     ],
 )  # fmt: skip
-def test_what_is_not_as_the_protocol_says_is_refused_by_its_field(content: Any, told: str) -> None:
+def test_what_is_not_as_the_protocol_says_is_refused_by_its_field(content: Any, message: str) -> None:
     raw = TWO if "binary_data_size" in json.dumps(content) or "shared" in json.dumps(content) else b""
-    with pytest.raises(InvalidTensor, match=told):
+    with pytest.raises(InvalidTensor, match=message):
         _read(content, raw)
 
 
 @pytest.mark.parametrize(
-    ("parameters", "told"),
+    ("parameters", "message"),
     [
         ({"colour": "red"}, "parameters: unknown parameter 'colour'; known are classes, max_instances"),
         ({"format": "overlay"}, "parameters: unknown parameter 'format'"),
@@ -236,8 +236,8 @@ def test_what_is_not_as_the_protocol_says_is_refused_by_its_field(content: Any, 
         ({"timeout": "1"}, "timeout: "),
     ],
 )
-def test_an_invalid_parameter_is_refused_as_in_a_query(parameters: dict[str, Any], told: str) -> None:
-    with pytest.raises(InvalidQuery, match=told):
+def test_an_invalid_parameter_is_refused_as_in_a_query(parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidQuery, match=message):
         _read(_infer(parameters=parameters), TWO)
 
 
@@ -252,7 +252,7 @@ def test_no_truncated_request_and_no_flipped_byte_is_an_internal_failure() -> No
                 outcomes["read"] += 1
             except RequestError:
                 outcomes["refused"] += 1
-    assert outcomes["read"] > 2  # a flipped letter of an image, say
+    assert outcomes["read"] > 2  # for example a flipped byte of an image
     assert outcomes["refused"] > len(body)
 
 
@@ -289,10 +289,10 @@ def test_a_binary_answer_has_its_tensors_after_the_json_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "packed"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("GZIP ", gzip.compress)]
+    ("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("GZIP ", gzip.compress)]
 )
-def test_compressed_bodies_are_decompressed(encoding: str, packed: Any) -> None:
-    assert inflate(packed(b"x" * 100), encoding, 100) == b"x" * 100
+def test_compressed_bodies_are_decompressed(encoding: str, compress: Any) -> None:
+    assert inflate(compress(b"x" * 100), encoding, 100) == b"x" * 100
     assert inflate(b"plain", "identity", 100) == b"plain"
 
 
