@@ -1,4 +1,4 @@
-"""docs/deployment.md tells the line of every start that goes wrong, and these are the lines."""
+"""docs/deployment.md lists the message of every failed start; these tests produce the messages."""
 
 import asyncio
 import os
@@ -38,7 +38,7 @@ NOBODY = 65_534
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Root may read everything, so be somebody else for a while."""
+    """Become another user for a while, because root may read everything."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(NOBODY)
@@ -73,57 +73,57 @@ def a_folder_with_a_checkpoint(folder: Path) -> None:
 
 
 def an_onnx_file(folder: Path) -> None:
-    read_bundle(shutil.copyfile(spoilt(folder) / "masks.onnx", folder / "my.onnx"))
+    read_bundle(shutil.copyfile(copy_of_demo(folder) / "masks.onnx", folder / "my.onnx"))
 
 
 def a_bundle_in_its_place(folder: Path) -> None:
-    served(Settings(models=spoilt(folder)))
+    start_service(Settings(models=copy_of_demo(folder)))
 
 
 def model_damaged(folder: Path) -> None:
-    content = bytearray((spoilt(folder) / "masks.onnx").read_bytes())
+    content = bytearray((copy_of_demo(folder) / "masks.onnx").read_bytes())
     content[len(content) // 2] ^= 1
     (folder / "model" / "masks.onnx").write_bytes(content)
     read_bundle(folder / "model")
 
 
 def model_cut_short(folder: Path) -> None:
-    (spoilt(folder) / "masks.onnx").write_bytes(b"x")
+    (copy_of_demo(folder) / "masks.onnx").write_bytes(b"x")
     read_bundle(folder / "model")
 
 
 def model_not_readable(folder: Path) -> None:
-    (spoilt(folder) / "masks.onnx").chmod(0)
+    (copy_of_demo(folder) / "masks.onnx").chmod(0)
     with as_nobody():
         read_bundle(Path("model"))
 
 
 def no_folder_of_models(folder: Path) -> None:
-    served(Settings(models=folder / "nothing"))
+    start_service(Settings(models=folder / "nothing"))
 
 
 def nothing_in_it(folder: Path) -> None:
-    served(Settings(models=folder))
+    start_service(Settings(models=folder))
 
 
 def something_else_in_it(folder: Path) -> None:
     (folder / "photos").mkdir()
-    served(Settings(models=folder))
+    start_service(Settings(models=folder))
 
 
 def models_not_readable(folder: Path) -> None:
     (folder / "models").mkdir(mode=0)
     with as_nobody():
-        served(Settings(models=Path("models")))
+        start_service(Settings(models=Path("models")))
 
 
 def no_such_default_model(folder: Path) -> None:
-    spoilt(folder)
-    served(Settings(models=folder, default_model="person"))
+    copy_of_demo(folder)
+    start_service(Settings(models=folder, default_model="person"))
 
 
-def served(settings: Settings) -> None:
-    """What `solo serve` does first: look which models there are, before any is opened."""
+def start_service(settings: Settings) -> None:
+    """Read the repository, as `solo serve` does first, before a model is opened."""
 
     async def started() -> None:
         service = Service(serve._repository(settings), settings)
@@ -234,16 +234,16 @@ STARTS: dict[str, Callable[[Path], object]] = {
 }
 
 
-def test_the_page_has_a_row_for_each() -> None:
+def test_the_page_has_a_row_for_each_failed_start() -> None:
     assert set(LINES) == set(STARTS)
     assert len(ROWS) == len(STARTS)
 
 
 @pytest.mark.parametrize("what", STARTS)
-def test_a_start_that_goes_wrong_says_the_line_of_the_page(
+def test_a_failed_start_prints_the_line_of_the_page(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # where nobody may not come by the whole path
+    monkeypatch.chdir(tmp_path)  # because the user nobody may not search all parent folders
     tmp_path.chmod(0o755)
     with pytest.raises(serve._EXPECTED) as raised:
         STARTS[what](tmp_path)
@@ -252,6 +252,6 @@ def test_a_start_that_goes_wrong_says_the_line_of_the_page(
     assert re.fullmatch(f"solo serve: {pattern}\n", capsys.readouterr().err)
 
 
-def spoilt(folder: Path) -> Path:
-    """A copy of the demo model, to be damaged."""
+def copy_of_demo(folder: Path) -> Path:
+    """A copy of the demo model, to be damaged by the test."""
     return shutil.copytree(demo_bundle(), folder / "model", copy_function=shutil.copyfile)

@@ -1,4 +1,4 @@
-"""Dashboard, alert rules and the operator's page speak of metrics that exist, and the page speaks of all of them."""
+"""The dashboard, the alert rules and docs/operations.md use metrics that exist; the page has all of them."""
 
 import ast
 import json
@@ -29,12 +29,12 @@ ALERTS = (ROOT / "deploy/alerts.yml").read_text()
 NGINX = (ROOT / "deploy/nginx.conf").read_text()
 UNIT = (ROOT / "deploy/solo.service").read_text()
 PAGE = (ROOT / "docs/operations.md").read_text()
-OF_PROMETHEUS = {"job", "instance", "le"}
+PROMETHEUS_LABELS = {"job", "instance", "le"}
 SELECTOR = re.compile(r"\b((?:solo|process)_[a-z_]+)\b(?:\{([^}]*)\})?")
 
 
 def families() -> list[Metric]:
-    """Every family, each with a sample of everything that it can have."""
+    """Every metric family, with a sample for each of its labels."""
     metrics = Metrics(lambda: [MODEL])
     metrics.begun()
     metrics.ended(Access("POST", "/segment", 200, "ok", 1.0, 1, 1, 1, 1))
@@ -46,7 +46,7 @@ def families() -> list[Metric]:
 
 
 def families_of_workers() -> list[Metric]:
-    """What only a server with several workers has beside them, without labels."""
+    """The families that only a server with several workers has."""
     with pytest.MonkeyPatch.context() as patch, metrics_folder() as folder:
         patch.setattr(values, "ValueClass", values.ValueClass)
         patch.setenv(FOLDER, folder)
@@ -59,7 +59,7 @@ def families_of_workers() -> list[Metric]:
 
 
 def labels_by_name() -> dict[str, set[str]]:
-    """The labels of every sample, by its name."""
+    """Labels by the name of the sample."""
     found: dict[str, set[str]] = {}
     for family in [*families(), *families_of_workers()]:
         for sample in family.samples:
@@ -87,16 +87,16 @@ def test_every_metric_and_label_of_an_expression_exists(expression: str) -> None
     known = labels_by_name()
     for name, selector in SELECTOR.findall(expression):
         assert name in known
-        asked = set(re.findall(r"(\w+)\s*[=!]~?", selector))
-        assert asked <= known[name] | OF_PROMETHEUS, name
+        selected = set(re.findall(r"(\w+)\s*[=!]~?", selector))
+        assert selected <= known[name] | PROMETHEUS_LABELS, name
     for open_, close in ("()", "{}", "[]"):
         assert expression.count(open_) == expression.count(close)
 
 
 @pytest.mark.parametrize("expression", [e for e in flat() if " by (" in e])
-def test_what_is_grouped_by_is_a_label_of_what_is_summed(expression: str) -> None:
+def test_expressions_group_by_labels_of_their_metrics(expression: str) -> None:
     known = labels_by_name()
-    available = set().union(*(known[name] for name, _ in SELECTOR.findall(expression))) | OF_PROMETHEUS
+    available = set().union(*(known[name] for name, _ in SELECTOR.findall(expression))) | PROMETHEUS_LABELS
     for group in re.findall(r" by \(([^)]*)\)", expression):
         assert {label.strip() for label in group.split(",")} <= available
 
@@ -107,7 +107,7 @@ def test_counters_are_never_shown_without_a_rate() -> None:
             assert re.search(rf"(rate|increase)\({name}\b", expression), expression
 
 
-def test_panels_of_the_dashboard_do_not_overlap_and_have_ids_of_their_own() -> None:
+def test_panels_of_the_dashboard_do_not_overlap_and_have_unique_ids() -> None:
     panels = DASHBOARD["panels"]
     assert len({p["id"] for p in panels}) == len(panels)
     taken: set[tuple[int, int]] = set()
@@ -119,7 +119,7 @@ def test_panels_of_the_dashboard_do_not_overlap_and_have_ids_of_their_own() -> N
         taken |= cells
 
 
-def test_the_rows_tell_what_an_operator_asks() -> None:
+def test_the_rows_of_the_dashboard_are_the_operators_questions() -> None:
     rows = [p["title"] for p in DASHBOARD["panels"] if p["type"] == "row"]
     assert rows == [
         "Traffic and outcomes",
@@ -131,19 +131,19 @@ def test_the_rows_tell_what_an_operator_asks() -> None:
     ]
 
 
-def test_the_page_has_every_metric_with_its_labels_and_no_other() -> None:
+def test_the_page_lists_exactly_the_metrics_with_their_labels() -> None:
     rows = re.findall(r"^\| `((?:solo|process)_\w+)(?:\{([\w,]*)\})?` \| (\w+) \|", PAGE, re.MULTILINE)
-    told = {name: (kind, {label for label in labels.split(",") if label}) for name, labels, kind in rows}
-    there = {}
+    on_page = {name: (kind, {label for label in labels.split(",") if label}) for name, labels, kind in rows}
+    existing = {}
     for family in families():
         labels = set().union(*(s.labels for s in family.samples)) - {"le"}
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
         kind = "gauge" if family.type == "info" else family.type
-        there[family.name + suffix] = (kind, labels)
-    assert told == there
+        existing[family.name + suffix] = (kind, labels)
+    assert on_page == existing
 
 
-def test_metrics_of_workers_are_drawn_watched_and_told() -> None:
+def test_metrics_of_workers_are_on_the_dashboard_in_alerts_and_on_the_page() -> None:
     names = {family.name + ("_total" if family.type == "counter" else "") for family in families_of_workers()}
     assert names == {"solo_workers", "solo_workers_ready", "solo_worker_restarts_total"}
     drawn = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
@@ -154,15 +154,15 @@ def test_metrics_of_workers_are_drawn_watched_and_told() -> None:
         assert f"| `{name}` |" in PAGE
 
 
-def test_the_page_tells_what_to_do_about_every_alert() -> None:
+def test_the_page_names_every_alert() -> None:
     for alert in re.findall(r"- alert: (\w+)", ALERTS):
         assert f"`{alert}`" in PAGE
 
 
-def test_the_page_tells_every_reason_and_exit_status_and_no_other() -> None:
+def test_the_page_lists_exactly_the_refusal_reasons_and_exit_statuses() -> None:
     refusals = PAGE.split("| reason of `solo_refused_total` | meaning |")[1].split("\n\n")[0]
-    told = re.findall(r"^\| `(\w+)` \|", refusals, re.MULTILINE)
-    assert sorted(told) == sorted(
+    on_page = re.findall(r"^\| `(\w+)` \|", refusals, re.MULTILINE)
+    assert sorted(on_page) == sorted(
         [
             *service._UNREADY,
             "queue_full",
@@ -174,13 +174,13 @@ def test_the_page_tells_every_reason_and_exit_status_and_no_other() -> None:
         ]
     )
     statuses = PAGE.split("| exit status | why |")[1].split("\n\n")[0]
-    ours = [0, FAILED, REFUSED, ENGINE_HUNG, GPU_LOST]
-    assert re.findall(r"^\| (\d+)", statuses, re.MULTILINE) == [*map(str, ours), "137"]
-    assert list(MEANINGS) == ours[1:]
+    statuses_of_solo = [0, FAILED, REFUSED, ENGINE_HUNG, GPU_LOST]
+    assert re.findall(r"^\| (\d+)", statuses, re.MULTILINE) == [*map(str, statuses_of_solo), "137"]
+    assert list(MEANINGS) == statuses_of_solo[1:]
 
 
 @pytest.mark.parametrize("module", [serve, serve_arguments, supervise, supervisor])
-def test_exit_statuses_are_written_in_one_place(module: ModuleType) -> None:
+def test_exit_statuses_are_defined_in_one_place(module: ModuleType) -> None:
     nodes = ast.walk(ast.parse(Path(str(module.__file__)).read_text()))
     constants = {node.value for node in nodes if isinstance(node, ast.Constant) and type(node.value) is int}
     assert not constants & {ENGINE_HUNG, GPU_LOST}
@@ -191,14 +191,14 @@ def number(pattern: str, text: str) -> int:
     return int(found)
 
 
-def test_nginx_lets_the_server_say_its_own_refusals_and_closes_connections_first() -> None:
+def test_nginx_leaves_refusals_to_the_server_and_closes_idle_connections_first() -> None:
     settings = Settings()
     assert settings.max_body_bytes < number(r"client_max_body_size +(\d+)m;", NGINX) << 20
     assert settings.request_timeout_ms < number(r"proxy_read_timeout +(\d+)s;", NGINX) * 1000
     assert settings.keep_alive_s > number(r"^ +keepalive_timeout +(\d+)s;", NGINX)
 
 
-def test_systemd_waits_for_answers_and_does_not_start_again_what_is_set_wrongly() -> None:
+def test_systemd_waits_for_answers_and_does_not_restart_after_a_bad_setting() -> None:
     assert number(r"^TimeoutStopSec=(\d+)$", UNIT) >= Settings().drain_seconds + WRITING_SECONDS + 10
     assert number(r"^RestartPreventExitStatus=(\d+)$", UNIT) == 2
     assert "Restart=on-failure\n" in UNIT

@@ -225,7 +225,7 @@ def test_keys_are_rotated_by_sighup_without_a_restart(solo_bundle: Path, tmp_pat
         assert httpx.get(f"{url}/model", headers=new).status_code == 200  # a damaged file leaves the keys as they are
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=30)[1]
-    assert "the keys of before stay" in said
+    assert "the previous keys stay in use" in said
     assert "0123456789abcdef" not in said
 
 

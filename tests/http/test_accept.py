@@ -1,4 +1,4 @@
-"""Which answer a caller gets for its `Accept`, and for none."""
+"""The form of an answer by the `Accept` header, and without one."""
 
 import pytest
 from solo_server.errors import NotAcceptable
@@ -28,12 +28,12 @@ from solo_server.http.accept import is_overlay_requested
         (",", False),
     ],
 )
-def test_the_most_wanted_form_that_there_is_decides(accept: str, is_png: bool) -> None:
+def test_the_available_type_with_the_highest_weight_decides(accept: str, is_png: bool) -> None:
     assert is_overlay_requested(accept, is_overlay=False) == is_png
 
 
 @pytest.mark.parametrize("accept", ["application/json", "*/*", "text/html", "", "image/png"])
-def test_an_overlay_that_the_parameters_ask_for_is_drawn_whatever_else_is_accepted(accept: str) -> None:
+def test_an_overlay_requested_by_parameters_is_drawn_whatever_is_accepted(accept: str) -> None:
     assert is_overlay_requested(accept, is_overlay=True)
 
 
