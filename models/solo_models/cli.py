@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterable
 
+from solo_models.exit_codes import INTERRUPTED, READER_GONE, REFUSED
 from solo_models.install import install_command
 from solo_models.suggestion import nearest
 
@@ -25,7 +26,6 @@ COMMANDS = {
     "export": ("solo_export.arguments", "export", "turn a trained checkpoint into a verified bundle"),
     "inspect": ("solo_models.inspect", "export", "tell what a checkpoint, bundle, ONNX file or engine is"),
 }
-READER_GONE_STATUS = 141  # what a shell tells of a process that SIGPIPE has ended
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,13 +39,13 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         if sys.stdout is not None:  # Python flushes it once more at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return READER_GONE_STATUS
+        return READER_GONE
 
 
 def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview())
-        return 0 if argv else 2
+        return 0 if argv else REFUSED
     if argv[0] == "--version":
         from importlib.metadata import version
 
@@ -54,7 +54,7 @@ def _dispatch(argv: list[str]) -> int:
     if argv[0] not in COMMANDS:
         advice = _did_you_mean(argv[0], COMMANDS) or f"; one of: {', '.join(COMMANDS)}"
         print(f"solo: unknown command {argv[0]!r}{advice}", file=sys.stderr)
-        return 2
+        return REFUSED
     return _run(argv[0], argv[1:])
 
 
@@ -69,7 +69,7 @@ def _run(name: str, argv: list[str]) -> int:
     try:
         status: int = module.run(_parse(parser, argv))
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except ModuleNotFoundError as problem:  # of a command that imports its packages when it runs
         return _not_installed(name, problem)
     return status
@@ -107,7 +107,7 @@ def _not_installed(name: str, problem: ModuleNotFoundError) -> int:
     if problem.name is None or problem.name.split(".")[0] == module_name.split(".")[0]:
         raise problem
     print(f"solo {name}: {problem.name} is not installed; {install_command(extra)}", file=sys.stderr)
-    return 2
+    return REFUSED
 
 
 def _overview() -> str:
