@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from solo_server.errors import SettingsError
 from solo_server.settings import SETTINGS, Settings
-from solo_server.system.kubernetes import is_of_a_service
+from solo_server.system.kubernetes import is_service_variable
 
 
 def test_settings_are_a_leaf_that_imports_no_engine_and_no_image_library() -> None:
@@ -116,7 +116,7 @@ def _of_kubernetes(service: str, address: str = "10.0.0.1") -> dict[str, str]:
 @pytest.mark.parametrize("address", ["10.0.0.1", "fd00::1"])
 def test_what_kubernetes_sets_for_a_service_is_passed_over(service: str, address: str) -> None:
     environment = _of_kubernetes(service, address)
-    assert all(is_of_a_service(name, value) for name, value in environment.items())
+    assert all(is_service_variable(name, value) for name, value in environment.items())
     assert Settings.read(environment) == Settings()
     assert Settings.read(environment, port=9000) == Settings(port=9000)
 

@@ -15,7 +15,7 @@ from solo_server.engine_names import ENGINES, PRECISIONS
 from solo_server.errors import SettingsError
 from solo_server.exit_codes import ENGINE_HUNG
 from solo_server.setting_fields import ORIGINS, PATH, PREFIX, SHAPES, described, setting
-from solo_server.system.kubernetes import is_of_a_service
+from solo_server.system.kubernetes import is_service_variable
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +229,7 @@ class Settings:
         given = {
             name: text
             for name, text in environment.items()
-            if name.startswith(PREFIX) and not is_of_a_service(name, text)
+            if name.startswith(PREFIX) and not is_service_variable(name, text)
         }
         known = {one.variable: name for name, one in SETTINGS.items()}
         unknown = sorted(set(given) - set(known))

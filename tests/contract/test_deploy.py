@@ -16,7 +16,13 @@ from solo_server.commands.serve import WRITING_SECONDS
 from solo_server.exit_codes import ENGINE_HUNG, FAILED, GPU_LOST, MEANINGS, REFUSED
 from solo_server.observability.logs import Access
 from solo_server.observability.metrics import Metrics
-from solo_server.observability.multiprocess import FOLDER, ProcessFigures, SupervisorFigures, count_as, metrics_folder
+from solo_server.observability.multiprocess import (
+    FOLDER,
+    SupervisorMetrics,
+    WorkerMetrics,
+    count_as_worker,
+    metrics_folder,
+)
 from solo_server.processes import supervisor
 from solo_server.processes import supervisor_main as supervise
 from solo_server.service import service
@@ -50,9 +56,9 @@ def families_of_workers() -> list[Metric]:
     with pytest.MonkeyPatch.context() as patch, metrics_folder() as folder:
         patch.setattr(values, "ValueClass", values.ValueClass)
         patch.setenv(FOLDER, folder)
-        SupervisorFigures(folder, 2)
-        count_as(0)
-        ProcessFigures().update(ready=True)
+        SupervisorMetrics(folder, 2)
+        count_as_worker(0)
+        WorkerMetrics().update(ready=True)
         found = list(MultiProcessCollector(None, folder).collect())  # type: ignore[no-untyped-call]
         values.close_all_multiprocess_files()  # type: ignore[no-untyped-call]
     return [family for family in found if family.name.startswith("solo_worker")]

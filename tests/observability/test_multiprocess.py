@@ -12,7 +12,13 @@ import pytest
 from prometheus_client import values
 from prometheus_client.multiprocess import MultiProcessCollector
 from solo_server.observability.metrics import Metrics
-from solo_server.observability.multiprocess import FOLDER, ProcessFigures, SupervisorFigures, count_as, metrics_folder
+from solo_server.observability.multiprocess import (
+    FOLDER,
+    SupervisorMetrics,
+    WorkerMetrics,
+    count_as_worker,
+    metrics_folder,
+)
 from support.small_app import MODEL, Samples, samples, value
 
 
@@ -26,7 +32,7 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 def worker(number: int) -> Metrics:
     """Of a process that begins; several of them live in this one."""
-    count_as(number)
+    count_as_worker(number)
     return Metrics(lambda: [MODEL], among_workers=True)
 
 
@@ -55,7 +61,7 @@ def test_whichever_worker_answers_tells_of_all() -> None:
 
 
 def test_a_worker_in_a_dead_ones_place_counts_on_and_holds_nothing_of_its(folder: Path) -> None:
-    figures = SupervisorFigures(str(folder), 2)
+    figures = SupervisorMetrics(str(folder), 2)
     other, dead = worker(0), worker(1)
     dead.answered("tiny", "ok", 1.0)
     dead.waiting(4, 4000)
@@ -76,12 +82,12 @@ def test_a_worker_in_a_dead_ones_place_counts_on_and_holds_nothing_of_its(folder
 
 
 def test_processes_are_told_together(folder: Path) -> None:
-    alone = ProcessFigures()
+    alone = WorkerMetrics()
     metrics = worker(0)
-    ProcessFigures().update(ready=True)
+    WorkerMetrics().update(ready=True)
     one = told(metrics)
-    count_as(1)
-    second = ProcessFigures()
+    count_as_worker(1)
+    second = WorkerMetrics()
     second.update(ready=False)
     second.update(ready=False)
     both = told(metrics)
@@ -97,7 +103,7 @@ def test_processes_are_told_together(folder: Path) -> None:
 
 def test_what_no_worker_shares_is_of_the_one_that_answers_and_nothing_is_told_twice() -> None:
     metrics = worker(0)
-    ProcessFigures().update(ready=True)
+    WorkerMetrics().update(ready=True)
     text = metrics.text()[0].decode()
     heads = [line for line in text.splitlines() if line.startswith("# TYPE")]
     assert len(heads) == len(set(heads))
@@ -124,6 +130,6 @@ def test_a_file_that_begins_to_be_is_read_again(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_folder_of_metrics_is_gone_afterwards() -> None:
     with metrics_folder() as name:
-        SupervisorFigures(name, 2)
+        SupervisorMetrics(name, 2)
         assert os.listdir(name)
     assert not Path(name).exists()

@@ -143,10 +143,10 @@ def test_without_traces_no_stages_are_kept() -> None:
     telemetry, kept = make_telemetry(), []
 
     async def segment(_: Request) -> Response:
-        from solo_server.observability.telemetry import SEEN
+        from solo_server.observability.telemetry import CURRENT_REQUEST
 
         telemetry.answered("tiny", "ok", 2.0, 1, {"decode": 1.0})
-        seen = SEEN.get()
+        seen = CURRENT_REQUEST.get()
         assert seen is not None
         kept.append((seen.images, list(seen.traced)))
         return Response(b"x")

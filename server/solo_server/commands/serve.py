@@ -56,11 +56,11 @@ def run(arguments: argparse.Namespace) -> int:
     share_one_heap()
     given = dict(vars(arguments))
     argv, place = given.pop("argv", []), given.pop("worker_channel", None)
-    channel = WorkerChannel.of(*place) if place else None
+    channel = WorkerChannel.from_descriptor(*place) if place else None
     try:
         settings = Settings.read(**given)
         if channel is not None:
-            settings = channel.share(settings)
+            settings = channel.own_settings(settings)
         logs.configure(settings.log_format, settings.log_level, worker=None if channel is None else channel.number)
         keys = KeyRing.read(settings)
         if channel is not None:
@@ -82,7 +82,7 @@ def _serve(settings: Settings, keys: KeyRing, source: socket.socket | WorkerChan
         gc.freeze()  # what is there now stays: the collector would go through all of it, with the event loop waiting
         path = _segment_path(server.service)
         if isinstance(source, WorkerChannel):
-            source.tell_path(path)
+            source.report_path(path)
         else:
             announce(source, path)
         if channel is None or channel.number == 0:
@@ -147,7 +147,7 @@ class _Server(uvicorn.Server):
         if self._channel is not None:
             self._channel.report(self.service.unready)
             if counter % 10 == 0:
-                self._channel.update_figures()
+                self._channel.update_metrics()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

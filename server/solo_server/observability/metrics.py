@@ -1,6 +1,6 @@
 """Counters, histograms and gauges in Prometheus's format, behind `GET /metrics`.
 
-What happens is added up in plain numbers (`Counts`, `Bins`), at a tenth of the cost, until somebody looks:
+What happens is added up in plain numbers (`CounterBuffer`, `HistogramBuffer`), at a tenth of the cost, until somebody looks:
 
     event loop ─► Observer's methods, begun, ended ─► fold ─► text, in any thread
 
@@ -21,7 +21,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from solo_server.observability.logs import Access, lost_lines
-from solo_server.observability.multiprocess import SUM, of_all_workers
+from solo_server.observability.multiprocess import SUM, merged_registry
 from solo_server.observability.observer import NO_STAGES
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -49,7 +49,7 @@ class Metrics:
         self.registry, self._among_workers = CollectorRegistry(), among_workers
         ProcessCollector(registry=self.registry)
         self.registry.register(_AtScrape(models))
-        self._tallies: list[Counts | Bins] = []
+        self._tallies: list[CounterBuffer | HistogramBuffer] = []
         self._add_requests()
         self._add_images()
 
@@ -103,7 +103,7 @@ class Metrics:
     def text(self, accept: str = "") -> tuple[bytes, str]:
         """The exposition of what was folded, and its media type: Prometheus's text, or OpenMetrics where `accept` asks for it."""
         encode, media_type = choose_encoder(accept)
-        return encode(of_all_workers(self.registry) if self._among_workers else self.registry), media_type
+        return encode(merged_registry(self.registry) if self._among_workers else self.registry), media_type
 
     def _add_requests(self) -> None:
         self._requests = self._count(
@@ -139,13 +139,13 @@ class Metrics:
         self._waiting_pixels = self._gauge("solo_waiting_pixels", "Pixels of the waiting images.")
         self._waiting_now = 0, 0
 
-    def _count(self, name: str, told: str, *labels: str) -> Counts:
-        counts = Counts(Counter(name, told, labels, registry=self.registry))
+    def _count(self, name: str, told: str, *labels: str) -> CounterBuffer:
+        counts = CounterBuffer(Counter(name, told, labels, registry=self.registry))
         self._tallies.append(counts)
         return counts
 
-    def _bin(self, name: str, told: str, bounds: Sequence[float], *labels: str) -> Bins:
-        bins = Bins(_Histogram(name, told, labels, buckets=bounds, registry=self.registry), bounds)
+    def _bin(self, name: str, told: str, bounds: Sequence[float], *labels: str) -> HistogramBuffer:
+        bins = HistogramBuffer(_Histogram(name, told, labels, buckets=bounds, registry=self.registry), bounds)
         self._tallies.append(bins)
         return bins
 
@@ -153,7 +153,7 @@ class Metrics:
         return Gauge(name, told, registry=self.registry, multiprocess_mode=SUM)
 
 
-class Counts:
+class CounterBuffer:
     """What is to be added to a counter, by its labels."""
 
     def __init__(self, counter: Counter) -> None:
@@ -171,7 +171,7 @@ class Counts:
         self._amounts.clear()
 
 
-class Bins:
+class HistogramBuffer:
     """What is to be added to a histogram of these upper bounds, by its labels: how many values in each bucket, and their sum."""
 
     def __init__(self, histogram: _Histogram, bounds: Sequence[float]) -> None:

@@ -37,12 +37,12 @@ _MODES: dict[str, Literal["livemax", "livemin"]] = {
 _READS = 3  # of files that begin to be at this moment
 
 
-def count_as(number: int) -> None:
+def count_as_worker(number: int) -> None:
     """All metrics that this process makes from now on are those of worker `number`."""
     values.ValueClass = values.MultiProcessValue(process_identifier=lambda: number)  # type: ignore[no-untyped-call]  # as its documentation does
 
 
-def of_all_workers(own: CollectorRegistry) -> CollectorRegistry:
+def merged_registry(own: CollectorRegistry) -> CollectorRegistry:
     """All workers' metrics, and beside them those of `own` that no worker shares.
 
     Raises:
@@ -53,7 +53,7 @@ def of_all_workers(own: CollectorRegistry) -> CollectorRegistry:
     return registry
 
 
-class ProcessFigures:
+class WorkerMetrics:
     """What this worker tells of itself while it lives, for all that has no value of its own accord: to be updated now and then."""
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class ProcessFigures:
         self._told_lost = lost
 
 
-class SupervisorFigures:
+class SupervisorMetrics:
     """What the supervisor counts: how many workers there are to be, and how many had to be started anew."""
 
     def __init__(self, folder: str, workers: int) -> None:

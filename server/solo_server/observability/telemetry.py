@@ -57,7 +57,7 @@ class RequestRecord:
             self.bytes_out += len(body)
 
 
-SEEN: ContextVar[RequestRecord | None] = ContextVar("seen", default=None)
+CURRENT_REQUEST: ContextVar[RequestRecord | None] = ContextVar("seen", default=None)
 
 
 class RequestTelemetry:
@@ -70,7 +70,7 @@ class RequestTelemetry:
     def begun(self, request_id: str) -> RequestRecord:
         """A request's head has come; whatever its task logs has its id."""
         seen = RequestRecord()
-        SEEN.set(seen)  # each request runs in a task, hence a context, of its own
+        CURRENT_REQUEST.set(seen)  # each request runs in a task, hence a context, of its own
         REQUEST_ID.set(request_id)
         self.metrics.begun()
         return seen
@@ -92,7 +92,7 @@ class RequestTelemetry:
     ) -> None:
         """See `Observer`."""
         self.metrics.answered(model, outcome, total_ms, instances, stages_ms)
-        seen = SEEN.get()
+        seen = CURRENT_REQUEST.get()
         if seen is None:
             return
         seen.images += 1

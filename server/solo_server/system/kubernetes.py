@@ -32,7 +32,7 @@ _FORMS = tuple(
 )
 
 
-def is_of_a_service(name: str, value: str) -> bool:
+def is_service_variable(name: str, value: str) -> bool:
     """Whether Kubernetes sets this variable for a Service: name and value both have one of its forms."""
     return any(
         names.fullmatch(name) and (match := values.fullmatch(value)) and _is_address(match.groupdict().get("address"))

@@ -20,7 +20,7 @@ def share_one_heap() -> None:
         mallopt(_M_ARENA_MAX, 1)
 
 
-def return_unused() -> None:
+def release_unused_memory() -> None:
     """Give free memory back to the system: loading a network leaves as much as its weights."""
     gc.collect()
     malloc_trim = _of_libc("malloc_trim")
