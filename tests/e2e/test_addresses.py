@@ -91,4 +91,4 @@ def test_every_address_is_logged_as_one_that_opens(solo_bundle: Path, workers: i
         port = urlsplit(log.url).port
         assert log.url == (f"http://[::1]:{port}" if has_ipv6 else f"http://127.0.0.1:{port}")
         assert httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=60).status_code == 200
-        assert f"every address of this machine, {'IPv6 and IPv4' if has_ipv6 else 'IPv4 only'}" in log.lines
+        assert f"all addresses of this machine, {'IPv6 and IPv4' if has_ipv6 else 'IPv4 only'}" in log.lines
