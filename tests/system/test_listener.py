@@ -121,7 +121,7 @@ def test_a_client_over_ipv4_reaches_a_server_on_all_ipv6_addresses() -> None:
         (errno.ENOMEM, "no memory at all"),
     ],
 )
-def test_an_address_that_cannot_be_bound_is_reported_in_one_line(
+def test_an_address_that_cannot_be_bound_is_one_line(
     host: str, number: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*arguments: object, **options: object) -> socket.socket:

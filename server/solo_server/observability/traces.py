@@ -167,8 +167,8 @@ def _exporters(environment: Mapping[str, str]) -> list[SpanExporter]:
             problems.append(str(problem))
     if not exporters:
         raise SettingsError("; ".join(problems))
-    for problem in problems:
-        LOG.warning("%s; this exporter is skipped", problem)
+    for text in problems:
+        LOG.warning("%s; this exporter is skipped", text)
     return exporters
 
 
