@@ -1,4 +1,4 @@
-"""Settings are read once; a bad one stops the start and is named."""
+"""Settings are read once; a wrong one stops the start, and the message names it."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from solo_server.errors import SettingsError
 from solo_server.settings import SETTINGS, Settings
-from solo_server.system.kubernetes import is_of_a_service
+from solo_server.system.kubernetes import is_service_variable
 
 
 def test_settings_are_a_leaf_that_imports_no_engine_and_no_image_library() -> None:
@@ -53,7 +53,7 @@ def test_drafts_are_switched_on_and_off(text: str, on: bool) -> None:
     assert not Settings().draft_decode
 
 
-def test_who_may_call_is_read_from_the_environment() -> None:
+def test_keys_and_origins_are_read_from_the_environment() -> None:
     environment = {"SOLO_API_KEYS_FILE": "some/keys", "SOLO_API_KEYS": "a:b", "SOLO_METRICS_OPEN": "on"}
     settings = Settings.read(environment | {"SOLO_CORS_ORIGINS": "*"})
     assert (settings.api_keys_file, settings.api_keys) == (Path("some/keys"), "a:b")
@@ -90,7 +90,7 @@ def test_bad_settings_are_named(environment: dict[str, str], message: str) -> No
         Settings.read(environment)
 
 
-def test_shapes_are_read_alike_from_environment_and_command_line() -> None:
+def test_shapes_have_the_same_form_in_environment_and_command_line() -> None:
     sizes = ((800, 1088), (1088, 800))
     assert Settings.read({"SOLO_SHAPES": "1088x800"}).shapes == sizes
     assert Settings.read({"SOLO_SHAPES": "32x32"}, shapes="1088x800:landscape, 1088x800:portrait").shapes == sizes
@@ -114,14 +114,14 @@ def _of_kubernetes(service: str, address: str = "10.0.0.1") -> dict[str, str]:
 
 @pytest.mark.parametrize("service", ["solo", "solo-inference", "solo-2", "solo-service", "solo-port", "solo-a--b"])
 @pytest.mark.parametrize("address", ["10.0.0.1", "fd00::1"])
-def test_what_kubernetes_sets_for_a_service_is_passed_over(service: str, address: str) -> None:
+def test_variables_of_a_kubernetes_service_are_ignored(service: str, address: str) -> None:
     environment = _of_kubernetes(service, address)
-    assert all(is_of_a_service(name, value) for name, value in environment.items())
+    assert all(is_service_variable(name, value) for name, value in environment.items())
     assert Settings.read(environment) == Settings()
     assert Settings.read(environment, port=9000) == Settings(port=9000)
 
 
-def test_our_own_port_stands_beside_the_variables_of_a_service_with_a_longer_name() -> None:
+def test_solo_port_is_read_beside_the_variables_of_a_service_with_a_longer_name() -> None:
     assert Settings.read({**_of_kubernetes("solo-inference"), "SOLO_PORT": "9000"}).port == 9000
 
 
@@ -144,7 +144,7 @@ def test_our_own_port_stands_beside_the_variables_of_a_service_with_a_longer_nam
         ("SOLO__PORT", "tcp://10.0.0.1:8000\n", "SOLO__PORT: no such setting"),
     ],
 )
-def test_what_only_looks_like_a_variable_of_kubernetes_stops_the_start(name: str, value: str, message: str) -> None:
+def test_a_name_that_only_resembles_a_kubernetes_variable_stops_the_start(name: str, value: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         Settings.read({name: value})
 
@@ -158,7 +158,7 @@ def test_what_only_looks_like_a_variable_of_kubernetes_stops_the_start(name: str
         ("SOLO_ZEBRA", "docs/deployment.md lists all settings"),
     ],
 )
-def test_a_misspelt_setting_is_refused_with_the_nearest_and_no_list(name: str, advice: str) -> None:
+def test_the_error_for_a_misspelt_setting_suggests_the_nearest_name_without_a_list(name: str, advice: str) -> None:
     with pytest.raises(SettingsError) as refused:
         Settings.read({name: "1"})
     assert str(refused.value) == f"{name}: no such setting; {advice}"

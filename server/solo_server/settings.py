@@ -15,7 +15,7 @@ from solo_server.engine_names import ENGINES, PRECISIONS
 from solo_server.errors import SettingsError
 from solo_server.exit_codes import ENGINE_HUNG
 from solo_server.setting_fields import ORIGINS, PATH, PREFIX, SHAPES, described, setting
-from solo_server.system.kubernetes import is_of_a_service
+from solo_server.system.kubernetes import is_service_variable
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Settings:
         gpu_only=True,
     )
     max_batch: int = setting(
-        0, "Most images in one batch; 0: the engine's default, 8 on a GPU, 1 on a CPU.", high=64, option=True
+        0, "Maximum number of images in a batch; 0: the engine's default, 8 on a GPU, 1 on a CPU.", high=64, option=True
     )
     slots: int = setting(
         0,
@@ -120,18 +120,22 @@ class Settings:
         low=1024, high=2 << 30, unit="bytes", option=True,
     )  # fmt: skip
     max_pixels: int = setting(
-        64_000_000, "Most pixels of one image; a larger one gets 413 before it is decoded.",
+        64_000_000, "Maximum number of pixels of an image; a larger one gets 413 before it is decoded.",
         low=1024, high=1 << 30, unit="pixels",
     )  # fmt: skip
     max_side: int = setting(
         16_384, "Longest side of an image; a longer one gets 413.", low=32, high=65_535, unit="pixels"
     )
-    max_files: int = setting(32, "Most files in one multipart request.", low=1, high=1024)
+    max_files: int = setting(32, "Maximum number of files in one multipart request.", low=1, high=1024)
     max_waiting: int = setting(
-        64, "Most images accepted and not yet answered; more get 503.", low=1, high=100_000, option=True
+        64,
+        "Maximum number of images accepted and not yet answered; further ones get 503.",
+        low=1,
+        high=100_000,
+        option=True,
     )
     max_waiting_pixels: int = setting(
-        256_000_000, "Most pixels of those images, before resizing; more get 503, unless no other image waits.",
+        256_000_000, "Maximum number of pixels of those images, before resizing; further images get 503, unless no other waits.",
         low=1024, high=1 << 40, unit="pixels", option=True,
     )  # fmt: skip
     max_mask_bytes: int = setting(
@@ -170,8 +174,8 @@ class Settings:
     )
     max_connections: int = setting(
         512,
-        "Most open connections. Beyond that the one that has waited longest without a complete request is closed, or else the new "
-        "one gets 503.",
+        "Maximum number of open connections. Beyond that, the one that has waited longest without a complete request is closed, "
+        "or else the new one gets 503.",
         low=1,
         high=100_000,
     )
@@ -229,7 +233,7 @@ class Settings:
         given = {
             name: text
             for name, text in environment.items()
-            if name.startswith(PREFIX) and not is_of_a_service(name, text)
+            if name.startswith(PREFIX) and not is_service_variable(name, text)
         }
         known = {one.variable: name for name, one in SETTINGS.items()}
         unknown = sorted(set(given) - set(known))

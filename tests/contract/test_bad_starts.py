@@ -1,4 +1,4 @@
-"""docs/deployment.md lists the message of every failed start; these tests produce the messages."""
+"""docs/deployment.md lists the error line of every failed start; these tests produce the lines."""
 
 import asyncio
 import os
@@ -38,7 +38,7 @@ NOBODY = 65_534
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Become another user for a while, because root may read everything."""
+    """Root may read everything, so become another user for a while."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(NOBODY)
@@ -73,57 +73,57 @@ def a_folder_with_a_checkpoint(folder: Path) -> None:
 
 
 def an_onnx_file(folder: Path) -> None:
-    read_bundle(shutil.copyfile(copy_of_demo(folder) / "masks.onnx", folder / "my.onnx"))
+    read_bundle(shutil.copyfile(spoilt(folder) / "masks.onnx", folder / "my.onnx"))
 
 
 def a_bundle_in_its_place(folder: Path) -> None:
-    start_service(Settings(models=copy_of_demo(folder)))
+    served(Settings(models=spoilt(folder)))
 
 
 def model_damaged(folder: Path) -> None:
-    content = bytearray((copy_of_demo(folder) / "masks.onnx").read_bytes())
+    content = bytearray((spoilt(folder) / "masks.onnx").read_bytes())
     content[len(content) // 2] ^= 1
     (folder / "model" / "masks.onnx").write_bytes(content)
     read_bundle(folder / "model")
 
 
 def model_cut_short(folder: Path) -> None:
-    (copy_of_demo(folder) / "masks.onnx").write_bytes(b"x")
+    (spoilt(folder) / "masks.onnx").write_bytes(b"x")
     read_bundle(folder / "model")
 
 
 def model_not_readable(folder: Path) -> None:
-    (copy_of_demo(folder) / "masks.onnx").chmod(0)
+    (spoilt(folder) / "masks.onnx").chmod(0)
     with as_nobody():
         read_bundle(Path("model"))
 
 
 def no_folder_of_models(folder: Path) -> None:
-    start_service(Settings(models=folder / "nothing"))
+    served(Settings(models=folder / "nothing"))
 
 
 def nothing_in_it(folder: Path) -> None:
-    start_service(Settings(models=folder))
+    served(Settings(models=folder))
 
 
 def something_else_in_it(folder: Path) -> None:
     (folder / "photos").mkdir()
-    start_service(Settings(models=folder))
+    served(Settings(models=folder))
 
 
 def models_not_readable(folder: Path) -> None:
     (folder / "models").mkdir(mode=0)
     with as_nobody():
-        start_service(Settings(models=Path("models")))
+        served(Settings(models=Path("models")))
 
 
 def no_such_default_model(folder: Path) -> None:
-    copy_of_demo(folder)
-    start_service(Settings(models=folder, default_model="person"))
+    spoilt(folder)
+    served(Settings(models=folder, default_model="person"))
 
 
-def start_service(settings: Settings) -> None:
-    """Read the repository, as `solo serve` does first, before a model is opened."""
+def served(settings: Settings) -> None:
+    """What `solo serve` does first: list the models, before it opens any."""
 
     async def started() -> None:
         service = Service(serve._repository(settings), settings)
@@ -234,7 +234,7 @@ STARTS: dict[str, Callable[[Path], object]] = {
 }
 
 
-def test_the_page_has_a_row_for_each_failed_start() -> None:
+def test_the_page_has_a_row_for_each() -> None:
     assert set(LINES) == set(STARTS)
     assert len(ROWS) == len(STARTS)
 
@@ -243,15 +243,15 @@ def test_the_page_has_a_row_for_each_failed_start() -> None:
 def test_a_failed_start_prints_the_line_of_the_page(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # because the user nobody may not search all parent folders
+    monkeypatch.chdir(tmp_path)  # `nobody` may not enter the folders above
     tmp_path.chmod(0o755)
-    with pytest.raises(serve._EXPECTED) as raised:
+    with pytest.raises(serve._REFUSALS) as raised:
         STARTS[what](tmp_path)
     assert serve._refuse(raised.value) == 2
     pattern = BLANKS.sub(".+", re.escape(LINES[what]))
     assert re.fullmatch(f"solo serve: {pattern}\n", capsys.readouterr().err)
 
 
-def copy_of_demo(folder: Path) -> Path:
-    """A copy of the demo model, to be damaged by the test."""
+def spoilt(folder: Path) -> Path:
+    """A copy of the demo model, to be damaged."""
     return shutil.copytree(demo_bundle(), folder / "model", copy_function=shutil.copyfile)

@@ -1,4 +1,4 @@
-"""The dashboard, the alert rules and docs/operations.md use metrics that exist; the page has all of them."""
+"""Dashboard, alert rules and docs/operations.md use existing metrics, and the page lists all of them."""
 
 import ast
 import json
@@ -16,9 +16,14 @@ from solo_server.commands.serve import WRITING_SECONDS
 from solo_server.exit_codes import ENGINE_HUNG, FAILED, GPU_LOST, MEANINGS, REFUSED
 from solo_server.observability.logs import Access
 from solo_server.observability.metrics import Metrics
-from solo_server.observability.multiprocess import FOLDER, ProcessFigures, SupervisorFigures, count_as, metrics_folder
-from solo_server.processes import supervisor
-from solo_server.processes import supervisor_main as supervise
+from solo_server.observability.multiprocess import (
+    FOLDER,
+    SupervisorMetrics,
+    WorkerMetrics,
+    count_as_worker,
+    metrics_folder,
+)
+from solo_server.processes import supervisor, supervisor_main
 from solo_server.service import service
 from solo_server.settings import Settings
 from support.small_app import MODEL
@@ -29,12 +34,12 @@ ALERTS = (ROOT / "deploy/alerts.yml").read_text()
 NGINX = (ROOT / "deploy/nginx.conf").read_text()
 UNIT = (ROOT / "deploy/solo.service").read_text()
 PAGE = (ROOT / "docs/operations.md").read_text()
-PROMETHEUS_LABELS = {"job", "instance", "le"}
+OF_PROMETHEUS = {"job", "instance", "le"}
 SELECTOR = re.compile(r"\b((?:solo|process)_[a-z_]+)\b(?:\{([^}]*)\})?")
 
 
 def families() -> list[Metric]:
-    """Every metric family, with a sample for each of its labels."""
+    """Every family of metrics, each with a sample."""
     metrics = Metrics(lambda: [MODEL])
     metrics.begun()
     metrics.ended(Access("POST", "/segment", 200, "ok", 1.0, 1, 1, 1, 1))
@@ -46,20 +51,20 @@ def families() -> list[Metric]:
 
 
 def families_of_workers() -> list[Metric]:
-    """The families that only a server with several workers has."""
+    """Further families of a server with several workers, without labels."""
     with pytest.MonkeyPatch.context() as patch, metrics_folder() as folder:
         patch.setattr(values, "ValueClass", values.ValueClass)
         patch.setenv(FOLDER, folder)
-        SupervisorFigures(folder, 2)
-        count_as(0)
-        ProcessFigures().update(ready=True)
+        SupervisorMetrics(folder, 2)
+        count_as_worker(0)
+        WorkerMetrics().update(ready=True)
         found = list(MultiProcessCollector(None, folder).collect())  # type: ignore[no-untyped-call]
         values.close_all_multiprocess_files()  # type: ignore[no-untyped-call]
     return [family for family in found if family.name.startswith("solo_worker")]
 
 
 def labels_by_name() -> dict[str, set[str]]:
-    """Labels by the name of the sample."""
+    """The labels of every sample, by its name."""
     found: dict[str, set[str]] = {}
     for family in [*families(), *families_of_workers()]:
         for sample in family.samples:
@@ -87,16 +92,16 @@ def test_every_metric_and_label_of_an_expression_exists(expression: str) -> None
     known = labels_by_name()
     for name, selector in SELECTOR.findall(expression):
         assert name in known
-        selected = set(re.findall(r"(\w+)\s*[=!]~?", selector))
-        assert selected <= known[name] | PROMETHEUS_LABELS, name
+        used = set(re.findall(r"(\w+)\s*[=!]~?", selector))
+        assert used <= known[name] | OF_PROMETHEUS, name
     for open_, close in ("()", "{}", "[]"):
         assert expression.count(open_) == expression.count(close)
 
 
 @pytest.mark.parametrize("expression", [e for e in flat() if " by (" in e])
-def test_expressions_group_by_labels_of_their_metrics(expression: str) -> None:
+def test_labels_in_by_clauses_exist(expression: str) -> None:
     known = labels_by_name()
-    available = set().union(*(known[name] for name, _ in SELECTOR.findall(expression))) | PROMETHEUS_LABELS
+    available = set().union(*(known[name] for name, _ in SELECTOR.findall(expression))) | OF_PROMETHEUS
     for group in re.findall(r" by \(([^)]*)\)", expression):
         assert {label.strip() for label in group.split(",")} <= available
 
@@ -107,7 +112,7 @@ def test_counters_are_never_shown_without_a_rate() -> None:
             assert re.search(rf"(rate|increase)\({name}\b", expression), expression
 
 
-def test_panels_of_the_dashboard_do_not_overlap_and_have_unique_ids() -> None:
+def test_panels_of_the_dashboard_do_not_overlap_and_have_ids_of_their_own() -> None:
     panels = DASHBOARD["panels"]
     assert len({p["id"] for p in panels}) == len(panels)
     taken: set[tuple[int, int]] = set()
@@ -119,7 +124,7 @@ def test_panels_of_the_dashboard_do_not_overlap_and_have_unique_ids() -> None:
         taken |= cells
 
 
-def test_the_rows_of_the_dashboard_are_the_operators_questions() -> None:
+def test_the_dashboard_has_its_rows() -> None:
     rows = [p["title"] for p in DASHBOARD["panels"] if p["type"] == "row"]
     assert rows == [
         "Traffic and outcomes",
@@ -133,17 +138,17 @@ def test_the_rows_of_the_dashboard_are_the_operators_questions() -> None:
 
 def test_the_page_lists_exactly_the_metrics_with_their_labels() -> None:
     rows = re.findall(r"^\| `((?:solo|process)_\w+)(?:\{([\w,]*)\})?` \| (\w+) \|", PAGE, re.MULTILINE)
-    on_page = {name: (kind, {label for label in labels.split(",") if label}) for name, labels, kind in rows}
-    existing = {}
+    told = {name: (kind, {label for label in labels.split(",") if label}) for name, labels, kind in rows}
+    there = {}
     for family in families():
         labels = set().union(*(s.labels for s in family.samples)) - {"le"}
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
         kind = "gauge" if family.type == "info" else family.type
-        existing[family.name + suffix] = (kind, labels)
-    assert on_page == existing
+        there[family.name + suffix] = (kind, labels)
+    assert told == there
 
 
-def test_metrics_of_workers_are_on_the_dashboard_in_alerts_and_on_the_page() -> None:
+def test_metrics_of_workers_are_in_dashboard_alerts_and_page() -> None:
     names = {family.name + ("_total" if family.type == "counter" else "") for family in families_of_workers()}
     assert names == {"solo_workers", "solo_workers_ready", "solo_worker_restarts_total"}
     drawn = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
@@ -154,15 +159,15 @@ def test_metrics_of_workers_are_on_the_dashboard_in_alerts_and_on_the_page() -> 
         assert f"| `{name}` |" in PAGE
 
 
-def test_the_page_names_every_alert() -> None:
+def test_the_page_lists_every_alert() -> None:
     for alert in re.findall(r"- alert: (\w+)", ALERTS):
         assert f"`{alert}`" in PAGE
 
 
-def test_the_page_lists_exactly_the_refusal_reasons_and_exit_statuses() -> None:
+def test_the_page_lists_exactly_the_reasons_and_exit_statuses() -> None:
     refusals = PAGE.split("| reason of `solo_refused_total` | meaning |")[1].split("\n\n")[0]
-    on_page = re.findall(r"^\| `(\w+)` \|", refusals, re.MULTILINE)
-    assert sorted(on_page) == sorted(
+    told = re.findall(r"^\| `(\w+)` \|", refusals, re.MULTILINE)
+    assert sorted(told) == sorted(
         [
             *service._UNREADY,
             "queue_full",
@@ -174,13 +179,13 @@ def test_the_page_lists_exactly_the_refusal_reasons_and_exit_statuses() -> None:
         ]
     )
     statuses = PAGE.split("| exit status | why |")[1].split("\n\n")[0]
-    statuses_of_solo = [0, FAILED, REFUSED, ENGINE_HUNG, GPU_LOST]
-    assert re.findall(r"^\| (\d+)", statuses, re.MULTILINE) == [*map(str, statuses_of_solo), "137"]
-    assert list(MEANINGS) == statuses_of_solo[1:]
+    ours = [0, FAILED, REFUSED, ENGINE_HUNG, GPU_LOST]
+    assert re.findall(r"^\| (\d+)", statuses, re.MULTILINE) == [*map(str, ours), "137"]
+    assert list(MEANINGS) == ours[1:]
 
 
-@pytest.mark.parametrize("module", [serve, serve_arguments, supervise, supervisor])
-def test_exit_statuses_are_defined_in_one_place(module: ModuleType) -> None:
+@pytest.mark.parametrize("module", [serve, serve_arguments, supervisor_main, supervisor])
+def test_exit_statuses_are_written_in_one_place(module: ModuleType) -> None:
     nodes = ast.walk(ast.parse(Path(str(module.__file__)).read_text()))
     constants = {node.value for node in nodes if isinstance(node, ast.Constant) and type(node.value) is int}
     assert not constants & {ENGINE_HUNG, GPU_LOST}
@@ -191,14 +196,14 @@ def number(pattern: str, text: str) -> int:
     return int(found)
 
 
-def test_nginx_leaves_refusals_to_the_server_and_closes_idle_connections_first() -> None:
+def test_nginx_lets_the_server_refuse_requests_itself_and_closes_connections_first() -> None:
     settings = Settings()
     assert settings.max_body_bytes < number(r"client_max_body_size +(\d+)m;", NGINX) << 20
     assert settings.request_timeout_ms < number(r"proxy_read_timeout +(\d+)s;", NGINX) * 1000
     assert settings.keep_alive_s > number(r"^ +keepalive_timeout +(\d+)s;", NGINX)
 
 
-def test_systemd_waits_for_answers_and_does_not_restart_after_a_bad_setting() -> None:
+def test_systemd_waits_for_responses_and_does_not_restart_after_a_wrong_setting() -> None:
     assert number(r"^TimeoutStopSec=(\d+)$", UNIT) >= Settings().drain_seconds + WRITING_SECONDS + 10
     assert number(r"^RestartPreventExitStatus=(\d+)$", UNIT) == 2
     assert "Restart=on-failure\n" in UNIT

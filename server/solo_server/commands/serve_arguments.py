@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     gpu = parser.add_argument_group("engines tensorrt (experimental, never run on a GPU) and cuda (docs/gpu.md)")
     for name, known in SETTINGS.items():
         if known.option:
-            place = gpu if known.gpu_only else parser
-            place.add_argument(*_names(name), **_form(known), help=_help(known))
+            group = gpu if known.gpu_only else parser
+            group.add_argument(*_names(name), **_form(known), help=_help(known))
     parser.add_argument("--worker-channel", type=int, nargs=2, help=argparse.SUPPRESS)  # number, descriptor
 
 

@@ -20,7 +20,7 @@ from solo_server.engine_names import GPU_ENGINES
 from solo_server.errors import SettingsError
 from solo_server.pipeline.image import ImageLimits, decode, decode_draft, peek_size, prepare, size
 from solo_server.system.cores import share_of_cores
-from solo_server.system.memory import return_unused
+from solo_server.system.memory import release_unused_memory
 from solo_server.types import ImageResult, PreparedImage, Query, UInt8
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Pipeline:
         share = threads or share_of_cores(replicas)
         backends = [choice.open(content, Pool(share), cuda, slots) for _ in range(replicas)]
         backend = backends[0] if replicas == 1 else Replicas(backends)
-        return_unused()
+        release_unused_memory()
         return cls(content, backend, limits, choice.reason)
 
     def warm_up(self) -> None:
