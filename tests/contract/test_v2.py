@@ -230,7 +230,7 @@ def test_an_unloaded_model_is_gone(solo_bundle: Path) -> None:
 
 
 def test_a_failure_is_the_clients_own_exception(client: triton.InferenceServerClient) -> None:
-    with pytest.raises(InferenceServerException, match=r"IMAGE\[1\]: the body is no image") as damaged:
+    with pytest.raises(InferenceServerException, match=r"IMAGE\[1\]: the body is not a supported image") as damaged:
         client.infer(MODEL, [images(PNG, b"no image")])
     assert damaged.value.status() == "415"
     with pytest.raises(InferenceServerException, match="max_instances: ") as impossible:

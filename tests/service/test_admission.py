@@ -15,7 +15,7 @@ class Clock:
 
 def _retry_after_s(admission: Admission) -> int:
     with pytest.raises(Overloaded) as caught:
-        admission.occupy()
+        admission.reserve()
     return caught.value.retry_after_s
 
 
@@ -23,13 +23,13 @@ def test_retry_after_is_the_time_to_answer_all_that_waits_at_the_rate_of_late() 
     clock = Clock()
     admission = Admission(10, 1000, clock=clock)
     for _ in range(10):
-        admission.occupy()
+        admission.reserve()
     assert _retry_after_s(admission) == 1  # nothing is known yet
     for _ in range(4):
         clock.now += 0.5
         admission.answered()
-        admission.leave(1, 0)
-        admission.occupy()
+        admission.release(1, 0)
+        admission.reserve()
     assert _retry_after_s(admission) == 5  # ten at two a second
     clock.now += 3
     assert _retry_after_s(admission) == 13  # nothing came since: 1.25 s each
@@ -40,29 +40,29 @@ def test_retry_after_is_the_time_to_answer_all_that_waits_at_the_rate_of_late() 
 def test_an_idle_time_says_nothing_about_the_rate() -> None:
     clock = Clock()
     admission = Admission(2, 1000, clock=clock)
-    admission.occupy()
+    admission.reserve()
     clock.now = 1
     admission.answered()
-    admission.leave(1, 0)
+    admission.release(1, 0)
     clock.now = 1000
-    admission.occupy()
-    admission.occupy()
+    admission.reserve()
+    admission.reserve()
     clock.now = 1000.5
     admission.answered()
-    admission.leave(1, 0)
-    admission.occupy()
+    admission.release(1, 0)
+    admission.reserve()
     assert _retry_after_s(admission) == 1
 
 
 def _busy(admission: Admission, clock: Clock, answers: int) -> None:
     """Ten images wait, and two a second are answered."""
     for _ in range(10):
-        admission.occupy()
+        admission.reserve()
     for _ in range(answers):
         clock.now += 0.5
         admission.answered()
-        admission.leave(1, 0)
-        admission.occupy()
+        admission.release(1, 0)
+        admission.reserve()
 
 
 def test_what_would_not_be_answered_in_its_time_is_refused_at_once() -> None:
@@ -70,9 +70,9 @@ def test_what_would_not_be_answered_in_its_time_is_refused_at_once() -> None:
     admission = Admission(100, 1000, clock=clock)
     _busy(admission, clock, 8)
     with pytest.raises(Overloaded) as caught:
-        admission.occupy(6.8)  # eleven at two a second take 5.5 s, with a fourth of that to be safe
+        admission.reserve(6.8)  # eleven at two a second take 5.5 s, with a fourth of that to be safe
     assert (caught.value.reason, caught.value.retry_after_s) == ("deadline_near", 5)
-    admission.occupy(6.9)
+    admission.reserve(6.9)
     assert admission.images == 11
 
 
@@ -81,8 +81,8 @@ def test_a_few_answers_and_images_that_were_given_up_tell_no_rate() -> None:
     admission = Admission(100, 1000, clock=clock)
     _busy(admission, clock, 7)
     clock.now += 10
-    admission.leave(1, 0)  # its caller has gone
-    admission.occupy(0.001)
+    admission.release(1, 0)  # its caller has gone
+    admission.reserve(0.001)
     assert admission.images == 10
 
 
@@ -90,22 +90,22 @@ def test_a_busy_period_begins_with_the_rate_of_the_one_before() -> None:
     clock = Clock()
     admission = Admission(100, 1000, clock=clock)
     _busy(admission, clock, 8)
-    admission.leave(10, 0)
+    admission.release(10, 0)
     clock.now += 1000
-    admission.occupy(0.001)  # one alone always has its place
+    admission.reserve(0.001)  # one alone always has its place
     with pytest.raises(Overloaded):
-        admission.occupy(1.2)  # two at two a second, and to be safe
-    admission.occupy(1.3)
+        admission.reserve(1.2)  # two at two a second, and to be safe
+    admission.reserve(1.3)
 
 
 def test_one_image_always_has_room_for_its_pixels() -> None:
     admission = Admission(10, 1000)
-    admission.occupy_pixels(5000)
+    admission.reserve_pixels(5000)
     with pytest.raises(Overloaded) as caught:
-        admission.occupy_pixels(1)
+        admission.reserve_pixels(1)
     assert caught.value.reason == "pixels_full"
-    admission.leave(0, 5000)
-    admission.occupy_pixels(600)
-    admission.occupy_pixels(400)
+    admission.release(0, 5000)
+    admission.reserve_pixels(600)
+    admission.reserve_pixels(400)
     with pytest.raises(Overloaded):
-        admission.occupy_pixels(1)
+        admission.reserve_pixels(1)
