@@ -100,9 +100,9 @@ def test_limits_are_inclusive() -> None:
 
 def test_a_flipped_byte_of_an_avif_is_damage_or_harmless() -> None:
     body, damaged = encoded(PIXELS, "AVIF"), 0
-    for place in range(0, len(body), 3):
+    for position in range(0, len(body), 3):
         flipped = bytearray(body)
-        flipped[place] ^= 0xFF
+        flipped[position] ^= 0xFF
         try:
             decode(bytes(flipped), LIMITS)
         except ImageDamaged:  # libavif raises RuntimeError for damaged pixels

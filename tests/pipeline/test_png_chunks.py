@@ -58,9 +58,9 @@ ODDITIES = {
 
 
 @pytest.mark.parametrize("oddity", ODDITIES)
-@pytest.mark.parametrize("place", [b"IDAT", b"IEND"])
-def test_metadata_is_ignored_and_pixels_are_opencvs(oddity: str, place: bytes) -> None:
-    body = _with(ODDITIES[oddity], before=place)
+@pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
+def test_metadata_is_ignored_and_pixels_are_opencvs(oddity: str, before: bytes) -> None:
+    body = _with(ODDITIES[oddity], before=before)
     np.testing.assert_array_equal(decode(body, LIMITS), PIXELS)
     reference = _opencv(body)
     assert reference is not None

@@ -281,11 +281,11 @@ def test_a_caller_that_has_gone_leaves_nothing_behind(gate: Gate, execution: str
         service = await started(gate.pipeline, observer=recorder)
         first = asyncio.create_task(service.segment(BODY, Query()))
         await gate.taken_one()
-        gone = asyncio.create_task(service.segment(BODY, Query()))
+        abandoned = asyncio.create_task(service.segment(BODY, Query()))
         batcher, both = service.models.find().batcher, (2, 2 * PIXELS)
         await settled(lambda: batcher.waiting == 1 or (execution == "to completion" and recorder.now_waiting == both))
-        gone.cancel()
-        await settled(gone.done)
+        abandoned.cancel()
+        await settled(abandoned.done)
         assert recorder.outcomes == ["gone"]
         assert service.admission.images == 1
         gate.open.set()
@@ -493,10 +493,10 @@ def test_an_image_whose_caller_disconnects_while_it_is_decoded_is_not_inferred(
         gate.open.set()
         with monkeypatch.context() as patched:
             patched.setattr(gate.pipeline, "decode", slow)
-            gone = asyncio.create_task(service.segment(BODY, Query()))
+            abandoned = asyncio.create_task(service.segment(BODY, Query()))
             await asyncio.to_thread(begun.wait, 30)
-            gone.cancel()
-            await settled(gone.done)
+            abandoned.cancel()
+            await settled(abandoned.done)
             go_on.set()
             await settled(lambda: service.is_idle)
         assert gate.images == 0

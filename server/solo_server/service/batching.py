@@ -61,7 +61,7 @@ class _Entry:
     is_waiting: bool = True
 
     def fail(self, problem: BaseException) -> None:
-        """Set the failure, unless there is an answer already or nobody waits for one."""
+        """Set the failure, unless the image has an answer or its caller was cancelled."""
         if not self.answer.done():
             self.answer.set_exception(problem)
 

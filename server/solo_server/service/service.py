@@ -37,7 +37,7 @@ from solo_server.types import ImageResult, Query
 T = TypeVar("T")
 
 LOG = logging.getLogger("solo_server")
-UNANSWERED = ("gone", DeadlineExceeded.code, NotReady.code)  # outcomes of images that were given up
+UNANSWERED = ("gone", DeadlineExceeded.code, NotReady.code)  # outcomes of abandoned images, which do not count for the throughput
 _UNREADY = {
     "warming": ("the models are being loaded and warmed up", 5),
     "draining": ("the server is shutting down", 1),
@@ -153,10 +153,10 @@ class Service:
         """Run in a thread what takes too long for the event loop."""
         return await self._finish.run_stage(work)
 
-    async def free(self, held: list[object]) -> None:
+    async def free(self, objects: list[object]) -> None:
         """Empty a list in a thread: its content can be so large that freeing its memory takes milliseconds."""
         with suppress(RuntimeError):  # the threads have stopped, and the process is about to
-            await self._finish.run(held.clear)
+            await self._finish.run(objects.clear)
 
     async def count_pixels(self, model: ServedModel, body: Body) -> int:
         """Pixels of an image, from its header: on the event loop, or in a thread if its header takes longer to read."""
