@@ -47,7 +47,7 @@ def test_the_rule(
     picked: tuple[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(choosing, "is_installed", lambda: installed)
+    monkeypatch.setattr(choosing, "has_openvino", lambda: installed)
     choice = _choose(bundle, held, engine, precision)
     assert (choice.engine, choice.precision) == picked
     assert choice.reason.startswith("auto: " if engine == "auto" else "asked for")
@@ -56,7 +56,7 @@ def test_the_rule(
 def test_int8_for_tensorrt_runs_on_a_cpu_without_int8_products_only(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choosing, "is_installed", lambda: True)
+    monkeypatch.setattr(choosing, "has_openvino", lambda: True)
     quantised = replace(bundle, precision="int8", int8_for="tensorrt")
     choice = choose(quantised)
     assert (choice.engine, choice.reason) == ("onnxruntime", "auto: int8 for TensorRT runs on onnxruntime, slowly")
@@ -92,7 +92,7 @@ def test_what_does_not_go_together_is_said_with_a_way_out(
 def test_a_missing_package_is_said_with_the_command_that_installs_it(
     bundle: Bundle, engine: str, precision: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choosing, "is_installed", lambda: False)
+    monkeypatch.setattr(choosing, "has_openvino", lambda: False)
     with pytest.raises(
         SettingsError, match=r"^engine openvino: .*; pip install -c constraints\.txt -e '\.\[openvino\]' "
     ):

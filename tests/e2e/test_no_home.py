@@ -107,7 +107,7 @@ def test_a_checkpoint_is_exported_without_a_home(
 def test_kernels_that_the_next_start_does_not_find_are_said_to_be_compiled_at_every_start(
     environment: dict[str, str],
 ) -> None:
-    script = "from solo_server.backends.cpu import warm_up; print(warm_up.HOW_OFTEN)"
+    script = "from solo_server.backends.cpu import warm_up; print(warm_up.COMPILED_WHEN)"
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.startswith("at every start, since no cache folder is writable: set NUMBA_CACHE_DIR")

@@ -117,7 +117,7 @@ def choose(bundle: Bundle, engine: str = "auto", precision: str | None = None) -
         raise SettingsError(
             f"precision bf16: engine {chosen} has none; take engine openvino, or leave the precision out"
         )
-    if chosen == OPENVINO and not is_installed():
+    if chosen == OPENVINO and not has_openvino():
         raise SettingsError(f"engine openvino: is not installed; {INSTALL}")
     return Choice(chosen, wanted, _head(wanted), reason)
 
@@ -139,7 +139,7 @@ def check_names(engine: str, precision: str | None) -> None:
         raise SettingsError(f"precision {precision!r}: must be one of {', '.join(PRECISIONS)}")
 
 
-def is_installed() -> bool:
+def has_openvino() -> bool:
     """Whether the openvino package is there; it is not imported."""
     return find_spec(OPENVINO) is not None
 
@@ -151,7 +151,7 @@ def _automatic(precision: str, int8_for: str | None) -> tuple[str, str]:
         return OPENVINO, "auto: only openvino has bf16 on a CPU"
     if precision != "int8":
         return ONNXRUNTIME, f"auto: {precision} runs on onnxruntime"
-    if is_installed():
+    if has_openvino():
         return OPENVINO, "auto: int8 runs on openvino, which is installed"
     return ONNXRUNTIME, "auto: int8 runs on onnxruntime where openvino, the faster one, is not installed"
 

@@ -9,7 +9,7 @@ from solo_server.backends.cpu.kernels.nms import (
     greedy_keep,
     matrix_decay,
     pairwise_ious,
-    words_of,
+    words_per_row,
 )
 from solo_server.backends.cpu.kernels.soft_masks import SPARE, padded_width
 from solo_server.backends.cpu.postprocess import suppress
@@ -19,7 +19,7 @@ from solo_server.types import MaskedCandidates
 def _bits(masks: NDArray[np.bool_]) -> NDArray[np.uint64]:
     """`(n, H, words)`, as `binarise` makes them of the whole mask."""
     n, height, width = masks.shape
-    bits, step = np.zeros((n, height, words_of(width)), np.uint64), padded_width(width)
+    bits, step = np.zeros((n, height, words_per_row(width)), np.uint64), padded_width(width)
     for mask, out in zip(masks, bits, strict=True):
         soft = np.zeros((height + SPARE, step), np.float32)
         soft[:height, :width] = np.where(mask, 0.75, 0.5)

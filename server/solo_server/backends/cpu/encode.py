@@ -16,8 +16,8 @@ from solo_server.backends.cpu.kernels.rle_encode import (
     AREA,
     BOTTOM,
     CHARACTERS_A_RUN,
+    EMPTY_MASK,
     LEFT,
-    NOTHING,
     RIGHT,
     RUNS,
     TOP,
@@ -54,7 +54,7 @@ def encode_mask(mask: SoftMask | None, geometry: Geometry, stride: int, threshol
     )
     tall = int(mask.box[1]) + TAPS
     line, work = np.empty(tall, np.float32), np.empty(2 * tall + height + 2 * TAPS, np.int64)
-    counts, found = np.empty(max(FIRST_RUNS, height + TAPS + 1), np.int64), np.array(NOTHING, np.int64)
+    counts, found = np.empty(max(FIRST_RUNS, height + TAPS + 1), np.int64), np.array(EMPTY_MASK, np.int64)
     arguments = (mask.values, mask.step, mask.box, rows, columns, np.float32(threshold), line, work)
     while not encode(*arguments, counts, found):
         counts = np.concatenate([counts, np.empty_like(counts)])

@@ -19,7 +19,7 @@ from solo_models.spec import ModelSpec
 from solo_server.backends.bilinear_taps import bilinear_taps
 from solo_server.backends.cpu.kernels.layouts import interleave, points_nms, resample
 from solo_server.backends.cpu.pool import Pool
-from solo_server.backends.cpu.towers import LOWEST, Affine, Convolution, Layer, Maps, ShortConvolution, Tower
+from solo_server.backends.cpu.towers import LOWEST, Affine, Convolution, Int16Convolution, Layer, Maps, Tower
 from solo_server.errors import EngineFailure
 from solo_server.types import Float32
 
@@ -37,8 +37,8 @@ def is_compilable(spec: ModelSpec) -> bool:
 
 def convolution_of(bundle: Bundle) -> type[Convolution]:
     """Which products the towers of a bundle are made of: INT8 bundles, which are lossy by choice, take those of 16 bits."""
-    is_short = bundle.precision == "int8" and bundle.spec.head_channels % ShortConvolution.outputs_multiple == 0
-    return ShortConvolution if is_short else Convolution
+    is_short = bundle.precision == "int8" and bundle.spec.head_channels % Int16Convolution.outputs_multiple == 0
+    return Int16Convolution if is_short else Convolution
 
 
 class CompiledHead:
@@ -50,7 +50,7 @@ class CompiledHead:
         categories, masks = (_weights(bundle, name) for name in (CATEGORIES, MASKS))
         groups = bundle.spec.norm_groups
         kind = convolution_of(bundle)
-        if kind is ShortConvolution:
+        if kind is Int16Convolution:
             self.description += " with products of 16 bits"
         self._category_tower = Tower(_layers(categories, "category_tower", bundle.spec), groups, pool, kind)
         classes, channels = bundle.spec.num_classes, bundle.spec.head_channels

@@ -23,8 +23,8 @@ from solo_models.spec import ModelSpec
 
 from solo_server.backends.bilinear_taps import bilinear_taps
 from solo_server.backends.cpu.kernels.cell_masks import axis_maps, mask_of_logits, measure_logits, measure_products
-from solo_server.backends.cpu.kernels.nms import words_of
-from solo_server.backends.cpu.kernels.soft_masks import SPARE, padded_width, product
+from solo_server.backends.cpu.kernels.nms import words_per_row
+from solo_server.backends.cpu.kernels.soft_masks import SPARE, multiply_axis_maps, padded_width
 from solo_server.backends.cpu.pool import Pool
 from solo_server.errors import EngineFailure
 from solo_server.types import Float32, Int64, SoftMask
@@ -89,7 +89,7 @@ class CellMasks:
 
     def measure(self, cells: Int64) -> Measures:
         """Bits, areas and maskness of `(n,)` cells in rising order; n = 0 gives empty arrays."""
-        n, words = len(cells), words_of(self._hw[1])
+        n, words = len(cells), words_per_row(self._hw[1])
         bits = np.zeros((n, self._hw[0], words), np.uint64)
         areas, totals, boxes = np.zeros(n, np.int64), np.zeros(n, np.float32), np.zeros((n, 4), np.int64)
         pieces = self._pieces(cells)
@@ -159,14 +159,14 @@ class CellMasks:
         soft = self._empty()
         for i, j in pairs.tolist():
             box = np.zeros(4, np.int64)
-            there = product(x.maps[i], y.maps[j], self._step, x.boxes[i], y.boxes[j], *self._hw, soft, box)
+            there = multiply_axis_maps(x.maps[i], y.maps[j], self._step, x.boxes[i], y.boxes[j], *self._hw, soft, box)
             yield SoftMask(soft, self._step, box) if there else None
 
     def _empty(self) -> Float32:
         return np.zeros((self._hw[0] + SPARE) * self._step, np.float32)
 
     def _factors(self, piece: _Piece) -> tuple[_AxisMaps, _AxisMaps, Int64]:
-        """Maps of columns and rows of a level, and for each cell which of them it is the product of, `(n, 2)`."""
+        """Maps of columns and rows of a level, and for each cell which of them it is the multiply_axis_maps of, `(n, 2)`."""
         rows, columns = np.divmod(piece.within, self._spec.grids[piece.level])
         x, y = self._axes[piece.level, "x"], self._axes[piece.level, "y"]
         pairs = np.stack([np.searchsorted(x.places, columns), np.searchsorted(y.places, rows)], axis=1)

@@ -13,7 +13,7 @@ from solo_models.spec import ModelSpec, PostprocessSpec
 
 from solo_server.backends.cpu.encode import EncodedMask, encode_mask
 from solo_server.backends.cpu.engine import ImageOutput
-from solo_server.backends.cpu.kernels.nms import greedy_keep, matrix_decay, pairwise_ious, pick
+from solo_server.backends.cpu.kernels.nms import find_above, greedy_keep, matrix_decay, pairwise_ious
 from solo_server.backends.cpu.masks import CellMasks
 from solo_server.backends.cpu.pool import Pool
 from solo_server.backends.stopwatch import Stopwatch
@@ -121,7 +121,7 @@ def find_candidates(scores: Float32, settings: PostprocessSpec, class_ids: tuple
     wanted = np.full(scores.shape[1], class_ids is None)
     wanted[list(class_ids or ())] = True
     or_equal = settings.score_threshold > settings.candidate_threshold
-    cells, labels = pick(scores, np.float32(threshold), or_equal, wanted)
+    cells, labels = find_above(scores, np.float32(threshold), or_equal, wanted)
     return Candidates(cells, labels, scores[cells, labels])
 
 

@@ -15,7 +15,12 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from solo_server.backends.cpu.kernels.int16_products import round_weights, short_input, short_output, short_products
+from solo_server.backends.cpu.kernels.int16_products import (
+    multiply_int16,
+    quantise_weights,
+    transform_input_int16,
+    transform_output_int16,
+)
 from solo_server.backends.cpu.kernels.layouts import normalise
 from solo_server.backends.cpu.kernels.winograd import POINTS, SIDE, transform_input, transform_output, transform_weights
 from solo_server.backends.cpu.pool import Pool
@@ -164,13 +169,13 @@ class Convolution:
         transform_output(m, m_step, tiles, self.outputs, out, sums[0].ravel(), sums[1].ravel())
 
 
-class ShortConvolution(Convolution):
+class Int16Convolution(Convolution):
     """A convolution with products of 16 bits, twice as fast on processors without INT8 products; see `int16_products`."""
 
     outputs_multiple = 16
 
     def _take(self, weights: Float32) -> None:
-        self._words, units = round_weights(weights)
+        self._words, units = quantise_weights(weights)
         self._units = units.ravel()
 
     def _convolve(
@@ -181,10 +186,10 @@ class ShortConvolution(Convolution):
         m = _buffer("m", count * self.outputs).view(np.int32)
         v_step, m_step = count * self.inputs + 2 * STEP_PADDING, count * self.outputs + STEP_PADDING
         scale, shift, units = affine.scale.ravel(), affine.shift.ravel(), np.empty(count, np.float32)
-        short_input(maps.flat, scale, shift, affine.floor, tiles, self.inputs, v, v_step, units)
-        short_products(v, v_step, self._words, count, self.inputs, self.outputs, m, m_step)
+        transform_input_int16(maps.flat, scale, shift, affine.floor, tiles, self.inputs, v, v_step, units)
+        multiply_int16(v, v_step, self._words, count, self.inputs, self.outputs, m, m_step)
         totals = (sums[0].ravel(), sums[1].ravel())
-        short_output(m, m_step, units, self._units, tiles, self.outputs, out, *totals)
+        transform_output_int16(m, m_step, units, self._units, tiles, self.outputs, out, *totals)
 
 
 def tile_table(sizes: Sequence[tuple[int, int]]) -> NDArray[np.int64]:

@@ -5,17 +5,17 @@ import pytest
 import torch
 from numba import njit
 from numpy.typing import NDArray
-from solo_server.backends.cpu.kernels.int16_products import LIMIT, round_weights, short_products
+from solo_server.backends.cpu.kernels.int16_products import LIMIT, multiply_int16, quantise_weights
 from solo_server.backends.cpu.kernels.simd_int16 import (
     add_products,
     broadcast_pair,
     load_pairs,
-    no_wholes,
-    store_wholes,
+    store_int32,
+    zero_int32,
 )
 from solo_server.backends.cpu.kernels.winograd import POINTS
 from solo_server.backends.cpu.pool import Pool
-from solo_server.backends.cpu.towers import LOWEST, Affine, Convolution, Layer, Maps, ShortConvolution, Tower
+from solo_server.backends.cpu.towers import LOWEST, Affine, Convolution, Int16Convolution, Layer, Maps, Tower
 from torch.nn import functional as F
 
 SIZES = ((13, 9), (4, 4), (1, 7), (8, 12))
@@ -25,7 +25,7 @@ SIZES = ((13, 9), (4, 4), (1, 7), (8, 12))
 def _pairs(a, b, at):  # type: ignore[no-untyped-def]
     out = np.empty(8, np.int32)
     x = broadcast_pair(a, at)
-    store_wholes(out, 0, add_products(add_products(no_wholes(), x, load_pairs(b, 0)), x, load_pairs(b, 16)))
+    store_int32(out, 0, add_products(add_products(zero_int32(), x, load_pairs(b, 0)), x, load_pairs(b, 16)))
     return out
 
 
@@ -47,10 +47,10 @@ def _weights(rounded: NDArray[np.int16], inputs: int, outputs: int) -> NDArray[n
 @pytest.mark.parametrize(("rows", "inputs", "outputs"), [(1, 8, 16), (6, 8, 32), (13, 24, 16), (11, 16, 48)])
 def test_products_of_whole_numbers_are_exact(rows: int, inputs: int, outputs: int) -> None:
     rng = np.random.default_rng(rows)
-    u, _ = round_weights(rng.standard_normal((POINTS, inputs, outputs)).astype(np.float32))
+    u, _ = quantise_weights(rng.standard_normal((POINTS, inputs, outputs)).astype(np.float32))
     v = rng.integers(-LIMIT, LIMIT + 1, POINTS * (rows * inputs + 16)).astype(np.int16)
     m = np.zeros(POINTS * (rows * outputs + 8), np.int32)
-    short_products(v, rows * inputs + 16, u, rows, inputs, outputs, m, rows * outputs + 8)
+    multiply_int16(v, rows * inputs + 16, u, rows, inputs, outputs, m, rows * outputs + 8)
     planes = v.reshape(POINTS, -1)[:, : rows * inputs].reshape(POINTS, rows, inputs).astype(np.int64)
     found = m.reshape(POINTS, -1)[:, : rows * outputs].reshape(POINTS, rows, outputs)
     np.testing.assert_array_equal(found, planes @ _weights(u, inputs, outputs))
@@ -67,7 +67,7 @@ def test_the_worst_values_stay_within_32_bits(kind: str) -> None:
         weights[:, 3] = 1e4
     elif kind == "zero":
         weights[:] = 0
-    u, units = round_weights(weights)
+    u, units = quantise_weights(weights)
     whole = _weights(u, 264, 16)
     assert np.abs(whole).sum(1).max() * LIMIT < 2**31
     assert np.isfinite(units).all()
@@ -82,7 +82,7 @@ def test_a_convolution_is_torchs_to_a_few_thousandths(threads: int) -> None:
     count = sum(h * w for h, w in SIZES)
     maps = Maps(rng.standard_normal(count * 16).astype(np.float32), SIZES, 16)
     plain = Affine(np.ones((4, 16), np.float32), np.zeros((4, 16), np.float32), LOWEST)
-    found, sums, _ = ShortConvolution(weight, Pool(threads)).run(maps, plain)
+    found, sums, _ = Int16Convolution(weight, Pool(threads)).run(maps, plain)
     _, exact_sums, _ = Convolution(weight, Pool(1)).run(maps, plain)
     assert found.channels == 32
     for i in range(len(SIZES)):
@@ -97,7 +97,7 @@ def test_a_convolution_is_torchs_to_a_few_thousandths(threads: int) -> None:
 def test_a_map_of_zeros_gives_zeros() -> None:
     weight = np.random.default_rng(3).standard_normal((16, 8, 3, 3))
     plain = Affine(np.ones((1, 8), np.float32), np.zeros((1, 8), np.float32), LOWEST)
-    found, _, _ = ShortConvolution(weight, Pool(1)).run(Maps(np.zeros(5 * 5 * 8, np.float32), ((5, 5),), 8), plain)
+    found, _, _ = Int16Convolution(weight, Pool(1)).run(Maps(np.zeros(5 * 5 * 8, np.float32), ((5, 5),), 8), plain)
     assert (found.flat == 0).all()
 
 
@@ -109,5 +109,5 @@ def test_a_tower_of_seven_layers_stays_within_two_percent() -> None:
         for _ in range(7)
     ]
     maps = Maps(rng.standard_normal(sum(h * w for h, w in SIZES) * 32).astype(np.float32), SIZES, 32)
-    short, exact = (Tower(layers, 8, Pool(2), kind).run(maps).flat for kind in (ShortConvolution, Convolution))
+    short, exact = (Tower(layers, 8, Pool(2), kind).run(maps).flat for kind in (Int16Convolution, Convolution))
     assert np.sqrt(np.square(short - exact).mean()) < 0.02 * np.sqrt(np.square(exact).mean())

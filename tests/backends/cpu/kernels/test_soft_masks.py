@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from solo_models.bundle import kernel_shapes
 from solo_models.spec import Variant
-from solo_server.backends.cpu.kernels.soft_masks import bounds, covered, widen
+from solo_server.backends.cpu.kernels.soft_masks import covered, find_box, widen
 from solo_server.backends.cpu.masks import CellMasks
 from solo_server.backends.cpu.pool import Pool
 from solo_server.errors import EngineFailure
@@ -118,9 +118,9 @@ def test_a_mask_does_not_depend_on_which_others_are_asked_for() -> None:
 
 def test_bounds_of_a_hand_made_map() -> None:
     values, box = np.zeros((5, 11), np.float32), np.zeros(4, np.int64)
-    assert not bounds(values.ravel(), 0, 5, 11, 11, np.float32(0), box)
+    assert not find_box(values.ravel(), 0, 5, 11, 11, np.float32(0), box)
     values[1, 9] = values[3, 2] = 1
-    assert bounds(values.ravel(), 0, 5, 11, 11, np.float32(0.5), box)
+    assert find_box(values.ravel(), 0, 5, 11, 11, np.float32(0.5), box)
     assert box.tolist() == [1, 4, 2, 10]
     widen(box, 2, 5, 11)
     assert box.tolist() == [0, 5, 0, 11]
