@@ -1,4 +1,4 @@
-"""Times of the stages of one image, in milliseconds; and its end where nobody waits for it any more."""
+"""Times of the stages of one image, in milliseconds; stops the work once its result is no longer wanted."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from collections.abc import Callable
 from time import perf_counter
 
 IsWanted = Callable[[], bool]
-"""Whether anybody still waits; asked from any thread."""
+"""Whether a caller still waits for the result; called from any thread."""
 
 
 class NotWanted(Exception):
-    """The caller has gone, or its time is over: the rest of the work is of no use. Nobody hears of it."""
+    """The caller has disconnected, or its deadline is over, so the rest of the work is skipped. No caller sees this error."""
 
 
 class Stopwatch:
-    """Laps from its making on; a stage that is timed twice is added up. is_wanted: asked at every lap and check."""
+    """Starts when it is created; laps of the same stage are summed. is_wanted: called at every lap and check."""
 
     def __init__(self, is_wanted: IsWanted = lambda: True) -> None:
         self._last, self._is_wanted = perf_counter(), is_wanted
         self.laps_ms: dict[str, float] = {}
 
     def lap(self, stage: str) -> None:
-        """The time since the last lap belongs to `stage`; raises what `check` raises."""
+        """Add the time since the last lap to `stage`. Raises what `check` raises."""
         now = perf_counter()
         self.laps_ms[stage] = self.laps_ms.get(stage, 0.0) + (now - self._last) * 1e3
         self._last = now
         self.check()
 
     def check(self) -> None:
-        """To be called between pieces of long stages, from any thread.
+        """Call this between the pieces of long stages, from any thread.
 
         Raises:
-            NotWanted: nobody waits any more.
+            NotWanted: no caller waits any more.
         """
         if not self._is_wanted():
             raise NotWanted

@@ -45,12 +45,12 @@ class Named:
 @pytest.mark.parametrize(("others", "answers"), [(1, 1.0), (2, 2.0), (3, 2.0)])
 def test_the_graph_for_one_core_runs_where_every_core_has_an_image(others: int, answers: float) -> None:
     pool = Pool(THREADS)
-    graph = OneCoreUnderLoadRuntime(Named(1.0), Named(2.0), pool).load(b"", "named")
-    with ExitStack() as at_work:
+    graph = OneCoreUnderLoadRuntime(Named(1.0), Named(2.0), pool.is_under_load).load(b"", "named")
+    with ExitStack() as running:
         for _ in range(others):
-            at_work.enter_context(pool.at_work())
+            running.enter_context(pool.running())
         assert graph({})[0] == answers
-    assert not pool.is_crowded
+    assert not pool.is_under_load()
     assert graph({})[0] == 1.0
 
 
@@ -65,7 +65,7 @@ def test_a_crowded_pool_computes_in_the_callers_thread() -> None:
         return name_of_thread(0)
 
     assert {name.rpartition("_")[0] for name in pool.map(met, range(THREADS))} == {"solo-kernel"}
-    with pool.at_work(), pool.at_work():
+    with pool.running(), pool.running():
         assert set(pool.map(name_of_thread, range(8))) == {threading.current_thread().name}
 
 
