@@ -169,7 +169,7 @@ class CellMasks:
         return np.zeros((self._hw[0] + SPARE) * self._step, np.float32)
 
     def _factors(self, piece: _Piece) -> tuple[_AxisMaps, _AxisMaps, Int64]:
-        """Maps of columns and rows of a level, and for each cell which of them it is the multiply_axis_maps of, `(n, 2)`."""
+        """Column and row maps of a level, and for each cell the indices of its two maps, `(n, 2)`."""
         rows, columns = np.divmod(piece.within, self._spec.grids[piece.level])
         x, y = self._axis_maps[piece.level, "x"], self._axis_maps[piece.level, "y"]
         pairs = np.stack([np.searchsorted(x.numbers, columns), np.searchsorted(y.numbers, rows)], axis=1)

@@ -16,8 +16,8 @@ from solo_server.backends.cpu.kernels.soft_masks import covered
 CHARACTERS_A_RUN = 7
 AREA, LEFT, TOP, RIGHT, BOTTOM, COLUMN, RUNS, END = range(8)
 EMPTY_MASK = (0, 1 << 62, 1 << 62, -1, -1, 0, 0, 0)
-CLEARANCE = np.float32(1e-5)  # twice the largest rounding error of a sum of three float32 products of values below ten
-FEW_ROWS = 8  # up to so many rows between two taps, computing them all takes less time than searching
+CLEARANCE = np.float32(1e-5)  # over twice the rounding error of a sum of three float32 products of values below ten
+FEW_ROWS = 8  # up to this many rows between two taps, computing all takes less time than searching
 
 
 @kernel
@@ -94,7 +94,7 @@ def _blend_column(soft, step, box, column, weights, threshold, line):
 
 @kernel
 def _column_edges(line, taps, weights, tap, last, parts, threshold, edges):
-    """Fill `edges` with the rows where a column enters and leaves the mask, alternating; returns how many, an even count."""
+    """Fill `edges` with the rows where a column enters and leaves the mask, alternating; returns how many, an even number."""
     count, first, second, third = 0, weights[0], weights[1], weights[2]
     while tap < last:
         begin, end, side = parts[2 * tap], parts[2 * tap + 2], _side_of_threshold(line, tap, threshold)
@@ -125,7 +125,7 @@ def _column_edges(line, taps, weights, tap, last, parts, threshold, edges):
 
 @kernel
 def _side_of_threshold(line, tap, threshold):
-    """1 if every blend of the three taps is above the threshold, -1 if none is, else 0."""
+    """1 if every blend of the three taps is above the threshold by more than rounding, -1 if every one is below, else 0."""
     a, b, c, high, low = line[tap], line[tap + 1], line[tap + 2], threshold + CLEARANCE, threshold - CLEARANCE
     return int((a > high) & (b > high) & (c > high)) - int((a < low) & (b < low) & (c < low))
 

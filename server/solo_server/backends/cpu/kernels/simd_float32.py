@@ -192,7 +192,7 @@ for _python_operator, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), 
 
 @njit(nogil=True, inline="always")
 def sigmoid(x):
-    """`1 / (1 + exp(-x))`, within two units in the last address; the exponential is Cephes' `expf`."""
+    """`1 / (1 + exp(-x))`, within two units in the last place; the exponential is Cephes' `expf`."""
     y = larger(splat(-87.0), splat(0.0) - larger(x, splat(-87.0)))
     n = (y * splat(1.44269504088896341) + splat(12582912.0)) - splat(12582912.0)  # rounds to a whole number
     r = y - n * splat(0.693359375) + n * splat(2.12194440e-4)

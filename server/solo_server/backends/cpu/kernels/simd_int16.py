@@ -21,7 +21,7 @@ _UINT8X8, _UINT8X16 = ir.VectorType(ir.IntType(8), WIDTH), ir.VectorType(ir.IntT
 _INDEX16 = ir.VectorType(_INT32, 2 * WIDTH)
 
 
-class _Pairs(types.Type):
+class _Int16Pairs(types.Type):
     def __init__(self) -> None:
         super().__init__(name="int16_pairs")
 
@@ -31,11 +31,11 @@ class _Int32Lanes(types.Type):
         super().__init__(name="int32_lanes")
 
 
-INT16_PAIRS, INT32_LANES = _Pairs(), _Int32Lanes()
+INT16_PAIRS, INT32_LANES = _Int16Pairs(), _Int32Lanes()
 
 
-@register_model(_Pairs)
-class _PairsModel(models.PrimitiveModel):
+@register_model(_Int16Pairs)
+class _Int16PairsModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, _INT16X16)
 
