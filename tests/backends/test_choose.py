@@ -131,6 +131,14 @@ def test_up_to_four_cores_compute_one_image_each(engine: str, cores: int, reques
     assert choosing.Choice(engine, "fp32", "auto", "asked for").slots(cores, requested) == expected
 
 
+def test_openvino_takes_one_image_at_a_time(solo_bundle: Path) -> None:
+    bundle = read_bundle(solo_bundle)
+    choice = choose(bundle, "openvino")
+    assert choice.open(bundle, Pool(2), slots=0).max_concurrency == 1
+    with pytest.raises(SettingsError, match="SOLO_SLOTS: engine openvino takes one image at a time"):
+        choice.open(bundle, Pool(2), slots=2)
+
+
 def test_the_pipeline_has_the_reason_for_its_engine(solo_bundle: Path) -> None:
     pipeline = Pipeline.open(solo_bundle, threads=1)
     assert pipeline.backend.description.startswith("onnxruntime")

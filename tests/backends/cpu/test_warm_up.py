@@ -8,7 +8,6 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 from numba.core.registry import CPUDispatcher
 from solo_models.bundle import as_bundle
 from solo_server.backends.cpu.backend import CpuBackend
@@ -119,16 +118,3 @@ print(twice(21))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "42"
-
-
-def test_results_do_not_depend_on_the_number_of_threads() -> None:
-    bundle = as_bundle(bundle_content(tiny_network("solo")))
-    pixels = smooth_image(96, 150)
-    found = []
-    for threads in (1, 3):
-        pool = Pool(threads)
-        pipeline = Pipeline(bundle, CpuBackend(bundle, open_network(bundle, OrtRuntime(1), pool), pool))
-        decoded = Decoded(prepare(pixels, bundle.spec.preprocess), pixels, 0, 0)
-        found.append(pipeline.segment_decoded(decoded, Query()).instances)
-    assert [i.class_id for i in found[0]] == [i.class_id for i in found[1]]
-    np.testing.assert_allclose([i.score for i in found[0]], [i.score for i in found[1]], atol=1e-6)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from solo_server.backends.cpu.kernels.int16_products import (
     multiply_int16,
-    quantise_weights,
+    quantize_weights,
     transform_input_int16,
     transform_output_int16,
 )
@@ -172,7 +172,7 @@ class Int16Convolution(Convolution):
     outputs_multiple = 16
 
     def _set_weights(self, weights: Float32) -> None:
-        self._integers, scales = quantise_weights(weights)
+        self._integers, scales = quantize_weights(weights)
         self._weight_scales = scales.ravel()
 
     def _convolve(

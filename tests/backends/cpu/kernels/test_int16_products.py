@@ -5,7 +5,7 @@ import pytest
 import torch
 from numba import njit
 from numpy.typing import NDArray
-from solo_server.backends.cpu.kernels.int16_products import LIMIT, multiply_int16, quantise_weights
+from solo_server.backends.cpu.kernels.int16_products import LIMIT, multiply_int16, quantize_weights
 from solo_server.backends.cpu.kernels.simd_int16 import (
     add_products,
     broadcast_pair,
@@ -47,7 +47,7 @@ def _weights(rounded: NDArray[np.int16], inputs: int, outputs: int) -> NDArray[n
 @pytest.mark.parametrize(("rows", "inputs", "outputs"), [(1, 8, 16), (6, 8, 32), (13, 24, 16), (11, 16, 48)])
 def test_products_of_whole_numbers_are_exact(rows: int, inputs: int, outputs: int) -> None:
     rng = np.random.default_rng(rows)
-    u, _ = quantise_weights(rng.standard_normal((POINTS, inputs, outputs)).astype(np.float32))
+    u, _ = quantize_weights(rng.standard_normal((POINTS, inputs, outputs)).astype(np.float32))
     v = rng.integers(-LIMIT, LIMIT + 1, POINTS * (rows * inputs + 16)).astype(np.int16)
     m = np.zeros(POINTS * (rows * outputs + 8), np.int32)
     multiply_int16(v, rows * inputs + 16, u, rows, inputs, outputs, m, rows * outputs + 8)
@@ -67,7 +67,7 @@ def test_the_worst_values_stay_within_32_bits(kind: str) -> None:
         weights[:, 3] = 1e4
     elif kind == "zero":
         weights[:] = 0
-    u, units = quantise_weights(weights)
+    u, units = quantize_weights(weights)
     whole = _weights(u, 264, 16)
     assert np.abs(whole).sum(1).max() * LIMIT < 2**31
     assert np.isfinite(units).all()

@@ -1,8 +1,7 @@
-"""Images enough for all cores: each on one, to the same bits as alone on all of them."""
+"""With an image for every core, each runs on one core, with the same bits as alone on all cores."""
 
 import asyncio
 import random
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,8 +15,6 @@ from solo_server.backends.choose import choose
 from solo_server.backends.cpu.pool import Pool
 from solo_server.backends.cpu.runtimes.one_core_under_load import OneCoreUnderLoadRuntime
 from solo_server.backends.cpu.runtimes.onnxruntime import OrtRuntime
-from solo_server.backends.replicas import Replicas
-from solo_server.errors import SettingsError
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.service.model_repository import only
 from solo_server.service.service import Service
@@ -52,21 +49,6 @@ def test_the_graph_for_one_core_runs_where_every_core_has_an_image(others: int, 
         assert graph({})[0] == answers
     assert not pool.is_under_load()
     assert graph({})[0] == 1.0
-
-
-def test_a_crowded_pool_computes_in_the_callers_thread() -> None:
-    pool, meeting = Pool(THREADS), threading.Barrier(THREADS, timeout=30)
-
-    def name_of_thread(_: int) -> str:
-        return threading.current_thread().name
-
-    def met(_: int) -> str:
-        meeting.wait()  # both pieces run at the same time
-        return name_of_thread(0)
-
-    assert {name.rpartition("_")[0] for name in pool.map(met, range(THREADS))} == {"solo-kernel"}
-    with pool.running(), pool.running():
-        assert set(pool.map(name_of_thread, range(8))) == {threading.current_thread().name}
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -120,36 +102,3 @@ def test_graphs_are_loaded_twice_where_there_are_slots_for_all_cores(
     backend = choose(bundle, "onnxruntime").open(bundle, Pool(threads), slots=slots)
     assert backend.max_concurrency == max_concurrency
     assert loaded == ([threads, 1] if is_twice else [threads])
-
-
-def test_openvino_takes_one_image_at_a_time(solo_bundle: Path) -> None:
-    bundle = read_bundle(solo_bundle)
-    choice = choose(bundle, "openvino")
-    assert choice.open(bundle, Pool(2), slots=0).max_concurrency == 1
-    with pytest.raises(SettingsError, match="SOLO_SLOTS: engine openvino takes one image at a time"):
-        choice.open(bundle, Pool(2), slots=2)
-
-
-def test_no_replica_has_a_second_image_before_all_have_one(solo_bundle: Path) -> None:
-    twins = Pipeline.open(solo_bundle, threads=2, replicas=3, slots=2).backend
-    assert isinstance(twins, Replicas)
-    assert twins.max_concurrency == 6
-    assert [twins._idle.get() for _ in range(6)] == [0, 1, 2, 0, 1, 2]
-
-
-def test_a_backend_warms_up_as_crowded_as_it_will_be(solo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the memory of images which happen to meet is taken at the start."""
-    pipeline = Pipeline.open(solo_bundle, threads=2, slots=3)
-    all_there, runs = threading.Barrier(3), list[bool]()
-    infer = pipeline.backend.infer
-
-    def met(images: Sequence[Any], queries: Sequence[Query]) -> Any:
-        runs.append(threading.current_thread() is threading.main_thread())
-        if not runs[-1]:
-            all_there.wait(60)
-        return infer(images, queries)
-
-    monkeypatch.setattr(pipeline.backend, "infer", met)
-    pipeline.warm_up()
-    pipeline.backend.close()
-    assert runs == [True, False, False, False]

@@ -30,7 +30,7 @@ LIMIT = 8191  # largest integer of a tile
 PANEL, ROWS = 2 * WIDTH, 6
 
 
-def quantise_weights(planes: NDArray[np.float32]) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+def quantize_weights(planes: NDArray[np.float32]) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
     """`U (36, K, N)` as int16, flat, and the scales `(36, N)`; N is a multiple of 16.
 
     Layout of the integers: plane, panel of 16 outputs, pair of inputs, output, input of the pair.
@@ -75,7 +75,7 @@ def _largest(lanes):
 
 @kernel
 def multiply_int16(v, v_step, u, rows, inputs, outputs, m, m_step):
-    """Fill `m (36, rows, outputs) int32` with `v (36, rows, inputs) int16` times the weights of `quantise_weights`; all flat."""
+    """Fill `m (36, rows, outputs) int32` with `v (36, rows, inputs) int16` times the weights of `quantize_weights`; all flat."""
     for plane in range(POINTS):
         for column in range(0, outputs, PANEL):
             panel = (plane * outputs + column) * inputs

@@ -1,9 +1,8 @@
-"""Bits, IoU and both suppressions against hand-made masks and the formulas written out."""
+"""Bits of masks, IoU and both kinds of NMS against hand-made masks and the written formulas."""
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from solo_models.spec import PostprocessSpec
 from solo_server.backends.cpu.kernels.nms import (
     binarise,
     greedy_keep,
@@ -12,8 +11,6 @@ from solo_server.backends.cpu.kernels.nms import (
     words_per_row,
 )
 from solo_server.backends.cpu.kernels.soft_masks import SPARE, padded_width
-from solo_server.backends.cpu.postprocess import suppress
-from solo_server.types import MaskedCandidates
 
 
 def _bits(masks: NDArray[np.bool_]) -> NDArray[np.uint64]:
@@ -42,17 +39,6 @@ def _ious(masks: NDArray[np.bool_], labels: list[int] | None = None) -> NDArray[
     listed = np.array(labels or [0] * len(masks), np.int64)
     found: NDArray[np.float32] = pairwise_ious(_bits(masks), _boxes(masks), _areas(masks), listed)
     return found
-
-
-def _found(masks: NDArray[np.bool_], labels: list[int], scores: list[float]) -> MaskedCandidates:
-    return MaskedCandidates(
-        np.arange(len(masks)),
-        np.array(labels),
-        np.array(scores, np.float32),
-        _areas(masks),
-        _bits(masks),
-        _boxes(masks),
-    )
 
 
 def _squares() -> NDArray[np.bool_]:
@@ -125,19 +111,3 @@ def test_greedy_keeps_what_only_a_suppressed_mask_overlaps() -> None:
     ious = np.zeros((3, 3), np.float32)
     ious[0, 1] = ious[1, 2] = 0.9
     assert greedy_keep(ious, np.float32(0.5)).tolist() == [1, 0, 1]
-
-
-def test_other_labels_never_suppress() -> None:
-    found = _found(_squares(), [0, 1, 2, 0], [0.9, 0.8, 0.7, 0.6])
-    for method in ("matrix", "mask", "none"):
-        settings = PostprocessSpec(nms=method)  # type: ignore[arg-type]  # a literal
-        np.testing.assert_array_equal(suppress(found, settings), found.scores)
-
-
-def test_same_label_twins_are_suppressed_and_strangers_are_not() -> None:
-    found = _found(_squares(), [5, 5, 5, 5], [0.9, 0.8, 0.7, 0.6])
-    matrix = suppress(found, PostprocessSpec())
-    assert matrix[0] == np.float32(0.9)
-    assert matrix[1] == pytest.approx(0.8 * np.exp(-2), rel=1e-5)
-    assert matrix[3] == np.float32(0.6)
-    assert suppress(found, PostprocessSpec(nms="mask")).tolist() == pytest.approx([0.9, 0, 0.7, 0.6])
