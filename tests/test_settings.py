@@ -1,15 +1,42 @@
 """Settings are read once; a bad one stops the start and is named."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from solo_server.errors import SettingsError
-from solo_server.settings import Settings
+from solo_server.settings import SETTINGS, Settings
 from solo_server.system.kubernetes import is_of_a_service
+
+
+def test_settings_are_a_leaf_that_imports_no_engine_and_no_image_library() -> None:
+    code = (
+        "import sys, solo_server.settings\n"
+        "heavy = {'numba', 'llvmlite', 'numpy', 'PIL', 'onnxruntime', 'prometheus_client', 'orjson'} & set(sys.modules)\n"
+        "ours = [m for m in sys.modules if m.startswith('solo_server.')]\n"
+        "assert not heavy, heavy\n"
+        "assert not any('backends' in m or 'pipeline' in m or 'observability' in m for m in ours), ours\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_defaults_need_no_environment() -> None:
     assert Settings.read({}) == Settings()
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_has_a_text_and_a_default_that_it_accepts(name: str) -> None:
+    known = SETTINGS[name]
+    assert known.text[0].isupper()
+    assert known.text.endswith(".")
+    known.check(known.default)
+    assert getattr(Settings(), name) == known.default
+
+
+def test_the_secret_among_the_settings_is_not_shown() -> None:
+    assert "hidden" not in repr(Settings(api_keys="name:hidden"))
 
 
 def test_the_environment_is_read_and_the_command_line_wins() -> None:
@@ -21,7 +48,7 @@ def test_the_environment_is_read_and_the_command_line_wins() -> None:
 @pytest.mark.parametrize(("text", "on"), [("1", True), ("on", True), ("True", True), ("0", False), ("off", False)])
 def test_drafts_are_switched_on_and_off(text: str, on: bool) -> None:
     settings = Settings.read({"SOLO_DRAFT_DECODE": text})
-    assert settings.draft_decode is settings.image_limits.draft is on
+    assert settings.draft_decode is on
     assert not Settings.read({"SOLO_DRAFT_DECODE": text}, draft_decode=False).draft_decode
     assert not Settings().draft_decode
 
@@ -52,7 +79,7 @@ def test_who_may_call_is_read_from_the_environment() -> None:
         ({"SOLO_PROT": "1"}, "SOLO_PROT: no such setting"),
         ({"SOLO_ENGINE": "tvm"}, "SOLO_ENGINE: 'tvm' is none of auto, onnxruntime, openvino, tensorrt, cuda"),
         ({"SOLO_PRECISION": "half"}, "SOLO_PRECISION: 'half' is none of fp32, fp16, bf16, int8"),
-        ({"SOLO_SHAPES": "800"}, "shapes: '800' is not LONGxSHORT"),
+        ({"SOLO_SHAPES": "800"}, "SOLO_SHAPES: '800' is not LONGxSHORT"),
         ({"SOLO_MAX_BATCH": "65"}, "SOLO_MAX_BATCH: 65 is not within 0..64"),
         ({"SOLO_BUILD_ENGINES": "perhaps"}, "SOLO_BUILD_ENGINES: 'perhaps' is neither on nor off"),
         ({"SOLO_DRAFT_DECODE": "maybe"}, "SOLO_DRAFT_DECODE: 'maybe' is neither on nor off"),
@@ -67,14 +94,6 @@ def test_shapes_are_read_alike_from_environment_and_command_line() -> None:
     sizes = ((800, 1088), (1088, 800))
     assert Settings.read({"SOLO_SHAPES": "1088x800"}).shapes == sizes
     assert Settings.read({"SOLO_SHAPES": "32x32"}, shapes="1088x800:landscape, 1088x800:portrait").shapes == sizes
-
-
-def test_what_a_gpu_is_opened_with_comes_from_the_settings() -> None:
-    default = Settings().cuda_options
-    assert (default.max_batch, default.slots, default.build, default.limits.max_side) == (8, None, True, 16_384)
-    asked = Settings(gpu=1, max_batch=4, slots=3, build_engines=False, cache=Path("engines"), max_side=100).cuda_options
-    assert (asked.device, asked.max_batch, asked.slots, asked.build) == (1, 4, 3, False)
-    assert (asked.cache, asked.limits.max_side) == (Path("engines"), 100)
 
 
 def _of_kubernetes(service: str, address: str = "10.0.0.1") -> dict[str, str]:

@@ -58,7 +58,7 @@ class StubBackend:
 class StubPipeline(Pipeline):
     """The real one without its work."""
 
-    def decode(self, body: bytes, *, whole: bool = False) -> Decoded:
+    def decode(self, body: bytes, *, for_overlay: bool = False) -> Decoded:
         """The same for all."""
         return Decoded(IMAGE, IMAGE.pixels, 0.0, 0.0)
 

@@ -53,7 +53,7 @@ def test_a_missing_file_is_named_and_reads_not_measured_yet(copy: Path) -> None:
     done = _pages("--root", copy)
     assert done.returncode == 0
     assert "demo_person_ap_fp16.json is not there" in done.stderr
-    assert "| fp16 on onnxruntime | not measured yet |" in (copy / "docs" / "performance.md").read_text()
+    assert "| fp16 on onnxruntime | not measured yet |" in (copy / "docs" / "engines.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_any_other_repeated_parameter_is_refused(http: httpx.Client, name: str) 
 
 def test_a_misspelt_parameter_is_answered_with_the_nearest(http: httpx.Client) -> None:
     detail = _refused(http.post("/segment?scorethreshold=0.5", content=PNG))
-    assert detail.startswith("there is no parameter 'scorethreshold'; did you mean score_threshold? known are classes,")
+    assert detail.startswith("unknown parameter 'scorethreshold'; did you mean score_threshold? known are classes,")
     tensor = {"name": "IMAGE", "datatype": "BYTES", "shape": [1], "data": ["eA=="]}
     asked = {"parameters": {"score_treshold": 0.5}, "inputs": [{**tensor, "parameters": {"content_type": "base64"}}]}
     told = http.post("/v2/models/tiny-solo/infer", json=asked).json()["error"]
@@ -108,10 +108,10 @@ def test_fields_count_for_every_file_of_a_form(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("fields", "params", "detail"),
     [
-        ({"score_treshold": "0.9"}, {}, "the form's field 'score_treshold' is no parameter; did you mean score_threshold?"),
-        ({"image": "x"}, {}, "a part that is a file needs a file name"),
-        ({"nms": "mask"}, {"nms": "mask"}, "nms: is given in the query and in the form; give it once"),
-        ({"classes": "cat"}, {"classes": "dog"}, "classes: is given in the query and in the form; give it once"),
+        ({"score_treshold": "0.9"}, {}, "the form field 'score_treshold' is not a parameter; did you mean score_threshold?"),
+        ({"image": "x"}, {}, "; a file needs a file name"),
+        ({"nms": "mask"}, {"nms": "mask"}, "nms: is in the query and in the form; give it once"),
+        ({"classes": "cat"}, {"classes": "dog"}, "classes: is in the query and in the form; give it once"),
         ({"score_threshold": "high"}, {}, "score_threshold: Input should be a valid number"),
         ({"score_threshold": "2"}, {}, "score_threshold: Input should be less than or equal to 1"),
         ({"classes": "unicorn"}, {}, "classes: the model has no class 'unicorn'"),
@@ -157,7 +157,7 @@ def test_a_file_is_one_however_its_name_is_given(http: httpx.Client, head: bytes
 
 def test_a_name_that_only_looks_like_a_file_name_makes_no_file(http: httpx.Client) -> None:
     head = b"Content-Disposition: form-data; name=\"a; filename*=b''c\"\r\n"
-    assert "is no parameter" in _refused(http.post("/segment", **_form((FILE, PNG), (head, b"x"))))
+    assert "is not a parameter" in _refused(http.post("/segment", **_form((FILE, PNG), (head, b"x"))))
 
 
 def test_an_input_that_was_left_empty_is_no_file(http: httpx.Client) -> None:

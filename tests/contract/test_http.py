@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
+from solo_server.commands.open_pipeline import image_limits
 from solo_server.errors import EngineFailure
 from solo_server.http.app import create_app
 from solo_server.pipeline.pipeline import Pipeline
@@ -26,7 +27,7 @@ SETTINGS = Settings(max_body_bytes=LIMIT, max_pixels=1_000_000, max_files=4)
 
 @pytest.fixture(scope="module")
 def pipeline(solo_bundle: Path) -> Pipeline:
-    return Pipeline.open(solo_bundle, threads=1, limits=SETTINGS.image_limits)
+    return Pipeline.open(solo_bundle, threads=1, limits=image_limits(SETTINGS))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 from fastapi import Request, Response
 from solo_server.http.app import create_app
 from solo_server.pipeline.pipeline import Pipeline
-from solo_server.service.model_repository import Source
+from solo_server.service.model_repository import ModelSource
 from solo_server.service.service import Service
 from solo_server.settings import Settings
 from support.gated_backend import Gate
@@ -148,7 +148,7 @@ def test_before_the_model_is_loaded_the_server_answers_that_it_is_warming(pipeli
         loaded.wait(30)
         return pipeline
 
-    app = create_app(lambda: [Source("tiny", "1", "", opening)])
+    app = create_app(lambda: [ModelSource("tiny", "1", "", opening)])
     with serving(app, warm=False) as client:
         assert client.get("/healthz").status_code == 200
         ready = client.get("/readyz")
@@ -189,7 +189,7 @@ def test_a_model_that_cannot_be_loaded_is_told(pipeline: Pipeline) -> None:
     def opening() -> Pipeline:
         raise ValueError("no model")
 
-    with serving(create_app(lambda: [Source("tiny", "1", "", opening)], on_end=told.append), warm=False) as client:
+    with serving(create_app(lambda: [ModelSource("tiny", "1", "", opening)], on_end=told.append), warm=False) as client:
         _until(lambda: bool(told))
         assert client.get("/readyz").status_code == 503
     assert str(told[0]) == "no model"

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from solo_server.commands.open_pipeline import image_limits
 from solo_server.errors import EngineFailure, RequestError, ServerError
 from solo_server.http.app import create_app
 from solo_server.http.connections import uvicorn_options
@@ -48,7 +49,7 @@ V2_MASKS = {
 
 @pytest.fixture(scope="module")
 def pipeline(solo_bundle: Path) -> Pipeline:
-    return Pipeline.open(solo_bundle, threads=1, limits=SETTINGS.image_limits)
+    return Pipeline.open(solo_bundle, threads=1, limits=image_limits(SETTINGS))
 
 
 @pytest.fixture(scope="module")

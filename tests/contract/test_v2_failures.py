@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from solo_server.commands.open_pipeline import image_limits
 from solo_server.errors import AnswerTooLarge, EngineFailure, Overloaded
 from solo_server.http.app import create_app
 from solo_server.http.connections import uvicorn_options
@@ -35,7 +36,7 @@ SETTINGS = Settings(max_body_bytes=300_000, max_pixels=1_000_000, max_files=4, m
 
 @pytest.fixture(scope="module")
 def pipeline(solo_bundle: Path) -> Pipeline:
-    return Pipeline.open(solo_bundle, threads=1, limits=SETTINGS.image_limits)
+    return Pipeline.open(solo_bundle, threads=1, limits=image_limits(SETTINGS))
 
 
 @pytest.fixture(scope="module")

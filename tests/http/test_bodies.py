@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from solo_server.http.bodies import HELD_BYTES, hold
 from solo_server.http.request_middleware import RequestMiddleware
 from solo_server.http.uploads import UploadLimits
-from solo_server.service.worker_threads import Threads
+from solo_server.service.worker_threads import WorkerThreads
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 from support.small_app import make_telemetry
@@ -45,7 +45,7 @@ def test_only_what_is_large_is_freed_in_a_worker(size_bytes: int, thread: str, f
             endpoint(scope)
 
     async def run() -> None:
-        threads = Threads("free", 1)
+        threads = WorkerThreads("free", 1)
 
         async def free(held: list[object]) -> None:
             await threads.run(held.clear)

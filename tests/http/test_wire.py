@@ -34,7 +34,7 @@ def test_a_value_that_is_a_name_is_taken_whole_and_any_other_is_split(
 ) -> None:
     names = ("cat", "dog, small", "bird")
     if ids is None:
-        with pytest.raises(InvalidQuery, match=r"no class 'dog'.* give `classes` once for each name that has a comma"):
+        with pytest.raises(InvalidQuery, match=r"no class 'dog'.*; repeat `classes` for each name with a comma in it"):
             _ids(names, *values)
     else:
         assert _ids(names, *values) == ids
@@ -53,7 +53,7 @@ def test_digits_are_names_where_the_model_has_such_names() -> None:
     digits = ("1", "2", "3")
     assert _ids(digits, "1,3") == (0, 2)
     for value in ("0", "01", "7"):
-        with pytest.raises(InvalidQuery, match=f"no class '{value}'.*names of this model are numbers"):
+        with pytest.raises(InvalidQuery, match=f"no class '{value}'.*this model has class names that are numbers"):
             _ids(digits, value)
 
 
@@ -84,8 +84,8 @@ def test_a_misspelt_parameter_is_answered_with_the_nearest(name: str, nearest: s
     known = "known are classes, format, max_instances, nms, overlay, score_threshold"
     with pytest.raises(InvalidQuery) as refused:
         read_query({name: "1"})
-    assert refused.value.detail == f"there is no parameter {name!r}; did you mean {nearest}? {known}"
-    with pytest.raises(InvalidQuery, match=f"the form's field {name!r} is no parameter; did you mean {nearest}\\?"):
+    assert refused.value.detail == f"unknown parameter {name!r}; did you mean {nearest}? {known}"
+    with pytest.raises(InvalidQuery, match=f"the form field {name!r} is not a parameter; did you mean {nearest}\\?"):
         join_form({}, {name: ["1"]})
-    with pytest.raises(InvalidQuery, match=f"^there is no parameter 'colour'; {known}$"):
+    with pytest.raises(InvalidQuery, match=f"^unknown parameter 'colour'; {known}$"):
         read_query({"colour": "red"})

@@ -56,7 +56,7 @@ class Backend(Protocol):
         """Instances of one output, best first; `query` must be the one given to `infer`.
 
         Raises:
-            NotWanted: the caller has gone; checked between stages, and between instances in long stages.
+            Cancelled: the image was cancelled; checked between stages, and between instances in long stages.
         """
         ...
 

@@ -22,7 +22,7 @@ from solo_server.backends.gpu.tensorrt.build import TensorRt, check_gpu, deseria
 from solo_server.backends.gpu.tensorrt.cache import EngineCache, KeptEngine, Say
 from solo_server.backends.gpu.tensorrt.profiles import MAX_BATCH, engine_profiles
 from solo_server.errors import DeviceFailure, EngineFailure, SettingsError
-from solo_server.settings import parse_shapes
+from solo_server.setting_fields import parse_shapes
 
 BAD_INPUT, NO_GPU = 2, 3
 

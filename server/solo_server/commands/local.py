@@ -6,7 +6,7 @@ bytes ─► decode ─► network, as many images at a time as the engine takes
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Semaphore
@@ -17,14 +17,12 @@ import numpy as np
 from solo_models.demo import demo_bundle
 
 from solo_server.backends.cpu.warm_up import warm_kernels
-from solo_server.http.wire import SegmentQuery, read_query, result_json
+from solo_server.http.wire import Parameters, SegmentQuery, read_query, result_json
 from solo_server.pipeline.overlay import draw_png
 from solo_server.pipeline.pipeline import Decoded, Pipeline
 from solo_server.system.cores import cores
 from solo_server.types import ImageResult
 
-Parameters = Mapping[str, str | Sequence[str]]
-"""Those of `POST /segment`; only `classes` may have several values."""
 STAGED_AT_ONCE = 8
 """Images under way where the engine takes fewer at a time than there are cores: as `benchmarks/reliability.py closed` has them."""
 _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
@@ -42,7 +40,7 @@ class LocalService:
     def max_concurrency(self) -> int:
         """How many images to hand in at a time.
 
-        Where the engine takes one a core, each stays in one thread from its bytes to its answer (`registry.run_to_completion`).
+        Where the engine takes one a core, each stays in one thread from its bytes to its answer (`service/served_model.py`).
         Elsewhere further images are decoded and finished while the engine has its own.
         """
         engine = self._pipeline.backend.max_concurrency
@@ -61,14 +59,14 @@ class LocalService:
         """As `segment`, and the image with the instances that `overlay=true` draws, PNG: of one inference."""
         asked, names = read_query({**query, "overlay": "true"}), self._pipeline.bundle.spec.class_names
         result, decoded = self._answer(body, asked, draws=True)
-        png = draw_png(decoded.rgb, result.instances, names, asked.drawn_from)
-        return self._json(asked.answered(result)), png
+        png = draw_png(decoded.rgb, result.instances, names, asked.overlay_threshold)
+        return self._json(asked.filter_result(result)), png
 
     def _answer(self, body: bytes, asked: SegmentQuery, *, draws: bool) -> tuple[ImageResult, Decoded]:
         """draws: the pixels are kept to be drawn on; else they are given back before the image waits for the engine."""
         pipeline = self._pipeline
         query = asked.to_query(pipeline.bundle.spec, f"the model's classes are: {_shortened(self.class_names)}")
-        decoded = pipeline.decode(body, whole=draws)
+        decoded = pipeline.decode(body, for_overlay=draws)
         if not draws:
             decoded = replace(decoded, rgb=_NO_PIXELS)
         with self._network:

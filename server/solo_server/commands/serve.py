@@ -16,7 +16,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -26,8 +25,8 @@ from solo_models.bundle import BundleError
 from solo_models.demo import demo_bundle
 
 from solo_server.backends.cpu.kernels.compile import remove_private_cache
+from solo_server.commands.open_pipeline import open_pipeline
 from solo_server.commands.serve_arguments import add_arguments
-from solo_server.engine_names import GPU_ENGINES
 from solo_server.errors import DeviceFailure, DeviceLost, EngineHung, SettingsError
 from solo_server.exit_codes import ENGINE_HUNG, FAILED, GPU_LOST, MEANINGS, REFUSED
 from solo_server.http.api_keys import KeyRing
@@ -35,7 +34,6 @@ from solo_server.http.app import create_app
 from solo_server.http.connections import uvicorn_options
 from solo_server.observability import logs
 from solo_server.observability.traces import Traces, open_traces
-from solo_server.pipeline.pipeline import Pipeline
 from solo_server.processes.supervisor_main import become_supervisor
 from solo_server.processes.worker_channel import WorkerChannel
 from solo_server.service.model_repository import ModelRepository, model_repository
@@ -245,27 +243,10 @@ def _leave(status: int) -> NoReturn:
 def _repository(settings: Settings) -> ModelRepository:
     """What the settings name; where they name nothing, the demo model."""
     bundle = settings.bundle or (None if settings.models else demo_bundle())
-    return model_repository(bundle, settings.models, lambda path: _open(path, settings))
+    return model_repository(bundle, settings.models, lambda path: open_pipeline(path, settings))
 
 
 def _segment_path(service: Service) -> str:
     """Where an image can be posted: without a default model, to the first that is served."""
     names = sorted(model.name for model in service.models.in_service())
     return "/segment" if service.models.default or not names else f"/models/{quote(names[0], safe='')}/segment"
-
-
-def _open(bundle_path: Path, settings: Settings) -> Pipeline:
-    pipeline = Pipeline.open(
-        bundle_path,
-        threads=settings.threads,
-        replicas=settings.replicas,
-        slots=settings.slots,
-        limits=settings.image_limits,
-        engine=settings.engine,
-        precision=settings.precision,
-        cuda=settings.cuda_options if settings.engine in GPU_ENGINES else None,
-    )
-    bundle = pipeline.bundle
-    LOG.info("%s %s, %s, %s", bundle.name, bundle.version, bundle.precision, bundle.spec.classes_in_words)
-    LOG.info("engine: %s (%s)", pipeline.backend.description, pipeline.engine_reason)
-    return pipeline

@@ -27,8 +27,6 @@ from typing import Any, Protocol
 import orjson
 
 ACCESS = logging.getLogger("solo_server.access")
-FORMATS = ("text", "json")
-LEVELS = ("debug", "info", "warning", "error")
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Of the request that the running code serves; every line it logs has it."""
 QUEUED_LINES = 10_000

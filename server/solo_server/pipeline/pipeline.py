@@ -15,7 +15,7 @@ from solo_server.backends.base import Backend
 from solo_server.backends.choose import choose
 from solo_server.backends.cpu.pool import Pool
 from solo_server.backends.replicas import Replicas
-from solo_server.backends.stopwatch import IsWanted, Stopwatch
+from solo_server.backends.stopwatch import IsCancelled, Stopwatch, never
 from solo_server.engine_names import GPU_ENGINES
 from solo_server.errors import SettingsError
 from solo_server.pipeline.image import ImageLimits, decode, decode_draft, peek_size, prepare, size
@@ -105,16 +105,16 @@ class Pipeline:
         height, width = size(body, self._limits)
         return height * width
 
-    def decode(self, body: Body, *, whole: bool = False) -> Decoded:
+    def decode(self, body: Body, *, for_overlay: bool = False) -> Decoded:
         """Decode, resize and pad one image; raises what `solo_server.pipeline.image.decode` raises.
 
-        whole: every pixel is decoded even where drafts are allowed, so that the image can be drawn on.
+        for_overlay: the image will be drawn on, so it is decoded at full size even where drafts are allowed.
         """
         start = perf_counter()
         rules = self.bundle.spec.preprocess
         if not isinstance(body, bytes):
             rgb, original_hw = body, body.shape[:2]
-        elif self._limits.draft and not whole:
+        elif self._limits.draft and not for_overlay:
             rgb, original_hw = decode_draft(body, self._limits, rules)
         else:
             rgb = decode(body, self._limits)
@@ -128,14 +128,14 @@ class Pipeline:
         return self.backend.infer(images, queries or [Query()] * len(images))
 
     def finish(
-        self, output: Any, decoded: Decoded, query: Query, infer_ms: float, is_wanted: IsWanted = lambda: True
+        self, output: Any, decoded: Decoded, query: Query, infer_ms: float, is_cancelled: IsCancelled = never
     ) -> ImageResult:
         """Whatever remains to be done for one image (`Backend.finish`), and how long everything took.
 
         Raises:
-            NotWanted: `is_wanted` has become false on the way.
+            Cancelled: `is_cancelled` became true meanwhile.
         """
-        watch = Stopwatch(is_wanted)
+        watch = Stopwatch(is_cancelled)
         geometry = decoded.image.geometry
         instances = self.backend.finish(output, geometry, query, watch)
         first, *later = self.backend.stages
@@ -151,8 +151,8 @@ class Pipeline:
         """One image from bytes to instances."""
         return self.segment_decoded(self.decode(body), query or Query())
 
-    def segment_decoded(self, decoded: Decoded, query: Query, is_wanted: IsWanted = lambda: True) -> ImageResult:
+    def segment_decoded(self, decoded: Decoded, query: Query, is_cancelled: IsCancelled = never) -> ImageResult:
         """Network and post-processing of one image; raises what `finish` raises."""
         start = perf_counter()
         output = self.infer([decoded.image], [query])[0]
-        return self.finish(output, decoded, query, (perf_counter() - start) * 1e3, is_wanted)
+        return self.finish(output, decoded, query, (perf_counter() - start) * 1e3, is_cancelled)

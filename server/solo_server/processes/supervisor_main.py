@@ -16,7 +16,7 @@ import socket
 import sys
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from solo_server.errors import SettingsError
 from solo_server.exit_codes import REFUSED
@@ -24,10 +24,8 @@ from solo_server.observability import logs
 from solo_server.observability.multiprocess import SupervisorFigures, metrics_folder
 from solo_server.processes.supervisor import Supervisor
 from solo_server.processes.worker_handle import Process
+from solo_server.settings import Settings
 from solo_server.system.listener import announce
-
-if TYPE_CHECKING:
-    from solo_server.settings import Settings  # which imports nearly everything
 
 PYTHON = (sys.executable, "-P", "-m")  # -P: no modules of the folder that this was started in
 

@@ -42,7 +42,7 @@ class CpuPostprocessor:
         """Instances, best first; an empty tuple if there are none. Stages: towers, masks (candidates included), nms, encode.
 
         Raises:
-            NotWanted: the caller has gone; checked after each stage and before each instance is encoded.
+            Cancelled: the image was cancelled; checked after each stage and before each instance is encoded.
         """
         settings = apply_query(self._spec.postprocess, query)
         candidates = find_candidates(output.scores, settings, query.class_ids)

@@ -16,7 +16,7 @@ from solo_server.http.v2.requests import InferRequest, inflate, read_request
 from solo_server.http.v2.tensors import LENGTH_HEADER, write
 from solo_server.http.wire import TIMEOUT_HEADER, read_timeout
 from solo_server.pipeline.pipeline import Body
-from solo_server.service.service import Admitted, Service
+from solo_server.service.service import AdmittedRequest, Service
 
 
 async def infer(service: Service, room: MaskBudget, request: Request, name: str, version: str | None) -> Response:
@@ -66,7 +66,7 @@ def _size_bytes(image: Body) -> int:
     return len(image) if isinstance(image, bytes) else image.nbytes
 
 
-async def _results(admitted: Admitted, asked: InferRequest, query: types.Query) -> list[types.ImageResult]:
+async def _results(admitted: AdmittedRequest, asked: InferRequest, query: types.Query) -> list[types.ImageResult]:
     """Of all images, each of which has a place of its own; the first failure ends the others."""
 
     async def one(index: int, image: Body) -> types.ImageResult:
@@ -85,7 +85,7 @@ async def _results(admitted: Admitted, asked: InferRequest, query: types.Query) 
     return [task.result() for task in tasks]
 
 
-def _written(admitted: Admitted, asked: InferRequest, found: Found) -> tuple[bytes, int | None]:
+def _written(admitted: AdmittedRequest, asked: InferRequest, found: Found) -> tuple[bytes, int | None]:
     content = {"model_name": admitted.model.name, "model_version": admitted.model.version}
     if asked.request_id is not None:
         content["id"] = asked.request_id

@@ -8,7 +8,8 @@ from typing import Any
 
 from solo_server.http.v2.outputs import OUTPUTS
 from solo_server.http.v2.requests import INPUTS
-from solo_server.service.model_registry import FAILED, LOADING, READY, UNLOADING, ModelStatus, ServedModel
+from solo_server.service.model_registry import FAILED, LOADING, READY, UNLOADING, ModelStatus
+from solo_server.service.served_model import ServedModel
 
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "parameters")
 _STATES = {READY: "READY", LOADING: "LOADING", UNLOADING: "UNLOADING", FAILED: "UNAVAILABLE"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from solo_server.http.routes import PROBLEMS
+from solo_server.http.openapi import PROBLEMS, Responses
 from solo_server.http.v2.outputs import OUTPUTS
 from solo_server.http.v2.requests import INPUTS, MAX_TIMEOUT_US, QUERY
 from solo_server.http.v2.tensors import LENGTH_HEADER, MAX_AXES
@@ -87,7 +87,7 @@ INFERRED: dict[str, Any] = {
 }
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problems(*statuses: int) -> Responses:
     """Failures of a route, in the protocol's form: the codes that each status can have."""
     return {
         status: {

@@ -11,12 +11,13 @@ from fastapi.responses import Response
 
 from solo_server.errors import EmptyBody, InvalidTensor
 from solo_server.http.bodies import read_body
-from solo_server.http.routes import check_control, find_model, json, load_model, unload_model
+from solo_server.http.routing import json_response
 from solo_server.http.v2.infer import infer
 from solo_server.http.v2.mask_budget import MaskBudget
 from solo_server.http.v2.metadata import model_config, model_metadata, repository_index, server_metadata
 from solo_server.http.v2.openapi import INFER, INFERRED, problems
 from solo_server.http.v2.tensors import member_bool, member_object
+from solo_server.service.model_control import check_control, find_model, load_model, unload_model
 from solo_server.service.service import Service
 
 MAX_CONTROL_BYTES = 64 << 10
@@ -37,31 +38,31 @@ def add_v2(app: FastAPI, service: Service) -> None:
 def _add_health(app: FastAPI, service: Service) -> None:
     @app.get("/v2/health/live", summary="v2: the process is alive")
     async def v2_live(_: Request) -> Response:
-        return json({"live": True})
+        return json_response({"live": True})
 
     @app.get("/v2/health/ready", summary="v2: every model is warm and requests are taken", responses=problems(503))
     async def v2_ready(_: Request) -> Response:
         _check_ready(service)
-        return json({"ready": True})
+        return json_response({"ready": True})
 
     @app.get("/v2", summary="v2: the server and its extensions", responses=problems(401))
     async def v2_server(_: Request) -> Response:
-        return json(server_metadata())
+        return json_response(server_metadata())
 
 
 def _add_models(app: FastAPI, service: Service) -> None:
     async def metadata(_: Request, name: str, version: str | None) -> Response:
         served = find_model(service, name, version)
         versions = [one.version for one in service.models.listed(name) if one.served is not None]
-        return json(model_metadata(served, versions))
+        return json_response(model_metadata(served, versions))
 
     async def ready(_: Request, name: str, version: str | None) -> Response:
         served = find_model(service, name, version)
         _check_ready(service)
-        return json({"name": served.name, "ready": True})
+        return json_response({"name": served.name, "ready": True})
 
     async def config(_: Request, name: str, version: str | None) -> Response:
-        return json(model_config(find_model(service, name, version)))
+        return json_response(model_config(find_model(service, name, version)))
 
     described: dict[str, Any] = {"methods": ["GET"], "responses": problems(401, 404, 503)}
     _add_both(app, "", metadata, summary="v2: a model's inputs and outputs", **described)
@@ -86,7 +87,7 @@ def _add_repository(app: FastAPI, service: Service) -> None:
     @app.post("/v2/repository/index", summary="v2: all models and versions", responses=problems(400, 401, 408, 413))
     async def v2_index(request: Request) -> Response:
         ready_only = member_bool((await _asked(request, service)).get("ready", False), "ready")
-        return json(repository_index(service.models.listed(), ready_only=ready_only))
+        return json_response(repository_index(service.models.listed(), ready_only=ready_only))
 
     @app.post("/v2/repository/models/{name}/load", summary="v2: look for a model anew", responses=changed)
     async def v2_load(request: Request, name: str) -> Response:
@@ -95,14 +96,14 @@ def _add_repository(app: FastAPI, service: Service) -> None:
             told = "a model is loaded as its folder has it"
             raise InvalidTensor(f"parameters: {next(iter(parameters))[:60]!r} is not supported: {told}")
         await load_model(service, name)
-        return json({})
+        return json_response({})
 
     @app.post("/v2/repository/models/{name}/unload", summary="v2: take a model out of service", responses=changed)
     async def v2_unload(request: Request, name: str) -> Response:
         check_control(service)
         await _asked(request, service)  # Triton's unload_dependents: there are none
         await unload_model(service, name)
-        return json({})
+        return json_response({})
 
 
 def _add_both(app: FastAPI, path: str, answer: Answer, **described: Any) -> None:

@@ -16,7 +16,7 @@ from solo_server.backends.cpu.pool import Pool
 from solo_server.backends.cpu.runtimes.one_core_under_load import OneCoreUnderLoadRuntime
 from solo_server.backends.cpu.runtimes.onnxruntime import OrtRuntime
 from solo_server.pipeline.pipeline import Pipeline
-from solo_server.service.model_repository import only
+from solo_server.service.model_repository import single_model
 from solo_server.service.service import Service
 from solo_server.types import Float32, ImageResult, Query
 from support.images import encoded, smooth_image
@@ -61,7 +61,7 @@ def test_an_images_result_is_the_same_alone_and_in_a_crowd(bundle_path: Path, se
     alone = [pipeline.segment(body, query) for body in bodies]
 
     async def scenario() -> list[ImageResult]:
-        service = Service(only(pipeline))
+        service = Service(single_model(pipeline))
         await service.start()
         results = await asyncio.gather(*(service.segment(body, query) for body in bodies))
         service.stop()

@@ -18,6 +18,7 @@ from typing import Any
 
 from numba import config as numba_config
 from numba import njit
+from solo_models.atomic_file import scratch_beside
 
 from solo_server.system.processor import kernel_target, this_processor
 from solo_server.system.user_cache import user_cache
@@ -80,11 +81,10 @@ def _copied(precompiled: Path, user_copy: Path) -> bool:
     if user_copy.is_dir() or not precompiled.is_dir():
         return True
     try:
-        user_copy.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=user_copy.parent) as scratch:
-            copy = shutil.copytree(precompiled, Path(scratch) / user_copy.name)
-            if not user_copy.is_dir():  # of two processes that copy the same at once, the second fails to rename
-                copy.rename(user_copy)
+        with scratch_beside(user_copy) as scratch:
+            shutil.copytree(precompiled, scratch)
+            if not user_copy.is_dir():  # two processes may copy the same; the second one's rename fails
+                scratch.rename(user_copy)
     except OSError:
         return user_copy.is_dir()
     return True

@@ -10,7 +10,6 @@ import errno
 import fcntl
 import logging
 import os
-import secrets
 import shutil
 import stat
 import tempfile
@@ -19,6 +18,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import IO
+
+from solo_models.atomic_file import atomic_write
 
 from solo_server.system.user_cache import user_cache
 
@@ -62,18 +63,11 @@ def write_atomically(path: Path, *parts: bytes) -> None:
     Raises:
         OSError: the folder cannot be written; nothing is left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    try:
-        with scratch.open("xb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
+    with atomic_write(path) as scratch, scratch.open("wb") as file:
+        for part in parts:
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager
