@@ -19,8 +19,8 @@ from support.images import smooth_image
 from support.networks import bundle_content, tiny_network
 
 
-def test_a_backend_warms_up_as_crowded_as_it_will_be(solo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the memory of images which happen to meet is taken at the start."""
+def test_a_backend_warms_up_at_full_concurrency(solo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of concurrent images is thus allocated at the start."""
     pipeline = Pipeline.open(solo_bundle, threads=2, slots=3)
     all_there, runs = threading.Barrier(3), list[bool]()
     infer = pipeline.backend.infer

@@ -34,7 +34,7 @@ def _outputs(bundle: Bundle, size: tuple[int, int] = (96, 150)) -> tuple[list[ND
 
 
 @pytest.mark.parametrize("size", [(96, 150), (150, 96), (101, 133), (300, 40)])
-def test_the_compiled_head_answers_as_the_graphs_do(network: SoloNetwork, size: tuple[int, int]) -> None:
+def test_the_compiled_head_returns_what_the_graphs_return(network: SoloNetwork, size: tuple[int, int]) -> None:
     compiled, graphs = _outputs(as_bundle(bundle_content(network)), size)
     np.testing.assert_allclose(compiled[0], graphs[0], atol=2e-5)
     for ours, theirs in zip(compiled[1:], graphs[1:], strict=True):
@@ -42,8 +42,8 @@ def test_the_compiled_head_answers_as_the_graphs_do(network: SoloNetwork, size: 
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_weights_of_other_precisions_are_read_back(precision: str) -> None:
-    """float16 towers lose little; INT8 ones round activations too, the compiled head only has rounded weights."""
+def test_weights_of_other_precisions_are_converted_to_float32(precision: str) -> None:
+    """float16 towers lose little. INT8 graphs round activations too; the compiled head only rounds weights."""
     content = bundle_content(tiny_network("decoupled"))
     graphs = export_graphs(tiny_network("decoupled"))
     if precision == "fp16":
@@ -66,8 +66,8 @@ def test_weights_of_other_precisions_are_read_back(precision: str) -> None:
             assert 0 < np.abs(a - b).mean() < limit * np.abs(b).mean()
 
 
-def test_scores_of_ties_survive_points_nms() -> None:
-    """All cells equal: none is below a neighbour, so that all of them stay."""
+def test_equal_scores_survive_points_nms() -> None:
+    """All cells are equal: none is below a neighbour, so all of them stay."""
     network = tiny_network("solo")
     with torch.no_grad():
         network.head.categories.weight.zero_()
@@ -76,7 +76,7 @@ def test_scores_of_ties_survive_points_nms() -> None:
     np.testing.assert_allclose(compiled[0], 1 / (1 + np.exp(-0.3)), rtol=1e-6)
 
 
-def test_no_levels_need_no_towers() -> None:
+def test_no_levels_give_no_mask_features() -> None:
     bundle = as_bundle(bundle_content(tiny_network("solo")))
     prepared = prepare(smooth_image(96, 150), bundle.spec.preprocess)
     engine = CompiledEngine(bundle, OrtRuntime(1), Pool(1))
@@ -84,7 +84,7 @@ def test_no_levels_need_no_towers() -> None:
     assert list(output.mask_features([])) == []
 
 
-def test_networks_that_cannot_be_compiled_run_as_graphs() -> None:
+def test_a_head_that_cannot_be_compiled_runs_as_a_graph() -> None:
     deformable = as_bundle(bundle_content(tiny_network("decoupled_light", deformable_spec("decoupled_light"))))
     assert isinstance(open_network(deformable, OrtRuntime(1), Pool(1)), GraphEngine)
     with pytest.raises(BundleError, match="cannot be compiled"):
@@ -94,8 +94,8 @@ def test_networks_that_cannot_be_compiled_run_as_graphs() -> None:
     assert isinstance(open_network(narrow, OrtRuntime(1), Pool(1)), GraphEngine)
 
 
-def test_a_head_whose_weights_have_other_names_runs_as_graphs_or_is_refused_by_name() -> None:
-    """A bundle of some other exporter: valid graphs, other names."""
+def test_a_head_whose_weights_have_other_names_runs_as_a_graph_or_the_error_names_one() -> None:
+    """As from another exporter: valid graphs, other names."""
     content = bundle_content(tiny_network("solo"))
     renamed = content.categories.replace(b"category_tower.0.norm", b"categoryXtower.0.norm")
     bundle = as_bundle(replace(content, categories=renamed))
@@ -104,8 +104,8 @@ def test_a_head_whose_weights_have_other_names_runs_as_graphs_or_is_refused_by_n
     assert isinstance(open_network(bundle, OrtRuntime(1), Pool(1)), GraphEngine)
 
 
-def test_shapes_that_kernels_would_run_beyond_are_refused() -> None:
-    """Kernels do not check indices: what does not fit together must never reach them."""
+def test_wrong_shapes_are_refused_before_they_reach_a_kernel() -> None:
+    """Kernels do not check indices."""
     bundle = as_bundle(bundle_content(tiny_network("solo")))
     wide = replace(bundle, spec=replace(bundle.spec, class_names=("a", "b")))
     with pytest.raises(

@@ -41,8 +41,8 @@ def _smooth(rng: np.random.Generator, channels: int, hw: tuple[int, int]) -> NDA
     return F.interpolate(coarse, size=hw, mode="bicubic")[0].float().numpy()
 
 
-def _plain(spec, kernels, features, cell: int) -> NDArray[np.float64]:  # type: ignore[no-untyped-def]
-    """One mask in the plain form: doubled features, last convolution, sigmoid, resize."""
+def _reference_mask(spec, kernels, features, cell: int) -> NDArray[np.float64]:  # type: ignore[no-untyped-def]
+    """One mask as the reference computes it: doubled features, last convolution, sigmoid, resize."""
     first = np.cumsum([0, *(g * g for g in spec.grids)])
     level = int(np.searchsorted(first, cell, side="right") - 1)
     within = cell - first[level]
@@ -71,7 +71,7 @@ def test_masks_are_those_of_the_plain_form(variant: Variant, threshold: float) -
     masks = CellMasks((spec, kernels), features, MASK_HW, threshold, Pool(2))
     measures = masks.measure(CELLS)
     bits = np.unpackbits(measures.bits.view(np.uint8), axis=2, bitorder="little")[:, :, : MASK_HW[1]]
-    expected = np.stack([_plain(spec, kernels, features, cell) for cell in CELLS])
+    expected = np.stack([_reference_mask(spec, kernels, features, cell) for cell in CELLS])
     sure = np.abs(expected - threshold) > 1e-5
     assert np.array_equal(bits.astype(bool)[sure], (expected > threshold)[sure])
     assert np.array_equal(measures.areas, bits.sum((1, 2)))
@@ -81,7 +81,7 @@ def test_masks_are_those_of_the_plain_form(variant: Variant, threshold: float) -
 
 
 @pytest.mark.parametrize("variant", ["solo", "decoupled"])
-def test_boxes_hold_exact_values_and_everything_above_the_threshold(variant: Variant) -> None:
+def test_boxes_hold_exact_values_and_every_pixel_above_the_threshold(variant: Variant) -> None:
     spec, kernels, features = _model(variant, seed=4)
 
     def check(mask: SoftMask | None) -> NDArray[np.float32] | None:
@@ -96,7 +96,7 @@ def test_boxes_hold_exact_values_and_everything_above_the_threshold(variant: Var
     found = CellMasks((spec, kernels), features, MASK_HW, 0.5, Pool(1)).each(CELLS, check)
     assert sum(mask is not None for mask in found) >= 6
     for cell, mask in zip(CELLS, found, strict=True):
-        expected = _plain(spec, kernels, features, cell)
+        expected = _reference_mask(spec, kernels, features, cell)
         known = np.zeros(MASK_HW, bool) if mask is None else ~np.isnan(mask)
         assert (expected[~known] <= 0.5 + 1e-6).all()
         if mask is not None:
@@ -110,7 +110,7 @@ def test_no_cells_give_empty_measures() -> None:
     assert measures.bits.shape == (0, 40, 1)
 
 
-def test_a_mask_does_not_depend_on_which_others_are_asked_for() -> None:
+def test_a_mask_does_not_depend_on_the_other_requested_masks() -> None:
     for variant in ("solo", "decoupled"):
         spec, kernels, features = _model(variant)
         together = CellMasks((spec, kernels), features, MASK_HW, 0.5, Pool(2)).measure(CELLS)

@@ -7,7 +7,7 @@ from solo_server.backends.cpu.pool import Pool
 THREADS = 2
 
 
-def test_a_crowded_pool_computes_in_the_callers_thread() -> None:
+def test_a_pool_under_load_computes_in_the_callers_thread() -> None:
     pool, meeting = Pool(THREADS), threading.Barrier(THREADS, timeout=30)
 
     def name_of_thread(_: int) -> str:

@@ -18,22 +18,22 @@ def _pairs(
     return list(zip(found.cells.tolist(), found.labels.tolist(), strict=True))
 
 
-def test_scores_at_the_candidate_threshold_are_none() -> None:
+def test_a_score_at_the_candidate_threshold_is_no_candidate() -> None:
     assert _pairs(SCORES, PostprocessSpec()) == [(0, 1), (1, 2), (3, 0), (3, 1), (3, 2)]
 
 
-def test_scores_at_a_higher_score_threshold_stay() -> None:
+def test_a_score_at_a_higher_score_threshold_is_a_candidate() -> None:
     settings = PostprocessSpec(score_threshold=float(np.float32(0.3)))
     assert _pairs(SCORES, settings) == [(0, 1), (1, 2), (3, 1)]
 
 
-def test_other_classes_than_the_wanted_are_none() -> None:
+def test_only_requested_classes_are_candidates() -> None:
     assert _pairs(SCORES, PostprocessSpec(), (0, 2)) == [(1, 2), (3, 0), (3, 2)]
     assert _pairs(SCORES, PostprocessSpec(), ()) == []
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (5, 1), (7, 80)])
-def test_nothing_above_is_nothing_found(shape: tuple[int, int]) -> None:
+def test_no_score_above_the_threshold_gives_no_candidates(shape: tuple[int, int]) -> None:
     assert _pairs(np.zeros(shape, np.float32), PostprocessSpec()) == []
 
 
@@ -54,7 +54,7 @@ def _masked(masks: NDArray[np.bool_], labels: list[int], scores: list[float]) ->
 
 
 def _squares() -> NDArray[np.bool_]:
-    """A 4x4 square, its twin, one that shares half of it, and one elsewhere, in 9x13 pixels."""
+    """Two equal 4x4 squares, one that overlaps half of them, and a rectangle elsewhere, in 9x13 pixels."""
     masks = np.zeros((4, 9, 13), bool)
     masks[0, 0:4, 0:4] = masks[1, 0:4, 0:4] = masks[2, 0:4, 2:6] = masks[3, 5:8, 9:12] = True
     return masks

@@ -39,7 +39,7 @@ def test_a_convolution_is_torchs_at_every_size(inputs: int, outputs: int, thread
         np.testing.assert_allclose(squares[i, :outputs], expected.square().sum((0, 1)), atol=1e-3)
 
 
-def test_a_convolution_reads_its_input_scaled_shifted_and_cut_and_zeros_outside() -> None:
+def test_a_convolution_applies_scale_shift_and_floor_and_pads_with_zeros() -> None:
     rng = np.random.default_rng(1)
     weight, maps = rng.standard_normal((8, 8, 3, 3)) / 10, _maps(8)
     scale, shift = rng.standard_normal((2, 5, 8)).astype(np.float32)
@@ -50,7 +50,7 @@ def test_a_convolution_reads_its_input_scaled_shifted_and_cut_and_zeros_outside(
         np.testing.assert_allclose(found.level(i), expected, atol=1e-5)
 
 
-def test_rounding_is_of_the_order_of_a_plain_convolution() -> None:
+def test_rounding_errors_are_at_most_four_times_a_direct_convolutions() -> None:
     """The transforms of other interpolation points lose ten times as much."""
     rng = np.random.default_rng(2)
     maps, weight = _maps(64), rng.standard_normal((64, 64, 3, 3)) / 24
@@ -79,7 +79,7 @@ def test_a_tower_is_torchs(threads: int) -> None:
         np.testing.assert_allclose(found.level(i), x[0].permute(1, 2, 0), atol=2e-4)
 
 
-def test_a_tower_does_not_change_its_input_and_repeats_itself() -> None:
+def test_a_tower_does_not_change_its_input_and_is_deterministic() -> None:
     maps = _maps(8)
     before = maps.flat.copy()
     tower = Tower([Layer(np.ones((8, 8, 3, 3)), np.ones(8), np.zeros(8))], 2, Pool(2))
@@ -97,7 +97,7 @@ def test_tiles_cover_every_pixel_once() -> None:
     assert all((level == 1).all() for level in seen)
 
 
-def test_transformed_weights_of_a_centre_tap_reproduce_the_input() -> None:
+def test_a_kernel_with_only_a_centre_tap_returns_its_input() -> None:
     weight = np.zeros((8, 8, 3, 3))
     weight[range(8), range(8), 1, 1] = 1
     assert transform_weights(weight).shape == (36, 8, 8)

@@ -1,4 +1,4 @@
-"""Warming compiles everything that an image needs, tells of it, and copes with folders that cannot be written."""
+"""Warming up compiles every kernel that an image needs, reports it, and works with read-only cache folders."""
 
 import importlib
 import os
@@ -37,9 +37,7 @@ def test_nothing_is_compiled_for_an_image_once_the_kernels_are_warm() -> None:
     warm_kernels()
     before = _compiled()
     assert sum(before.values()) >= 15
-    for variant, precision in product(
-        VARIANTS, ("fp32", "int8")
-    ):  # of INT8 bundles, the head's products are of 16 bits
+    for variant, precision in product(VARIANTS, ("fp32", "int8")):  # the head of an INT8 bundle has 16-bit products
         bundle = replace(as_bundle(bundle_content(tiny_network(variant))), precision=precision)
         pool = Pool(2)
         for head in ("compiled", "graph"):
@@ -52,11 +50,11 @@ def test_nothing_is_compiled_for_an_image_once_the_kernels_are_warm() -> None:
     assert _compiled() == before
 
 
-def test_warming_twice_says_nothing() -> None:
+def test_warming_up_again_reports_nothing() -> None:
     warm_kernels()
-    said: list[str] = []
-    warm_kernels(said.append)
-    assert said == []
+    reported: list[str] = []
+    warm_kernels(reported.append)
+    assert reported == []
 
 
 def _warm(**environment: str) -> subprocess.CompletedProcess[str]:
@@ -74,11 +72,11 @@ def _solo(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_compiled_kernels_are_kept_and_read_back_from_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_compiled_kernels_are_cached_and_read_from_a_read_only_folder(tmp_path: Path) -> None:
     cache = tmp_path / "kernels"
-    said = _segment(NUMBA_CACHE_DIR=str(cache)).stderr.splitlines()
-    assert said[0].startswith("solo segment: compiling kernels")
-    assert said[1].endswith("(compiled)")
+    reported = _segment(NUMBA_CACHE_DIR=str(cache)).stderr.splitlines()
+    assert reported[0].startswith("solo segment: compiling kernels")
+    assert reported[1].endswith("(compiled)")
     assert _segment(NUMBA_CACHE_DIR=str(cache)).stderr == ""
     assert _warm(NUMBA_CACHE_DIR=str(cache)).stderr.splitlines()[-1].endswith("(from the cache)")
     script = """
@@ -104,7 +102,7 @@ warm_kernels(print)
     assert list(kept.rglob("*.nbi"))
 
 
-def test_where_nothing_at_all_can_be_written_the_kernels_work_all_the_same(tmp_path: Path) -> None:
+def test_kernels_work_where_no_folder_is_writable(tmp_path: Path) -> None:
     script = """
 import tempfile
 def refuse(*arguments, **options): raise OSError("read-only file system")

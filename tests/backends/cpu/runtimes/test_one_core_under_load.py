@@ -24,35 +24,37 @@ from support.images import encoded, smooth_image
 THREADS = 2
 
 
-class Named:
-    """A runtime and a graph in one, whose output is its number."""
+class NumberedRuntime:
+    """A runtime and its graph, whose output is its number."""
 
     def __init__(self, number: float) -> None:
         self._output = np.full(1, number, np.float32)
 
-    description = "named"
+    description = "numbered"
 
-    def load(self, content: bytes, name: str) -> "Named":
+    def load(self, content: bytes, name: str) -> "NumberedRuntime":
         return self
 
     def __call__(self, feeds: Mapping[str, NDArray[Any]]) -> Sequence[Float32]:
         return [self._output]
 
 
-@pytest.mark.parametrize(("others", "answers"), [(1, 1.0), (2, 2.0), (3, 2.0)])
-def test_the_graph_for_one_core_runs_where_every_core_has_an_image(others: int, answers: float) -> None:
+@pytest.mark.parametrize(("running_images", "expected"), [(1, 1.0), (2, 2.0), (3, 2.0)])
+def test_the_graph_for_one_core_runs_while_every_core_has_an_image(running_images: int, expected: float) -> None:
     pool = Pool(THREADS)
-    graph = OneCoreUnderLoadRuntime(Named(1.0), Named(2.0), pool.is_under_load).load(b"", "named")
+    graph = OneCoreUnderLoadRuntime(NumberedRuntime(1.0), NumberedRuntime(2.0), pool.is_under_load).load(
+        b"", "numbered"
+    )
     with ExitStack() as running:
-        for _ in range(others):
+        for _ in range(running_images):
             running.enter_context(pool.running())
-        assert graph({})[0] == answers
+        assert graph({})[0] == expected
     assert not pool.is_under_load()
     assert graph({})[0] == 1.0
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_an_images_result_is_the_same_alone_and_in_a_crowd(bundle_path: Path, seed: int) -> None:
+def test_an_images_result_is_the_same_alone_and_under_load(bundle_path: Path, seed: int) -> None:
     pipeline, rng = Pipeline.open(bundle_path, threads=THREADS, slots=0), random.Random(seed)  # noqa: S311  # no secret
     assert pipeline.backend.max_concurrency == THREADS
     sizes = [(90, 120), (120, 90), (60, 130), (128, 128)]
@@ -76,8 +78,8 @@ def test_every_thread_count_computes_the_same_features(bundle_path: Path) -> Non
     content = read_bundle(bundle_path).files["categories.onnx"]
     images = np.random.default_rng(0).integers(0, 256, (1, 96, 160, 3), dtype=np.uint8)
     feeds = {"images": images, "image_hw": np.array([[90, 150]], np.int64)}
-    first, *others = [OrtRuntime(threads).load(content, "categories.onnx")(feeds) for threads in (1, 2, 3, 4)]
-    for other in others:
+    first, *running_images = [OrtRuntime(threads).load(content, "categories.onnx")(feeds) for threads in (1, 2, 3, 4)]
+    for other in running_images:
         for expected, found in zip(first, other, strict=True):
             np.testing.assert_array_equal(found, expected)
 
