@@ -107,7 +107,7 @@ def test_a_checkpoint_is_exported_without_a_home(
 def test_the_log_says_if_kernels_are_compiled_at_every_start(
     environment: dict[str, str],
 ) -> None:
-    script = "from solo_server.backends.cpu import warm_up; print(warm_up.HOW_OFTEN)"
+    script = "from solo_server.backends.cpu import warm_up; print(warm_up.COMPILED_WHEN)"
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.startswith("at every start, since no cache folder is writable: set NUMBA_CACHE_DIR")
