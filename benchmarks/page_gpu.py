@@ -175,5 +175,5 @@ def _slot_mib(spec: Any, hw: tuple[int, int], images: int) -> tuple[float, ...]:
     masks = sum(
         post.get(name, 0) for name in ("logits", "tap_logits", "axis_maps", "bits", "boxes", "soft", "segment_runs")
     )
-    answer = post["answer"]
-    return tuple(size / MIB for size in (network, sum(post.values()) - masks - answer, masks, answer))
+    results = post["results"]
+    return tuple(size / MIB for size in (network, sum(post.values()) - masks - results, masks, results))

@@ -34,7 +34,7 @@ from solo_server.errors import SettingsError
 
 if TYPE_CHECKING:
     from solo_server.backends.cpu.runtimes.openvino import OpenVinoRuntime
-    from solo_server.backends.gpu.open import CudaOptions
+    from solo_server.backends.gpu.options import CudaOptions
 
 ONNXRUNTIME, OPENVINO = "onnxruntime", "openvino"
 MAX_DEFAULT_SLOTS = 4

@@ -24,7 +24,7 @@ from solo_server.system.memory import release_unused_memory
 from solo_server.types import ImageResult, PreparedImage, Query, UInt8
 
 if TYPE_CHECKING:
-    from solo_server.backends.gpu.open import CudaOptions
+    from solo_server.backends.gpu.options import CudaOptions
 
 
 Body = bytes | UInt8
