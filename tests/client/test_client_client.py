@@ -166,7 +166,7 @@ def test_overlay_asks_for_and_returns_a_png(ask: Ask, png: bytes) -> None:
 
 
 def test_an_overlay_that_is_no_png_is_refused(ask: Ask, answer: Json) -> None:
-    with pytest.raises(UnexpectedAnswer, match=r"is no PNG .*application/json"):
+    with pytest.raises(UnexpectedAnswer, match=r"is not a PNG .*application/json"):
         ask(Recorder(httpx.Response(200, json=answer)), "overlay", JPEG)
 
 

@@ -225,8 +225,8 @@ def test_requests_go_by_the_proxy_and_its_own_answer_names_it(monkeypatch: Set, 
     assert asked == [f"{SERVER}/segment"]
     shown = url.replace("//", "//***@")
     assert str(caught.value) == (
-        "unexpected answer: Content-Type is text/html, not application/problem+json, with status 503"
-        f" (by the proxy {shown} that HTTP_PROXY names)"
+        "unexpected response: Content-Type is text/html, not application/problem+json, with status 503"
+        f" (through the proxy {shown} from HTTP_PROXY)"
     )
 
 
@@ -239,7 +239,7 @@ def test_a_proxy_that_is_not_reached_is_named(monkeypatch: Set, host: str) -> No
     with SoloClient(SERVER) as client, pytest.raises(Unreachable) as caught:
         client.segment(b"image")
     assert str(caught.value).startswith(f"{SERVER}/segment: ")
-    assert str(caught.value).endswith(f" (by the proxy http://***@{host}:{port} that ALL_PROXY names)")
+    assert str(caught.value).endswith(f" (through the proxy http://***@{host}:{port} from ALL_PROXY)")
 
 
 @pytest.mark.parametrize(

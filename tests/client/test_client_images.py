@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from solo_client.command.errors import Unusable
-from solo_client.command.images import STDIN, Image, find_images, overlay_files
+from solo_client.command.images import STDIN, ImagePath, find_images, overlay_files
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def _found(*words: str, recursive: bool = False) -> list[str]:
     return [image.path.as_posix() for image in find_images(words, recursive=recursive)]
 
 
-def _images(*names: str) -> list[Image]:
-    return [Image(Path(name)) for name in names]
+def _images(*names: str) -> list[ImagePath]:
+    return [ImagePath(Path(name)) for name in names]
 
 
 def test_folder_gives_its_images_sorted(touch: Callable[..., None]) -> None:
@@ -71,7 +71,7 @@ def test_word_that_names_nothing_is_unusable(touch: Callable[..., None], word: s
 
 def test_folder_without_images_is_unusable(touch: Callable[..., None]) -> None:
     touch("in/notes.txt", "in/deeper/d.jpg")
-    with pytest.raises(Unusable, match="no images found; --recursive also looks into the folders below"):
+    with pytest.raises(Unusable, match="no images found; --recursive also searches subfolders"):
         _found("in")
 
 
@@ -107,13 +107,13 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(
 
 def test_a_dash_is_standard_input_and_not_a_file_of_that_name(touch: Callable[..., None]) -> None:
     touch("-", "a.jpg")
-    assert find_images(["a.jpg", "-", "-"]) == [Image(Path("a.jpg")), Image(STDIN)]
-    assert find_images(["./-"]) == find_images(["[-]"]) == [Image(Path("-").absolute())]
+    assert find_images(["a.jpg", "-", "-"]) == [ImagePath(Path("a.jpg")), ImagePath(STDIN)]
+    assert find_images(["./-"]) == find_images(["[-]"]) == [ImagePath(Path("-").absolute())]
 
 
 def test_overlays_in_a_folder_are_named_after_the_stem() -> None:
     assert overlay_files(_images("in/a.b.jpg"), Path("out")) == [Path("out/a.b.overlay.png")]
-    assert overlay_files([Image(STDIN)], Path("out")) == [Path("out/stdin.overlay.png")]
+    assert overlay_files([ImagePath(STDIN)], Path("out")) == [Path("out/stdin.overlay.png")]
 
 
 def test_images_of_the_same_stem_keep_their_suffix_in_the_name_of_the_overlay() -> None:
@@ -141,15 +141,15 @@ def test_the_overlay_of_one_image_is_the_file_that_was_named(touch: Callable[...
 @pytest.mark.parametrize(
     ("names", "place", "message"),
     [
-        (["a.jpg", "b.jpg"], "out.png", "out.png is the name of one file, but there are 2 images: name a folder"),
-        (["a.jpg"], "out.jpg", "out.jpg: overlays are PNG files; name it out.png, or name a folder"),
-        (["a.jpg"], "-", "needs the name of a file or a folder, not -"),
+        (["a.jpg", "b.jpg"], "out.png", "out.png is one file, but there are 2 images: give a folder"),
+        (["a.jpg"], "out.jpg", "out.jpg: overlays are PNG files; use out.png, or a folder"),
+        (["a.jpg"], "-", "must be a file or a folder, not -"),
         (["a.png"], "a.png", "the overlay of a.png would replace the image a.png"),
         (["a.jpg", "a.overlay.png"], ".", "the overlay of a.jpg would replace the image a.overlay.png"),
         (
             ["x/a.jpg", "y/a.jpg"],
             "out",
-            "x/a.jpg and y/a.jpg would share the overlay out/a.jpg.overlay.png; segment them",
+            "x/a.jpg and y/a.jpg would have the same overlay out/a.jpg.overlay.png; segment them",
         ),
     ],
 )

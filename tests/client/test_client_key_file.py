@@ -46,9 +46,9 @@ def test_a_key_of_another_form_is_sent_as_it_is(key: str, tmp_path: Path) -> Non
         (b"# nobody\r\n\r\n", "holds no key"),
         (
             f"alice:{KEY}\nbob:{OTHER}\n".encode(),
-            "holds 2 keys; name a file with yours alone: one line, KEY or NAME:KEY",
+            "holds 2 keys; it must hold one line: KEY or NAME:KEY",
         ),
-        (b"\xff secret-0123456789abcdef", "cannot be read: it is no text"),
+        (b"\xff secret-0123456789abcdef", "cannot be read: it is not text"),
         (KEY.encode() * 60_000, "is larger than 1048576 bytes"),
     ],
 )

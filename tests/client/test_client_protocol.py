@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from solo_client import InvalidArgument
 from solo_client.media import media_type
-from solo_client.protocol import Answer, Image, Protocol, retry_after_s
+from solo_client.protocol import EncodedImage, HttpResponse, Protocol, retry_after_s
 from solo_client.query import Query
 
-IMAGE = Image(b"\xff\xd8\xff\xe0", "photo.jpg")
+IMAGE = EncodedImage(b"\xff\xd8\xff\xe0", "photo.jpg")
 
 
 @pytest.mark.parametrize(
@@ -138,17 +138,17 @@ def test_only_a_503_with_retry_after_is_tried_again(
 ) -> None:
     protocol = Protocol("http://solo.test", timeout_s=60, retries=2)
     call = protocol.segment(IMAGE, Query())
-    assert protocol.pause_s(call, Answer(status, headers, b""), tries) == expected
+    assert protocol.pause_s(call, HttpResponse(status, headers, b""), tries) == expected
 
 
 def test_without_retries_nothing_is_tried_again() -> None:
     protocol = Protocol("http://solo.test")
     call = protocol.segment(IMAGE, Query())
-    assert protocol.pause_s(call, Answer(503, {"Retry-After": "0"}, b""), 1) is None
+    assert protocol.pause_s(call, HttpResponse(503, {"Retry-After": "0"}, b""), 1) is None
 
 
 def test_readiness_is_never_tried_again() -> None:
     protocol = Protocol("http://solo.test", retries=5)
     calls = (*protocol.ready(), *Protocol("http://solo.test", retries=5, model_name="cats").ready())
     assert [call.path for call in calls] == ["/readyz", "/readyz", "/models/cats"]
-    assert [protocol.pause_s(call, Answer(503, {"Retry-After": "0"}, b""), 1) for call in calls] == [None] * 3
+    assert [protocol.pause_s(call, HttpResponse(503, {"Retry-After": "0"}, b""), 1) for call in calls] == [None] * 3

@@ -250,7 +250,7 @@ def test_what_fails_for_every_image_stops_at_the_first(
 def test_an_answer_of_another_form_stops(model: FakeModel, images: Callable[..., None], capsys: Capture) -> None:
     images(a=b"odd")
     assert _solo("a.jpg") == 2
-    assert capsys.readouterr().err == "solo segment: unexpected answer: image is missing\n"
+    assert capsys.readouterr().err == "solo segment: unexpected response: image is missing\n"
 
 
 def test_results_before_a_stop_are_written(model: FakeModel, images: Callable[..., None], capsys: Capture) -> None:
@@ -258,7 +258,7 @@ def test_results_before_a_stop_are_written(model: FakeModel, images: Callable[..
     assert _solo("a.jpg", "b.jpg", "c.jpg") == 2
     told = capsys.readouterr()
     assert [entry["file"] for entry in json.loads(told.out)] == ["a.jpg"]
-    assert told.err.splitlines()[-1] == "solo segment: unexpected answer: image is missing"
+    assert told.err.splitlines()[-1] == "solo segment: unexpected response: image is missing"
 
 
 def test_an_interrupt_is_one_line(model: FakeModel, images: Callable[..., None], capsys: Capture) -> None:
@@ -279,7 +279,7 @@ def test_a_bug_in_the_model_is_not_hidden(model: FakeModel, images: Callable[...
         (["none.jpg"], "none.jpg: no such file or folder"),
         (["*.png"], "*.png: no such file or folder"),
         (["x" * 5000], "File name too long"),
-        (["empty"], "no images found; --recursive also looks"),
+        (["empty"], "no images found; --recursive also searches"),
         (["a.jpg", "--score-threshold", "1.5"], "--score-threshold must be from 0 to 1, not 1.5"),
         (["a.jpg", "--score-threshold", "nan"], "--score-threshold must be from 0 to 1, not nan"),
         (["a.jpg", "--score-threshold", "high"], "--score-threshold must be a number, not 'high'"),
@@ -288,9 +288,9 @@ def test_a_bug_in_the_model_is_not_hidden(model: FakeModel, images: Callable[...
         (["a.jpg", "--classes", "a,,b"], "--classes must be names"),
         (["a.jpg", "--model", "none.solo"], "--model: none.solo: no such bundle"),
         (["a.jpg", "--url", "solo.test"], "--url must be like http://"),
-        (["a.jpg", "--url", "http://solo.test", "--engine", "openvino"], "--engine goes with a model that runs here"),
-        (["a.jpg", "--model-name", "cats"], "--model-name goes with --url; --model is a bundle that runs here"),
-        (["a.jpg", "--url", "http://solo.test", "--model-version", "1"], "--model-version goes with --model-name"),
+        (["a.jpg", "--url", "http://solo.test", "--engine", "openvino"], "--engine is for a local model"),
+        (["a.jpg", "--model-name", "cats"], "--model-name needs --url; --model is a bundle to run locally"),
+        (["a.jpg", "--url", "http://solo.test", "--model-version", "1"], "--model-version needs --model-name"),
         (["a.jpg", "--url", "http://solo.test", "--model-name", ""], "--model-name must be a name, not ''"),
         (
             ["a.jpg", "--url", "http://solo.test", "--model-name", "a", "--model-version", "."],
@@ -302,13 +302,13 @@ def test_a_bug_in_the_model_is_not_hidden(model: FakeModel, images: Callable[...
         (["a.jpg", "--overlay", "a.jpg"], "--overlay: a.jpg: overlays are PNG files"),
         (
             ["a.jpg", "a1.jpg", "--overlay", "out.png"],
-            "--overlay: out.png is the name of one file, but there are 2 images",
+            "--overlay: out.png is one file, but there are 2 images",
         ),
-        (["a.jpg", "--image-ids", "position"], "--image-ids goes with --format coco"),
-        (["a.jpg", "--categories", "c.json"], "--categories goes with --format coco"),
+        (["a.jpg", "--image-ids", "position"], "--image-ids needs --format coco"),
+        (["a.jpg", "--categories", "c.json"], "--categories needs --format coco"),
         (["a.jpg", "--format", "coco", "--image-ids", "c.json"], "--image-ids: c.json: No such file"),
         (["a.jpg", "--format", "coco", "--categories", "c.json"], "--categories: c.json: No such file"),
-        (["a.jpg", "a1.jpg", "--format", "coco"], "a.jpg and a1.jpg would share the image_id 1; --image-ids"),
+        (["a.jpg", "a1.jpg", "--format", "coco"], "a.jpg and a1.jpg would have the same image_id 1; --image-ids"),
     ],
 )
 def test_wrong_usage_is_one_line_and_code_2(
@@ -495,7 +495,7 @@ def test_a_key_that_cannot_be_used_is_one_line(
 def test_a_key_goes_to_a_server_only(images: Callable[..., None], capsys: Capture) -> None:
     images(a=b"a")
     assert _solo("a.jpg", "--api-key-file", "key") == 2
-    assert "--api-key-file goes with --url" in capsys.readouterr().err
+    assert "--api-key-file needs --url" in capsys.readouterr().err
 
 
 def test_a_server_that_is_not_there_is_one_line(url: str, images: Callable[..., None], capsys: Capture) -> None:
@@ -644,7 +644,7 @@ def test_nobody_is_waited_for_who_types_at_a_terminal(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", _Stdin(b"", is_terminal=True))
     assert _solo("-") == 2
-    assert "standard input is a terminal; send an image to it" in capsys.readouterr().err
+    assert "standard input is a terminal; pipe an image into it" in capsys.readouterr().err
 
 
 def test_input_without_end_is_refused(model: FakeModel, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -723,7 +723,7 @@ def test_a_class_that_the_categories_lack_stops_before_any_work_unless_classes_a
     Path("c.json").write_text(json.dumps({"categories": [{"name": "person", "id": 70}]}))
     words = ["a.jpg", "--format", "coco", "--categories", "c.json"]
     assert _solo(*words) == 2
-    assert "c.json has no category 'dog' (it has person); --classes chooses" in capsys.readouterr().err
+    assert "c.json has no category 'dog' (it has person); --classes selects" in capsys.readouterr().err
     assert model.queries == []
     assert _solo(*words, "--classes", "person") == 0
     Path("c.json").write_text(json.dumps({"categories": [{"name": "dog", "id": 70}]}))
