@@ -44,7 +44,7 @@ def test_image_id_is_the_number_at_the_end_of_the_stem_or_the_position(names: li
 
 
 @pytest.mark.parametrize("names", [["a1.jpg", "b1.jpg"], ["x/7.jpg", "y/7.jpg"], ["2.jpg", "photo.jpg"]])
-def test_images_that_would_share_an_image_id_are_refused_with_a_way_out(names: list[str]) -> None:
+def test_images_with_the_same_image_id_are_refused_with_a_hint(names: list[str]) -> None:
     with pytest.raises(
         Unusable, match=f"{names[0]} and {names[1]} would have the same image_id .*--image-ids position"
     ):
@@ -66,7 +66,7 @@ def test_ids_of_a_file_are_found_by_file_name(tmp_path: Path) -> None:
     assert image_ids(_images("in/a1.jpg", "b1.jpg"), file) == [17, 900]
 
 
-def test_the_same_file_name_in_two_folders_is_told_apart_by_the_folder(tmp_path: Path) -> None:
+def test_equal_file_names_are_distinguished_by_their_folder(tmp_path: Path) -> None:
     file = _annotations(tmp_path, **{"x/a.jpg": 1, "y/a.jpg": 2})
     assert image_ids(_images("in/y/a.jpg", "in/x/a.jpg"), file) == [2, 1]
     with pytest.raises(Unusable, match=r"has no entry, or several, for z/a\.jpg"):
@@ -95,7 +95,7 @@ def test_two_images_of_one_entry_are_refused(tmp_path: Path) -> None:
         (b'{"images": [{"file_name": "a.jpg", "id": true}]}', "images[0].id should be a whole number"),
     ],
 )
-def test_a_file_of_another_form_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_file_in_another_format_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(Unusable) as caught:
         image_ids(_images("a.jpg"), str(tmp_path / "file"))
