@@ -9,8 +9,8 @@ from dataclasses import fields
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
+from page_markdown import head, row
 from page_results import BadResult, Results
-from page_words import head, row
 from solo_server import settings
 from solo_server.settings import PREFIX, Settings
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
-from solo_server.bench.arguments import say
+from solo_server.bench.arguments import print_error
 from solo_server.bench.measure import INTERRUPTED
 from solo_server.bench.report.page import page
-from solo_server.bench.result import Document, write_document, write_whole
+from solo_server.bench.result import Document, write_document, write_text
 
 ENDED_EARLY_STATUS = 3
 INTERRUPTED_STATUS = 130
@@ -31,8 +31,8 @@ def finish(outcome: Outcome, arguments: argparse.Namespace) -> int:
         if arguments.output:
             write_document(arguments.output, outcome.content)
         if arguments.html:
-            write_whole(arguments.html, page([outcome.content]))
+            write_text(arguments.html, page([outcome.content]))
     if outcome.ended_early is None:
         return 0
-    say(f"ended early: {outcome.ended_early}")
+    print_error(f"ended early: {outcome.ended_early}")
     return INTERRUPTED_STATUS if outcome.ended_early == INTERRUPTED else ENDED_EARLY_STATUS
