@@ -48,7 +48,7 @@ def main() -> int:
             "broken_images": _bodies(broken.answers, broken.slowest_s, broken.faults),
             "peak_mb": {"started": started_mb, "whole_images": whole_mb, "end": server.rss_mib("VmHWM")},
             "rss_mb_at_end": server.rss_mib("VmRSS"),
-            "server_ended": server.obituary(0) is not None,
+            "server_ended": server.exit_report(0) is not None,
         }
     for name, value in results.items():
         print(f"{name:<16} {value}")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpu_estimate import NETWORKS, SIZES, spec_of
+from page_markdown import head, number, row
 from page_results import Results
-from page_words import head, number, row
 from solo_models.sizes import size_text
 from solo_server.backends.gpu.network import BatchShape, network_layout
 from solo_server.backends.gpu.postprocess.memory import CudaLimits, slot_bytes

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from page_markdown import head, machine, number, row
 from page_results import ABSOLUTE_PATH, BadResult, NotMeasured, Results
-from page_words import head, machine, number, row
 
 FILE = "reliability"
 MEASURED_LATER = "not measured yet"
 CONTENDERS = {
     "http": "over HTTP",
-    "in_one_go": "in process, in one go",
+    "run_to_completion": "in process, run to completion",
     "overlapped": "in process, overlapped",
     "one_by_one": "in process, one by one",
 }
@@ -198,7 +198,7 @@ def reliability_runs(results: Results) -> Lines:
 
 
 def _ratio(part: Part) -> tuple[bool, str]:
-    ratio = part["ratios"]["in_one_go"]
+    ratio = part["ratios"]["run_to_completion"]
     return ratio["median"] >= 0.95, f"{_percents(ratio)}"
 
 

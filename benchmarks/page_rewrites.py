@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from page_markdown import head, number, row
 from page_results import BadResult, Results
-from page_words import head, number, row
 
 TESTS = {  # the beginning of a rewrite's name in algebra.py: the test that compares it with the plain form
     "solo: last mask": "tests/backends/cpu/test_masks.py::test_masks_are_those_of_the_plain_form",

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from page_gpu import gpu_estimate, gpu_measured, gpu_memory, gpu_network, gpu_parity
+from page_markdown import head, machine, number, row
 from page_reliability import RELIABILITY_TABLES
 from page_results import Contender, NotMeasured, Results, quiet_share, time_ratio
 from page_rewrites import rewrites
 from page_settings import settings_table
 from page_targets import TARGETS
-from page_words import head, machine, number, row
 from solo_models import arithmetic
 from solo_models.sizes import size_text
 from solo_models.spec import ModelSpec, Variant

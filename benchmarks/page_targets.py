@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from page_markdown import number
 from page_results import Results, after_towers_ratio, memory_ratio, time_ratio
-from page_words import number
 
 COMMON_WORK = (
     "backbone and neck are most of what is left, and the reference runs the same convolutions there, nearly as fast"

@@ -23,11 +23,11 @@ from reliability_parts.event_loop import event_loop
 from reliability_parts.faults import faults
 from reliability_parts.http_cpu import http_cpu
 from reliability_parts.open_load import overload, trickle
-from reliability_parts.setting import IDLE_SHARE, ROOT, Setting, circumstances, say
+from reliability_parts.run_options import IDLE_SHARE, ROOT, RunOptions, circumstances, log
 from reliability_parts.side_by_side import side_by_side
 from reliability_parts.soak import soak
 
-PARTS: dict[str, Callable[[Setting], dict[str, Any]]] = {
+PARTS: dict[str, Callable[[RunOptions], dict[str, Any]]] = {
     part.__name__: part for part in (closed, http_cpu, trickle, overload, side_by_side, soak, faults, event_loop)
 }
 BUSY_STATUS = 3
@@ -38,19 +38,19 @@ def main() -> int:
     arguments = _parser().parse_args()
     signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: no server is left behind
     if unknown := [name for name in arguments.part if name not in PARTS]:
-        say(f"reliability: there is no part {unknown[0]!r}; known: {', '.join(PARTS)}")
+        log(f"reliability: there is no part {unknown[0]!r}; known: {', '.join(PARTS)}")
         return 2
-    setting = Setting(arguments.quick, arguments.images, arguments.peers_python, arguments.profile)
+    options = RunOptions(arguments.quick, arguments.images, arguments.peers_python, arguments.profile)
     for name in arguments.part or PARTS:
-        about = circumstances(setting)
+        about = circumstances(options)
         share = about["others_before"] or 0.0
         if share > IDLE_SHARE:
-            say(f"reliability: {name}: NOT IDLE: others use {100 * share:.0f} % of the machine")
+            log(f"reliability: {name}: NOT IDLE: others use {100 * share:.0f} % of the machine")
             if not (arguments.busy or arguments.quick):
-                say("reliability: wait until they are done, or say --busy")
+                log("reliability: wait until they are done, or log --busy")
                 return BUSY_STATUS
-        say(f"{name}{' (quick: only to try it out)' if setting.is_quick else ''} ...")
-        found = PARTS[name](setting)
+        log(f"{name}{' (quick: only to try it out)' if options.is_quick else ''} ...")
+        found = PARTS[name](options)
         if arguments.output is not None:
             merge(arguments.output, name, {**about, **found})
         else:

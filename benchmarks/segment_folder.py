@@ -22,7 +22,7 @@ from record import write_record
 from reliability_parts import in_process
 from reliability_parts.figures import ratios, spread
 from reliability_parts.loads import in_child, served
-from reliability_parts.setting import IDLE_SHARE, ROOT, Setting, others_share, say
+from reliability_parts.run_options import IDLE_SHARE, ROOT, RunOptions, log, others_share
 
 IN_FLIGHT = 8
 BUSY_STATUS = 3
@@ -33,38 +33,38 @@ BEST = "in_process"
 def main() -> int:
     """Measure and print, or write."""
     arguments = _parser().parse_args()
-    setting = Setting(arguments.quick, arguments.images, Path(sys.executable), profile=False)
+    options = RunOptions(arguments.quick, arguments.images, Path(sys.executable), profile=False)
     share = others_share() or 0.0
     if share > IDLE_SHARE and not (arguments.busy or arguments.quick):
-        say(f"segment_folder: NOT IDLE: others use {100 * share:.0f} % of the machine; wait, or say --busy")
+        log(f"segment_folder: NOT IDLE: others use {100 * share:.0f} % of the machine; wait, or log --busy")
         return BUSY_STATUS
-    found = measure(setting) | {"quick": setting.is_quick, "others_before": share}
+    found = measure(options) | {"quick": options.is_quick, "others_before": share}
     if arguments.output is not None:
         write_record(arguments.output, found)
     for name, per_s in found["per_s"].items():
-        say(f"{name:<16} {per_s['median']:>6} images/s  {found['ratios'][name]['median']} of {BEST}")
+        log(f"{name:<16} {per_s['median']:>6} images/s  {found['ratios'][name]['median']} of {BEST}")
     return 0
 
 
-def measure(setting: Setting) -> dict[str, Any]:
+def measure(options: RunOptions) -> dict[str, Any]:
     """Rounds, and what they come to."""
-    count, rounds = int(setting.lasting(160, 8)), int(setting.lasting(9, 1))
+    count, rounds = int(options.pick(160, 8)), int(options.pick(9, 1))
     found: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as place, served() as server:
-        folder = _folder(Path(place, "images"), setting, count)
+        folder = _folder(Path(place, "images"), options, count)
         url = f"http://{server.address.host}:{server.address.port}"
         commands = {
             "segment": [],
             "segment_overlay": ["--overlay", str(Path(place, "drawn"))],
             "segment_http": ["--url", url],
         }
-        with in_child(in_process.__file__, setting.images(), IN_FLIGHT, count) as child:
-            child.ask(0)
+        with in_child(in_process.__file__, options.images(), IN_FLIGHT, count) as child:
+            child.run_task(0)
             for number in range(rounds):
-                rates = {BEST: count / child.ask(0).total_ms * 1e3}
+                rates = {BEST: count / child.run_task(0).total_ms * 1e3}
                 rates |= {name: _rate(folder, words) for name, words in commands.items()}
                 found.append({name: round(rate, 3) for name, rate in rates.items()})
-                say(f"{number + 1}/{rounds}: " + ", ".join(f"{name} {rate}" for name, rate in found[-1].items()))
+                log(f"{number + 1}/{rounds}: " + ", ".join(f"{name} {rate}" for name, rate in found[-1].items()))
     return {"in_flight": IN_FLIGHT, "images_a_round": count, "rounds": found, **summary(found)}
 
 
@@ -77,10 +77,10 @@ def summary(rounds: Sequence[dict[str, float]]) -> dict[str, Any]:
     }
 
 
-def _folder(place: Path, setting: Setting, count: int) -> Path:
-    """So many images, in turn those of the setting."""
+def _folder(place: Path, options: RunOptions, count: int) -> Path:
+    """So many images, in turn those of the options."""
     place.mkdir()
-    images = list(setting.images().items())
+    images = list(options.images().items())
     for number in range(count):
         name, body = images[number % len(images)]
         (place / f"{number:05}{Path(name).suffix}").write_bytes(body)

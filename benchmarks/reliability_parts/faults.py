@@ -18,35 +18,35 @@ from solo_server.bench.load.loops import Load, Shot
 from solo_server.bench.load.server_process import Address, ServerProcess
 
 from reliability_parts.loads import TIMEOUT_S, served, warm_up
-from reliability_parts.setting import Setting, say
+from reliability_parts.run_options import RunOptions, log
 
 CALLERS = 12
 CONTINUE, OK = b"HTTP/1.1 100", b"HTTP/1.1 200"
 WORKERS = 2
 
 
-def faults(setting: Setting) -> dict[str, Any]:
+def faults(options: RunOptions) -> dict[str, Any]:
     """Both faults."""
-    return {"terminated": terminated(setting), "worker_killed": worker_killed(setting)}
+    return {"terminated": terminated(options), "worker_killed": worker_killed(options)}
 
 
-def terminated(setting: Setting) -> dict[str, Any]:
+def terminated(options: RunOptions) -> dict[str, Any]:
     """SIGTERM in the middle of a load, several times."""
-    rounds, seconds = int(setting.lasting(5, 1)), setting.lasting(5, 2)
+    rounds, seconds = int(options.pick(5, 1)), options.pick(5, 2)
     counts: Counter[str] = Counter()
     statuses = []
     for _ in range(rounds):
         with served() as server:
-            counts += asyncio.run(_until_terminated(setting, server, seconds))
+            counts += asyncio.run(_until_terminated(options, server, seconds))
             statuses.append(server.exit_status(30))
-        say(f"faults: SIGTERM: {dict(counts)}, exit status {statuses[-1]}")
+        log(f"faults: SIGTERM: {dict(counts)}, exit status {statuses[-1]}")
     found = {name: counts[name] for name in ("accepted", "answered", "lost", "other")}
     return {"rounds": rounds, "callers": CALLERS, **found, "exit_statuses": statuses}
 
 
-async def _until_terminated(setting: Setting, server: ServerProcess, seconds: float) -> Counter[str]:
+async def _until_terminated(options: RunOptions, server: ServerProcess, seconds: float) -> Counter[str]:
     counts: Counter[str] = Counter()
-    body = next(iter(setting.images().values()))
+    body = next(iter(options.images().values()))
     callers = [asyncio.create_task(_call(server.address, body, counts)) for _ in range(CALLERS)]
     await asyncio.sleep(seconds)
     server.send(signal.SIGTERM)
@@ -82,22 +82,22 @@ async def _call(address: Address, body: bytes, counts: Counter[str]) -> None:
             writer.close()
 
 
-def worker_killed(setting: Setting) -> dict[str, Any]:
+def worker_killed(options: RunOptions) -> dict[str, Any]:
     """kill -9 of one of two workers, under load."""
     if not knows_workers():
-        say("faults: NOT RUN: solo serve has no --workers yet, so no worker could be killed")
+        log("faults: NOT RUN: solo serve has no --workers yet, so no worker could be killed")
         return {"not_run": "solo serve has no --workers"}
     with served("--workers", str(WORKERS), "--threads", "1") as server:
-        sleep(setting.lasting(8, 3))  # requests are taken as soon as one worker is ready: until the other one is
-        warm_up(setting.target(server.address), server)
-        found = asyncio.run(_kill_one(setting, server))
-    say(f"faults: worker killed: {found}")
+        sleep(options.pick(8, 3))  # requests are taken as soon as one worker is ready: until the other one is
+        warm_up(options.target(server.address), server)
+        found = asyncio.run(_kill_one(options, server))
+    log(f"faults: worker killed: {found}")
     return found
 
 
-async def _kill_one(setting: Setting, server: ServerProcess) -> dict[str, Any]:
-    seconds = setting.lasting(60, 12)
-    load = Load(setting.target(server.address), TIMEOUT_S)
+async def _kill_one(options: RunOptions, server: ServerProcess) -> dict[str, Any]:
+    seconds = options.pick(60, 12)
+    load = Load(options.target(server.address), TIMEOUT_S)
     running = asyncio.create_task(load.closed(CALLERS, seconds))
     await asyncio.sleep(seconds / 4)
     before = set(server.children())

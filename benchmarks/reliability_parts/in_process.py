@@ -15,12 +15,12 @@ from threading import Semaphore
 
 from solo_models.demo import demo_bundle
 from solo_server.bench.machine import installed_versions
-from solo_server.bench.protocol import Done, Hello, Order, work
+from solo_server.bench.protocol import Hello, TaskResult, WorkerSetup, run_worker
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.system.cores import cores
 from solo_server.types import ImageResult, Query
 
-TASKS = ("in_one_go", "overlapped", "one_by_one")
+TASKS = ("run_to_completion", "overlapped", "one_by_one")
 
 
 class InProcess:
@@ -35,8 +35,8 @@ class InProcess:
         """See `Worker.hello`."""
         return Hello("in process", self._pipeline.backend.description, installed_versions())
 
-    def take(self, index: int) -> Done:
-        """See `Worker.take`; instances: of all images."""
+    def run_task(self, index: int) -> TaskResult:
+        """See `Worker.run_task`; instances: of all images."""
         pipeline = self._pipeline
         threads, segment = [
             (pipeline.backend.max_concurrency, pipeline.segment),
@@ -44,7 +44,7 @@ class InProcess:
             (1, pipeline.segment),
         ][index]
         with ThreadPoolExecutor(threads) as pool:
-            return Done({}, sum(len(result.instances) for result in pool.map(segment, self._turns)))
+            return TaskResult({}, sum(len(result.instances) for result in pool.map(segment, self._turns)))
 
     def _stages(self) -> Callable[[bytes], ImageResult]:
         pipeline, network = self._pipeline, Semaphore(self._pipeline.backend.max_concurrency)
@@ -61,9 +61,9 @@ class InProcess:
         return segment
 
 
-def _open(order: Order) -> InProcess:
-    return InProcess([Path(path).read_bytes() for path in order["images"]], order["in_flight"], order["count"])
+def _open(setup: WorkerSetup) -> InProcess:
+    return InProcess([Path(path).read_bytes() for path in setup["images"]], setup["in_flight"], setup["count"])
 
 
 if __name__ == "__main__":
-    sys.exit(work(_open))
+    sys.exit(run_worker(_open))

@@ -25,8 +25,8 @@ from solo_server.bench.load.server_process import SOLO_SERVE, Program, ServerPro
 
 from reliability_parts.faults import knows_workers
 from reliability_parts.figures import ratios, spread, tails
-from reliability_parts.loads import served, take, warm_up
-from reliability_parts.setting import ROOT, Setting, say
+from reliability_parts.loads import run_load, served, warm_up
+from reliability_parts.run_options import ROOT, RunOptions, log
 
 CONCURRENCY = (1, 8)
 SHAPES = ((1, 2), (2, 1))  # worker processes, cores of each
@@ -64,15 +64,15 @@ class Contender:
         )
 
 
-def side_by_side(setting: Setting) -> dict[str, Any]:
+def side_by_side(options: RunOptions) -> dict[str, Any]:
     """Images/s, latencies and memory of each; ours against theirs round by round."""
-    if not setting.peers_python.exists():
-        say("side_by_side: NOT RUN: there is no environment with LitServe and BentoML: make peers")
+    if not options.peers_python.exists():
+        log("side_by_side: NOT RUN: there is no environment with LitServe and BentoML: make peers")
         return {"not_run": "there is no environment with LitServe and BentoML"}
-    rounds, seconds = int(setting.lasting(3, 1)), setting.lasting(12, 3)
+    rounds, seconds = int(options.pick(3, 1)), options.pick(12, 3)
     with ExitStack() as running:
-        contenders = [(c, running.enter_context(served(*c.arguments, program=c.program))) for c in _contenders(setting)]
-        targets = [_target(setting, contender, server) for contender, server in contenders]
+        contenders = [(c, running.enter_context(served(*c.arguments, program=c.program))) for c in _contenders(options)]
+        targets = [_target(options, contender, server) for contender, server in contenders]
         answers = [_instances(target) for target in targets]
         if not all(agree(answer, answers[0]) for answer in answers):
             raise RuntimeError("side_by_side: the servers do not answer the same instances")
@@ -80,7 +80,7 @@ def side_by_side(setting: Setting) -> dict[str, Any]:
             warm_up(target, server)
         points = _rounds(contenders, targets, rounds, seconds)
         found = {c.label: _figures(points[c.label], server) for c, server in contenders}
-    versions = _versions(setting.peers_python)
+    versions = _versions(options.peers_python)
     return {"same_instances": True, "seconds": seconds, "peers": versions, "contenders": found, **_against(found)}
 
 
@@ -95,22 +95,22 @@ def _rounds(
             for (contender, server), target in zip(contenders, targets, strict=True):
                 _signal(server, signal.SIGCONT)
                 for level in CONCURRENCY:
-                    load = take("closed", level, target, server, lambda load, n=level: load.closed(n, seconds, inf))  # type: ignore[misc]
+                    load = run_load("closed", level, target, server, lambda load, n=level: load.closed(n, seconds, inf))  # type: ignore[misc]
                     points[contender.label][level].append(load)
                 _signal(server, signal.SIGSTOP)
-                told = [points[contender.label][n][-1].figures()["throughput"] for n in CONCURRENCY]
-                say(f"side_by_side {number + 1}/{rounds}: {contender.label}: {told} images/s")
+                rates = [points[contender.label][n][-1].figures()["throughput"] for n in CONCURRENCY]
+                log(f"side_by_side {number + 1}/{rounds}: {contender.label}: {rates} images/s")
     finally:
         for _, server in contenders:
             _signal(server, signal.SIGCONT)
     return points
 
 
-def _contenders(setting: Setting) -> list[Contender]:
+def _contenders(options: RunOptions) -> list[Contender]:
     ours = [Contender("ours", 1, 2, SOLO_SERVE, kind="image/jpeg")]
     if knows_workers():
         ours.append(Contender("ours", 2, 1, SOLO_SERVE, ("--workers", "2", "--threads", "1"), "image/jpeg"))
-    python, folder = str(setting.peers_python), Path(__file__).parent / "peers"
+    python, folder = str(options.peers_python), Path(__file__).parent / "peers"
     for workers, threads in SHAPES:
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([*PACKAGES, str(folder)]),
@@ -127,8 +127,8 @@ def _contenders(setting: Setting) -> list[Contender]:
     return ours
 
 
-def _target(setting: Setting, contender: Contender, server: ServerProcess) -> Target:
-    images = {name: body for name, body in setting.images().items() if name.lower().endswith((".jpg", ".jpeg"))}
+def _target(options: RunOptions, contender: Contender, server: ServerProcess) -> Target:
+    images = {name: body for name, body in options.images().items() if name.lower().endswith((".jpg", ".jpeg"))}
     requests = tuple(contender.request(server, body) for body in images.values())
     return Target(server.address.host, server.address.port, requests, tuple(images))
 

@@ -15,7 +15,7 @@ import uvloop
 from solo_models.bundle import read_bundle
 from solo_models.demo import demo_bundle
 from solo_server.bench.machine import installed_versions
-from solo_server.bench.protocol import Done, Hello, Order, work
+from solo_server.bench.protocol import Hello, TaskResult, WorkerSetup, run_worker
 from solo_server.observability.metrics import Metrics
 from solo_server.observability.telemetry import RequestTelemetry
 from solo_server.service.model_repository import single_model
@@ -38,11 +38,11 @@ class StubService:
         """See `Worker.hello`."""
         return Hello("the service alone", self._pipeline.backend.description, installed_versions())
 
-    def take(self, index: int) -> Done:
-        """See `Worker.take`."""
+    def run_task(self, index: int) -> TaskResult:
+        """See `Worker.run_task`."""
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             results = runner.run(self._all())
-        return Done({}, sum(len(result.instances) for result in results))
+        return TaskResult({}, sum(len(result.instances) for result in results))
 
     async def _all(self) -> list[ImageResult]:
         service = Service(single_model(self._pipeline), observer=RequestTelemetry(Metrics(lambda: [])))
@@ -58,9 +58,9 @@ class StubService:
         return results
 
 
-def _open(order: Order) -> StubService:
-    return StubService([Path(path).read_bytes() for path in order["images"]], order["in_flight"], order["count"])
+def _open(setup: WorkerSetup) -> StubService:
+    return StubService([Path(path).read_bytes() for path in setup["images"]], setup["in_flight"], setup["count"])
 
 
 if __name__ == "__main__":
-    sys.exit(work(_open))
+    sys.exit(run_worker(_open))

@@ -1,6 +1,7 @@
 """`solo bench` as a user types it: what is refused and how, exit statuses, files."""
 
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from solo_client.command import images
 from solo_models import cli
 from solo_models.checkpoint import _published_name
 from solo_server.bench import contenders
+from solo_server.bench.subcommands import engine, pipeline
 from support.images import encoded, smooth_image
 from support.networks import tiny_network
 
-FAKE = Path(__file__).parent / "fake_peer.py"
+HERE = Path(__file__).parent
+FAKE = HERE / "fake_peer.py"
 
 
 @pytest.fixture
@@ -37,8 +40,16 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def fake_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own models are fake contenders too, which load nothing: for claims about the command alone."""
+    monkeypatch.setattr(engine, "WORKER", FAKE.stem)
+    monkeypatch.setattr(pipeline, "WORKER", FAKE.stem)
+    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
+
+
+@pytest.fixture
 def fake_python(tmp_path: Path) -> Path:
-    """An interpreter of a peer that is none: whatever it is told to run, it is the fake peer."""
+    """Stands in for a peer's interpreter: whatever it is asked to run, it runs the fake peer."""
     path = tmp_path / "python"
     path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{FAKE}"\n')
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -93,33 +104,29 @@ def test_what_cannot_be_measured_is_refused_in_one_line(
     _refused(capsys, said, *arguments)
 
 
-def test_an_image_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_not_an_image_is_refused(
+    solo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "x.jpg").write_text("hello")
-    _refused(capsys, "x.jpg: not a supported image", "pipeline", tmp_path / "x.jpg")
+    _refused(capsys, "x.jpg: not a supported image", "pipeline", tmp_path / "x.jpg", "--model", solo_bundle)
 
 
-def test_a_folder_stands_for_the_images_in_it(photo: Path, solo_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("fake_worker")
+def test_a_folder_stands_for_the_images_in_it(photo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     (folder / "deeper").mkdir(parents=True)
     for name in ("b.jpg", "a.JPG", "deeper/c.jpg", ".hidden.jpg", "._b.jpg", "notes.txt"):
         (folder / name).write_bytes(photo.read_bytes())
-    command = (
-        "pipeline",
-        folder,
-        photo,
-        "--model",
-        solo_bundle,
-        "--runs",
-        1,
-        "--repeats",
-        1,
-        "-o",
-        tmp_path / "x.json",
-    )
+    command = ("pipeline", folder, photo, "--runs", 1, "--repeats", 1, "-o", tmp_path / "x.json")
     assert _bench(*command) == 0
-    told = json.loads((tmp_path / "x.json").read_text())
-    assert told["settings"]["images"] == ["a.JPG", "b.jpg", photo.name]
-    assert len(told["contenders"][0]["samples"]) == 3
+    result = json.loads((tmp_path / "x.json").read_text())
+    assert result["settings"]["images"] == ["a.JPG", "b.jpg", photo.name]
+    assert [Path(image).name for image in result["contenders"][0]["details"]["setup"]["images"]] == [
+        "a.JPG",
+        "b.jpg",
+        photo.name,
+    ]
+    assert len(result["contenders"][0]["samples"]) == 3
 
 
 @pytest.mark.parametrize("verb", ["pipeline", "server"])
@@ -132,6 +139,7 @@ def test_folders_hold_the_same_images_for_bench_as_for_segment() -> None:
     assert contenders.SUFFIXES == images.SUFFIXES
 
 
+@pytest.mark.usefixtures("fake_worker")
 def test_a_peer_needs_an_environment_that_has_it(
     photo: Path, checkpoint: Path, solo_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,6 +151,7 @@ def test_a_peer_needs_an_environment_that_has_it(
     _refused(capsys, "has no usable mmengine", *command, "--peer-python", sys.executable)
 
 
+@pytest.mark.usefixtures("fake_worker")
 def test_a_checkpoint_of_another_network_is_refused(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ("engine", "--size", "32x32", "--peer", "plain-onnx", "--checkpoint", checkpoint)
     _refused(capsys, "does not fit the bundle: variant is solo, not decoupled_light", *command)
@@ -174,7 +183,7 @@ def test_a_contender_that_dies_ends_the_run_with_3_and_keeps_samples(
 
 @pytest.fixture
 def dying_url() -> Iterator[str]:
-    """A server that answers seven images, two of them to warm up."""
+    """A server that answers seven images, two of them for the warm-up, and refuses text."""
     command = [sys.executable, str(Path(__file__).parent / "dying_server.py"), "7"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         if process.stdout is None:
@@ -233,10 +242,10 @@ def test_a_server_of_our_own_is_started_measured_and_stopped(
 
 
 def test_an_image_that_the_server_refuses_is_named(
-    solo_bundle: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    dying_url: str, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "text.jpg").write_text("hello")
-    command = ("server", photo, tmp_path / "text.jpg", "--model", solo_bundle)
+    command = ("server", photo, tmp_path / "text.jpg", "--url", dying_url)
     _refused(capsys, "text.jpg: the server answers unsupported_media_type", *command)
 
 

@@ -122,7 +122,7 @@ def test_refusals_are_counted_by_their_code() -> None:
     async def refuse_half(number: int) -> bytes:
         return _problem("overloaded") if number % 2 else GOOD
 
-    load, _, ended = _run(refuse_half, lambda load: load.several(6))
+    load, _, ended = _run(refuse_half, lambda load: load.in_sequence(6))
     assert ended is None
     point = Point("closed", 1, load.shots)
     figures = point.figures()
@@ -135,7 +135,7 @@ def test_a_failure_without_a_code_goes_by_its_status() -> None:
     async def plain(_: int) -> bytes:
         return b"HTTP/1.1 500 Oops\r\ncontent-length: 4\r\n\r\noops"
 
-    load, _, _ = _run(plain, lambda load: load.several(1))
+    load, _, _ = _run(plain, lambda load: load.in_sequence(1))
     assert load.shots[0].code == "http_500"
 
 
@@ -143,7 +143,7 @@ def test_a_connection_that_the_server_closes_in_order_is_opened_again() -> None:
     async def close_after(_: int) -> bytes:
         return GOOD.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
 
-    load, server, _ = _run(close_after, lambda load: load.several(3))
+    load, server, _ = _run(close_after, lambda load: load.in_sequence(3))
     assert [shot.code for shot in load.shots] == ["", "", ""]
     assert server.connections == 3
 
@@ -152,13 +152,13 @@ def test_one_lost_answer_is_an_error_and_many_in_a_row_the_end() -> None:
     async def lose_the_second(number: int) -> bytes | None:
         return None if number == 2 else GOOD
 
-    load, _, ended = _run(lose_the_second, lambda load: load.several(3))
+    load, _, ended = _run(lose_the_second, lambda load: load.in_sequence(3))
     assert ([shot.code for shot in load.shots], ended) == (["", "connection_lost", ""], None)
 
     async def lose_all(_: int) -> None:
         return None
 
-    load, _, ended = _run(lose_all, lambda load: load.several(100))
+    load, _, ended = _run(lose_all, lambda load: load.in_sequence(100))
     assert "closed" in str(ended)
     assert len(load.shots) == LOST_IN_A_ROW - 1
 
@@ -185,9 +185,9 @@ def test_one_slow_answer_among_good_ones_is_a_timeout() -> None:
 
 def test_a_server_that_dies_ends_the_run_and_what_came_before_is_kept() -> None:
     async def drive(load: Load) -> None:
-        await load.several(2)
+        await load.in_sequence(2)
         servers[0].stop_listening()
-        await load.several(5)
+        await load.in_sequence(5)
 
     servers: list[SmallServer] = []
 

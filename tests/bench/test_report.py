@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from solo_server.bench.child import Hello
+from solo_server.bench.contender_process import Hello
 from solo_server.bench.errors import BenchError
 from solo_server.bench.figures import FLOW, in_flow
 from solo_server.bench.load.loops import Shot
@@ -20,9 +20,9 @@ from solo_server.bench.report.page import page
 from solo_server.bench.report.style import STYLE
 from solo_server.bench.result import Document, document, read_document, write_document
 from solo_server.bench.samples import Plan, Sample
+from solo_server.bench.subcommands.engine import EngineResult
+from solo_server.bench.subcommands.pipeline import pipeline_document
 from solo_server.bench.table import stage_table
-from solo_server.bench.verbs.engine import EngineResult
-from solo_server.bench.verbs.pipeline import pipeline_document
 
 STAGES = {"decode": 3.0, "towers": 20.0, "masks": 5.0, "nms": 1.0, "encode": 2.0}
 

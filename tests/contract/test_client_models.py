@@ -1,4 +1,4 @@
-"""The clients with a server of several models: each model answers under its name; a model that is loading is not ready."""
+"""Clients and a server with several models: each model answers under its name; a loading model is not ready."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _direct(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def gate() -> threading.Event:
-    """Opens the loading of the model `birds`."""
+    """Loading the model `birds` waits for this event."""
     return threading.Event()
 
 
@@ -59,28 +59,28 @@ def http(folder: Path, gate: threading.Event) -> Iterator[httpx.Client]:
         gate.set()
 
 
-Ask = Callable[..., Any]
+CallClient = Callable[..., Any]
 
 
 @pytest.fixture(params=["sync", "async"])
-def ask(request: pytest.FixtureRequest, http: httpx.Client) -> Ask:
-    """ask(method, *arguments, options={...}, **which model), once with each client."""
+def call(request: pytest.FixtureRequest, http: httpx.Client) -> CallClient:
+    """call(method, *arguments, options={...}, model=..., version=...), once with each client."""
 
-    def put(method: str, *arguments: object, options: dict[str, Any] | None = None, **chosen: Any) -> Any:
-        async def put_async() -> object:
+    def run(method: str, *arguments: object, options: dict[str, Any] | None = None, **chosen: Any) -> Any:
+        async def run_async() -> object:
             async with AsyncSoloClient(str(http.base_url), **chosen) as client:
                 answer: Awaitable[object] = getattr(client, method)(*arguments, **(options or {}))
                 return await answer
 
         if request.param == "async":
-            return asyncio.run(put_async())
+            return asyncio.run(run_async())
         with SoloClient(str(http.base_url), **chosen) as client:
             return getattr(client, method)(*arguments, **(options or {}))
 
-    return put
+    return run
 
 
-def test_each_model_and_version_answers_under_its_name(ask: Ask) -> None:
+def test_each_model_and_version_answers_for_itself(call: CallClient) -> None:
     chosen: dict[str, Any]
     for chosen, name, version in (
         ({}, "cats", "2"),
@@ -88,52 +88,52 @@ def test_each_model_and_version_answers_under_its_name(ask: Ask) -> None:
         ({"model": "cats", "version": "1"}, "cats", "1"),
         ({"model": "dogs"}, "dogs", None),
     ):
-        result = ask("segment", PNG, **chosen)
+        result = call("segment", PNG, **chosen)
         assert result.model_name == name
         assert version in (None, result.model_version)
-        assert ask("overlay", PNG, **chosen).startswith(b"\x89PNG")
-        assert [one.model_name for one in ask("segment_together", [PNG, PNG], **chosen)] == [name] * 2
-        description = ask("model", **chosen)
+        assert call("overlay", PNG, **chosen).startswith(b"\x89PNG")
+        assert [one.model_name for one in call("segment_together", [PNG, PNG], **chosen)] == [name] * 2
+        description = call("model", **chosen)
         assert (description["name"], description["version"]) == (name, result.model_version)
-        assert ask("ready", **chosen) is True
+        assert call("ready", **chosen) is True
 
 
-def test_class_names_with_commas_are_accepted_unchanged(ask: Ask, folder: Path, http: httpx.Client) -> None:
+def test_class_names_with_commas_are_sent_unchanged(call: CallClient, folder: Path, http: httpx.Client) -> None:
     spec = replace(tiny_spec("solo"), class_names=("cat", "dog, small", "traffic light"))
     write_bundle(folder / "pets", bundle_content(tiny_network("solo", spec)))
     http.post("/models/pets/load").raise_for_status()
-    for classes in (["dog, small"], ["dog, small", "cat"], ["traffic light", "cat"]):
-        result = ask("segment", PNG, options={"classes": classes, "score_threshold": 0.0}, model="pets")
-        assert {instance.label for instance in result.instances} == set(classes)
+    for class_names in (["dog, small"], ["dog, small", "cat"], ["traffic light", "cat"]):
+        result = call("segment", PNG, options={"classes": class_names, "score_threshold": 0.0}, model="pets")
+        assert {instance.label for instance in result.instances} == set(class_names)
 
 
-def test_an_unknown_model_raises_model_not_found(ask: Ask) -> None:
+def test_a_model_that_is_not_there_is_model_not_found(call: CallClient) -> None:
     chosen: dict[str, Any]
     for chosen in ({"model": "birds"}, {"model": "cats", "version": "3"}, {"model": "a b?c#d"}):
         for method, arguments in (("segment", (PNG,)), ("model", ()), ("ready", ())):
             with pytest.raises(ModelNotFound):
-                ask(method, *arguments, **chosen)
+                call(method, *arguments, **chosen)
 
 
-def test_a_model_that_is_loading_is_not_ready_until_it_is_in_service(
-    ask: Ask, http: httpx.Client, folder: Path, solo_bundle: Path, gate: threading.Event
+def test_a_loading_model_is_not_ready_until_it_is_loaded(
+    call: CallClient, http: httpx.Client, folder: Path, solo_bundle: Path, gate: threading.Event
 ) -> None:
     shutil.copytree(solo_bundle, folder / "birds")
     with ThreadPoolExecutor(1) as pool:
         loading = pool.submit(http.post, "/models/birds/load")
         while not any(model["state"] == "loading" for model in http.get("/models").json()["models"]):
             assert not loading.done()
-        assert ask("ready", model="birds") is False
-        assert ask("ready", model="cats") is ask("ready") is True
+        assert call("ready", model="birds") is False
+        assert call("ready", model="cats") is call("ready") is True
         with pytest.raises(NotReady):
-            ask("segment", PNG, model="birds")
+            call("segment", PNG, model="birds")
         gate.set()
         assert loading.result().status_code == 200
-    assert ask("ready", model="birds") is True
-    assert ask("segment", PNG, model="birds").model_name == "birds"
+    assert call("ready", model="birds") is True
+    assert call("segment", PNG, model="birds").model_name == "birds"
 
 
-def test_while_the_server_starts_no_model_is_ready(folder: Path, gate: threading.Event) -> None:
+def test_a_starting_server_is_not_ready_for_any_model(folder: Path, gate: threading.Event) -> None:
     def open_bundle(path: Path) -> Pipeline:
         gate.wait(60)
         return Pipeline.open(path, threads=1)

@@ -99,7 +99,7 @@ def padded_hw(text: str) -> Size:
     return parse_oriented(text)[0]
 
 
-def say(problem: object) -> None:
+def print_error(problem: object) -> None:
     """One line on standard error."""
     print(f"solo bench: {' '.join(str(problem).split())}", file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""`solo bench VERB`: the table of verbs, and what their failures mean for the exit status."""
+"""`solo bench COMMAND`: the table of subcommands, and what their failures mean for the exit status."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from types import ModuleType
 from solo_models.bundle import BundleError
 from solo_models.exit_codes import REFUSED
 
-from solo_server.bench.arguments import OneLineParser, say
+from solo_server.bench.arguments import OneLineParser, print_error
 from solo_server.bench.errors import BenchError
 from solo_server.bench.result import check_writable
 
-VERBS = ("engine", "pipeline", "server", "report")
+SUBCOMMANDS = ("engine", "pipeline", "server", "report")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One parser a verb."""
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=OneLineParser)
-    for name in VERBS:
-        module = _verb(name)
+    subcommands = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND", parser_class=OneLineParser)
+    for name in SUBCOMMANDS:
+        module = _subcommand(name)
         description = f"{module.SUMMARY[0].upper()}{module.SUMMARY[1:]}."
-        module.add_arguments(verbs.add_parser(name, help=module.SUMMARY, description=description))
+        module.add_arguments(subcommands.add_parser(name, help=module.SUMMARY, description=description))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,11 +33,11 @@ def run(arguments: argparse.Namespace) -> int:
         for target in (arguments.output, getattr(arguments, "html", None)):
             if target is not None:
                 check_writable(target)
-        status: int = _verb(arguments.verb).run(arguments)
+        status: int = _subcommand(arguments.subcommand).run(arguments)
     except BrokenPipeError:
         raise  # whoever read the table has gone: no failure of the measurement
     except (OSError, BundleError, BenchError) as problem:
-        say(problem)
+        print_error(problem)
         return REFUSED
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -48,5 +48,5 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _verb(name: str) -> ModuleType:
-    return importlib.import_module(f"solo_server.bench.verbs.{name}")
+def _subcommand(name: str) -> ModuleType:
+    return importlib.import_module(f"solo_server.bench.subcommands.{name}")

@@ -12,10 +12,10 @@ from pathlib import Path
 from solo_models.bundle import Bundle, read_bundle
 from solo_models.install import install_command
 
-from solo_server.bench.child import Start
+from solo_server.bench.contender_process import LaunchSpec
 from solo_server.bench.errors import BenchError
 from solo_server.bench.open_model import Model
-from solo_server.bench.protocol import Order
+from solo_server.bench.protocol import WorkerSetup
 from solo_server.system.cores import cores
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".bmp"})  # those of `solo segment`
@@ -23,15 +23,15 @@ PLAIN_PEER_NEEDS = ("torch", "onnx", "pycocotools", "cv2")
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """What every contender is asked for. worker: the module that runs our models; order: images, or batches."""
+class Workload:
+    """What every contender is asked for. worker: the module that runs our models; setup: images, or batches."""
 
     worker: str
-    order: Order
+    setup: WorkerSetup
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ContenderChoice:
     """The contenders of one measurement. bundle: the first model's, whose specification the peers share."""
 
     bundle: Bundle
@@ -42,7 +42,7 @@ class Chosen:
     threads: int
 
     @classmethod
-    def read(cls, arguments: argparse.Namespace) -> Chosen:
+    def read(cls, arguments: argparse.Namespace) -> ContenderChoice:
         """Check what goes together before anything is loaded.
 
         Raises:
@@ -62,24 +62,24 @@ class Chosen:
             raise BenchError("--peer reference needs --peer-python: the interpreter of an environment that holds mmdet")
         return cls(read_bundle(models[0].bundle), models, peers, arguments.peer_python, checkpoint, arguments.threads)
 
-    def starts(self, task: Task) -> list[Start]:
-        """How to start each contender, our models first, in the order in which they were given."""
+    def launch_specs(self, task: Workload) -> list[LaunchSpec]:
+        """How to start each contender, our models first, in the order given."""
         ours = [self._model(model, task) for model in self.models]
         return [*ours, *(self._peer(peer, task) for peer in self.peers)]
 
-    def _model(self, model: Model, task: Task) -> Start:
+    def _model(self, model: Model, task: Workload) -> LaunchSpec:
         command = (sys.executable, "-m", task.worker)
-        order = {**model.to_order(), "threads": self.threads, **task.order}
-        return Start(command, order, os.environ, role=model.bundle.name)
+        setup = {**model.to_setup(), "threads": self.threads, **task.setup}
+        return LaunchSpec(command, setup, os.environ, role=model.bundle.name)
 
-    def _peer(self, peer: str, task: Task) -> Start:
-        order = {
+    def _peer(self, peer: str, task: Workload) -> LaunchSpec:
+        setup = {
             "spec": self.bundle.spec.to_dict(),
             "checkpoint": str(self.checkpoint),
             "threads": self.threads or cores(),
-            **task.order,
+            **task.setup,
         }
-        return Start(self._peer_command(peer), order, with_blas_threads(order["threads"]), role=f"--peer {peer}")
+        return LaunchSpec(self._peer_command(peer), setup, with_blas_threads(setup["threads"]), role=f"--peer {peer}")
 
     def _peer_command(self, peer: str) -> tuple[str, ...]:
         if peer == "plain-onnx":

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from solo_models import exit_codes
 
-from solo_server.bench.arguments import say
+from solo_server.bench.arguments import print_error
 from solo_server.bench.measure import INTERRUPTED
 from solo_server.bench.report.page import page
-from solo_server.bench.result import Document, write_document, write_whole
+from solo_server.bench.result import Document, write_document, write_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ def finish(outcome: Outcome, arguments: argparse.Namespace) -> int:
         if arguments.output:
             write_document(arguments.output, outcome.content)
         if arguments.html:
-            write_whole(arguments.html, page([outcome.content]))
+            write_text(arguments.html, page([outcome.content]))
     if outcome.ended_early is None:
         return 0
-    say(f"ended early: {outcome.ended_early}")
+    print_error(f"ended early: {outcome.ended_early}")
     return exit_codes.INTERRUPTED if outcome.ended_early == INTERRUPTED else exit_codes.ENDED_EARLY

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from solo_server.bench import machine
-from solo_server.bench.child import Child, Start
+from solo_server.bench.contender_process import ContenderProcess, LaunchSpec
 from solo_server.bench.errors import EndedEarly
 from solo_server.bench.figures import Figures, Ratio, figures_of, ratio_to
 from solo_server.bench.progress import Progress
 from solo_server.bench.protocol import Hello
-from solo_server.bench.samples import Plan, Sample, take_one
+from solo_server.bench.samples import Plan, Sample, take_sample
 from solo_server.system.cores import cores
 
 INTERRUPTED = "interrupted"
@@ -83,22 +83,22 @@ class Measurement:
         }
 
 
-def measure(starts: Sequence[Start], plan: Plan, probe: Start | None = None) -> Measurement:
+def measure(starts: Sequence[LaunchSpec], plan: Plan, probe: LaunchSpec | None = None) -> Measurement:
     """Run the plan. A contender that dies, or Ctrl-C, ends it; what was measured is kept.
 
     probe: a process that measures the machine itself, once a round.
 
     Raises:
-        BenchError: a contender cannot be started or refuses the order.
+        BenchError: a contender cannot be started or refuses the setup.
     """
     result = Measurement(plan)
     with ExitStack() as running:
-        children = [running.enter_context(Child(start)) for start in starts]
-        prober = running.enter_context(Child(probe)) if probe else None
+        children = [running.enter_context(ContenderProcess(start)) for start in starts]
+        probe_process = running.enter_context(ContenderProcess(probe)) if probe else None
         labels = _distinct([child.label for child in children])
         result.contenders = [Contender(label, child.hello) for label, child in zip(labels, children, strict=True)]
         try:
-            _take_all(children, prober, result)
+            _run_rounds(children, probe_process, result)
         except EndedEarly as problem:
             result.ended_early = str(problem)
         except KeyboardInterrupt:
@@ -107,20 +107,22 @@ def measure(starts: Sequence[Start], plan: Plan, probe: Start | None = None) -> 
     return result
 
 
-def _take_all(children: Sequence[Child], prober: Child | None, result: Measurement) -> None:
+def _run_rounds(
+    children: Sequence[ContenderProcess], probe_process: ContenderProcess | None, result: Measurement
+) -> None:
     plan = result.plan
     with Progress(len(children) * plan.tasks * (plan.rounds + 1), sys.stderr) as progress:
         for contender, child in zip(result.contenders, children, strict=True):
             for task in range(plan.tasks):
-                contender.warm_up_ms.append(child.ask(task).total_ms)
+                contender.warm_up_ms.append(child.run_task(task).total_ms)
                 progress.advance(f"warm-up  {contender.label}")
         for number in range(plan.rounds):
             for contender, child in zip(result.contenders, children, strict=True):
                 for task in range(plan.tasks):
-                    contender.samples.append(take_one(child, number // plan.repeats, number, task))
+                    contender.samples.append(take_sample(child, number // plan.repeats, number, task))
                     progress.advance(f"round {number + 1}/{plan.rounds}  {contender.label}")
-            if prober is not None:
-                result.probe_samples.append(take_one(prober, number // plan.repeats, number, 0))
+            if probe_process is not None:
+                result.probe_samples.append(take_sample(probe_process, number // plan.repeats, number, 0))
     for contender, child in zip(result.contenders, children, strict=True):
         contender.peak_rss_mib = child.stop()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from solo_models.demo import demo_bundle
 
 from solo_server.bench.errors import BenchError
-from solo_server.bench.protocol import Order
+from solo_server.bench.protocol import WorkerSetup
 from solo_server.engine_names import ENGINES, PRECISIONS
 
 if TYPE_CHECKING:  # these load a runtime, which the parent process has no use for
@@ -40,11 +40,11 @@ class Model:
         return cls(Path(path) if path else demo_bundle(), engine or None, precision or None)
 
     @classmethod
-    def from_order(cls, order: Order) -> Model:
-        """The inverse of `to_order`, in the worker."""
-        return cls(Path(order["bundle"]), order["engine"], order["precision"])
+    def from_setup(cls, setup: WorkerSetup) -> Model:
+        """The inverse of `to_setup`, in the worker."""
+        return cls(Path(setup["bundle"]), setup["engine"], setup["precision"])
 
-    def to_order(self) -> Order:
+    def to_setup(self) -> WorkerSetup:
         """JSON-ready form."""
         return {"bundle": str(self.bundle), "engine": self.engine, "precision": self.precision}
 

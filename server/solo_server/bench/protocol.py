@@ -1,8 +1,8 @@
 """JSON lines between the parent and a contender's process; the contender's side of it.
 
-parent ─► {"order": {...}}       once: what to load
+parent ─► {"setup": {...}}       once: what to load
        ◄─ {"hello": {...}}       or {"refused": "one line"}, and the end
-       ─► {"image": 0}         any number of times
+       ─► {"task": 0}          any number of times
        ◄─ {"stages_ms": {...}, "total_ms": 71.2, "instances": 8, "cpu_s": 0.13}
        ─► {"stop": true}
        ◄─ {"peak_rss_mib": 201.4}
@@ -19,11 +19,11 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any, Protocol, TextIO
 
-Order = dict[str, Any]
+WorkerSetup = dict[str, Any]
 
 
 class Refused(Exception):
-    """A contender that cannot take the order; the message is one line for the user."""
+    """A contender that cannot take the setup; the message is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WorkerReply:
     """One image, or one batch, done. cpu_s: processor time of the whole process meanwhile; aside_cpu_s: and what went into
     work that is not part of the total.
     """
@@ -53,7 +53,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class TaskResult:
     """What a task came to. total_ms and aside_cpu_s: only where more was done than is to be counted."""
 
     stages_ms: dict[str, float]
@@ -69,12 +69,12 @@ class Worker(Protocol):
         """Who this is."""
         ...
 
-    def take(self, index: int) -> Done:
+    def run_task(self, index: int) -> TaskResult:
         """Do one task."""
         ...
 
 
-def work(open_worker: Callable[[Order], Worker]) -> int:
+def run_worker(open_worker: Callable[[WorkerSetup], Worker]) -> int:
     """Serve the parent until it says stop or goes away; exit status of the process.
 
     Whatever libraries print goes to standard error: standard output belongs to the protocol.
@@ -82,19 +82,19 @@ def work(open_worker: Callable[[Order], Worker]) -> int:
     answers = _own_stdout()
     start = perf_counter()
     try:
-        worker = open_worker(json.loads(sys.stdin.readline())["order"])
+        worker = open_worker(json.loads(sys.stdin.readline())["setup"])
     except Refused as problem:
-        _say(answers, {"refused": " ".join(str(problem).split())})
+        _send(answers, {"refused": " ".join(str(problem).split())})
         return 2
     hello = asdict(worker.hello())
     hello |= {"load_ms": round((perf_counter() - start) * 1e3, 3), "loaded_rss_mib": rss_mib("VmRSS")}
-    _say(answers, {"hello": hello})
+    _send(answers, {"hello": hello})
     for line in sys.stdin:
         message = json.loads(line)
-        if "image" not in message:
+        if "task" not in message:
             break
-        _say(answers, asdict(_timed(worker, message["image"])))
-    _say(answers, {"peak_rss_mib": rss_mib("VmHWM")})
+        _send(answers, asdict(_timed(worker, message["task"])))
+    _send(answers, {"peak_rss_mib": rss_mib("VmHWM")})
     return 0
 
 
@@ -111,11 +111,11 @@ def rss_mib(field_name: str, process: str = "self") -> float | None:
     return next((round(int(line.split()[1]) / 1024, 1) for line in lines if line.startswith(field_name)), None)
 
 
-def _timed(worker: Worker, index: int) -> Answer:
+def _timed(worker: Worker, index: int) -> WorkerReply:
     start, cpu = perf_counter(), process_time()
-    done = worker.take(index)
+    done = worker.run_task(index)
     total_ms, cpu_s = (perf_counter() - start) * 1e3, process_time() - cpu
-    return Answer(
+    return WorkerReply(
         stages_ms={name: round(ms, 3) for name, ms in done.stages_ms.items()},
         total_ms=round(total_ms if done.total_ms is None else done.total_ms, 3),
         instances=done.instances,
@@ -131,6 +131,6 @@ def _own_stdout() -> TextIO:
     return answers
 
 
-def _say(stream: TextIO, message: dict[str, Any]) -> None:
+def _send(stream: TextIO, message: dict[str, Any]) -> None:
     stream.write(json.dumps(message) + "\n")
     stream.flush()

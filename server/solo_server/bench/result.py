@@ -31,7 +31,7 @@ def write_document(path: Path, content: Document) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def read_document(path: Path) -> Document:
@@ -68,7 +68,7 @@ def check_writable(path: Path) -> None:
         raise BenchError(f"{path}: cannot be written")
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write a text file so that nobody ever sees half of it; folders are made."""
     with atomic_write(path) as scratch:
         scratch.write_text(text)

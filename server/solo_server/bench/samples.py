@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from time import perf_counter, process_time
 
 from solo_server.bench import machine
-from solo_server.bench.child import Child
+from solo_server.bench.contender_process import ContenderProcess
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,10 @@ class Plan:
         return self.runs * self.repeats
 
 
-def take_one(child: Child, run: int, number: int, task: int) -> Sample:
+def take_sample(child: ContenderProcess, run: int, number: int, task: int) -> Sample:
     """Have one task done, with an eye on the rest of the machine."""
     busy, own, start = machine.busy_s(), process_time(), perf_counter()
-    answer = child.ask(task)
+    answer = child.run_task(task)
     wall_s, own = perf_counter() - start, process_time() - own
     now = machine.busy_s()
     foreign = None if busy is None or now is None else round(now - busy - own - answer.cpu_s - answer.aside_cpu_s, 4)

@@ -40,9 +40,9 @@ class Shot:
 class Load:
     """Requests to one server; `shots` is filled as answers come, so that nothing is lost whatever ends the run."""
 
-    def __init__(self, target: Target, timeout_s: float, seen: Callable[[Shot], None] = lambda _: None) -> None:
+    def __init__(self, target: Target, timeout_s: float, on_shot: Callable[[Shot], None] = lambda _: None) -> None:
         self.shots: list[Shot] = []
-        self._target, self._timeout_s, self._seen = target, timeout_s, seen
+        self._target, self._timeout_s, self._on_shot = target, timeout_s, on_shot
         self._free: list[Connection] = []
         self._connections: list[Connection] = []
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
@@ -77,7 +77,7 @@ class Load:
                 await asyncio.sleep(max(0.0, due - perf_counter()))
                 requests.create_task(self._shoot(due))
 
-    async def several(self, count: int) -> None:
+    async def in_sequence(self, count: int) -> None:
         """`count` requests one after the other; raises what `closed` raises."""
         self._start = self._last_answer = perf_counter()
         for _ in range(count):
@@ -99,7 +99,7 @@ class Load:
         latency_ms = (perf_counter() - due) * 1e3
         shot = Shot(round(due - self._start, 4), round(latency_ms, 3), code, status, round(late_ms, 3))
         self.shots.append(shot)
-        self._seen(shot)
+        self._on_shot(shot)
 
     async def _outcome(self, connection: Connection, request: bytes) -> tuple[int, str]:
         try:

@@ -116,7 +116,7 @@ def measure_server(target: Target, plan: LoadPlan, server: ServerProcess | None)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_run(target, plan, server, result.points))
     except EndedEarly as problem:
-        result.ended_early = (server.obituary(1.0) if server else None) or str(problem)
+        result.ended_early = (server.exit_report(1.0) if server else None) or str(problem)
     except KeyboardInterrupt:
         result.ended_early = INTERRUPTED
     result.points = [point for point in result.points if point.shots]
@@ -142,14 +142,14 @@ async def _run(target: Target, plan: LoadPlan, server: ServerProcess | None, poi
     await _warm_up(target, plan.timeout_s)
     with Progress(len(points) * plan.seconds, sys.stderr) as progress:
         for number, point in enumerate(points):
-            await _take(point, target, plan, server, _Told(progress, number * plan.seconds, point))
+            await _run_load(point, target, plan, server, _LoadProgress(progress, number * plan.seconds, point))
 
 
 async def _warm_up(target: Target, timeout_s: float) -> None:
     """Every image a few times, alone; the first ones find the server cold."""
     load = Load(target, timeout_s)
     try:
-        await load.several(WARM_UPS * len(target.requests))
+        await load.in_sequence(WARM_UPS * len(target.requests))
     finally:
         load.close()
     for number, shot in enumerate(load.shots):
@@ -157,7 +157,7 @@ async def _warm_up(target: Target, timeout_s: float) -> None:
             raise BenchError(f"{target.names[number % len(target.names)]}: the server answers {shot.code}")
 
 
-class _Told:
+class _LoadProgress:
     """Shows progress, at most a few times a second."""
 
     def __init__(self, progress: Progress, before_s: float, point: Point) -> None:
@@ -170,8 +170,10 @@ class _Told:
             self._progress.show(self._before_s + shot.due_s, self._what)
 
 
-async def _take(point: Point, target: Target, plan: LoadPlan, server: ServerProcess | None, told: _Told) -> None:
-    load = Load(target, plan.timeout_s, told)
+async def _run_load(
+    point: Point, target: Target, plan: LoadPlan, server: ServerProcess | None, progress: _LoadProgress
+) -> None:
+    load = Load(target, plan.timeout_s, progress)
     point.shots = load.shots
     busy, own, served = machine.busy_s(), process_time(), server.cpu_s() if server else None
     try:

@@ -148,7 +148,7 @@ class ServerProcess:
         """
         deadline = monotonic() + READY_SECONDS
         while monotonic() < deadline:
-            if (said := self.obituary(0)) is not None:
+            if (said := self.exit_report(0)) is not None:
                 raise BenchError(said)
             try:
                 if self.address.get(self._program.ready_path)[0] == http.client.OK:
@@ -158,7 +158,7 @@ class ServerProcess:
             sleep(0.05)
         raise BenchError(f"{self._program.name} is not ready after {READY_SECONDS:.0f} s")
 
-    def obituary(self, wait_s: float) -> str | None:
+    def exit_report(self, wait_s: float) -> str | None:
         """How it ended and what it said last; `None` if it still runs after `wait_s`."""
         status = self.exit_status(wait_s)
         if status is None:

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from solo_server.bench.errors import BenchError, EndedEarly
-from solo_server.bench.protocol import Answer, Hello, Order
+from solo_server.bench.protocol import Hello, WorkerReply, WorkerSetup
 
 LOAD_SECONDS = 600.0
 ANSWER_SECONDS = 600.0
@@ -27,19 +27,19 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class LaunchSpec:
     """How to start a contender. role: how messages name it before it has said who it is; afterwards its own name is used."""
 
     command: tuple[str, ...]
-    order: Order
+    setup: WorkerSetup
     environment: Mapping[str, str]
     role: str
 
 
-class Child:
+class ContenderProcess:
     """One running contender; use it in a `with`, which ends the process whatever happens."""
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, start: LaunchSpec) -> None:
         self.label = start.role
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `kill`; a pipe that nobody reads would fill up and block
         try:
@@ -56,13 +56,13 @@ class Child:
             raise BenchError(f"{start.role}: {start.command[0]} cannot be started ({problem.strerror})") from problem
         self._unread = b""
         try:
-            self.hello = self._greet(start.order)
+            self.hello = self._greet(start.setup)
         except BaseException:
             self.kill()
             raise
         self.label = self.hello.name
 
-    def __enter__(self) -> Child:
+    def __enter__(self) -> ContenderProcess:
         return self
 
     def __exit__(
@@ -70,13 +70,13 @@ class Child:
     ) -> None:
         self.kill()
 
-    def ask(self, index: int) -> Answer:
+    def run_task(self, index: int) -> WorkerReply:
         """Have one task done.
 
         Raises:
             EndedEarly: the process died, or did not answer in time.
         """
-        return _record(Answer, self._exchange({"image": index}, ANSWER_SECONDS))
+        return _record(WorkerReply, self._exchange({"task": index}, ANSWER_SECONDS))
 
     def stop(self) -> float | None:
         """Say goodbye; the most memory that the process ever had resident, in MiB, where it knows."""
@@ -93,9 +93,9 @@ class Child:
                 _close(pipe)
         self._stderr.close()
 
-    def _greet(self, order: Order) -> Hello:
+    def _greet(self, setup: WorkerSetup) -> Hello:
         try:
-            said = self._exchange({"order": order}, LOAD_SECONDS)
+            said = self._exchange({"setup": setup}, LOAD_SECONDS)
         except EndedEarly as problem:
             raise BenchError(str(problem)) from problem
         if "refused" in said:
@@ -109,7 +109,7 @@ class Child:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError as problem:
-            raise EndedEarly(self._obituary()) from problem
+            raise EndedEarly(self._exit_report()) from problem
         line = self._read_line(timeout_s)
         try:
             said = json.loads(line)
@@ -130,12 +130,12 @@ class Child:
                 raise EndedEarly(f"{self.label}: no answer within {timeout_s:.0f} s")
             chunk = self._process.stdout.read1(65536)  # type: ignore[attr-defined]  # a BufferedReader
             if not chunk:
-                raise EndedEarly(self._obituary())
+                raise EndedEarly(self._exit_report())
             self._unread += chunk
         line, _, self._unread = self._unread.partition(b"\n")
         return line
 
-    def _obituary(self) -> str:
+    def _exit_report(self) -> str:
         status = self._process.wait(STOP_SECONDS)
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         self._stderr.seek(0)

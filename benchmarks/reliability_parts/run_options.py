@@ -23,7 +23,7 @@ WATCHED_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class RunOptions:
     """Of one run. folder: of further images, or `None`; peers_python: interpreter with LitServe and BentoML."""
 
     is_quick: bool
@@ -31,7 +31,7 @@ class Setting:
     peers_python: Path
     profile: bool
 
-    def lasting(self, full: float, quick: float) -> float:
+    def pick(self, full: float, quick: float) -> float:
         """Seconds, or a number of things: `quick` where it is only tried out."""
         return quick if self.is_quick else full
 
@@ -47,14 +47,14 @@ class Setting:
         return Target(address.host, address.port, tuple(requests), tuple(images))
 
 
-def circumstances(setting: Setting) -> dict[str, Any]:
+def circumstances(options: RunOptions) -> dict[str, Any]:
     """Where, when and how a part is measured; no path of this machine."""
     return {
         **machine.provenance(),
         "command": _command(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "quick": setting.is_quick,
-        "images": list(setting.images()),
+        "quick": options.is_quick,
+        "images": list(options.images()),
         "load_average_before": machine.load_average(),
         "others_before": others_share(),
     }
@@ -68,7 +68,7 @@ def others_share(seconds: float = WATCHED_S) -> float | None:
     return None if before is None or after is None else round((after - before) / (seconds * cores()), 4)
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """A line for whoever watches."""
     print(text, file=sys.stderr, flush=True)
 

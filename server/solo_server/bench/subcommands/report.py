@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from solo_server.bench.report.page import page
-from solo_server.bench.result import read_document, write_whole
+from solo_server.bench.result import read_document, write_text
 
 SUMMARY = "draw results as one HTML page"
 
@@ -22,5 +22,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Read all, then write; exit status."""
     documents = [read_document(path) for path in arguments.results]
-    write_whole(arguments.output, page(documents))
+    write_text(arguments.output, page(documents))
     return 0
