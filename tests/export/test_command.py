@@ -13,7 +13,7 @@ import solo_export.parity as parity
 import torch
 from solo_export import command
 from solo_export.command import name_of
-from solo_export.export import Order
+from solo_export.export import ExportRequest
 from solo_export.source import is_bundle
 from solo_models.bundle import read_bundle, write_bundle
 from solo_models.checkpoint import _published_name
@@ -128,7 +128,7 @@ def test_a_damaged_image_is_named_and_left_out(
     images = str(tmp_path / "photos")
     int8 = ["--precision", "int8", "--calibration", images, "--images", images, "--tolerance", "100"]
     assert main(["export", str(checkpoint), "-o", str(tmp_path / "b"), *int8]) == 0
-    assert "left out broken.jpg: " in capsys.readouterr().err
+    assert "skipped broken.jpg: " in capsys.readouterr().err
     parity = read_bundle(tmp_path / "b").parity
     assert (parity["calibration"]["pictures"], parity["pictures"]["pictures"]) == (1, 1)
 
@@ -187,7 +187,7 @@ NEVER_READ = "nothing.pth"  # a checkpoint that is not there: what is refused be
     ("change", "said"),
     [
         ({"images": [{"id": 1, "file_name": "gone.png"}]}, "none of its 1 images is in"),
-        ({"categories": []}, "no COCO annotations"),
+        ({"categories": []}, "not COCO annotations"),
     ],
 )
 def test_annotations_without_images_end_an_export_before_any_work(
@@ -220,7 +220,7 @@ def test_a_bad_number_of_calibration_images_is_wrong_usage(tmp_path: Path, numbe
 
 
 def test_64_images_are_looked_at_where_no_number_is_given() -> None:
-    assert Order(Path("b")).calibration_images == 64
+    assert ExportRequest(Path("b")).calibration_images == 64
 
 
 @pytest.mark.parametrize(
@@ -285,14 +285,14 @@ def test_a_bundle_with_two_classes_of_the_same_name_is_refused_as_a_source(
     [
         (["--precision", "int8"], "--precision int8 and --calibration DIR go together"),
         (["--calibration", "{photos}"], "--precision int8 and --calibration DIR go together"),
-        (["--precision", "int8", "--calibration", "{empty}"], "holds no images"),
-        (["--precision", "int8", "--calibration", "{empty}/none"], "is no folder"),
+        (["--precision", "int8", "--calibration", "{empty}"], "contains no images"),
+        (["--precision", "int8", "--calibration", "{empty}/none"], "no such folder"),
         (["--images", "{broken}"], "none of 1 images can be decoded"),
         (["--annotations", "{photos}/annotations.json"], "--annotations needs --images"),
-        (["--images", "{photos}", "--annotations", "{photos}/a.png"], "no COCO annotations"),
+        (["--images", "{photos}", "--annotations", "{photos}/a.png"], "not COCO annotations"),
         (["--calibration-images", "9"], "--calibration-images goes with --precision int8"),
-        (["--single-file"], "--single-file goes with a name that ends in .onnx"),
-        (["--classes", "{photos}/a.png"], "is no text file"),
+        (["--single-file"], "--single-file needs a name that ends in .onnx"),
+        (["--classes", "{photos}/a.png"], "not a text file"),
         (["--classes", "{photos}/annotations.json"], "3 classes, 1 names are given"),
         (["--include", "{empty}/none"], "No such file"),
     ],
@@ -317,7 +317,7 @@ def test_an_unwritable_target_is_found_out_before_any_work(
     assert len(said) == 1
     assert "cannot be written" in said[0]
     (tmp_path / "folder").mkdir()
-    _check_refused([str(checkpoint), "--force"], "is a folder but no bundle", tmp_path / "folder", capsys)
+    _check_refused([str(checkpoint), "--force"], "is a folder but not a bundle", tmp_path / "folder", capsys)
     assert main(["export", str(checkpoint), "-o", str(tmp_path / "x.onnx")]) == 2
     assert "--single-file" in capsys.readouterr().err
 

@@ -431,7 +431,7 @@ def test_an_onnx_file_of_others_is_told_in_full(tell: Tell, tmp_path: Path) -> N
         (TensorProto.INT64, [], "unknown: no weights"),
     ],
 )
-def test_the_precision_is_read_off_weights_and_quantisation(
+def test_the_precision_is_read_off_weights_and_quantization(
     tell: Tell, tmp_path: Path, dtype: int, nodes: list[onnx.NodeProto], precision: str
 ) -> None:
     assert tell(_saved(tmp_path / "m", _model(dtype, *nodes))).facts["precision"] == precision
