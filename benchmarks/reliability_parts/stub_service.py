@@ -18,7 +18,7 @@ from solo_server.bench.machine import installed_versions
 from solo_server.bench.protocol import Done, Hello, Order, work
 from solo_server.observability.metrics import Metrics
 from solo_server.observability.telemetry import RequestTelemetry
-from solo_server.service.model_repository import only
+from solo_server.service.model_repository import single_model
 from solo_server.service.service import Service
 from solo_server.types import ImageResult, Query
 
@@ -45,7 +45,7 @@ class StubService:
         return Done({}, sum(len(result.instances) for result in results))
 
     async def _all(self) -> list[ImageResult]:
-        service = Service(only(self._pipeline), observer=RequestTelemetry(Metrics(lambda: [])))
+        service = Service(single_model(self._pipeline), observer=RequestTelemetry(Metrics(lambda: [])))
         await service.start()
         results, turns = list[ImageResult](), iter(range(self._count))
 

@@ -11,10 +11,10 @@ from time import monotonic
 
 from solo_models.bundle import Bundle, BundleError, read_bundle
 from solo_models.checkpoint import CheckpointError
+from solo_models.exit_codes import NO_GPU, REFUSED
 from solo_models.text_file import decoded
 from solo_server.backends.gpu.tensorrt.profiles import engine_profiles
 from solo_server.commands.build_engine import (
-    NO_GPU,
     NoGpuHere,
     Workplace,
     build_engines,
@@ -81,10 +81,10 @@ def run(arguments: argparse.Namespace) -> int:
         return NO_GPU
     except SOURCE_ERRORS as problem:
         print(f"solo export: {arguments.checkpoint}: {problem}", file=sys.stderr)
-        return 2
+        return REFUSED
     except OTHER_ERRORS as problem:
         print(f"solo export: {problem}", file=sys.stderr)
-        return 2
+        return REFUSED
     hint = "see docs/single-file.md" if request.single_file else f"try: solo serve {request.output}"
     log(f"wrote {request.output}; {hint}")
     return 0

@@ -180,7 +180,7 @@ def test_a_single_file_runs_in_plain_onnx_runtime(full: Path, tmp_path: Path) ->
 
 def test_a_deformable_checkpoint_becomes_a_bundle(tmp_path: Path) -> None:
     network = tiny_network("decoupled_light", deformable_spec("decoupled_light"))
-    bundle = read_bundle(_exported(_saved(network, tmp_path / "dcn.pth"), tmp_path / "b", "--size", "128x96"))
+    bundle = read_bundle(_exported(_saved(network, tmp_path / "dcn.pth"), tmp_path / "b", "--size", "160x96"))
     assert (bundle.spec.deformable_stages, bundle.spec.deformable_towers) == ((2, 3, 4), True)
     assert bundle.parity["pictures"]["agreement"] > 0.98
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import httpx
 import pytest
-from solo_server.backends.cpu.backend import Backend
+from solo_server.backends.base import Backend
 from solo_server.errors import DeviceFailure, DeviceLost, NotReady, ServerError
 from solo_server.pipeline.pipeline import Pipeline
-from solo_server.service.model_repository import only
+from solo_server.service.model_repository import single_model
 from solo_server.service.service import Service
 from solo_server.types import Query
 from support.images import encoded, smooth_image
@@ -58,7 +58,7 @@ def test_a_failed_batch_leaves_the_service_ready(solo_bundle: Path) -> None:
     pipeline, backend = _failing(solo_bundle)
 
     async def scenario() -> None:
-        service = Service(only(pipeline))
+        service = Service(single_model(pipeline))
         await service.start()
         backend.failure = DeviceFailure("enqueue failed")
         with pytest.raises(DeviceFailure):
@@ -76,7 +76,7 @@ def test_a_lost_device_makes_the_service_unready_and_is_told_once(solo_bundle: P
     told: list[ServerError] = []
 
     async def scenario() -> None:
-        service = Service(only(pipeline), on_end=told.append)
+        service = Service(single_model(pipeline), on_end=told.append)
         await service.start()
         backend.failure = DeviceLost("CUDA_ERROR_ILLEGAL_ADDRESS")
         answers = await asyncio.gather(*(service.segment(BODY, Query()) for _ in range(3)), return_exceptions=True)

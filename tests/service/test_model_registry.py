@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from solo_models.bundle import BundleError
-from solo_server.backends.cpu.backend import Replicas
 from solo_server.backends.cpu.pool import Pool
+from solo_server.backends.replicas import Replicas
 from solo_server.errors import NotReady, SettingsError, UnknownModel
 from solo_server.pipeline.pipeline import Pipeline
-from solo_server.service.model_repository import Source
+from solo_server.service.model_repository import ModelSource
 from solo_server.service.service import Service
 from solo_server.settings import Settings
 from solo_server.types import Query
@@ -31,14 +31,14 @@ class Shelf:
     """A catalogue that tests change."""
 
     def __init__(self, **models: Callable[[], Pipeline]) -> None:
-        self.sources = [Source(name, "1", "a", opening) for name, opening in models.items()]
+        self.sources = [ModelSource(name, "1", "a", opening) for name, opening in models.items()]
 
-    def __call__(self) -> list[Source]:
+    def __call__(self) -> list[ModelSource]:
         return list(self.sources)
 
     def put(self, name: str, version: str, opening: Callable[[], Pipeline], stamp: str = "a") -> None:
         self.take(name, version)
-        self.sources.append(Source(name, version, stamp, opening))
+        self.sources.append(ModelSource(name, version, stamp, opening))
 
     def take(self, name: str, version: str) -> None:
         self.sources = [source for source in self.sources if (source.name, source.version) != (name, version)]

@@ -9,10 +9,10 @@ import pytest
 from solo_models.bundle import BundleError, identify, read_bundle
 from solo_server.errors import SettingsError
 from solo_server.pipeline.pipeline import Pipeline
-from solo_server.service.model_repository import Source, model_repository, newest
+from solo_server.service.model_repository import ModelSource, highest_version, model_repository
 
 
-def sources(folder: Path | None, bundle: Path | None = None) -> list[Source]:
+def sources(folder: Path | None, bundle: Path | None = None) -> list[ModelSource]:
     return list(model_repository(bundle, folder, Pipeline.open)())
 
 
@@ -26,7 +26,7 @@ def put(bundle: Path, *places: Path) -> None:
     [(["1"], "1"), (["9", "10"], "10"), (["2", "a"], "2"), (["a", "b"], "b"), (["007", "7"], "7")],
 )
 def test_the_highest_version_is_the_greatest_number_or_the_last_name(versions: list[str], highest: str) -> None:
-    assert newest(versions) == newest(versions[::-1]) == highest
+    assert highest_version(versions) == highest_version(versions[::-1]) == highest
 
 
 def test_a_bundle_without_versions_has_its_own_and_a_folder_names_the_others(solo_bundle: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from solo_server.backends.cpu.encode import encode_mask
 from solo_server.errors import (
     DeadlineExceeded,
     EngineFailure,
@@ -22,9 +23,8 @@ from solo_server.errors import (
 )
 from solo_server.observability.observer import NO_STAGES
 from solo_server.pipeline.pipeline import Pipeline
-from solo_server.rle import outline
-from solo_server.service import model_registry as registry
-from solo_server.service.model_repository import Source, model_repository, only
+from solo_server.service import served_model
+from solo_server.service.model_repository import ModelSource, model_repository, single_model
 from solo_server.service.service import Service
 from solo_server.settings import Settings
 from solo_server.system.cores import cores
@@ -66,10 +66,12 @@ class Recorder:
         self.stages.extend(stages_ms)
 
 
-@pytest.fixture(params=["in stages", "in one go"], autouse=True)
+@pytest.fixture(params=["in stages", "to completion"], autouse=True)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How images go through the service, whatever this machine's cores say."""
-    monkeypatch.setattr("solo_server.service.model_registry.run_to_completion", lambda *_: request.param == "in one go")
+    monkeypatch.setattr(
+        "solo_server.service.served_model.runs_to_completion", lambda *_: request.param == "to completion"
+    )
     return str(request.param)
 
 
@@ -84,7 +86,7 @@ def gate(pipeline: Pipeline) -> Gate:
 
 
 async def started(pipeline: Pipeline, settings: Settings | None = None, **options: Any) -> Service:
-    service = Service(only(pipeline), settings, **options)
+    service = Service(single_model(pipeline), settings, **options)
     await service.start()
     return service
 
@@ -124,7 +126,7 @@ def test_every_stage_has_threads_of_its_own_unless_all_is_done_in_one_go(
     numbers = range(cores())
     assert ran["pixels"] == {"solo-header_0"}
     assert ran["infer"] == {"solo-engine_0"}
-    if way == "in one go":
+    if way == "to completion":
         assert ran["decode"] == ran["finish"] == ran["infer"]
     else:
         assert ran["decode"] <= {f"solo-decode_{core}" for core in numbers}
@@ -211,9 +213,9 @@ def test_what_is_over_the_pixels_is_refused_before_it_is_decoded_unless_it_is_al
     decoded: list[bytes] = []
     decode = gate.pipeline.decode
 
-    def watched(body: bytes, *, whole: bool = False) -> Any:
+    def watched(body: bytes, *, for_overlay: bool = False) -> Any:
         decoded.append(body)
-        return decode(body, whole=whole)
+        return decode(body, for_overlay=for_overlay)
 
     monkeypatch.setattr(gate.pipeline, "decode", watched)
     settings = Settings(max_waiting_pixels=PIXELS - 1)
@@ -259,7 +261,7 @@ def test_an_answer_that_comes_too_late_is_none(pipeline: Pipeline) -> None:
     async def scenario() -> None:
         service = await started(pipeline)
         with service.admit(60_000) as admitted:
-            admitted._deadline = 0.0
+            admitted._deadline_at = 0.0
             with pytest.raises(DeadlineExceeded):
                 await admitted.answer(BODY, Query(), lambda result, _: result)
         service.stop()
@@ -275,7 +277,7 @@ def test_a_caller_that_has_gone_leaves_nothing_behind(gate: Gate, way: str) -> N
         await gate.taken_one()
         gone = asyncio.create_task(service.segment(BODY, Query()))
         batcher, both = service.models.find().batcher, (2, 2 * PIXELS)
-        await settled(lambda: batcher.waiting == 1 or (way == "in one go" and recorder.now_waiting == both))
+        await settled(lambda: batcher.waiting == 1 or (way == "to completion" and recorder.now_waiting == both))
         gone.cancel()
         await settled(gone.done)
         assert recorder.outcomes == ["gone"]
@@ -295,11 +297,11 @@ def test_encoding_ends_with_the_instance_during_which_nobody_waits_any_more(
 ) -> None:
     begun, go_on, encoded_masks, accepted = threading.Event(), threading.Event(), [], []
 
-    def slow_outline(*arguments: Any) -> Any:
+    def slow_encode_mask(*arguments: Any) -> Any:
         encoded_masks.append(arguments)
         begun.set()
         go_on.wait(30)
-        return outline(*arguments)
+        return encode_mask(*arguments)
 
     async def answered(service: Service) -> ImageResult:
         with service.admit() as admitted:
@@ -309,14 +311,14 @@ def test_encoding_ends_with_the_instance_during_which_nobody_waits_any_more(
     async def scenario() -> None:
         service = await started(pipeline)
         assert len((await service.segment(BODY, Query())).instances) > 1
-        monkeypatch.setattr("solo_server.backends.cpu.postprocess.outline", slow_outline)
+        monkeypatch.setattr("solo_server.backends.cpu.postprocess.encode_mask", slow_encode_mask)
         request = asyncio.create_task(answered(service))
         await asyncio.to_thread(begun.wait, 30)
         if end == "gone":
             request.cancel()
         else:
-            accepted[0]._alarm.reschedule(0.0)
-            accepted[0]._deadline = 0.0
+            accepted[0]._deadline.reschedule(0.0)
+            accepted[0]._deadline_at = 0.0
         with pytest.raises(asyncio.CancelledError if end == "gone" else DeadlineExceeded):
             await request
         go_on.set()
@@ -335,7 +337,7 @@ def test_while_the_model_is_loaded_nothing_is_taken_and_the_reason_is_told(pipel
             loaded.wait(30)
             return pipeline
 
-        service = Service(lambda: [Source("tiny", "1", "", opening)])
+        service = Service(lambda: [ModelSource("tiny", "1", "", opening)])
         starting = asyncio.create_task(service.start())
         await asyncio.sleep(0)
         with pytest.raises(NotReady) as caught:
@@ -438,7 +440,7 @@ def test_an_image_larger_than_its_first_header_told_is_damaged(pipeline: Pipelin
 
     async def scenario() -> None:
         service = await started(pipeline)
-        with pytest.raises(ImageDamaged, match="more than one size"):
+        with pytest.raises(ImageDamaged, match="give different sizes"):
             await service.segment(body, Query())
         assert (service.admission.images, service.admission.pixels) == (0, 0)
         service.stop()
@@ -467,7 +469,7 @@ def test_images_are_done_in_one_go_where_every_core_has_one(
     monkeypatch.undo()  # `way`
     monkeypatch.setattr("solo_server.system.cores.cores", lambda: 4)
     backend: Any = SimpleNamespace(uses_cores=uses_cores, max_concurrency=max_concurrency, max_batch=own_batch)
-    assert registry.run_to_completion(backend, Settings(workers=workers, max_batch=max_batch)) is expected
+    assert served_model.runs_to_completion(backend, Settings(workers=workers, max_batch=max_batch)) is expected
 
 
 def test_a_caller_that_goes_while_its_image_is_decoded_costs_no_inference(

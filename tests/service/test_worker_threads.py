@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from solo_server.errors import EngineFailure
-from solo_server.service.worker_threads import Threads
+from solo_server.service.worker_threads import WorkerThreads
 
 
-def run(scenario: Callable[[Threads], Awaitable[None]], count: int = 1) -> None:
+def run(scenario: Callable[[WorkerThreads], Awaitable[None]], count: int = 1) -> None:
     async def whole() -> None:
-        threads = Threads("test", count)
+        threads = WorkerThreads("test", count)
         try:
             await scenario(threads)
         finally:
@@ -30,7 +30,7 @@ def raising(problem: BaseException) -> Callable[[], None]:
 
 
 def test_results_come_back_each_to_its_caller() -> None:
-    async def scenario(threads: Threads) -> None:
+    async def scenario(threads: WorkerThreads) -> None:
         assert await asyncio.gather(*(threads.run(lambda n=n: n * n) for n in range(50))) == [n * n for n in range(50)]
         assert threads.is_idle
 
@@ -38,7 +38,7 @@ def test_results_come_back_each_to_its_caller() -> None:
 
 
 def test_a_failure_is_the_callers_and_the_thread_goes_on() -> None:
-    async def scenario(threads: Threads) -> None:
+    async def scenario(threads: WorkerThreads) -> None:
         with pytest.raises(ValueError, match="wrong"):
             await threads.run(raising(ValueError("wrong")))
         for ending in (SystemExit(3), KeyboardInterrupt(), StopIteration()):
@@ -50,7 +50,7 @@ def test_a_failure_is_the_callers_and_the_thread_goes_on() -> None:
 
 
 def test_no_more_threads_begin_than_are_needed_or_allowed() -> None:
-    async def scenario(threads: Threads) -> None:
+    async def scenario(threads: WorkerThreads) -> None:
         for _ in range(5):
             await threads.run(lambda: None)
         assert names() == {"solo-test_0"}
@@ -68,7 +68,7 @@ def names() -> set[str]:
 
 
 def test_what_is_cancelled_before_a_thread_has_it_does_not_run() -> None:
-    async def scenario(threads: Threads) -> None:
+    async def scenario(threads: WorkerThreads) -> None:
         gate, ran = threading.Event(), list[str]()
         first = asyncio.create_task(threads.run(lambda: gate.wait(30)))
         second = asyncio.create_task(threads.run(lambda: ran.append("second")))
@@ -85,7 +85,7 @@ def test_what_is_cancelled_before_a_thread_has_it_does_not_run() -> None:
 
 
 def test_a_result_that_nobody_waits_for_any_more_is_let_go() -> None:
-    async def scenario(threads: Threads) -> None:
+    async def scenario(threads: WorkerThreads) -> None:
         gate = threading.Event()
         first = asyncio.create_task(threads.run(lambda: gate.wait(30)))
         await asyncio.sleep(0.01)
@@ -100,7 +100,7 @@ def test_stop_cancels_what_waits_and_does_not_wait_for_what_runs() -> None:
     gate = threading.Event()
 
     async def scenario() -> None:
-        threads = Threads("test", 1)
+        threads = WorkerThreads("test", 1)
         first, second = (asyncio.create_task(threads.run(lambda: gate.wait(30))) for _ in range(2))
         await asyncio.sleep(0.01)
         threads.stop()
@@ -120,7 +120,7 @@ def test_what_was_worked_on_is_not_kept_until_the_next_work_comes() -> None:
     class Large:
         pass
 
-    async def scenario(threads: Threads) -> None:
+    async def scenario(threads: WorkerThreads) -> None:
         large = Large()
         seen = weakref.ref(large)
         await threads.run(lambda large=large: None)

@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING
 from solo_models.bundle import Bundle
 from solo_models.install import install_command
 
-from solo_server.backends.cpu.backend import Backend, CpuBackend
-from solo_server.backends.cpu.engine import ENGINES, GPU_ENGINES, PRECISIONS, Runtime
+from solo_server.backends.base import Backend
+from solo_server.backends.cpu.backend import CpuBackend
 from solo_server.backends.cpu.network import HeadChoice, open_network
 from solo_server.backends.cpu.pool import Pool
+from solo_server.backends.cpu.runtimes.base import Runtime
+from solo_server.backends.cpu.runtimes.one_core_under_load import OneCoreUnderLoadRuntime
 from solo_server.backends.cpu.runtimes.onnxruntime import OrtRuntime
-from solo_server.backends.cpu.runtimes.per_load import OneCoreUnderLoadRuntime
+from solo_server.engine_names import ENGINES, GPU_ENGINES, PRECISIONS
 from solo_server.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -121,10 +123,10 @@ def choose(bundle: Bundle, engine: str = "auto", precision: str | None = None) -
 
 
 def _head(precision: str) -> HeadChoice:
-    """Whole graphs in bf16, which is asked for. INT8 towers are slower as graphs than on 16-bit kernels, with VNNI too.
+    """The graph in bf16, which the kernels do not have; the compiled head otherwise, on every processor.
 
-    On a Zen 4 with VNNI the mask towers of SOLO R50 at 704x512 took 166 ms as an INT8 graph of OpenVINO and 144 ms on the kernels
-    (docs/engines.md, "The head").
+    INT8 mask towers take half the graph's time on the 16-bit kernels with AVX2 alone, a third more with VNNI (SOLO R50 at 704x512:
+    benchmarks/results/processor.json; docs/engines.md, "The head").
     """
     return "graph" if precision == "bf16" else "auto"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from time import monotonic
 
 from solo_models.bundle import Bundle, BundleError, read_bundle
+from solo_models.exit_codes import NO_GPU, REFUSED
 from solo_models.sizes import Size
 
 from solo_server.backends.gpu.driver.base import DeviceInfo
@@ -20,10 +21,9 @@ from solo_server.backends.gpu.driver.cache import cache_folder
 from solo_server.backends.gpu.driver.driver import find_devices
 from solo_server.backends.gpu.tensorrt.build import TensorRt, check_gpu, deserialises, import_tensorrt, version_of
 from solo_server.backends.gpu.tensorrt.cache import EngineCache, KeptEngine, Say
-from solo_server.backends.gpu.tensorrt.profiles import MAX_BATCH, engine_profiles, parse_shapes
+from solo_server.backends.gpu.tensorrt.profiles import MAX_BATCH, engine_profiles
 from solo_server.errors import DeviceFailure, EngineFailure, SettingsError
-
-BAD_INPUT, NO_GPU = 2, 3
+from solo_server.setting_fields import parse_shapes
 
 
 class NoGpuHere(SettingsError):
@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         return NO_GPU
     except (BundleError, SettingsError, EngineFailure, OSError) as problem:
         print(f"solo build-engine: {problem}", file=sys.stderr)
-        return BAD_INPUT
+        return REFUSED
     return 0
 
 

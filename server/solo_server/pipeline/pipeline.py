@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from solo_models.bundle import Bundle, read_bundle
 
+from solo_server.backends.base import Backend
 from solo_server.backends.choose import choose
-from solo_server.backends.cpu.backend import Backend, Replicas
-from solo_server.backends.cpu.engine import GPU_ENGINES
 from solo_server.backends.cpu.pool import Pool
-from solo_server.backends.stopwatch import IsWanted, Stopwatch
+from solo_server.backends.replicas import Replicas
+from solo_server.backends.stopwatch import IsCancelled, Stopwatch, never
+from solo_server.engine_names import GPU_ENGINES
 from solo_server.errors import SettingsError
 from solo_server.pipeline.image import ImageLimits, decode, decode_draft, peek_size, prepare, size
 from solo_server.system.cores import share_of_cores
-from solo_server.system.memory import return_unused
+from solo_server.system.memory import release_unused_memory
 from solo_server.types import ImageResult, PreparedImage, Query, UInt8
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Pipeline:
         share = threads or share_of_cores(replicas)
         backends = [choice.open(content, Pool(share), cuda, slots) for _ in range(replicas)]
         backend = backends[0] if replicas == 1 else Replicas(backends)
-        return_unused()
+        release_unused_memory()
         return cls(content, backend, limits, choice.reason)
 
     def warm_up(self) -> None:
@@ -104,16 +105,16 @@ class Pipeline:
         height, width = size(body, self._limits)
         return height * width
 
-    def decode(self, body: Body, *, whole: bool = False) -> Decoded:
+    def decode(self, body: Body, *, for_overlay: bool = False) -> Decoded:
         """Decode, resize and pad one image; raises what `solo_server.pipeline.image.decode` raises.
 
-        whole: every pixel is decoded even where drafts are allowed, so that the image can be drawn on.
+        for_overlay: the image will be drawn on, so it is decoded at full size even where drafts are allowed.
         """
         start = perf_counter()
         rules = self.bundle.spec.preprocess
         if not isinstance(body, bytes):
             rgb, original_hw = body, body.shape[:2]
-        elif self._limits.draft and not whole:
+        elif self._limits.draft and not for_overlay:
             rgb, original_hw = decode_draft(body, self._limits, rules)
         else:
             rgb = decode(body, self._limits)
@@ -127,14 +128,14 @@ class Pipeline:
         return self.backend.infer(images, queries or [Query()] * len(images))
 
     def finish(
-        self, output: Any, decoded: Decoded, query: Query, infer_ms: float, is_wanted: IsWanted = lambda: True
+        self, output: Any, decoded: Decoded, query: Query, infer_ms: float, is_cancelled: IsCancelled = never
     ) -> ImageResult:
         """Whatever remains to be done for one image (`Backend.finish`), and how long everything took.
 
         Raises:
-            NotWanted: `is_wanted` has become false on the way.
+            Cancelled: `is_cancelled` became true meanwhile.
         """
-        watch = Stopwatch(is_wanted)
+        watch = Stopwatch(is_cancelled)
         geometry = decoded.image.geometry
         instances = self.backend.finish(output, geometry, query, watch)
         first, *later = self.backend.stages
@@ -150,8 +151,8 @@ class Pipeline:
         """One image from bytes to instances."""
         return self.segment_decoded(self.decode(body), query or Query())
 
-    def segment_decoded(self, decoded: Decoded, query: Query, is_wanted: IsWanted = lambda: True) -> ImageResult:
+    def segment_decoded(self, decoded: Decoded, query: Query, is_cancelled: IsCancelled = never) -> ImageResult:
         """Network and post-processing of one image; raises what `finish` raises."""
         start = perf_counter()
         output = self.infer([decoded.image], [query])[0]
-        return self.finish(output, decoded, query, (perf_counter() - start) * 1e3, is_wanted)
+        return self.finish(output, decoded, query, (perf_counter() - start) * 1e3, is_cancelled)

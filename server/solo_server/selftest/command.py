@@ -14,6 +14,7 @@ from time import monotonic
 
 from solo_models.bundle import BundleError, read_bundle
 from solo_models.demo import demo_bundle
+from solo_models.exit_codes import FAILED, NO_GPU, REFUSED
 
 from solo_server.bench.errors import BenchError
 from solo_server.bench.result import check_writable, write_document
@@ -32,7 +33,6 @@ from solo_server.selftest.images import NamedImage, gather
 from solo_server.selftest.measuring import Plan
 from solo_server.selftest.opening import ENGINES, NoGpuHere, Opened, OpeningFailed, open_gpu
 
-PASSED, FAILED, BAD_INPUT, NO_GPU = 0, 1, 2, 3
 MOST_IMAGES = 64
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 DEFAULT_OUTPUT = Path("solo-selftest.json")
@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         told = finished(head, {"open": failed(problem.__cause__ or problem, "open")})
     except (SettingsError, BundleError, BenchError, OSError) as problem:
         print(f"solo selftest: {problem}", file=sys.stderr)
-        return BAD_INPUT
+        return REFUSED
     return report(told | {"log": without_names(lines)}, arguments.output)
 
 
@@ -121,7 +121,7 @@ def report(told: Document, path: Path) -> int:
     write_document(path, told)
     print("\n".join(summary_lines(told)))
     print(f"wrote {path}; it holds no names of hosts, users or folders: attach it to an issue")
-    return PASSED if told["verdict"] == PASS else FAILED
+    return 0 if told["verdict"] == PASS else FAILED
 
 
 def sizes_up_to(max_batch: int) -> Plan:

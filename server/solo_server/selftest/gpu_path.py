@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from solo_models.spec import ModelSpec
 
-from solo_server.backends.cpu.backend import Backend
+from solo_server.backends.base import Backend
 from solo_server.backends.gpu.network import FLOAT_BYTES, BatchShape, NetworkLayout, level_groups, network_layout
 from solo_server.backends.gpu.postprocess.batch import Counts
 from solo_server.backends.stopwatch import Stopwatch

@@ -28,9 +28,9 @@ from solo_server.selftest.differences import (
 )
 from solo_server.selftest.gpu_path import GpuPath
 from solo_server.selftest.images import NamedImage
-from solo_server.selftest.stage_snapshot import CpuPath, Network, StageSnapshot, levels_of, settings_of
+from solo_server.selftest.stage_snapshot import CpuPath, Network, StageSnapshot, levels_of
 from solo_server.selftest.tolerance import NETWORK, SAME_INPUTS
-from solo_server.types import PreparedImage, Query
+from solo_server.types import PreparedImage, Query, apply_query
 
 PARTS = ("network", "post-processing", "answers", "batch")
 QUERIES = (Query(), Query(nms="mask"), Query(nms="none"), Query(score_threshold=0.3, max_instances=7))
@@ -91,7 +91,7 @@ class Parity:
         return tuple(compare_sights(expected, found, SAME_INPUTS, self._cuts(query)))
 
     def _cuts(self, query: Query) -> Cuts:
-        settings = settings_of(self._bundle.spec, query)
+        settings = apply_query(self._bundle.spec.postprocess, query)
         return Cuts(settings.score_threshold, settings.max_instances)
 
 

@@ -9,17 +9,17 @@ separates the network's rounding from faults of the post-processing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from solo_models.bundle import Bundle
-from solo_models.spec import ModelSpec, PostprocessSpec
+from solo_models.spec import ModelSpec
 
 from solo_server.backends.cpu.engine import ImageOutput
 from solo_server.backends.cpu.pool import Pool
 from solo_server.backends.cpu.postprocess import CpuPostprocessor, find_candidates, select
 from solo_server.backends.stopwatch import Stopwatch
-from solo_server.types import Candidates, Float32, Geometry, Instance, Int64, Query
+from solo_server.types import Candidates, Float32, Geometry, Instance, Int64, Query, apply_query
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class CpuPath:
 
     def snapshot(self, network: Network, geometry: Geometry, query: Query) -> StageSnapshot:
         """All stages from these scores and features on."""
-        settings = settings_of(self._spec, query)
+        settings = apply_query(self._spec.postprocess, query)
         candidates = find_candidates(network.scores, settings, query.class_ids)
         if len(candidates.cells) == 0:
             nothing = Ranked(candidates.cells, candidates.labels, candidates.scores)
@@ -102,16 +102,6 @@ class CpuPath:
             Ranked(kept.cells, kept.labels, kept.scores),
             self._postprocessor.run(network, geometry, query, Stopwatch()),
         )
-
-
-def settings_of(spec: ModelSpec, query: Query) -> PostprocessSpec:
-    """The bundle's, with what the query changes."""
-    settings = spec.postprocess
-    if query.score_threshold is not None:
-        settings = replace(settings, score_threshold=query.score_threshold)
-    if query.max_instances is not None:
-        settings = replace(settings, max_instances=query.max_instances)
-    return settings if query.nms is None else replace(settings, nms=query.nms)  # type: ignore[arg-type]  # a checked name
 
 
 def levels_of(spec: ModelSpec, cells: Int64) -> list[int]:

@@ -12,103 +12,23 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from time import perf_counter
-from typing import Any
 
 from solo_models.bundle import BundleError
 
-from solo_server.backends.cpu.backend import Backend
-from solo_server.errors import DeviceFailure, NotReady, ServerError, SettingsError, UnknownModel
-from solo_server.observability.observer import Observer
+from solo_server.errors import DeviceFailure, NotReady, SettingsError, UnknownModel
 from solo_server.pipeline.pipeline import Pipeline
-from solo_server.service.batching import Batcher, BatchRules
-from solo_server.service.model_repository import ModelRepository, Source, newest
-from solo_server.service.worker_threads import Threads
-from solo_server.settings import Settings
-from solo_server.system.cores import share_of_cores
+from solo_server.service.model_repository import ModelRepository, ModelSource, highest_version
+from solo_server.service.served_model import ServedModel
+from solo_server.service.worker_threads import WorkerThreads
 
 LOG = logging.getLogger("solo_server")
 READY, LOADING, UNLOADING, FAILED = "ready", "loading", "unloading", "failed"
 EXPECTED = (BundleError, SettingsError, DeviceFailure)
 """What loading a model raises where the model, a setting or the device is at fault; anything else is ours."""
 
-AHEAD = 1  # images done in one go that an engine's thread finds ready: it does not wait for the event loop's next one
-
 Key = tuple[str, str]
 """Name and version."""
-
-
-class ServedModel:
-    """One loaded version of a model: its pipeline, its engine's threads and its batcher."""
-
-    def __init__(
-        self,
-        source: Source,
-        pipeline: Pipeline,
-        settings: Settings,
-        on_end: Callable[[ServerError], None],
-        observer: Observer,
-    ) -> None:
-        self.name, self.version, self.stamp, self.pipeline = source.name, source.version, source.stamp, pipeline
-        backend = pipeline.backend
-        self.is_in_one_go = run_to_completion(backend, settings)
-        self.engine = Threads("engine", backend.max_concurrency)
-        rules = BatchRules(
-            max_concurrency=backend.max_concurrency,
-            ahead=AHEAD if self.is_in_one_go else 0,
-            max_batch=settings.max_batch or backend.max_batch,
-            max_delay_s=settings.max_delay_ms / 1e3,
-            engine_timeout_s=settings.engine_timeout_s,
-        )
-        self.batcher = Batcher(
-            lambda images: self.engine.run(lambda: self._infer(images)),
-            rules, on_end, partial(observer.batched, self.name),
-        )  # fmt: skip
-        self._users = 0
-        self._unused = asyncio.Event()
-        self._unused.set()
-
-    def _infer(self, images: Sequence[Any]) -> Sequence[Any]:
-        """images: each what makes all of it, where that is done in one go; else a prepared one and what is asked of it."""
-        if self.is_in_one_go:
-            return [work() for work in images]
-        return self.pipeline.infer([image for image, _ in images], [query for _, query in images])
-
-    def use(self) -> None:
-        """A request needs it, until it says `leave`."""
-        self._users += 1
-        self._unused.clear()
-
-    def leave(self) -> None:
-        """See `use`."""
-        self._users -= 1
-        if self._users == 0:
-            self._unused.set()
-
-    async def unused(self) -> None:
-        """Until no request needs it."""
-        await self._unused.wait()
-
-    def close(self) -> None:
-        """End its threads. Where one of them is at work for ever, the backend is left to the process's end."""
-        is_idle = self.engine.is_idle
-        self.engine.stop()
-        if is_idle:
-            self.pipeline.backend.close()
-
-
-def run_to_completion(backend: Backend, settings: Settings) -> bool:
-    """Whether an image is decoded, inferred and finished by one of the engine's threads, instead of going from stage to stage.
-
-    So it is where as many images are computed at a time as this process has cores for: threads of other stages would only take
-    the cores from them.
-    """
-    return (
-        backend.uses_cores
-        and backend.max_concurrency >= share_of_cores(settings.workers)
-        and (settings.max_batch or backend.max_batch) == 1
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +41,7 @@ class ModelStatus:
     served: ServedModel | None = None
 
 
-class Registry:
+class ModelRegistry:
     """Models by name and version.
 
     loader: the thread that pipelines are loaded and closed in; make: puts one into service; default: name of the model that is
@@ -131,8 +51,8 @@ class Registry:
     def __init__(
         self,
         repository: ModelRepository,
-        loader: Threads,
-        make: Callable[[Source, Pipeline], ServedModel],
+        loader: WorkerThreads,
+        make: Callable[[ModelSource, Pipeline], ServedModel],
         default: str | None = None,
     ) -> None:
         self._repository, self._loader, self._make, self._default = repository, loader, make, default
@@ -161,7 +81,7 @@ class Registry:
             )
         versions = self._served.get(name, {})
         if versions and version is None:
-            return versions[newest(list(versions))]
+            return versions[highest_version(list(versions))]
         if version is not None and version in versions:
             return versions[version]
         raise self._missing(name, version)
@@ -245,11 +165,11 @@ class Registry:
         for served in self.in_service():
             served.close()
 
-    def _is_current(self, source: Source) -> bool:
+    def _is_current(self, source: ModelSource) -> bool:
         before = self._served.get(source.name, {}).get(source.version)
         return before is not None and before.stamp == source.stamp
 
-    async def _bring(self, source: Source) -> None:
+    async def _bring(self, source: ModelSource) -> None:
         """Load one source and put it into service, in the place of what was there."""
         key, begun = (source.name, source.version), perf_counter()
         before = self._served.get(source.name, {}).get(source.version)
@@ -290,7 +210,7 @@ class Registry:
         self._retiring[task] = served
         task.add_done_callback(self._retiring.pop)
 
-    def _check_default(self, sources: Sequence[Source]) -> None:
+    def _check_default(self, sources: Sequence[ModelSource]) -> None:
         names = sorted({source.name for source in sources})
         if self._default is not None and self._default not in names:
             raise SettingsError(f"SOLO_DEFAULT_MODEL: {self._default!r} is none of {', '.join(names)}")
@@ -302,7 +222,7 @@ class Registry:
         return _unknown(name, version)
 
 
-def _ready(source: Source) -> Pipeline:
+def _ready(source: ModelSource) -> Pipeline:
     """Loaded and warmed up, or nothing."""
     pipeline = source.open()
     try:

@@ -29,7 +29,7 @@ SHOWN_NAMES = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ModelSource:
     """One version of a model that can be loaded. stamp: differs where its content does."""
 
     name: str
@@ -38,7 +38,7 @@ class Source:
     open: Callable[[], Pipeline]
 
 
-ModelRepository = Callable[[], Sequence[Source]]
+ModelRepository = Callable[[], Sequence[ModelSource]]
 """All sources as they are now; asked in a thread. Raises `BundleError` or `SettingsError` where one cannot be told."""
 
 
@@ -47,7 +47,7 @@ def model_repository(
 ) -> ModelRepository:
     """The models of a bundle, of a folder of bundles, or of both."""
 
-    def sources() -> Sequence[Source]:
+    def sources() -> Sequence[ModelSource]:
         models = [] if bundle is None else [[_source(bundle, None, None, open_bundle)]]
         passed_over: list[Path] = []
         if folder is not None:
@@ -61,13 +61,13 @@ def model_repository(
     return sources
 
 
-def only(pipeline: Pipeline) -> ModelRepository:
+def single_model(pipeline: Pipeline) -> ModelRepository:
     """One model that is loaded already."""
     bundle = pipeline.bundle
-    return lambda: [Source(bundle.name, bundle.version, bundle.version, lambda: pipeline)]
+    return lambda: [ModelSource(bundle.name, bundle.version, bundle.version, lambda: pipeline)]
 
 
-def newest(versions: Sequence[str]) -> str:
+def highest_version(versions: Sequence[str]) -> str:
     """The highest: numbers by their value, above names, which go by the alphabet."""
     return max(versions, key=lambda version: (version.isdecimal(), int(version) if version.isdecimal() else 0, version))
 
@@ -85,7 +85,7 @@ def _models(folder: Path, passed_over: list[Path]) -> list[Path]:
     return found
 
 
-def _model(path: Path, open_bundle: Callable[[Path], Pipeline], passed_over: list[Path]) -> list[Source]:
+def _model(path: Path, open_bundle: Callable[[Path], Pipeline], passed_over: list[Path]) -> list[ModelSource]:
     """All versions of one model."""
     name = _name(path)
     if not path.is_dir() or (path / MANIFEST).exists():
@@ -115,10 +115,10 @@ def _name(path: Path) -> str:
     return name
 
 
-def _source(path: Path, name: str | None, version: str | None, open_bundle: Callable[[Path], Pipeline]) -> Source:
+def _source(path: Path, name: str | None, version: str | None, open_bundle: Callable[[Path], Pipeline]) -> ModelSource:
     """name, version: where the folder tells them; otherwise the bundle does."""
     found = identify(path)
-    return Source(name or found.name, version or found.version, found.sha256, lambda: open_bundle(path))
+    return ModelSource(name or found.name, version or found.version, found.sha256, lambda: open_bundle(path))
 
 
 def _refuse_twice(names: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ T = TypeVar("T")
 _Work = tuple[asyncio.Future[Any], Callable[[], Any]]
 
 
-class Threads:
+class WorkerThreads:
     """`count` threads named `solo-NAME_0` and so on, begun when first needed. All methods are of the event loop's thread."""
 
     def __init__(self, name: str, count: int) -> None:

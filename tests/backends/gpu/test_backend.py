@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from solo_models.bundle import Bundle
 from solo_models.spec import PreprocessSpec, Variant
-from solo_server.backends.cpu.backend import Backend, CpuBackend
+from solo_server.backends.base import Backend
+from solo_server.backends.cpu.backend import CpuBackend
 from solo_server.backends.cpu.network import GraphEngine
 from solo_server.backends.cpu.pool import Pool
 from solo_server.backends.cpu.runtimes.onnxruntime import OrtRuntime

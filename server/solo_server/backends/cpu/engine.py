@@ -1,20 +1,14 @@
-"""What the pipeline asks of an engine, and what an engine asks of a runtime, whichever is behind it.
+"""The interface of an engine: one bundle's network, loaded into a CPU runtime.
 
 images ─► runtime: features graph ─► level features ─► head: category scores now, mask features of some levels later
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
-
-from numpy.typing import NDArray
+from collections.abc import Sequence
+from typing import Protocol
 
 from solo_server.types import Float32, Int64, UInt8
-
-CPU_ENGINES, GPU_ENGINES = ("onnxruntime", "openvino"), ("tensorrt", "cuda")
-ENGINES = ("auto", *CPU_ENGINES, *GPU_ENGINES)
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 class ImageOutput(Protocol):
@@ -43,34 +37,5 @@ class Engine(Protocol):
 
         Raises:
             EngineFailure: the runtime failed.
-        """
-        ...
-
-
-class Graph(Protocol):
-    """One loaded graph. May be called from several threads."""
-
-    def __call__(self, feeds: Mapping[str, NDArray[Any]]) -> Sequence[Float32]:
-        """All outputs, in the graph's order.
-
-        Raises:
-            EngineFailure: the runtime failed.
-        """
-        ...
-
-
-class Runtime(Protocol):
-    """Loads and runs ONNX graphs."""
-
-    @property
-    def description(self) -> str:
-        """Runtime, version, precision where it is the runtime's choice, and device."""
-        ...
-
-    def load(self, content: bytes, name: str) -> Graph:
-        """Load a serialized graph; `name` is for messages.
-
-        Raises:
-            BundleError: the runtime cannot load it.
         """
         ...

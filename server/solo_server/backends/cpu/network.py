@@ -17,10 +17,11 @@ from solo_models.bundle import CATEGORIES, MASKS, Bundle, BundleError
 from solo_models.onnx_ends import DamagedGraph
 from solo_models.onnx_weights import keep_outputs
 
-from solo_server.backends.cpu.engine import Engine, Runtime
-from solo_server.backends.cpu.kernels.head import CompiledHead, HeadNotCompilable, is_compilable
+from solo_server.backends.cpu.engine import Engine
+from solo_server.backends.cpu.head import CompiledHead, HeadNotCompilable, is_compilable
 from solo_server.backends.cpu.pool import Pool
-from solo_server.system.memory import return_unused
+from solo_server.backends.cpu.runtimes.base import Runtime
+from solo_server.system.memory import release_unused_memory
 from solo_server.types import Float32, Int64, UInt8
 
 LOG = logging.getLogger("solo_server")
@@ -69,7 +70,7 @@ class CompiledEngine:
             raise BundleError(f"{CATEGORIES}: {problem}") from problem
         self._features = runtime.load(features, CATEGORIES)
         del features
-        return_unused()
+        release_unused_memory()
         self._head = CompiledHead(bundle, pool)
         self.description = f"{runtime.description}, {self._head.description}"
 

@@ -7,19 +7,27 @@ not larger than their level's stride are dropped; the score is multiplied by the
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from solo_models.bundle import Kernels
 from solo_models.spec import ModelSpec, PostprocessSpec
 
+from solo_server.backends.cpu.encode import EncodedMask, encode_mask
 from solo_server.backends.cpu.engine import ImageOutput
 from solo_server.backends.cpu.kernels.nms import greedy_keep, matrix_decay, pairwise_ious, pick
 from solo_server.backends.cpu.masks import CellMasks
 from solo_server.backends.cpu.pool import Pool
 from solo_server.backends.stopwatch import Stopwatch
-from solo_server.rle import Outline, outline
-from solo_server.types import Candidates, Float32, Geometry, Instance, Int64, MaskedCandidates, Query, SoftMask
+from solo_server.types import (
+    Candidates,
+    Float32,
+    Geometry,
+    Instance,
+    Int64,
+    MaskedCandidates,
+    Query,
+    SoftMask,
+    apply_query,
+)
 
 
 class CpuPostprocessor:
@@ -32,9 +40,9 @@ class CpuPostprocessor:
         """Instances best first; none found gives an empty tuple. Stages: towers, masks (candidates included), nms, encode.
 
         Raises:
-            NotWanted: `watch` says so, at the latest after one more instance.
+            Cancelled: the image was cancelled; checked at the latest after one more instance.
         """
-        settings = settings_of(self._spec.postprocess, query)
+        settings = apply_query(self._spec.postprocess, query)
         candidates = find_candidates(output.scores, settings, query.class_ids)
         watch.lap("masks")
         if len(candidates.cells) == 0:
@@ -92,25 +100,15 @@ class CpuPostprocessor:
         cells, back = np.unique(kept.cells, return_inverse=True)
         stride, threshold = self._spec.mask_stride, settings.mask_threshold
 
-        def encoded(mask: SoftMask | None) -> Outline:
+        def encode_one(mask: SoftMask | None) -> EncodedMask:
             watch.check()
-            return outline(mask, geometry, stride, threshold)
+            return encode_mask(mask, geometry, stride, threshold)
 
-        outlines = masks.each(cells, encoded)
+        encoded = masks.each(cells, encode_one)
         return tuple(
-            Instance(int(label), float(score), outlines[row].box_xywh, outlines[row].area, outlines[row].rle)
+            Instance(int(label), float(score), encoded[row].box_xywh, encoded[row].area, encoded[row].rle)
             for label, score, row in zip(kept.labels, kept.scores, back, strict=True)
         )
-
-
-def settings_of(rules: PostprocessSpec, query: Query) -> PostprocessSpec:
-    """The bundle's rules, but for what the caller has chosen."""
-    changes = {
-        "score_threshold": query.score_threshold,
-        "max_instances": query.max_instances,
-        "nms": query.nms,
-    }
-    return replace(rules, **{k: v for k, v in changes.items() if v is not None})  # type: ignore[arg-type]  # mixed value types
 
 
 def find_candidates(scores: Float32, settings: PostprocessSpec, class_ids: tuple[int, ...] | None = None) -> Candidates:

@@ -13,9 +13,9 @@ from solo_server.backends.cpu.kernels.simd_int16 import (
     no_wholes,
     store_wholes,
 )
-from solo_server.backends.cpu.kernels.towers import LOWEST, Affine, Convolution, Layer, Maps, ShortConvolution, Tower
 from solo_server.backends.cpu.kernels.winograd import POINTS
 from solo_server.backends.cpu.pool import Pool
+from solo_server.backends.cpu.towers import LOWEST, Affine, Convolution, Layer, Maps, ShortConvolution, Tower
 from torch.nn import functional as F
 
 SIZES = ((13, 9), (4, 4), (1, 7), (8, 12))

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from solo_server.backends.bilinear_taps import original_taps
+from solo_server.backends.cpu.encode import EncodedMask, encode_mask
 from solo_server.backends.cpu.kernels.soft_masks import SPARE, padded_width
 from solo_server.backends.gpu.postprocess.batch import Batch, Image, Summary, Tap
 from solo_server.backends.gpu.postprocess.memory import ENCODE_WARPS, SEGMENT
 from solo_server.backends.gpu.postprocess.strings import FOUND, ImageFound, instances_of
-from solo_server.rle import Outline, outline
 from solo_server.types import Float32, Geometry, SoftMask
 from support.gpu.emulator import GARBAGE, Emulator, uninitialised
 
@@ -133,18 +133,18 @@ def _box(soft: Float32) -> list[int]:
     return [rows[0], rows[-1] + 1, columns[0], columns[-1] + 1] if len(rows) else [0, 0, 0, 0]
 
 
-def _expected(soft: Float32, geometry: Geometry) -> Outline:
+def _expected(soft: Float32, geometry: Geometry) -> EncodedMask:
     height, width = soft.shape
     step = padded_width(width)
     padded = np.zeros((height + SPARE, step), np.float32)
     padded[:height, :width] = soft
-    return outline(SoftMask(padded.ravel(), step, np.array([0, height, 0, width])), geometry, STRIDE, THRESHOLD)
+    return encode_mask(SoftMask(padded.ravel(), step, np.array([0, height, 0, width])), geometry, STRIDE, THRESHOLD)
 
 
 def _check(images: list[Masks], geometries: list[Geometry], answers: list[ImageFound]) -> None:
     for masks, geometry, answer in zip(images, geometries, answers, strict=True):
         instances = instances_of(answer)
-        assert [Outline(i.area, i.box_xywh, i.mask) for i in instances] == [_expected(m, geometry) for m in masks]
+        assert [EncodedMask(i.area, i.box_xywh, i.mask) for i in instances] == [_expected(m, geometry) for m in masks]
 
 
 def _blob(hw: tuple[int, int], centre: tuple[float, float], radius: float) -> Float32:

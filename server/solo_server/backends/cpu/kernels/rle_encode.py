@@ -65,10 +65,10 @@ def encode(soft, step, box, rows, columns, threshold, line, places, counts, foun
 
 @kernel
 def _divide(rows_first, rows_last, top, bottom, last, parts):
-    """Where the rows that read from tap `k` on begin, `parts[2 * k]`, and those of them that read three, `parts[2 * k + 1]`.
+    """First row that reads from tap `k` on, `parts[2 * k]`, and first of those that read three taps, `parts[2 * k + 1]`.
 
-    From one of these places to the next the blended value only rises or only falls, whatever is blended: what is weighed are either
-    two taps, more and more of the second, or two lines between taps, more and more of the second (tests/test_rle.py).
+    Between two of these rows the blended value is monotonic, whatever is blended: it moves along a line between two taps or between
+    two points that are each interpolated from two taps (tests/backends/test_bilinear_taps.py).
     """
     y = top
     for tap in range(last + 1):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 from solo_models.bundle import BundleError
 
-from solo_server.backends.cpu.engine import Graph
+from solo_server.backends.cpu.runtimes.base import Graph
 from solo_server.errors import EngineFailure
 from solo_server.types import Float32
 

@@ -15,7 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 from solo_models.bundle import BundleError
 
-from solo_server.backends.cpu.engine import Graph
+from solo_server.backends.cpu.runtimes.base import Graph
 from solo_server.errors import EngineFailure, SettingsError
 from solo_server.system.processor import has_bf16
 from solo_server.types import Float32

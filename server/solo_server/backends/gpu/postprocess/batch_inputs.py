@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from solo_models.spec import ModelSpec
 
 from solo_server.backends.bilinear_taps import original_taps
-from solo_server.backends.cpu.postprocess import settings_of
 from solo_server.backends.gpu.network import BatchShape
 from solo_server.backends.gpu.postprocess.batch import Image, Tap, record_of
 from solo_server.backends.gpu.postprocess.memory import asked_layout
-from solo_server.types import Geometry, Query, UInt8
+from solo_server.types import Geometry, Query, UInt8, apply_query
 
 IMAGE, TAP = record_of(Image), record_of(Tap)
 NMS_NUMBERS = {"matrix": 0, "mask": 1, "none": 2}
@@ -47,7 +46,7 @@ def axis_of(geometry: Geometry, axis: int, stride: int) -> tuple[int, int, int, 
 
 def _image(spec: ModelSpec, geometry: Geometry, query: Query) -> tuple[float, ...]:
     """The fields of `Image` in order, taps left out; why the threshold is the higher one, cpu.py `find_candidates` says."""
-    settings = settings_of(spec.postprocess, query)
+    settings = apply_query(spec.postprocess, query)
     return (
         max(settings.candidate_threshold, settings.score_threshold),
         settings.score_threshold > settings.candidate_threshold,

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from solo_models.bundle import Kernels
 from solo_models.spec import ModelSpec
 
-from solo_server.backends.cpu.postprocess import settings_of
 from solo_server.backends.gpu.driver.base import Device, Event, Stream
 from solo_server.backends.gpu.network import BatchShape, NetworkMemory, level_groups
 from solo_server.backends.gpu.postprocess.batch import Counts, Summary, record_of
@@ -36,7 +35,7 @@ from solo_server.backends.gpu.postprocess.memory import (
 from solo_server.backends.gpu.postprocess.stages import KERNELS, Stages
 from solo_server.backends.gpu.postprocess.strings import FOUND, ImageFound
 from solo_server.errors import EngineFailure
-from solo_server.types import Geometry, Query
+from solo_server.types import Geometry, Query, apply_query
 
 COUNTS, SUMMARY = record_of(Counts), record_of(Summary)
 MARKS = ("begin", "candidates", "features", "masks", "nms", "encode")
@@ -99,7 +98,7 @@ class PostprocessSlot:
         self._check(shape, images, queries)
         self._counts = self._counts[:0]
         self._shape, self._originals = shape, [image.original_hw for image in images]
-        settings = [settings_of(self._owner.spec.postprocess, query) for query in queries]
+        settings = [apply_query(self._owner.spec.postprocess, query) for query in queries]
         self._methods: set[str] = {asked.nms for asked in settings}
         self._batch, self._layout = self._batch_of(shape)
         self._most = min(self._batch.max_best, max(asked.max_instances for asked in settings))

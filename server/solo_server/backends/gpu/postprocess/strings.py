@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solo_server.backends.cpu.kernels.rle_encode import CHARACTERS_A_RUN, compress
+from solo_server.backends.cpu.encode import rle_text
 from solo_server.backends.gpu.postprocess.batch import Found, record_of
 from solo_server.rle import EMPTY_BOX
 from solo_server.types import Instance, Rle
@@ -42,6 +42,4 @@ def _instance(found: Any, positions: NDArray[np.int64], original_hw: tuple[int, 
 
 def _counts(positions: NDArray[np.int64], original_hw: tuple[int, int]) -> str:
     """Run lengths are differences of positions; the last run goes to the end of the image."""
-    lengths = np.diff(positions, prepend=0, append=original_hw[0] * original_hw[1])
-    text = np.empty(len(lengths) * CHARACTERS_A_RUN, np.uint8)
-    return text[: compress(lengths, len(lengths), text)].tobytes().decode("ascii")
+    return rle_text(np.diff(positions, prepend=0, append=original_hw[0] * original_hw[1]))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from solo_models.bundle import CATEGORIES, MASKS
 from solo_models.engine_file import Profile, ShapeRange
-from solo_models.sizes import Size, SizeError, parse_oriented, size_text
+from solo_models.sizes import Size, size_text
 from solo_models.spec import ModelSpec
 
 from solo_server.backends.gpu.network import CHANNELS, Group, level_groups
@@ -87,19 +87,6 @@ def engine_profiles(spec: ModelSpec, max_batch: int = MAX_BATCH, exact: tuple[Si
         _check_exact(spec, ranges, (height, width))
     fixed = tuple(Bucket(size, size, size) for size in dict.fromkeys(exact))
     return EngineProfiles(spec, max_batch, (*fixed, *ranges))
-
-
-def parse_shapes(text: str) -> tuple[Size, ...]:
-    """`1088x800,704x512:portrait` to padded sizes `(height, width)`: landscape and portrait of the first; none for an empty text.
-
-    Raises:
-        SettingsError: something else than that.
-    """
-    parts = filter(None, text.replace(" ", "").split(","))
-    try:
-        return tuple(size for part in parts for size in parse_oriented(part))
-    except SizeError as problem:
-        raise SettingsError(f"shapes: {problem}") from problem
 
 
 def _ranges(spec: ModelSpec) -> tuple[Bucket, ...]:

@@ -11,11 +11,11 @@ from solo_export.onnx import export_graphs
 from solo_export.quantize import points, quantize
 from solo_models.bundle import Bundle, BundleError, as_bundle
 from solo_models.network import SoloNetwork
-from solo_server.backends.cpu.kernels.towers import LOWEST, Affine, Convolution, Layer, Maps, Tower, tile_table
 from solo_server.backends.cpu.kernels.winograd import transform_weights
 from solo_server.backends.cpu.network import CompiledEngine, GraphEngine, open_network
 from solo_server.backends.cpu.pool import Pool
 from solo_server.backends.cpu.runtimes.onnxruntime import OrtRuntime
+from solo_server.backends.cpu.towers import LOWEST, Affine, Convolution, Layer, Maps, Tower, tile_table
 from solo_server.errors import EngineFailure
 from solo_server.pipeline.image import prepare
 from support.images import smooth_image

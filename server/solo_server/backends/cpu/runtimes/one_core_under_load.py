@@ -12,8 +12,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from solo_server.backends.cpu.engine import Graph, Runtime
 from solo_server.backends.cpu.pool import Pool
+from solo_server.backends.cpu.runtimes.base import Graph, Runtime
 from solo_server.types import Float32
 
 

@@ -13,13 +13,13 @@ import pytest
 from numpy.typing import NDArray
 from solo_models.bundle import read_bundle
 from solo_server.backends.choose import choose
-from solo_server.backends.cpu.backend import Replicas
 from solo_server.backends.cpu.pool import Pool
+from solo_server.backends.cpu.runtimes.one_core_under_load import OneCoreUnderLoadRuntime
 from solo_server.backends.cpu.runtimes.onnxruntime import OrtRuntime
-from solo_server.backends.cpu.runtimes.per_load import OneCoreUnderLoadRuntime
+from solo_server.backends.replicas import Replicas
 from solo_server.errors import SettingsError
 from solo_server.pipeline.pipeline import Pipeline
-from solo_server.service.model_repository import only
+from solo_server.service.model_repository import single_model
 from solo_server.service.service import Service
 from solo_server.types import Float32, ImageResult, Query
 from support.images import encoded, smooth_image
@@ -79,7 +79,7 @@ def test_an_images_result_is_the_same_alone_and_in_a_crowd(bundle_path: Path, se
     alone = [pipeline.segment(body, query) for body in bodies]
 
     async def scenario() -> list[ImageResult]:
-        service = Service(only(pipeline))
+        service = Service(single_model(pipeline))
         await service.start()
         results = await asyncio.gather(*(service.segment(body, query) for body in bodies))
         service.stop()

@@ -2,7 +2,7 @@
 
 Takes the weights out of the bundle's graphs, whatever their precision: float16 and INT8 weights are read back to float32.
 Activations are not rounded, but for INT8 bundles to 13 bits. Semantics: mmdet `SOLOHead.forward` and points-NMS; the towers are
-`solo_server.backends.cpu.kernels.towers`.
+`solo_server.backends.cpu.towers`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from solo_models.spec import ModelSpec
 
 from solo_server.backends.bilinear_taps import bilinear_taps
 from solo_server.backends.cpu.kernels.layouts import interleave, points_nms, resample
-from solo_server.backends.cpu.kernels.towers import LOWEST, Affine, Convolution, Layer, Maps, ShortConvolution, Tower
 from solo_server.backends.cpu.pool import Pool
+from solo_server.backends.cpu.towers import LOWEST, Affine, Convolution, Layer, Maps, ShortConvolution, Tower
 from solo_server.errors import EngineFailure
 from solo_server.types import Float32
 
