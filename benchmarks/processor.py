@@ -29,7 +29,7 @@ import torch
 from record import read_record, write_record
 from solo_export.calibrate import Calibrator
 from solo_export.onnx import categories_model, mask_kernels, masks_model
-from solo_export.quantize import quantise
+from solo_export.quantize import quantize
 from solo_models.bundle import BundleContent, read_bundle, write_bundle
 from solo_models.checkpoint import read_checkpoint
 from solo_server.backends.cpu.network import open_network
@@ -151,9 +151,9 @@ def make_bundles(folder: Path) -> None:
     )
     write_bundle(folder / "fp32", content)
     ranges = _ranges(categories, masks)
-    int8 = {"categories": quantise(categories, ranges[0]), "masks": quantise(masks, ranges[1])}
-    quantised: dict[str, Any] = {name: model.SerializeToString() for name, model in int8.items()}
-    write_bundle(folder / "int8", replace(content, precision="int8", **quantised))
+    int8 = {"categories": quantize(categories, ranges[0]), "masks": quantize(masks, ranges[1])}
+    quantized: dict[str, Any] = {name: model.SerializeToString() for name, model in int8.items()}
+    write_bundle(folder / "int8", replace(content, precision="int8", **quantized))
 
 
 def _ranges(categories: Any, masks: Any) -> list[dict[str, tuple[float, float]]]:

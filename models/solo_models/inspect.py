@@ -197,7 +197,7 @@ def _weights(bodies: Iterable[Any]) -> Facts:
 
 
 def _precision(operators: Counter[str], weights: Facts) -> str:
-    """`int8` where activations are quantised, else the floating point type of most weights."""
+    """`int8` where activations are quantized, else the floating point type of most weights."""
     if operators["QuantizeLinear"]:
         return "int8"
     return next((_PRECISIONS[dtype] for dtype in weights if dtype in _PRECISIONS), "unknown: no weights")

@@ -57,11 +57,11 @@ def test_int8_for_tensorrt_runs_on_a_cpu_without_int8_products_only(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choosing, "has_openvino", lambda: True)
-    quantised = replace(bundle, precision="int8", int8_for="tensorrt")
-    choice = choose(quantised)
+    quantized = replace(bundle, precision="int8", int8_for="tensorrt")
+    choice = choose(quantized)
     assert (choice.engine, choice.reason) == ("onnxruntime", "auto: int8 for TensorRT runs on onnxruntime, slowly")
     with pytest.raises(SettingsError, match="engine openvino: tiny is INT8 for TensorRT"):
-        choose(quantised, "openvino")
+        choose(quantized, "openvino")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import torch
 from catalogue import FOLDER, GOLDENS, IMAGES, Golden, Image
 from numpy.typing import NDArray
 from recipe import seeded_state_dict
-from solo_export.export import Order, prepare_content
+from solo_export.export import ExportRequest, prepare_content
 from solo_export.source import from_checkpoint
 from solo_models.bundle import write_bundle
 from solo_models.checkpoint import read_checkpoint
@@ -45,7 +45,7 @@ def pipeline(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     )
     torch.save({"meta": {}, "state_dict": {k: torch.from_numpy(v) for k, v in seeded.items()}}, folder / "mmdet.pth")
     checkpoint = read_checkpoint(folder / "mmdet.pth", size=(480, 320))
-    content = prepare_content(from_checkpoint(checkpoint, golden.name), Order(folder / "bundle"))
+    content = prepare_content(from_checkpoint(checkpoint, golden.name), ExportRequest(folder / "bundle"))
     (folder / "mmdet.pth").unlink()
     return Pipeline.open(write_bundle(folder / "bundle", content))
 

@@ -26,6 +26,7 @@ from solo_models.cli import main
 from solo_models.engine_file import EngineHeader, ShapeRange, write_engine
 from solo_models.install import install_command
 from solo_models.network import SoloNetwork
+from support.bundles import zipped_folder
 from support.networks import bundle_content, tiny_network
 
 PLAN = b"ftrt: a plan"
@@ -367,7 +368,7 @@ def test_a_bundle_whose_graph_is_none_is_refused(refuse: Refuse, rich: BundleCon
 
 
 def test_a_zip_with_its_folder_on_top_is_a_bundle(tell: Tell, solo_bundle: Path, tmp_path: Path) -> None:
-    shutil.make_archive(str(tmp_path / "b"), "zip", solo_bundle.parent, solo_bundle.name)
+    zipped_folder(solo_bundle, tmp_path / "b.zip")
     told = tell(tmp_path / "b.zip")
     assert (told.line("kind"), told.line("form"), told.line("name")) == ("bundle", "zip", "tiny-solo")
 
@@ -431,7 +432,7 @@ def test_an_onnx_file_of_others_is_told_in_full(tell: Tell, tmp_path: Path) -> N
         (TensorProto.INT64, [], "unknown: no weights"),
     ],
 )
-def test_the_precision_is_read_off_weights_and_quantisation(
+def test_the_precision_is_read_off_weights_and_quantization(
     tell: Tell, tmp_path: Path, dtype: int, nodes: list[onnx.NodeProto], precision: str
 ) -> None:
     assert tell(_saved(tmp_path / "m", _model(dtype, *nodes))).facts["precision"] == precision

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from solo_export.half import halve
 from solo_export.onnx import export_graphs
-from solo_export.quantize import points, quantise
+from solo_export.quantize import points, quantize
 from solo_models.bundle import Bundle, BundleError, as_bundle
 from solo_models.network import SoloNetwork
 from solo_server.backends.cpu.network import CompiledEngine, GraphEngine, open_network
@@ -50,7 +50,7 @@ def test_weights_of_other_precisions_are_converted_to_float32(precision: str) ->
         categories, masks = halve(graphs.categories), halve(graphs.masks)
     else:
         categories, masks = (
-            quantise(g, dict.fromkeys(points(g), (-9.0, 9.0))) for g in (graphs.categories, graphs.masks)
+            quantize(g, dict.fromkeys(points(g), (-9.0, 9.0))) for g in (graphs.categories, graphs.masks)
         )
     lossy = replace(
         content, categories=categories.SerializeToString(), masks=masks.SerializeToString(), precision=precision

@@ -166,8 +166,8 @@ def _float32(weights: Weights, name: str) -> Float32:
         return weights[name].astype(np.float32)
     if f"{name}.half" in weights:
         return weights[f"{name}.half"].astype(np.float32)
-    if f"{name}.quantised" in weights and f"{name}.scale" in weights:
+    if f"{name}.quantized" in weights and f"{name}.scale" in weights:
         steps = weights[f"{name}.scale"].astype(np.float32)
-        integers = weights[f"{name}.quantised"].astype(np.float32)
+        integers = weights[f"{name}.quantized"].astype(np.float32)
         return integers * steps.reshape(-1, *[1] * (integers.ndim - 1))
     raise HeadNotCompilable(f"the head cannot be compiled: its graphs have no {name}")

@@ -2,7 +2,7 @@
 
 `CompiledEngine` runs backbone and neck in the runtime, and the towers of the head on compiled kernels, which need about a third
 of the products. `GraphEngine` runs the bundle's graphs as they are: for networks with deformable towers, for graphs whose weights
-another exporter or quantiser has renamed, for bf16, and where the graphs themselves are checked.
+another exporter or quantizer has renamed, for bf16, and where the graphs themselves are checked.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from solo_export.calibrate import Calibrator
 from solo_export.onnx import categories_model, masks_model
-from solo_export.quantize import quantise
+from solo_export.quantize import quantize
 from solo_models.bundle import CATEGORIES, MASKS, Bundle, BundleError, read_bundle
 from solo_models.network import SoloNetwork
 from solo_server.backends.cpu.backend import CpuBackend
@@ -132,7 +132,7 @@ def test_the_description_has_version_device_and_precision(openvino_pipeline: Pip
     assert openvino_pipeline.backend.engine.description == f"openvino {version} cpu, fp32"
 
 
-def test_quantised_convolutions_run_in_int8(bundle: Bundle, network: SoloNetwork) -> None:
+def test_quantized_convolutions_run_in_int8(bundle: Bundle, network: SoloNetwork) -> None:
     prepared = prepare(smooth_image(96, 150), bundle.spec.preprocess)
     categories, masks = categories_model(network), masks_model(network)
     calibrators = Calibrator(categories), Calibrator(masks)
@@ -140,8 +140,8 @@ def test_quantised_convolutions_run_in_int8(bundle: Bundle, network: SoloNetwork
     _, *levels = calibrators[0].run({"images": prepared.pixels[None], "image_hw": image_hw})
     calibrators[1].run({"level": levels[0]})
     files = {
-        CATEGORIES: quantise(categories, calibrators[0].ranges()).SerializeToString(),
-        MASKS: quantise(masks, calibrators[1].ranges()).SerializeToString(),
+        CATEGORIES: quantize(categories, calibrators[0].ranges()).SerializeToString(),
+        MASKS: quantize(masks, calibrators[1].ranges()).SerializeToString(),
     }
     int8 = replace(bundle, precision="int8", files={**bundle.files, **files})
     engine = GraphEngine(int8, OpenVinoRuntime("int8", 1))

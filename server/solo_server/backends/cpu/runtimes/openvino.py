@@ -95,7 +95,7 @@ class _OpenVinoGraph:
 
 def _options(precision: str, threads: int) -> dict[str, Any]:
     return {
-        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",  # for operators that are not quantised
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",  # for operators that are not quantized
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,  # one inference uses all cores; a second caller waits
         "ENABLE_CPU_PINNING": False,  # post-processing shares the cores
