@@ -37,7 +37,11 @@ from solo_server.types import ImageResult, Query
 T = TypeVar("T")
 
 LOG = logging.getLogger("solo_server")
-UNANSWERED = ("gone", DeadlineExceeded.code, NotReady.code)  # outcomes of abandoned images, which do not count for the throughput
+UNANSWERED = (
+    "gone",
+    DeadlineExceeded.code,
+    NotReady.code,
+)  # outcomes of abandoned images, which do not count for the throughput
 _UNREADY = {
     "warming": ("the models are being loaded and warmed up", 5),
     "draining": ("the server is shutting down", 1),
