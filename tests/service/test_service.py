@@ -7,7 +7,6 @@ import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +22,6 @@ from solo_server.errors import (
 )
 from solo_server.observability.observer import NO_STAGES
 from solo_server.pipeline.pipeline import Pipeline
-from solo_server.service import served_model
 from solo_server.service.model_repository import ModelSource, model_repository, single_model
 from solo_server.service.service import Service
 from solo_server.settings import Settings
@@ -452,30 +450,6 @@ def test_an_image_larger_than_its_first_header_says_is_damaged(pipeline: Pipelin
         service.stop()
 
     asyncio.run(scenario())
-
-
-@pytest.mark.parametrize("execution", ["staged"], indirect=True)
-@pytest.mark.parametrize(
-    ("uses_cores", "max_concurrency", "own_batch", "workers", "max_batch", "expected"),
-    [
-        (True, 4, 1, 1, 0, True),
-        (True, 5, 1, 1, 1, True),
-        (True, 3, 1, 1, 0, False),  # a core remains for other stages
-        (True, 2, 1, 2, 0, True),  # each worker has half the cores
-        (True, 1, 1, 8, 0, True),
-        (True, 4, 1, 1, 8, False),  # batches need decoded images
-        (True, 4, 8, 1, 0, False),
-        (False, 4, 1, 1, 0, False),  # a GPU computes while the cores decode
-    ],
-)
-def test_images_run_to_completion_if_the_engine_takes_one_for_each_core(
-    uses_cores: bool, max_concurrency: int, own_batch: int, workers: int, max_batch: int, expected: bool,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.undo()  # `execution`
-    monkeypatch.setattr("solo_server.system.cores.cores", lambda: 4)
-    backend: Any = SimpleNamespace(uses_cores=uses_cores, max_concurrency=max_concurrency, max_batch=own_batch)
-    assert served_model.runs_to_completion(backend, Settings(workers=workers, max_batch=max_batch)) is expected
 
 
 def test_an_image_whose_caller_disconnects_while_it_is_decoded_is_not_inferred(
