@@ -71,7 +71,7 @@ def test_the_workspace_reaches_the_builder(trt: FakeTensorRt, solo_bundle: Path,
         (["--shapes", "192x192"], "shapes: 192x192: this network's padded input is at most 192x128"),
         (["--max-batch", "0"], "max batch: 0 is below 1"),
         (["--workspace-mib", "0"], "workspace: 0 MiB is below 1"),
-        (["--no-build"], "holds none of this graph"),
+        (["--no-build"], "has none of this graph"),
     ],
 )
 def test_what_cannot_be_asked_for_ends_with_2(

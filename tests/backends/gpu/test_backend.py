@@ -242,7 +242,7 @@ def test_batches_that_cannot_be_are_refused() -> None:
                 place.backend.infer(batch, [Query()] * queries)
         large = images(replace(bundle.spec, preprocess=PreprocessSpec(160, 128)), (128, 160), 1)
         with pytest.raises(
-            EngineFailure, match=r"160x128:landscape \(padded\); the network takes at most 96x64:landscape or"
+            EngineFailure, match=r"160x128:landscape \(padded\); the network accepts at most 96x64:landscape or"
         ):
             place.backend.infer(large, [Query()])
         assert not place.trt.enqueued

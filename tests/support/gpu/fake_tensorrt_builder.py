@@ -223,7 +223,7 @@ class Workshop:
     def cache(self, gpu: DeviceInfo = V100, **options: Any) -> EngineCache:
         """A cache in the folder, as another process would open it."""
         return EngineCache(
-            self.folder, options.pop("trt", self.trt), gpu, say=self.said.append, builder=self.build, **options
+            self.folder, options.pop("trt", self.trt), gpu, log=self.said.append, builder=self.build, **options
         )
 
     def build(self, trt: Any, order: PlanRequest, progress: Progress) -> BuiltPlan:

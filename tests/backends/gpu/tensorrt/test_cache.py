@@ -1,4 +1,4 @@
-"""An engine is built once for each key and never handed out for another; what is damaged or refused is built anew, once."""
+"""An engine is built once for each key and never handed out for another; what is damaged or refused is built again, once."""
 
 import multiprocessing
 import os
@@ -118,7 +118,7 @@ def test_without_building_the_field_that_differs_is_named_with_both_values(works
 
 
 def test_without_building_an_empty_folder_is_an_error_and_stays_away(workshop: Workshop) -> None:
-    with pytest.raises(SettingsError, match="holds none of this graph"):
+    with pytest.raises(SettingsError, match="has none of this graph"):
         _engine(workshop, workshop.cache(build=False))
     assert not workshop.folder.exists()
 
@@ -256,7 +256,7 @@ def test_kernel_times_of_another_user_that_cannot_be_read_do_not_stop_a_build(
         return read_bytes(self)
 
     monkeypatch.setattr(Path, "read_bytes", closed)
-    cache = replace(workshop.cache(), say=said.append)
+    cache = replace(workshop.cache(), log=said.append)
     assert cache.engine_for(workshop.bundle, MASKS, workshop.profiles).is_new
     assert any("kernel times cannot be read, every kernel is timed: not yours" in text for text in said)
 
@@ -275,7 +275,7 @@ def test_kernel_times_that_cannot_be_written_whole_leave_the_old_ones(
 
     monkeypatch.setattr(os, "replace", full)
     said: list[str] = []
-    masks = replace(workshop.cache(), say=said.append).engine_for(workshop.bundle, MASKS, workshop.profiles)
+    masks = replace(workshop.cache(), log=said.append).engine_for(workshop.bundle, MASKS, workshop.profiles)
     assert read_engine(masks.path)[1] == masks.plan
     assert any("kernel times are not kept for the next build: no space left" in text for text in said)
     assert times.read_bytes() == before

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from solo_models.bundle import CATEGORIES, MASKS, Bundle, as_bundle
 from solo_models.spec import Variant
 from solo_server.backends.gpu.network import BatchShape, NetworkMemory, level_groups, network_layout
-from solo_server.backends.gpu.tensorrt.cuda_graphs import ASKED, ASKED_WHEN_FULL
+from solo_server.backends.gpu.tensorrt.cuda_graphs import USES_BEFORE_CAPTURE, USES_BEFORE_REPLACING
 from solo_server.backends.gpu.tensorrt.engine import UnusableEngine
 from solo_server.backends.gpu.tensorrt.network import Engines, TensorRtNetwork, TensorRtSlot
 from solo_server.errors import DeviceFailure, DeviceLost, EngineFailure, SettingsError
@@ -148,7 +148,7 @@ def test_the_table_of_graphs_is_bounded_and_frees_what_was_used_longest_ago() ->
     bundle = small_bundle()
     sizes = [(64, 96), (64, 64), (32, 96)]
     with opened(bundle, graphs=2 * RUNS) as place:
-        for hw, asked in zip(sizes, (ASKED, ASKED, ASKED_WHEN_FULL), strict=True):
+        for hw, asked in zip(sizes, (USES_BEFORE_CAPTURE, USES_BEFORE_CAPTURE, USES_BEFORE_REPLACING), strict=True):
             for _ in range(asked):
                 check_same(place, images(bundle.spec, hw, 1))
         assert len(place.device.graphs) == 3 * RUNS
@@ -163,7 +163,7 @@ def test_the_table_of_graphs_is_bounded_and_frees_what_was_used_longest_ago() ->
 def test_more_shapes_in_turn_than_the_table_holds_are_not_captured_again_and_again() -> None:
     bundle = small_bundle()
     with opened(bundle, graphs=RUNS) as place:
-        for _ in range(ASKED_WHEN_FULL - 1):
+        for _ in range(USES_BEFORE_REPLACING - 1):
             for hw in ((64, 96), (64, 64)):
                 check_same(place, images(bundle.spec, hw, 1))
         assert len(place.device.graphs) == RUNS

@@ -3,10 +3,10 @@
     batch ─► graph of this shape? ─► replay
                 │ no
                 ▼
-             context of the profile that fits ─► enqueue; if it comes again: a context of its own ─► run, wait, capture
+             context of the profile that fits ─► enqueue; if the shape recurs: a context of its own ─► run, wait, capture
 
-TensorRT asks for a context of its own for each captured graph: what a context keeps on the device for one shape, another shape
-overwrites. Contexts of a slot run one after another on its stream, so that all work in one buffer.
+Each captured graph needs a context of its own: the state that a context keeps on the device for one shape is overwritten by another
+shape. Contexts of a slot run one after another on its stream, so that all of them use one scratch buffer.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LOG = logging.getLogger("solo_server")
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """Two serialised engines of one bundle, the profiles that both were built with, and their precision."""
+    """Two serialised engines of one bundle, the profiles of both, and their precision."""
 
     categories: bytes = field(repr=False)
     masks: bytes = field(repr=False)
@@ -49,11 +49,10 @@ class Engines:
 
 
 class TensorRtNetwork:
-    """See `DeviceNetwork`. trt: the module `tensorrt`; graphs: how many CUDA graphs a slot keeps, 0 turns them off; note_run: see
-    there.
+    """See `DeviceNetwork`. trt: the module `tensorrt`; graphs: how many CUDA graphs a slot keeps, 0 turns them off.
 
     Raises:
-        UnusableEngine: an engine is damaged, of another TensorRT or GPU, or not of this network.
+        UnusableEngine: an engine is damaged, of another TensorRT or GPU, or of another network.
         SettingsError: TensorRT cannot run such a network.
     """
 
@@ -81,14 +80,14 @@ class TensorRtNetwork:
         self.description = f"tensorrt {trt.__version__} {device.info.name}, {engines.precision}"
 
     def run_as(self, shape: BatchShape) -> BatchShape:
-        """See `DeviceNetwork.run_as`: the same, a profile holds every number of images."""
+        """See `DeviceNetwork.run_as`: the same shape, since a profile accepts every number of images."""
         return shape
 
     def open_slot(self, stream: Stream, memory: NetworkMemory) -> TensorRtSlot:
         """See `DeviceNetwork.open_slot`."""
         size = max(self._categories.scratch_bytes, self._masks.scratch_bytes, ALIGNMENT)
-        place = _Place(stream, memory, self._device.allocate(size, "TensorRT's scratch memory"))
-        return TensorRtSlot((self._categories, self._masks), self._profiles, place, self._graphs)
+        resources = _SlotResources(stream, memory, self._device.allocate(size, "TensorRT's scratch memory"))
+        return TensorRtSlot((self._categories, self._masks), self._profiles, resources, self._graphs)
 
     def note_run(self) -> None:
         """See `DeviceNetwork.note_run`."""
@@ -102,8 +101,8 @@ class TensorRtNetwork:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a slot's runs happen."""
+class _SlotResources:
+    """What the runs of a slot share."""
 
     stream: Stream
     memory: NetworkMemory
@@ -111,13 +110,17 @@ class _Place:
 
 
 class TensorRtSlot:
-    """See `NetworkSlot`: contexts, graphs and scratch memory of its own."""
+    """See `NetworkSlot`: it has its own contexts, graphs and scratch memory."""
 
     def __init__(
-        self, engines: tuple[LoadedEngine, LoadedEngine], profiles: EngineProfiles, place: _Place, graphs: int
+        self,
+        engines: tuple[LoadedEngine, LoadedEngine],
+        profiles: EngineProfiles,
+        resources: _SlotResources,
+        graphs: int,
     ) -> None:
         self._categories, self._masks = engines
-        self._profiles, self._place, self._replays = profiles, place, CudaGraphs(graphs)
+        self._profiles, self._resources, self._graphs = profiles, resources, CudaGraphs(graphs)
         self._contexts: dict[tuple[str, int], Context] = {}
 
     def categories(self, shape: BatchShape) -> None:
@@ -133,34 +136,34 @@ class TensorRtSlot:
     def close(self) -> None:
         """See `NetworkSlot.close`."""
         try:
-            self._replays.close()
+            self._graphs.close()
         finally:
             self._contexts.clear()
-            self._place.scratch.free()
+            self._resources.scratch.free()
 
     def _run(self, engine: LoadedEngine, profile: int, bindings: Bindings) -> None:
-        """Replay; where there is no graph queue plainly, and make one for the next time if that is due."""
-        if self._replays.launch(bindings, self._place.stream):
+        """Replay the graph. Without one, enqueue the run, and capture a graph for the next time if that is due."""
+        if self._graphs.launch(bindings, self._resources.stream):
             return
-        self._context(engine, profile).enqueue(bindings, self._place.memory, self._place.stream)
-        if self._replays.is_due(bindings):
+        self._context(engine, profile).enqueue(bindings, self._resources.memory, self._resources.stream)
+        if self._graphs.is_due(bindings):
             self._capture(engine, profile, bindings)
 
     def _context(self, engine: LoadedEngine, profile: int) -> Context:
         """The context that all shapes of a profile share."""
         key = (engine.name, profile)
         if key not in self._contexts:
-            self._contexts[key] = engine.context(profile, self._place.stream, self._place.scratch)
+            self._contexts[key] = engine.context(profile, self._resources.stream, self._resources.scratch)
         return self._contexts[key]
 
     def _capture(self, engine: LoadedEngine, profile: int, bindings: Bindings) -> None:
-        """Runs once more and waits before the capture, as trtexec: what a new shape needs is done then, and in no graph.
+        """Run once more and wait before the capture, as trtexec does, so that the work of a new shape is not part of the graph.
 
-        The same inputs give the same outputs again. Where it fails, those of the plain run stand.
+        The same inputs give the same outputs. If it fails, the outputs of the plain run are used.
         """
-        stream, memory = self._place.stream, self._place.memory
+        stream, memory = self._resources.stream, self._resources.memory
         try:
-            context = engine.context(profile, stream, self._place.scratch)
+            context = engine.context(profile, stream, self._resources.scratch)
             context.enqueue(bindings, memory, stream)
             stream.synchronize()
             with stream.capture() as capture:
@@ -168,17 +171,19 @@ class TensorRtSlot:
         except DeviceLost:
             raise
         except DeviceFailure as problem:
-            LOG.warning("%s engine is run without a CUDA graph for %s: %s", engine.name, _told(bindings), problem)
-            self._replays.refuse(bindings)
+            LOG.warning(
+                "%s engine is run without a CUDA graph for %s: %s", engine.name, _shapes_text(bindings), problem
+            )
+            self._graphs.refuse(bindings)
         else:
-            self._replays.keep(bindings, capture.graph, context)
+            self._graphs.add(bindings, capture.graph, context)
 
 
 def bucket_of(profiles: EngineProfiles, shape: BatchShape) -> int:
-    """Which bucket a batch runs in: the first that holds it, exact sizes coming before ranges.
+    """The bucket of a batch: the first that holds it; exact sizes come before ranges.
 
     Raises:
-        EngineFailure: none holds it.
+        EngineFailure: no bucket holds it.
     """
     holding = (i for i, bucket in enumerate(profiles.buckets) if bucket.holds(shape.padded_hw))
     found = next(holding, None)
@@ -189,18 +194,18 @@ def bucket_of(profiles: EngineProfiles, shape: BatchShape) -> int:
 
 
 def check_alignment(spec: ModelSpec) -> None:
-    """TensorRT wants tensors at multiples of 256 bytes, and levels of one group follow each other without a gap.
+    """TensorRT requires tensors at multiples of 256 bytes, but levels of one group follow each other without a gap.
 
     Raises:
-        SettingsError: they would not lie so.
+        SettingsError: some level would not be aligned.
     """
-    crowded = any(len(group.levels) > 1 for group in level_groups(spec))
-    if crowded and spec.fpn_channels * FLOAT_BYTES % ALIGNMENT:
+    has_neighbours = any(len(group.levels) > 1 for group in level_groups(spec))
+    if has_neighbours and spec.fpn_channels * FLOAT_BYTES % ALIGNMENT:
         raise SettingsError(
             f"engine tensorrt: needs a multiple of {ALIGNMENT // FLOAT_BYTES} FPN channels, the network has "
             f"{spec.fpn_channels}; engine cuda runs it"
         )
 
 
-def _told(bindings: Bindings) -> str:
+def _shapes_text(bindings: Bindings) -> str:
     return ", ".join(f"{tensor.name} {'x'.join(map(str, tensor.shape))}" for tensor in bindings.inputs)
