@@ -75,7 +75,7 @@ def _refused(capsys: pytest.CaptureFixture[str], said: str, *arguments: object) 
     ("said", "arguments"),
     [
         ("no such file", ["pipeline", "nothing.jpg"]),
-        ("the following arguments are required: PHOTO", ["pipeline"]),
+        ("the following arguments are required: IMAGE", ["pipeline"]),
         ("--runs: 0 is below 1", ["engine", "--runs", "0"]),
         ("--batch: 'two' is not a whole number", ["engine", "--batch", "1,two"]),
         ("both sides must be multiples of 32", ["engine", "--size", "700x500"]),
@@ -84,8 +84,8 @@ def _refused(capsys: pytest.CaptureFixture[str], said: str, *arguments: object) 
         ("99999x704: 99999 is not within 32..16384", ["engine", "--size", "99999x704"]),
         ("'up' is neither landscape nor portrait", ["engine", "--size", "704x512:up"]),
         ("does not exist", ["engine", "--model", "/no/such/bundle"]),
-        ("'warp' is no engine; known: auto, onnxruntime", ["engine", "--model", "@warp"]),
-        ("'fp7' is no precision; known: fp32", ["engine", "--model", "@auto:fp7"]),
+        ("'warp' is not an engine; known: auto, onnxruntime", ["engine", "--model", "@warp"]),
+        ("'fp7' is not a precision; known: fp32", ["engine", "--model", "@auto:fp7"]),
         ("precision bf16: engine onnxruntime has none", ["engine", "--model", "@onnxruntime:bf16"]),
         ("--rate: 0 is not above zero", ["server", "--rate", "0"]),
         ("must be of the form http://HOST:PORT", ["server", "--url", "https://x"]),
@@ -199,12 +199,12 @@ def test_a_server_that_dies_ends_the_run_with_3_and_keeps_samples(
     status = _bench("server", photo, "--url", dying_url, *loops, "-o", tmp_path / "out.json")
     err = capsys.readouterr().err
     assert status == 3, err
-    assert "takes no connections any more" in err
+    assert "no longer accepts connections" in err
     result = json.loads((tmp_path / "out.json").read_text())
     codes = [code for _, _, code, *_ in result["points"][0]["shots"]]
     assert codes[:5] == [""] * 5
     assert set(codes[5:]) == {"connection_lost"}  # one, or a second that was accepted while the process ended
-    assert "takes no connections any more" in result["ended_early"]
+    assert "no longer accepts connections" in result["ended_early"]
     assert len(result["points"]) == 1
 
 
@@ -246,7 +246,7 @@ def test_an_image_that_the_server_refuses_is_named(
 ) -> None:
     (tmp_path / "text.jpg").write_text("hello")
     command = ("server", photo, tmp_path / "text.jpg", "--url", dying_url)
-    _refused(capsys, "text.jpg: the server answers unsupported_media_type", *command)
+    _refused(capsys, "text.jpg: the server returned unsupported_media_type", *command)
 
 
 def test_results_become_a_report(photo: Path, solo_bundle: Path, tmp_path: Path) -> None:

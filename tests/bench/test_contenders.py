@@ -39,7 +39,7 @@ def test_a_contender_says_who_it_is_answers_and_tells_its_memory() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "message"), [("refuse", "--peer fake: no such weights"), ("garbage", "not of the protocol")]
+    ("mode", "message"), [("refuse", "--peer fake: no such weights"), ("garbage", "which is not the protocol")]
 )
 def test_a_contender_that_cannot_begin_is_refused_in_its_own_words(mode: str, message: str) -> None:
     with pytest.raises(BenchError, match=message):

@@ -169,7 +169,7 @@ def test_a_server_that_answers_nobody_ends_the_run() -> None:
         return GOOD
 
     load, _, ended = _run(hang_after_two, lambda load: load.closed(2, 10), timeout_s=0.2)
-    assert "answered nobody for 0.2 s" in str(ended)
+    assert "no response from the server for 0.2 s" in str(ended)
     assert [shot.code for shot in load.shots] == ["", ""]
 
 
@@ -205,7 +205,7 @@ def test_a_server_that_dies_ends_the_run_and_what_came_before_is_kept() -> None:
 
     load, said = asyncio.run(run())
     assert [shot.code for shot in load.shots] == ["", "", "connection_lost"]
-    assert "takes no connections any more (Connection refused)" in said
+    assert "no longer accepts connections (Connection refused)" in said
 
 
 def test_figures_of_no_good_answer_are_none_not_zero() -> None:

@@ -223,7 +223,7 @@ def test_what_is_better_is_right() -> None:
         "Images per second",
         "GFLOP per second",
     }
-    assert {"Time against the first", "Stages", "Peak memory", "Latency of theirs", "Parts"} <= {
+    assert {"Time relative to the first", "Stages", "Peak memory", "Latency of theirs", "Parts"} <= {
         name for name, text in told.items() if text == "lower is better"
     }
 
@@ -267,8 +267,8 @@ def test_a_document_survives_the_disk(content: Document, tmp_path: Path) -> None
     ("text", "message"),
     [
         ("{", "is not JSON"),
-        ("[]", "is no result of solo bench"),
-        ('{"format": "solo-bundle"}', "is no result of solo bench"),
+        ("[]", "is not a result of solo bench"),
+        ('{"format": "solo-bundle"}', "is not a result of solo bench"),
         ('{"format": "solo-bench", "format_version": 2}', "format_version 2 is not 1"),
         ('{"format": "solo-bench", "format_version": 1, "kind": "tea"}', "kind: must be one of"),
     ],

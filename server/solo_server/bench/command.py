@@ -1,4 +1,4 @@
-"""`solo bench COMMAND`: the table of subcommands, and what their failures mean for the exit status."""
+"""`solo bench COMMAND`: the table of subcommands, and the exit status for each kind of failure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SUBCOMMANDS = ("engine", "pipeline", "server", "report")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One parser a verb."""
+    """Add one parser per subcommand."""
     subcommands = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND", parser_class=OneLineParser)
     for name in SUBCOMMANDS:
         module = _subcommand(name)
@@ -27,15 +27,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit status 0; 2 when a measurement cannot begin; 3 when it ended early; 130 after Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: what was measured is kept, no child is left behind
+    """Exit status 0; 2 if a measurement cannot begin; 3 if it ended early; 130 after Ctrl-C."""
+    before = signal.signal(
+        signal.SIGTERM, _interrupt
+    )  # like Ctrl-C: results so far are kept, and no child is left running
     try:
         for target in (arguments.output, getattr(arguments, "html", None)):
             if target is not None:
                 check_writable(target)
         status: int = _subcommand(arguments.subcommand).run(arguments)
     except BrokenPipeError:
-        raise  # whoever read the table has gone: no failure of the measurement
+        raise  # the reader of the table has closed the pipe: not a failure of the measurement
     except (OSError, BundleError, BenchError) as problem:
         print_error(problem)
         return REFUSED

@@ -1,7 +1,7 @@
-"""JSON lines between the parent and a contender's process; the contender's side of it.
+"""JSON lines between the parent and a contender's process; implements the contender's side.
 
 parent ─► {"setup": {...}}       once: what to load
-       ◄─ {"hello": {...}}       or {"refused": "one line"}, and the end
+       ◄─ {"hello": {...}}       or {"refused": "one line"}, then it exits
        ─► {"task": 0}          any number of times
        ◄─ {"stages_ms": {...}, "total_ms": 71.2, "instances": 8, "cpu_s": 0.13}
        ─► {"stop": true}
@@ -23,12 +23,12 @@ WorkerSetup = dict[str, Any]
 
 
 class Refused(Exception):
-    """A contender that cannot take the setup; the message is one line for the user."""
+    """A contender cannot run this setup; the message is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """A contender that is loaded. description: runtime and device; gflop: arithmetic of an image by part, where that is known."""
+    """A loaded contender. description: runtime and device; gflop: arithmetic per image by part, if known."""
 
     name: str
     description: str
@@ -41,7 +41,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReply:
-    """One image, or one batch, done. cpu_s: processor time of the whole process meanwhile; aside_cpu_s: and what went into
+    """The timed result of a task (an image or a batch). cpu_s: processor time of the whole process for the task; aside_cpu_s: for
     work that is not part of the total.
     """
 
@@ -54,7 +54,7 @@ class WorkerReply:
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """What a task came to. total_ms and aside_cpu_s: only where more was done than is to be counted."""
+    """The result of a task. total_ms and aside_cpu_s: only if the task did work that does not count."""
 
     stages_ms: dict[str, float]
     instances: int
@@ -63,45 +63,45 @@ class TaskResult:
 
 
 class Worker(Protocol):
-    """What a contender's process does between `hello` and `stop`."""
+    """A contender: what its process runs between `hello` and `stop`."""
 
     def hello(self) -> Hello:
-        """Who this is."""
+        """The contender's name and versions."""
         ...
 
     def run_task(self, index: int) -> TaskResult:
-        """Do one task."""
+        """Run one task."""
         ...
 
 
 def run_worker(open_worker: Callable[[WorkerSetup], Worker]) -> int:
-    """Serve the parent until it says stop or goes away; exit status of the process.
+    """Run tasks until the parent sends stop or exits; exit status of the process.
 
-    Whatever libraries print goes to standard error: standard output belongs to the protocol.
+    Output of libraries goes to standard error, since standard output is used by the protocol.
     """
-    answers = _own_stdout()
+    replies = _own_stdout()
     start = perf_counter()
     try:
         worker = open_worker(json.loads(sys.stdin.readline())["setup"])
     except Refused as problem:
-        _send(answers, {"refused": " ".join(str(problem).split())})
+        _send(replies, {"refused": " ".join(str(problem).split())})
         return 2
     hello = asdict(worker.hello())
     hello |= {"load_ms": round((perf_counter() - start) * 1e3, 3), "loaded_rss_mib": rss_mib("VmRSS")}
-    _send(answers, {"hello": hello})
+    _send(replies, {"hello": hello})
     for line in sys.stdin:
         message = json.loads(line)
         if "task" not in message:
             break
-        _send(answers, asdict(_timed(worker, message["task"])))
-    _send(answers, {"peak_rss_mib": rss_mib("VmHWM")})
+        _send(replies, asdict(_timed(worker, message["task"])))
+    _send(replies, {"peak_rss_mib": rss_mib("VmHWM")})
     return 0
 
 
 def rss_mib(field_name: str, process: str = "self") -> float | None:
-    """`VmRSS` (now) or `VmHWM` (highest ever) of a process in MiB; `None` where there is no /proc.
+    """`VmRSS` (current) or `VmHWM` (peak) of a process in MiB; `None` without /proc.
 
-    Not `ru_maxrss`: that one starts with what the parent had when it forked.
+    Not `ru_maxrss`, which starts at the parent's value when it forked.
     """
     status = Path(f"/proc/{process}/status")
     try:
@@ -125,10 +125,10 @@ def _timed(worker: Worker, index: int) -> WorkerReply:
 
 
 def _own_stdout() -> TextIO:
-    """The real standard output; from here on descriptor 1 is standard error."""
-    answers = os.fdopen(os.dup(1), "w")
+    """The real standard output; afterwards descriptor 1 is standard error."""
+    stdout = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    return answers
+    return stdout
 
 
 def _send(stream: TextIO, message: dict[str, Any]) -> None:

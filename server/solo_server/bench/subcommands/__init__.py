@@ -1,1 +1,1 @@
-"""The verbs of `solo bench`: each has `add_arguments` and `run`."""
+"""The subcommands of `solo bench`: each module has `add_arguments` and `run`."""

@@ -1,4 +1,4 @@
-"""`solo bench engine`: the network alone, without decoding and post-processing, and how well it uses the machine."""
+"""`solo bench engine`: the network alone, without decoding and post-processing, relative to the machine's peak."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def padded_size(spec: ModelSpec, requested: tuple[int, int] | None) -> tuple[int, int]:
-    """The size asked for, or the largest landscape image's.
+    """The requested padded size, or that of the largest landscape image.
 
     Raises:
         BenchError: a side is not a multiple of the bundle's padding.
@@ -74,7 +74,7 @@ def padded_size(spec: ModelSpec, requested: tuple[int, int] | None) -> tuple[int
 
 
 class EngineResult:
-    """A measurement by contender and batch size. reference_gflop: of the full head, which the peers run."""
+    """A measurement by contender and batch size. reference_gflop: arithmetic of the full head, which the peers run."""
 
     def __init__(self, measured: Measurement, batches: tuple[int, ...], reference_gflop: float) -> None:
         self._measured, self._batches = measured, batches
@@ -82,7 +82,7 @@ class EngineResult:
         self._best = best_matmul_gflop_per_s(measured.probe_samples)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
+        """JSON-ready: the measurement with figures and rates of each batch size."""
         measurement = self._measured.to_dict()
         for entry, contender in zip(measurement["contenders"], self._measured.contenders, strict=True):
             entry["batches"] = [
@@ -97,7 +97,7 @@ class EngineResult:
         return {"best_matmul_gflop_per_s": self._best, "matmul_ms": probe, **measurement}
 
     def text(self) -> str:
-        """For the terminal."""
+        """Tables for the terminal."""
         rows: list[tuple[str, ...]] = [HEADINGS]
         for task, batch in enumerate(self._batches):
             for contender in self._measured.contenders:

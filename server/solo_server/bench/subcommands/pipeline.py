@@ -20,7 +20,7 @@ WORKER = "solo_server.bench.workers.pipeline"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `solo bench pipeline`."""
-    parser.add_argument("images", type=Path, nargs="+", metavar="PHOTO", help="image files, or folders of images")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files, or folders of images")
     shared.add_contenders(parser)
     shared.add_rounds(parser, repeats=4)
     shared.add_outputs(parser)
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def pipeline_document(measured: Measurement, settings: dict[str, Any]) -> Document:
-    """The measurement as JSON, figures beside the samples of each contender."""
+    """The measurement as JSON, with figures and samples of each contender."""
     measurement = measured.to_dict()
     for entry, contender in zip(measurement["contenders"], measured.contenders, strict=True):
         entry |= measured.figures_dict(contender)

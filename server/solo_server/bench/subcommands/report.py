@@ -1,4 +1,4 @@
-"""`solo bench report`: results as one HTML page."""
+"""`solo bench report`: shows results as one HTML page."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ SUMMARY = "draw results as one HTML page"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `solo bench report`."""
     parser.add_argument(
-        "results", type=Path, nargs="+", metavar="RESULT.json", help="what the other verbs wrote with -o"
+        "results", type=Path, nargs="+", metavar="RESULT.json", help="files that the other subcommands wrote with -o"
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.html", help="the page")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.html", help="the page to write")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read all, then write; exit status."""
+    """Read the results, write the page; exit status."""
     documents = [read_document(path) for path in arguments.results]
     write_text(arguments.output, page(documents))
     return 0

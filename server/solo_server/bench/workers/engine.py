@@ -1,7 +1,7 @@
 """`python -m solo_server.bench.workers.engine`: a bundle's network alone, at one padded size and several batch sizes.
 
-The total is categories and mask towers of all levels, the dearest case. Each level's towers are then timed once more on their own;
-that time is not part of the total.
+The total is the categories and the mask towers of all levels, the worst case. Then each level's towers are timed again on their
+own; that time is not part of the total.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from solo_server.types import UInt8
 
 
 class EngineWorker:
-    """A network and the batches it is asked for, noise of one size."""
+    """A network and its batches of noise."""
 
     def __init__(self, model: Model, pipeline: Pipeline, batches: list[int], padded_hw: tuple[int, int]) -> None:
         noise = np.random.default_rng(0)
@@ -46,7 +46,7 @@ class EngineWorker:
         )
 
     def run_task(self, index: int) -> TaskResult:
-        """One batch through the whole network, then each level's towers alone."""
+        """Run one batch through the whole network, then each level's towers alone."""
         images = self._batches[index]
         image_hw = np.array([self._padded_hw] * len(images), np.int64)
         start = perf_counter()

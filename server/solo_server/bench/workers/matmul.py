@@ -1,6 +1,6 @@
-"""`python -m solo_server.bench.workers.matmul`: the best rate of float32 matrix products on this machine, as a yardstick.
+"""`python -m solo_server.bench.workers.matmul`: the best rate of float32 matrix products on this machine.
 
-numpy with its OpenBLAS on all cores. Every answer times a few sizes; the parent takes the best of all rounds.
+numpy with its OpenBLAS on all cores. Every task times a few sizes; the parent uses the best of all rounds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class MatmulWorker:
         return Hello("matrix product", f"numpy {np.__version__} float32", {"numpy": np.__version__})
 
     def run_task(self, index: int) -> TaskResult:
-        """Time each size once; stages are named by the side."""
+        """Time each size once; stages are named after the side."""
         return TaskResult({str(side): self._product_ms(side) for side in SIDES}, 0)
 
     def _product_ms(self, side: int) -> float:

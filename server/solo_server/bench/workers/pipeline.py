@@ -1,4 +1,4 @@
-"""`python -m solo_server.bench.workers.pipeline`: a bundle from bytes to RLE, by the path that the server takes."""
+"""`python -m solo_server.bench.workers.pipeline`: a bundle from bytes to RLE, through the server's pipeline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from solo_server.pipeline.pipeline import Pipeline
 
 
 class PipelineWorker:
-    """A pipeline and the images it is asked for."""
+    """A pipeline and its images."""
 
     def __init__(self, model: Model, pipeline: Pipeline, bodies: list[bytes]) -> None:
         self._model, self._pipeline, self._bodies = model, pipeline, bodies
@@ -31,7 +31,7 @@ class PipelineWorker:
 
 
 def hello_of(model: Model, pipeline: Pipeline) -> Hello:
-    """What a pipeline says of itself; its engine is part of the name where it was asked for."""
+    """The description of a pipeline; the name includes the engine if it was requested."""
     bundle = pipeline.bundle
     details = {
         "version": bundle.version,
