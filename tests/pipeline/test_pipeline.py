@@ -30,7 +30,7 @@ def _segment(pipeline: Pipeline, pixels: NDArray[np.uint8], query: Query | None 
     return pipeline.segment_decoded(Decoded(prepared, pixels, 0, 0), query or Query())
 
 
-def _expected(network: SoloNetwork, pixels: NDArray[np.uint8], **changes: object) -> plain.Found:
+def _expected(network: SoloNetwork, pixels: NDArray[np.uint8], **changes: object) -> plain.Detections:
     prepared = prepare(pixels, network.spec.preprocess)
     settings = replace(network.spec.postprocess, **changes)  # type: ignore[arg-type]  # test parameters
     return plain.segment(network, prepared.pixels, prepared.geometry.resized_hw, pixels.shape[:2], settings)
