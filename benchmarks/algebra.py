@@ -31,11 +31,12 @@ from solo_export.graph import GraphBuilder
 from solo_export.onnx import fold_halving
 from solo_models.bundle import kernel_shapes
 from solo_models.spec import ModelSpec, Variant
+from solo_server.backends.cpu.encode import encode_mask
 from solo_server.backends.cpu.kernels.nms import pairwise_ious
-from solo_server.backends.cpu.kernels.towers import LOWEST, Affine, Convolution, Layer, Maps, Tower
 from solo_server.backends.cpu.masks import CellMasks
 from solo_server.backends.cpu.pool import Pool
-from solo_server.rle import decode_rle, outline
+from solo_server.backends.cpu.towers import LOWEST, Affine, Convolution, Layer, Maps, Tower
+from solo_server.rle import decode_rle
 from solo_server.types import Geometry
 from torch.nn import functional as F
 
@@ -285,7 +286,7 @@ def encoding(original_hw: tuple[int, int]) -> Row:
         return [coco_mask.encode(np.asfortranarray(mask)) for mask in binary.view(np.uint8)]
 
     def ours() -> list[Any]:
-        return masks.each(cells, lambda mask: outline(mask, geometry, 4, 0.5).rle)
+        return masks.each(cells, lambda mask: encode_mask(mask, geometry, 4, 0.5).rle)
 
     def difference(theirs: list[Any], found: list[Any]) -> float:
         return float(np.mean([coco_mask.decode(a) != decode_rle(b) for a, b in zip(theirs, found, strict=True)]))

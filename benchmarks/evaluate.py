@@ -15,7 +15,7 @@ from time import perf_counter
 from record import write_record
 from solo_export.accuracy import mask_ap, read_annotations, segment_all
 from solo_models.bundle import BundleError
-from solo_server.backends.cpu.engine import ENGINES, PRECISIONS
+from solo_server.engine_names import ENGINES, PRECISIONS
 from solo_server.errors import SettingsError
 from solo_server.pipeline.pipeline import Pipeline
 

@@ -24,7 +24,7 @@ from solo_models.bundle import BundleContent, as_bundle
 from solo_models.network import SoloNetwork
 from solo_models.spec import ModelSpec
 from solo_server.backends.cpu.backend import CpuBackend
-from solo_server.backends.cpu.kernels.head import CompiledHead
+from solo_server.backends.cpu.head import CompiledHead
 from solo_server.backends.cpu.pool import Pool
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.types import Query

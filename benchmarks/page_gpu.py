@@ -164,18 +164,6 @@ def gpu_memory(_: Results) -> Lines:
                 yield row(f"{name}, {size_text(hw)}", str(n), *cells, f"{more:.0f} MiB" if n == 1 else "")
 
 
-def gpu_kernels(results: Results) -> Lines:
-    """Registers and static shared memory of each kernel, as NVRTC's assembler counts them."""
-    content = results.read("kernels")
-    architectures = list(next(iter(content["kernels"].values())))
-    yield from head("kernel", *(f"registers {name}" for name in architectures), "shared memory", "spilled")
-    for name, costs in content["kernels"].items():
-        spilled = sum(c["spill_store_bytes"] + c["spill_load_bytes"] for c in costs.values())
-        shared = max(c["shared_bytes"] for c in costs.values())
-        yield row(f"`{name}`", *(str(costs[a]["registers"]) for a in architectures), f"{shared} bytes", str(spilled))
-    yield from ("", f"NVRTC {content['nvrtc']}; `python benchmarks/kernels.py -o benchmarks/results/kernels.json`.")
-
-
 def _slot_mib(spec: Any, hw: tuple[int, int], images: int) -> tuple[float, ...]:
     """Network's memory; then post-processing's by what it is for."""
     shape = BatchShape(images, hw)
@@ -187,5 +175,5 @@ def _slot_mib(spec: Any, hw: tuple[int, int], images: int) -> tuple[float, ...]:
     masks = sum(
         post.get(name, 0) for name in ("logits", "tap_logits", "axis_maps", "bits", "boxes", "soft", "segment_runs")
     )
-    answer = post["answer"]
-    return tuple(size / MIB for size in (network, sum(post.values()) - masks - answer, masks, answer))
+    results = post["results"]
+    return tuple(size / MIB for size in (network, sum(post.values()) - masks - results, masks, results))

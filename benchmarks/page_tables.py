@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from page_gpu import gpu_estimate, gpu_kernels, gpu_measured, gpu_memory, gpu_network, gpu_parity
+from page_gpu import gpu_estimate, gpu_measured, gpu_memory, gpu_network, gpu_parity
 from page_reliability import RELIABILITY_TABLES
 from page_results import Contender, NotMeasured, Results, quiet_share, time_ratio
 from page_rewrites import rewrites
@@ -290,7 +290,7 @@ TABLES: dict[str, Callable[[Results], Lines]] = {
         *(targets, stages, work, roofline, rewrites, growth, engines, processors, accuracy, server),
         *(summary, demo, parity, runs),
         *(gpu_parity, gpu_measured, gpu_network),
-        *(gpu_estimate, gpu_memory, gpu_kernels),
+        *(gpu_estimate, gpu_memory),
         *RELIABILITY_TABLES,
         settings_table,
     )

@@ -22,7 +22,6 @@ PAGES = (
     "README.md",
     "docs/performance.md",
     "docs/engines.md",
-    "docs/export.md",
     "docs/gpu.md",
     "docs/deployment.md",
     "benchmarks/reliability.md",

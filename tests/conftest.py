@@ -1,4 +1,4 @@
-"""Fixtures that tests of several rooms use: bundles of small random networks. torch is imported where one is made."""
+"""Fixtures of several rooms: bundles of small random networks. Only tests that need the network itself import torch."""
 
 from __future__ import annotations
 
@@ -9,21 +9,29 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
-from solo_models.bundle import BundleContent, write_bundle
+from solo_models.spec import Variant
+from support.bundles import tiny_bundle
 from support.specs import VARIANTS
 
 if TYPE_CHECKING:
+    from solo_models.bundle import BundleContent
     from solo_models.network import SoloNetwork
 
-pytest_plugins = ["pytester", "support.not_run"]
+pytest_plugins = ["pytester", "support.not_run", "support.side_by_side"]
 collect_ignore = ["gpu_packages", "container"]  # which have commands of their own: make test-gpu-code, make image-test
 
 
 @pytest.fixture(scope="session", params=VARIANTS)
-def network(request: pytest.FixtureRequest) -> SoloNetwork:
+def variant(request: pytest.FixtureRequest) -> Variant:
+    chosen: Variant = request.param
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def network(variant: Variant) -> SoloNetwork:
     from support.networks import tiny_network
 
-    return tiny_network(request.param)
+    return tiny_network(variant)
 
 
 @pytest.fixture(scope="session")
@@ -34,13 +42,18 @@ def content(network: SoloNetwork) -> BundleContent:
 
 
 @pytest.fixture(scope="session")
-def bundle_path(content: BundleContent, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_bundle(tmp_path_factory.mktemp("bundles") / content.name, content)
+def bundle_path(variant: Variant) -> Path:
+    """The bundle of `network`. Tests share it between runs, and do not change it."""
+    return tiny_bundle(variant)
 
 
 @pytest.fixture(scope="session")
-def solo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def solo_bundle() -> Path:
     """A bundle of the vanilla variant, for tests that need one and do not care which."""
-    from support.networks import bundle_content, tiny_network
+    return tiny_bundle("solo")
 
-    return write_bundle(tmp_path_factory.mktemp("bundle") / "tiny", bundle_content(tiny_network("solo")))
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Tests marked `anyio` run on asyncio, the server's own."""
+    return "asyncio"

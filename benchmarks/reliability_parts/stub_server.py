@@ -34,7 +34,7 @@ INSTANCES = tuple(Instance(0, 0.9 - n / 10, (10, 10, 40, 40), 1600, Rle(HW, "0" 
 
 
 class StubBackend:
-    """See `solo_server.backends.cpu.backend.Backend`."""
+    """See `solo_server.backends.base.Backend`."""
 
     max_concurrency, max_batch, uses_cores = cores(), 1, True  # as the demo model's
     stages = ("categories", "towers", "masks", "nms", "encode")

@@ -8,19 +8,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from solo_models.bundle import Bundle, BundleError, read_bundle
 from solo_models.checkpoint import CheckpointError
+from solo_models.exit_codes import NO_GPU, REFUSED
 from solo_models.text_file import decoded
-from solo_server.backends.gpu.tensorrt.profiles import engine_profiles
-from solo_server.commands.build_engine import (
-    NO_GPU,
-    NoGpuHere,
-    Workplace,
-    build_engines,
-    engine_options,
-    open_workplace,
-)
+from solo_server.backends.gpu.buckets import buckets_of
+from solo_server.backends.gpu.driver.driver import NoGpuError
+from solo_server.commands.build_engine import engine_options, open_engine_builder
 from solo_server.errors import EngineFailure, SettingsError
 
 from solo_export.accuracy import AnnotationsError, annotated_images
@@ -38,6 +34,9 @@ from solo_export.parity import ParityError
 from solo_export.quantize import FOR_CPU, FORMS
 from solo_export.source import Source, describe, from_bundle, from_checkpoint, open_source
 from solo_export.tolerance import OutOfTolerance
+
+if TYPE_CHECKING:
+    from solo_server.backends.gpu.tensorrt.open import EngineBuilder
 
 
 class UsageError(ValueError):
@@ -72,19 +71,19 @@ def run(arguments: argparse.Namespace) -> int:
             find_images(folder, 1)
         order = _with_annotations(order, arguments.annotations, say)
         source = _source(arguments, say)
-        engine_profiles(source.graphs.spec, options.max_batch, options.shapes)  # raises now what would end it later
+        buckets_of(source.graphs.spec, options.shapes)  # raises now what would end it later
         export(source, order, say)
         if place is not None:
-            build_engines(read_bundle(order.output), place, options, say)
-    except NoGpuHere as problem:
+            place.build(read_bundle(order.output), options, say)
+    except NoGpuError as problem:
         print(f"solo export: {problem}", file=sys.stderr)
         return NO_GPU
     except OF_THE_SOURCE as problem:
         print(f"solo export: {arguments.checkpoint}: {problem}", file=sys.stderr)
-        return 2
+        return REFUSED
     except OF_THE_REST as problem:
         print(f"solo export: {problem}", file=sys.stderr)
-        return 2
+        return REFUSED
     hint = "see docs/single-file.md" if order.single_file else f"try: solo serve {order.output}"
     say(f"wrote {order.output}; {hint}")
     return 0
@@ -131,11 +130,11 @@ def _with_annotations(order: Order, annotations: Path | None, say: Say) -> Order
     return replace(order, annotated=found)
 
 
-def _workplace(arguments: argparse.Namespace) -> Workplace | None:
+def _workplace(arguments: argparse.Namespace) -> EngineBuilder | None:
     """Where engines will be built, if they are asked for. Raises SettingsError where they cannot be."""
     if arguments.engine is None:
         return None
-    place = open_workplace()
+    place = open_engine_builder()
     place.check(arguments.precision)
     return place
 

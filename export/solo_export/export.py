@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 from onnx import helper
+from solo_models.atomic_file import atomic_write
 from solo_models.bundle import MANIFEST, BundleContent, as_bundle, write_bundle
 from solo_server.backends.cpu.backend import CpuBackend
 from solo_server.backends.cpu.network import GraphEngine
@@ -204,13 +204,5 @@ def _write_single_file(target: Path, model: onnx.ModelProto, content: BundleCont
         "parity": json.dumps(content.parity),
     }
     helper.set_model_props(model, metadata)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as scratch:
-        try:
-            scratch.write(model.SerializeToString())
-            scratch.flush()
-            os.chmod(scratch.name, 0o644)
-            os.replace(scratch.name, target)
-        except BaseException:
-            os.unlink(scratch.name)
-            raise
+    with atomic_write(target) as scratch:
+        scratch.write_bytes(model.SerializeToString())

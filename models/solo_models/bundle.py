@@ -17,10 +17,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
-import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -33,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solo_models import file_kinds
+from solo_models.atomic_file import atomic_write
 from solo_models.spec import ModelSpec, SpecError
 
 FORMAT = "solo-bundle"
@@ -102,19 +100,8 @@ def write_bundle(target: Path, content: BundleContent, *, overwrite: bool = Fals
         if target.is_dir() and not (target / MANIFEST).exists():
             raise BundleError(f"{target} is a folder but no bundle; it is not replaced")
     files = _files_of(content)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        if target.suffix == ".zip":
-            _write_zip(scratch / "bundle.zip", files)
-            os.replace(scratch / "bundle.zip", target)
-        else:
-            _write_folder(scratch / "bundle", files)
-            if target.exists():
-                os.replace(target, scratch / "old")
-            os.replace(scratch / "bundle", target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with atomic_write(target) as scratch:
+        (_write_zip if target.suffix == ".zip" else _write_folder)(scratch, files)
     return target
 
 

@@ -19,13 +19,13 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import struct
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from solo_models.atomic_file import atomic_write
 
 MAGIC = b"SOLOENG1"
 BARE_PLAN_MAGIC = b"ftrt"
@@ -98,16 +98,10 @@ def write_engine(path: Path, header: EngineHeader, plan: bytes) -> Path:
     _check_plan(header, plan)
     described = json.dumps(asdict(header)).encode()
     _require(len(described) <= MAX_HEADER_BYTES, "header", f"is longer than {MAX_HEADER_BYTES} bytes")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        with (scratch / "engine").open("wb") as file:
-            file.write(_PREFIX.pack(MAGIC, len(described)))
-            file.write(described)
-            file.write(plan)
-        os.replace(scratch / "engine", path)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with atomic_write(path) as scratch, scratch.open("wb") as file:
+        file.write(_PREFIX.pack(MAGIC, len(described)))
+        file.write(described)
+        file.write(plan)
     return path
 
 

@@ -95,7 +95,7 @@ def test_what_cannot_be_measured_is_refused_in_one_line(
 
 def test_an_image_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.jpg").write_text("hello")
-    _refused(capsys, "x.jpg: the body is not a supported image", "pipeline", tmp_path / "x.jpg")
+    _refused(capsys, "x.jpg: not a supported image", "pipeline", tmp_path / "x.jpg")
 
 
 def test_a_folder_stands_for_the_images_in_it(photo: Path, solo_bundle: Path, tmp_path: Path) -> None:

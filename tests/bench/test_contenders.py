@@ -104,7 +104,7 @@ def test_our_pipeline_as_a_contender(solo_bundle: Path, tmp_path: Path) -> None:
 
 def test_an_image_that_is_none_is_named_before_anything_is_measured(solo_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "b.jpg").write_text("no image")
-    with pytest.raises(BenchError, match=r"b\.jpg: the body is not a supported image"):
+    with pytest.raises(BenchError, match=r"b\.jpg: not a supported image"):
         Child(_ours(PIPELINE, solo_bundle, images=[str(tmp_path / "b.jpg")]))
 
 

@@ -26,10 +26,10 @@ def script() -> ModuleType:
 
 def test_kernels_are_checked_with_a_network_on_the_cpu(script: ModuleType) -> None:
     device = FakeDevice(seed=3)
-    told = script.check_kernels((device, b"cubin"), "solo", quick=True, is_fake=True)
+    report = script.check_kernels((device, b"cubin"), "solo", quick=True, is_fake=True)
     device.close()
-    assert told["verdict"] == "PASS"
-    assert {name: part["verdict"] for name, part in told["parts"].items()} == {
+    assert report["verdict"] == "PASS"
+    assert {name: part["verdict"] for name, part in report["parts"].items()} == {
         **dict.fromkeys(("network", "post-processing", "answers", "batch", "small buffers"), "PASS"),
         **dict.fromkeys(("paper", "batches", "memory"), "MEASURED"),
     }

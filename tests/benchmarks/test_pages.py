@@ -38,12 +38,12 @@ def test_pages_hold_the_figures_of_the_result_files() -> None:
 
 
 def test_a_figure_typed_by_hand_is_found_and_replaced(copy: Path) -> None:
-    page = copy / "docs" / "performance.md"
+    page = copy / "docs" / "engines.md"
     good = page.read_text()
     page.write_text(good.replace(BAR, BAR + "| nine times faster |\n"))
     done = _pages("--check", "--root", copy)
     assert done.returncode == 1
-    assert "docs/performance.md does not hold the figures" in done.stderr
+    assert "docs/engines.md does not hold the figures" in done.stderr
     assert _pages("--root", copy).returncode == 0
     assert page.read_text() == good
 
@@ -53,7 +53,7 @@ def test_a_missing_file_is_named_and_reads_not_measured_yet(copy: Path) -> None:
     done = _pages("--root", copy)
     assert done.returncode == 0
     assert "demo_person_ap_fp16.json is not there" in done.stderr
-    assert "| fp16 on onnxruntime | not measured yet |" in (copy / "docs" / "performance.md").read_text()
+    assert "| fp16 on onnxruntime | not measured yet |" in (copy / "docs" / "engines.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ from solo_models.cli import main
 from solo_models.engine_file import read_engine_header
 from solo_server.backends.gpu.driver.base import DeviceInfo
 from solo_server.backends.gpu.driver.driver import FoundDevices
-from solo_server.commands import build_engine as build_command
-from solo_server.commands.build_engine import EngineOptions, PlanRefused, Workplace, build_engines
+from solo_server.backends.gpu.options import CudaOptions
+from solo_server.backends.gpu.tensorrt import open as tensorrt
+from solo_server.backends.gpu.tensorrt.open import EngineBuilder, PlanRefused
+from solo_server.commands import build_engine
 from solo_server.errors import SettingsError
-from support.gpu.fake_builder import T4, V100, FakeTensorRt, small_bundle
+from support.gpu.fake_tensorrt_builder import T4, V100, FakeTensorRt, small_bundle
 
 
 @pytest.fixture
@@ -19,12 +21,12 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
     """A machine with a V100 and TensorRT 10.4."""
     module = FakeTensorRt("10.4.0")
     _with_gpus(monkeypatch, V100)
-    monkeypatch.setattr(build_command, "import_tensorrt", lambda: module)
+    monkeypatch.setattr(tensorrt, "import_tensorrt", lambda: module)
     return module
 
 
 def _with_gpus(monkeypatch: pytest.MonkeyPatch, *gpus: DeviceInfo, reason: str = "") -> None:
-    monkeypatch.setattr(build_command, "find_devices", lambda: FoundDevices(gpus, reason))
+    monkeypatch.setattr(build_engine, "find_devices", lambda: FoundDevices(gpus, reason))
 
 
 def _said(capsys: pytest.CaptureFixture[str]) -> str:
@@ -115,7 +117,7 @@ def test_without_tensorrt_it_ends_with_3_and_says_how_to_install_it(
         raise SettingsError("TensorRT cannot be imported; pip install")
 
     _with_gpus(monkeypatch, T4)
-    monkeypatch.setattr(build_command, "import_tensorrt", missing)
+    monkeypatch.setattr(tensorrt, "import_tensorrt", missing)
     assert main(["build-engine", str(solo_bundle)]) == 3
     assert "pip install" in _said(capsys)
 
@@ -129,11 +131,11 @@ def test_a_tensorrt_that_has_given_up_the_gpu_ends_with_2(
 
 
 def test_a_plan_that_is_refused_twice_is_an_error(trt: FakeTensorRt, tmp_path: Path) -> None:
-    options, place = EngineOptions(2, cache=tmp_path), Workplace(V100, trt)
-    kept = build_engines(small_bundle(), place, options, print)
+    options, builder = CudaOptions(max_batch=2, cache=tmp_path), EngineBuilder(V100, trt)
+    kept = builder.build(small_bundle(), options, print)
     trt.refuses = {engine.plan for engine in kept}  # the fake makes the same plans again
     with pytest.raises(PlanRefused, match=r"TensorRT 10\.4\.0 does not load categories\.onnx"):
-        build_engines(small_bundle(), place, options, print)
+        builder.build(small_bundle(), options, print)
     assert len(trt.configs) == 4
 
 

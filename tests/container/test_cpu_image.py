@@ -111,7 +111,7 @@ def test_a_cache_that_cannot_be_written_is_told_in_one_line(cpu: Image, tmp_path
     with running(cpu, cache=tmp_path, SOLO_PORT=str(port)) as container:
         until(lambda: any("compiling kernels" in line for line in container.said), container)
     (line,) = [line for line in container.said if "compiling kernels" in line]
-    assert "no folder can be written" in line
+    assert "no cache folder is writable" in line
     assert "docs/deployment.md" in line
 
 

@@ -1,4 +1,4 @@
-"""The clients and a server of several models: each model answers under its name, and one that is loading is not ready."""
+"""The clients with a server of several models: each model answers under its name; a model that is loading is not ready."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _direct(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def gate() -> threading.Event:
-    """Loading the model `birds` waits for it."""
+    """Opens the loading of the model `birds`."""
     return threading.Event()
 
 
@@ -80,7 +80,7 @@ def ask(request: pytest.FixtureRequest, http: httpx.Client) -> Ask:
     return put
 
 
-def test_each_model_and_version_answers_for_itself(ask: Ask) -> None:
+def test_each_model_and_version_answers_under_its_name(ask: Ask) -> None:
     chosen: dict[str, Any]
     for chosen, name, version in (
         ({}, "cats", "2"),
@@ -93,21 +93,21 @@ def test_each_model_and_version_answers_for_itself(ask: Ask) -> None:
         assert version in (None, result.model_version)
         assert ask("overlay", PNG, **chosen).startswith(b"\x89PNG")
         assert [one.model_name for one in ask("segment_together", [PNG, PNG], **chosen)] == [name] * 2
-        told = ask("model", **chosen)
-        assert (told["name"], told["version"]) == (name, result.model_version)
+        description = ask("model", **chosen)
+        assert (description["name"], description["version"]) == (name, result.model_version)
         assert ask("ready", **chosen) is True
 
 
-def test_class_names_with_commas_are_asked_for_as_they_are(ask: Ask, folder: Path, http: httpx.Client) -> None:
+def test_class_names_with_commas_are_accepted_unchanged(ask: Ask, folder: Path, http: httpx.Client) -> None:
     spec = replace(tiny_spec("solo"), class_names=("cat", "dog, small", "traffic light"))
     write_bundle(folder / "pets", bundle_content(tiny_network("solo", spec)))
     http.post("/models/pets/load").raise_for_status()
-    for asked in (["dog, small"], ["dog, small", "cat"], ["traffic light", "cat"]):
-        result = ask("segment", PNG, options={"classes": asked, "score_threshold": 0.0}, model="pets")
-        assert {instance.label for instance in result.instances} == set(asked)
+    for classes in (["dog, small"], ["dog, small", "cat"], ["traffic light", "cat"]):
+        result = ask("segment", PNG, options={"classes": classes, "score_threshold": 0.0}, model="pets")
+        assert {instance.label for instance in result.instances} == set(classes)
 
 
-def test_a_model_that_is_not_there_is_model_not_found(ask: Ask) -> None:
+def test_an_unknown_model_raises_model_not_found(ask: Ask) -> None:
     chosen: dict[str, Any]
     for chosen in ({"model": "birds"}, {"model": "cats", "version": "3"}, {"model": "a b?c#d"}):
         for method, arguments in (("segment", (PNG,)), ("model", ()), ("ready", ())):
@@ -133,7 +133,7 @@ def test_a_model_that_is_loading_is_not_ready_until_it_is_in_service(
     assert ask("segment", PNG, model="birds").model_name == "birds"
 
 
-def test_a_server_that_still_starts_is_not_ready_for_any_model(folder: Path, gate: threading.Event) -> None:
+def test_while_the_server_starts_no_model_is_ready(folder: Path, gate: threading.Event) -> None:
     def open_bundle(path: Path) -> Pipeline:
         gate.wait(60)
         return Pipeline.open(path, threads=1)

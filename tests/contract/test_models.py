@@ -1,4 +1,4 @@
-"""Several models over HTTP: each answers under its own name, and loading and unloading is for who may."""
+"""Several models over HTTP: each answers under its own name; loading and unloading must be enabled."""
 
 import shutil
 from collections.abc import Iterator
@@ -63,11 +63,11 @@ def test_each_model_answers_under_its_own_name(http: httpx.Client, solo_bundle: 
     assert [one["model"]["name"] for one in several] == ["dogs", "dogs"]
 
 
-def test_what_is_served_is_listed(http: httpx.Client, decoupled: Path) -> None:
+def test_models_are_listed_with_their_states(http: httpx.Client, decoupled: Path) -> None:
     listed = http.get("/models").json()
     assert listed["default"] == "cats"
-    told = [(model["name"], model["version"], model["state"]) for model in listed["models"]]
-    assert told == [("cats", "1", "ready"), ("dogs", read_bundle(decoupled).version, "ready")]
+    listed_models = [(model["name"], model["version"], model["state"]) for model in listed["models"]]
+    assert listed_models == [("cats", "1", "ready"), ("dogs", read_bundle(decoupled).version, "ready")]
     assert http.get("/model").json() == http.get("/models/cats").json() == http.get("/models/cats/versions/1").json()
     dogs = http.get("/models/dogs").json()
     assert (dogs["name"], dogs["bundle"], dogs["spec"]["variant"]) == ("dogs", dogs["version"], "decoupled")
@@ -81,7 +81,7 @@ def test_an_unknown_model_or_version_is_not_found(http: httpx.Client) -> None:
         _refused(http.post(f"/models/birds/{verb}"), 404, "model_not_found")
 
 
-def test_a_new_version_is_loaded_and_an_old_one_stays_to_be_asked_for(
+def test_a_new_version_is_loaded_and_the_old_one_stays_available(
     http: httpx.Client, folder: Path, decoupled: Path
 ) -> None:
     shutil.copytree(decoupled, folder / "cats" / "2")
@@ -91,7 +91,7 @@ def test_a_new_version_is_loaded_and_an_old_one_stays_to_be_asked_for(
     old = http.post("/models/cats/versions/1/segment", content=PNG).json()
     assert old["model"] == {"name": "cats", "version": "1"}
     shutil.rmtree(folder / "cats" / "2")
-    http.post("/models/cats/load").raise_for_status()  # back to the old one
+    http.post("/models/cats/load").raise_for_status()  # takes version 2 out of service
     assert http.post("/segment", content=PNG).json()["instances"] == old["instances"]
 
 
@@ -117,7 +117,7 @@ def test_a_damaged_bundle_is_refused_and_what_was_served_stays(http: httpx.Clien
     assert http.post("/models/cats/segment", content=PNG).json()["model"]["version"] == "1"
 
 
-def test_metrics_tell_models_apart(http: httpx.Client) -> None:
+def test_metrics_have_the_model_as_a_label(http: httpx.Client) -> None:
     for path in ("/segment", "/models/dogs/segment", "/models/dogs/segment"):
         http.post(path, content=PNG).raise_for_status()
     found = samples(http.get("/metrics").text)
@@ -134,4 +134,4 @@ def test_unless_it_is_allowed_nothing_is_changed_over_http(folder: Path) -> None
         for verb in ("load", "unload"):
             _refused(client.post(f"/models/dogs/{verb}"), 403, "control_off")
         assert client.post("/models/dogs/segment", content=PNG).status_code == 200
-        _refused(client.post("/segment", content=PNG), 404, "model_not_found")  # two, and no default
+        _refused(client.post("/segment", content=PNG), 404, "model_not_found")  # several models, and no default

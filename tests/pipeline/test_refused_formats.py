@@ -48,7 +48,7 @@ def test_a_format_that_is_not_accepted_is_named(kind: str, body: bytes) -> None:
 def test_other_bytes_are_reported_as_no_supported_image(body: bytes) -> None:
     with pytest.raises(UnsupportedMediaType) as refused:
         decode(body, ImageLimits())
-    assert refused.value.detail == "the body is not a supported image; send JPEG, PNG, WebP, AVIF or BMP"
+    assert refused.value.detail == "not a supported image; send JPEG, PNG, WebP, AVIF or BMP"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "BMP"])

@@ -28,6 +28,7 @@ def frozen() -> Iterator[None]:
     gc.unfreeze()
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("frozen")
 def test_no_callback_of_the_event_loop_computes_for_more_than_5_ms(
     solo_bundle: Path, monkeypatch: pytest.MonkeyPatch

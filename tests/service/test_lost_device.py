@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from solo_server.backends.cpu.backend import Backend
+from solo_server.backends.base import Backend
 from solo_server.errors import DeviceFailure, DeviceLost, NotReady, ServerError
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.service.model_repository import single_model

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from solo_models.bundle import BundleError
-from solo_server.backends.cpu.backend import Replicas
 from solo_server.backends.cpu.pool import Pool
+from solo_server.backends.replicas import Replicas
 from solo_server.errors import NotReady, SettingsError, UnknownModel
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.service.model_repository import ModelSource

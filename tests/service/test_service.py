@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from solo_server.backends.cpu.encode import encode_mask
 from solo_server.errors import (
     DeadlineExceeded,
     EngineFailure,
@@ -21,7 +22,6 @@ from solo_server.errors import (
 )
 from solo_server.observability.observer import NO_STAGES
 from solo_server.pipeline.pipeline import Pipeline
-from solo_server.rle import outline
 from solo_server.service.model_repository import ModelSource, model_repository, single_model
 from solo_server.service.service import Service
 from solo_server.settings import Settings
@@ -79,7 +79,7 @@ def pipeline(solo_bundle: Path) -> Pipeline:
 
 
 @pytest.fixture(scope="module")
-def variant(bundle_path: Path) -> Pipeline:
+def variant_pipeline(bundle_path: Path) -> Pipeline:
     """A pipeline of each variant of SOLO; a service that stops does not end it."""
     return Pipeline.open(bundle_path, threads=1)
 
@@ -139,8 +139,8 @@ def test_each_stage_runs_in_its_own_threads_unless_images_run_to_completion(
 
 @pytest.mark.parametrize("execution", ["staged"], indirect=True)
 @pytest.mark.parametrize("seed", range(3))
-def test_an_images_result_is_the_same_alone_and_in_any_batch(variant: Pipeline, seed: int) -> None:
-    pipeline, rng = variant, random.Random(seed)  # noqa: S311  # no secret
+def test_an_images_result_is_the_same_alone_and_in_any_batch(variant_pipeline: Pipeline, seed: int) -> None:
+    pipeline, rng = variant_pipeline, random.Random(seed)  # noqa: S311  # no secret
     sizes = [(90, 120), (90, 120), (120, 90), (60, 130), (128, 128)]
     bodies = [encoded(smooth_image(*rng.choice(sizes), seed=number)) for number in range(10)]
     queries = [Query(rng.choice([0.05, 0.2]), rng.choice([None, 5]), None, rng.choice([None, "mask"])) for _ in bodies]
@@ -301,11 +301,11 @@ def test_encoding_ends_with_the_instance_during_which_nobody_waits_any_more(
 ) -> None:
     begun, go_on, encoded_masks, accepted = threading.Event(), threading.Event(), [], []
 
-    def slow_outline(*arguments: Any) -> Any:
+    def slow_encode_mask(*arguments: Any) -> Any:
         encoded_masks.append(arguments)
         begun.set()
         go_on.wait(30)
-        return outline(*arguments)
+        return encode_mask(*arguments)
 
     async def answered(service: Service) -> ImageResult:
         with service.admit() as admitted:
@@ -315,7 +315,7 @@ def test_encoding_ends_with_the_instance_during_which_nobody_waits_any_more(
     async def scenario() -> None:
         service = await started(pipeline)
         assert len((await service.segment(BODY, Query())).instances) > 1
-        monkeypatch.setattr("solo_server.backends.cpu.postprocess.outline", slow_outline)
+        monkeypatch.setattr("solo_server.backends.cpu.postprocess.encode_mask", slow_encode_mask)
         request = asyncio.create_task(answered(service))
         await asyncio.to_thread(begun.wait, 30)
         if end == "gone":

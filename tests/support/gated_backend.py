@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from solo_server.backends.cpu.backend import Backend
+from solo_server.backends.base import Backend
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.types import Query
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from solo_models.atomic_file import atomic_write
 from solo_models.backbone import EfficientNetLite0, freeze_batch_norm, lite0_from_published
 from solo_models.network import SoloNetwork
 from solo_models.training.dataset import CocoImages, Sample
@@ -105,9 +106,8 @@ class Trainer:
             "step": self.step,
             "recipe": json.dumps(asdict(self.recipe)),
         }
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(path)
+        with atomic_write(path) as scratch:
+            torch.save(state, scratch)
 
     def _resume(self, path: Path) -> None:
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from solo_models.sizes import Size, parse_oriented
 
-from solo_server.backends.cpu.engine import ENGINES
+from solo_server.engine_names import ENGINES
 
 PEERS = ("reference", "plain-onnx")
 

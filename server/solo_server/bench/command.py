@@ -8,6 +8,7 @@ import signal
 from types import ModuleType
 
 from solo_models.bundle import BundleError
+from solo_models.exit_codes import REFUSED
 
 from solo_server.bench.arguments import OneLineParser, say
 from solo_server.bench.errors import BenchError
@@ -37,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise  # whoever read the table has gone: no failure of the measurement
     except (OSError, BundleError, BenchError) as problem:
         say(problem)
-        return 2
+        return REFUSED
     finally:
         signal.signal(signal.SIGTERM, before)
     return status

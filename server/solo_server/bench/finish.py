@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
+from solo_models import exit_codes
+
 from solo_server.bench.arguments import say
 from solo_server.bench.measure import INTERRUPTED
 from solo_server.bench.report.page import page
 from solo_server.bench.result import Document, write_document, write_whole
-
-ENDED_EARLY_STATUS = 3
-INTERRUPTED_STATUS = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,4 +34,4 @@ def finish(outcome: Outcome, arguments: argparse.Namespace) -> int:
     if outcome.ended_early is None:
         return 0
     say(f"ended early: {outcome.ended_early}")
-    return INTERRUPTED_STATUS if outcome.ended_early == INTERRUPTED else ENDED_EARLY_STATUS
+    return exit_codes.INTERRUPTED if outcome.ended_early == INTERRUPTED else exit_codes.ENDED_EARLY

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from solo_models.demo import demo_bundle
 
-from solo_server.backends.cpu.engine import ENGINES, PRECISIONS
 from solo_server.bench.errors import BenchError
 from solo_server.bench.protocol import Order
+from solo_server.engine_names import ENGINES, PRECISIONS
 
 if TYPE_CHECKING:  # these load a runtime, which the parent process has no use for
     from solo_server.pipeline.pipeline import Pipeline

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from solo_models.atomic_file import atomic_write
+
 from solo_server.bench.errors import BenchError
 from solo_server.bench.machine import provenance
 
@@ -68,10 +70,5 @@ def check_writable(path: Path) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file so that nobody ever sees half of it; folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with atomic_write(path) as scratch:
         scratch.write_text(text)
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)

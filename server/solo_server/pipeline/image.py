@@ -238,7 +238,7 @@ def _unidentified(body: bytes) -> UnsupportedMediaType | ImageDamaged:
     kind = format_of(body)
     if kind is not None:
         return UnsupportedMediaType(f"{kind} is not accepted; {_WHAT_TO_SEND}")
-    return UnsupportedMediaType(f"the body is not a supported image; {_WHAT_TO_SEND}")
+    return UnsupportedMediaType(f"not a supported image; {_WHAT_TO_SEND}")
 
 
 def _check_size(width: int, height: int, limits: ImageLimits) -> None:

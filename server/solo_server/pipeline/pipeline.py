@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from solo_models.bundle import Bundle, read_bundle
 
+from solo_server.backends.base import Backend
 from solo_server.backends.choose import choose
-from solo_server.backends.cpu.backend import Backend, Replicas
-from solo_server.backends.cpu.engine import GPU_ENGINES
 from solo_server.backends.cpu.pool import Pool
+from solo_server.backends.replicas import Replicas
 from solo_server.backends.stopwatch import IsCancelled, Stopwatch, never
+from solo_server.engine_names import GPU_ENGINES
 from solo_server.errors import SettingsError
 from solo_server.pipeline.image import ImageLimits, decode, decode_draft, peek_size, prepare, size
 from solo_server.system.cores import share_of_cores
-from solo_server.system.memory import return_unused
+from solo_server.system.memory import release_unused_memory
 from solo_server.types import ImageResult, PreparedImage, Query, UInt8
 
 if TYPE_CHECKING:
-    from solo_server.backends.gpu.open import CudaOptions
+    from solo_server.backends.gpu.options import CudaOptions
 
 
 Body = bytes | UInt8
@@ -84,7 +85,7 @@ class Pipeline:
         share = threads or share_of_cores(replicas)
         backends = [choice.open(content, Pool(share), cuda, slots) for _ in range(replicas)]
         backend = backends[0] if replicas == 1 else Replicas(backends)
-        return_unused()
+        release_unused_memory()
         return cls(content, backend, limits, choice.reason)
 
     def warm_up(self) -> None:

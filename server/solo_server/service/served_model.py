@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from solo_server.backends.cpu.backend import Backend
+from solo_server.backends.base import Backend
 from solo_server.errors import ServerError
 from solo_server.observability.observer import Observer
 from solo_server.pipeline.pipeline import Pipeline

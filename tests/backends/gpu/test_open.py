@@ -1,5 +1,6 @@
 """A bundle is opened on a GPU with TensorRT or ONNX Runtime, all of it put together; what is missing is told at the start."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -7,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backends.gpu.test_backend import LIMITS, check_same, on_cpu, segment
 from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
 from solo_models.bundle import MASKS, Bundle, BundleError, as_bundle
 from solo_models.engine_file import read_engine_header
@@ -16,15 +16,18 @@ from solo_server.backends.gpu import open as module
 from solo_server.backends.gpu.backend import DeviceBackend
 from solo_server.backends.gpu.driver.base import DeviceInfo
 from solo_server.backends.gpu.onnxruntime import OrtCudaNetwork, Sessions
-from solo_server.backends.gpu.open import CudaOptions, open_cuda
-from solo_server.backends.gpu.tensorrt.build import BuildOrder, Built
+from solo_server.backends.gpu.open import open_cuda
+from solo_server.backends.gpu.options import CudaOptions
+from solo_server.backends.gpu.tensorrt import open as tensorrt
+from solo_server.backends.gpu.tensorrt.build import BuiltPlan, PlanRequest
 from solo_server.backends.gpu.tensorrt.cache import EngineCache
 from solo_server.errors import DeviceFailure, DeviceOutOfMemory, SettingsError
 from solo_server.types import Query
+from support.gpu.cpu_reference import SMALL_LIMITS, check_same, cpu_backend, segment
 from support.gpu.fake_device import FakeDevice
-from support.gpu.fake_ort import CPU, FakeOrt
+from support.gpu.fake_onnxruntime import CPU, FakeOrt
 from support.gpu.fake_tensorrt import FakeTensorRt
-from support.gpu.small import images, small_bundle
+from support.gpu.small_network import images, small_bundle
 from support.networks import bundle_content, tiny_network
 
 SIZE = (64, 96)
@@ -36,15 +39,15 @@ class Place:
     def __init__(self, folder: Path, seed: int = 0) -> None:
         self.device = FakeDevice(seed)
         self.trt, self.ort = FakeTensorRt(self.device), FakeOrt(self.device)
-        self.options = CudaOptions(max_batch=3, cache=folder, limits=LIMITS)
+        self.options = CudaOptions(max_batch=3, cache=folder, limits=SMALL_LIMITS)
         self.orders: list[str] = []
         self.plans: list[bytes] = []
 
-    def build(self, trt: Any, order: BuildOrder, progress: object) -> Built:
+    def build(self, trt: Any, order: PlanRequest, progress: object) -> BuiltPlan:
         """In the place of `build_plan`."""
         self.orders.append(order.name)
         plan = self.plans.pop(0) if self.plans else trt.plan(order.onnx, order.profiles)
-        return Built(plan, b"")
+        return BuiltPlan(plan, b"")
 
     def cache(self, *arguments: Any) -> EngineCache:
         """In the place of `EngineCache`."""
@@ -63,8 +66,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     made = Place(tmp_path)
     monkeypatch.setattr(module, "open_device", lambda ordinal: made.device)
     monkeypatch.setattr(module, "kernels_cubin", lambda path, capability, folder: b"")
-    monkeypatch.setattr(module, "import_tensorrt", lambda: made.trt)
-    monkeypatch.setattr(module, "EngineCache", made.cache)
+    monkeypatch.setattr(tensorrt, "import_tensorrt", lambda: made.trt)
+    monkeypatch.setattr(tensorrt, "EngineCache", made.cache)
     monkeypatch.setattr(ort_cuda, "ort", made.ort)
     ort_cuda._register_arena.cache_clear()
     return made
@@ -73,7 +76,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 def check_answers(backend: DeviceBackend, bundle: Bundle) -> None:
     batch = images(bundle.spec, SIZE, 2)
     queries = [Query(), Query(nms="none")]
-    for found, right in zip(segment(backend, batch, queries), segment(on_cpu("solo"), batch, queries), strict=True):
+    for found, right in zip(
+        segment(backend, batch, queries), segment(cpu_backend("solo"), batch, queries), strict=True
+    ):
         assert found
         check_same(found, right)
 
@@ -132,6 +137,21 @@ def test_onnxruntime_gives_the_same_answers_on_the_slots_stream(place: Place) ->
     assert {options["use_tf32"] for options in place.ort.options} == {"0"}
 
 
+def test_onnxruntime_is_opened_without_the_tensorrt_folder(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("solo_server.backends.gpu.tensorrt")]:
+        monkeypatch.setitem(sys.modules, name, None)
+    bundle = small_bundle()
+    with pytest.raises(ImportError, match="tensorrt"):
+        open_cuda(bundle, "tensorrt", place.options)
+    with place.opened(bundle, "cuda") as backend:
+        assert backend.infer(images(bundle.spec, SIZE, 1), [Query()])
+
+
+def test_opening_tensorrt_warns_that_it_is_experimental(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    with place.opened(small_bundle(), "tensorrt"):
+        assert [record.levelname for record in caplog.records if "is experimental" in record.message] == ["WARNING"]
+
+
 @pytest.mark.parametrize(
     ("precision", "deformable", "allowed"), [("fp32", False, "0"), ("fp16", False, "1"), ("fp16", True, "0")]
 )
@@ -167,7 +187,7 @@ def test_a_batch_is_filled_up_to_one_of_few_sizes(place: Place) -> None:
             found = segment(backend, batch[:count], queries[:count])
             assert place.ort.planned[-1][0] in (run, 2 * run)  # two levels of one stride are one batch
             assert len(found) == count
-            right = segment(on_cpu("solo"), batch[:count], queries[:count])
+            right = segment(cpu_backend("solo"), batch[:count], queries[:count])
             for ours, theirs in zip(found, right, strict=True):
                 check_same(ours, theirs)
 

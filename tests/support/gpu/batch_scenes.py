@@ -17,14 +17,14 @@ from solo_models.bundle import Kernels, kernel_shapes
 from solo_models.spec import ModelSpec, PostprocessSpec, PreprocessSpec, Variant
 from solo_server.backends.bilinear_taps import original_taps
 from solo_server.backends.cpu.pool import Pool
-from solo_server.backends.cpu.postprocess import CpuPostprocessor, find_candidates, select, settings_of
+from solo_server.backends.cpu.postprocess import CpuPostprocessor, find_candidates, select
 from solo_server.backends.gpu.network import BatchShape, NetworkMemory, level_groups, network_layout, tower_count
 from solo_server.backends.gpu.postprocess.batch_inputs import axis_of
 from solo_server.backends.gpu.postprocess.memory import CudaLimits
 from solo_server.backends.gpu.postprocess.run import CudaPostprocessor, PostprocessSlot
-from solo_server.backends.gpu.postprocess.strings import ImageFound, instances_of
+from solo_server.backends.gpu.postprocess.strings import ImageResult, instances_of
 from solo_server.backends.stopwatch import Stopwatch
-from solo_server.types import Float32, Geometry, Instance, Query, SoftMask
+from solo_server.types import Float32, Geometry, Instance, Query, SoftMask, apply_query
 from support.gpu.fake_device import FakeDevice
 
 CHANNELS = 16
@@ -59,7 +59,7 @@ class Scene:
         return min(self._closest_of(p, query) for p, query in enumerate(queries))
 
     def _closest_of(self, p: int, query: Query) -> float:
-        cpu, settings = CpuPostprocessor(self.spec, self.kernels, Pool(1)), settings_of(self.spec.postprocess, query)
+        cpu, settings = CpuPostprocessor(self.spec, self.kernels, Pool(1)), apply_query(self.spec.postprocess, query)
         candidates = find_candidates(self.scores[p], settings, query.class_ids)
         if len(candidates.cells) == 0:
             return 1.0
@@ -101,7 +101,7 @@ class Chain:
     def run(self, scene: Scene, queries: Sequence[Query]) -> list[tuple[Instance, ...]]:
         return [instances_of(found) for found in self.found(scene, queries)]
 
-    def found(self, scene: Scene, queries: Sequence[Query]) -> tuple[ImageFound, ...]:
+    def found(self, scene: Scene, queries: Sequence[Query]) -> tuple[ImageResult, ...]:
         self._put(self.network.scores.address, scene.scores)
         self.slot.begin(scene.shape, scene.geometries, queries)
         for group in self.slot.counts():

@@ -159,7 +159,14 @@ def _all_sources() -> str:
 
 def _layout_names() -> list[str]:
     names = []
-    for struct in (structs.Image, structs.Tap, structs.Counts, structs.Found, structs.Summary, structs.Batch):
+    for struct in (
+        structs.ImageSettings,
+        structs.Tap,
+        structs.Counts,
+        structs.FoundInstance,
+        structs.Summary,
+        structs.Batch,
+    ):
         names += [struct.__name__, *(f"{struct.__name__}.{field[0]}" for field in struct._fields_)]
     return names
 

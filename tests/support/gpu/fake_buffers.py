@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from solo_server.types import UInt8
-from support.gpu.fake_breaches import PinnedRace, UseAfterFree
+from support.gpu.cuda_rules import PinnedRace, UseAfterFree
 from support.gpu.fake_queue import Work
 
 if TYPE_CHECKING:
@@ -21,18 +21,18 @@ class FakeBuffer:
 
     @property
     def address(self) -> int:
-        """Where it begins."""
+        """Address of the first byte."""
         if self.block.freed:
             raise self.device.broken(UseAfterFree(self.block.name))
         return self.block.address
 
     @property
     def size_bytes(self) -> int:
-        """How long it is."""
+        """Its size."""
         return self.block.size_bytes
 
     def free(self) -> None:
-        """Give it back."""
+        """Free it."""
         self.device.free_block(self.block)
 
 
@@ -52,7 +52,7 @@ class FakePinned:
         return self.block.bytes
 
     def free(self) -> None:
-        """Give it back."""
+        """Free it."""
         self.device.free_block(self.block)
 
     def claim(self, start: int, size_bytes: int, download: bool, work: Work) -> None:

@@ -13,7 +13,7 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 from solo_server.types import UInt8
-from support.gpu.fake_breaches import DoubleFree, OutOfBounds, UseAfterFree, WrittenAfterFree
+from support.gpu.cuda_rules import DoubleFree, OutOfBounds, UseAfterFree, WrittenAfterFree
 
 ALIGNMENT, GUARD_BYTES = 256, 256
 UNINITIALISED, FREED, GUARD, UNDELIVERED = 0xCD, 0xDB, 0xFA, 0xA7

@@ -1,20 +1,16 @@
-"""What the pipeline asks of an engine, and what an engine asks of a runtime, whichever is behind it.
+"""The interface of an engine: one bundle's network, loaded into a CPU runtime.
 
 images ─► runtime: features graph ─► level features ─► head: category scores now, mask features of some levels later
+
+The runtime that runs the graphs is described in `runtimes/base.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
-
-from numpy.typing import NDArray
+from collections.abc import Sequence
+from typing import Protocol
 
 from solo_server.types import Float32, Int64, UInt8
-
-CPU_ENGINES, GPU_ENGINES = ("onnxruntime", "openvino"), ("tensorrt", "cuda")
-ENGINES = ("auto", *CPU_ENGINES, *GPU_ENGINES)
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 class ImageOutput(Protocol):
@@ -26,7 +22,7 @@ class ImageOutput(Protocol):
         ...
 
     def mask_features(self, levels: Sequence[int]) -> Sequence[Sequence[Float32]]:
-        """For each of `levels` the outputs of the mask towers, `[(channels, h, w)]`; computed now."""
+        """The outputs of the mask towers for each of `levels`, `[(channels, h, w)]`; computed by this call."""
         ...
 
 
@@ -39,38 +35,9 @@ class Engine(Protocol):
         ...
 
     def run(self, images: UInt8, image_hw: Int64) -> Sequence[ImageOutput]:
-        """Images of one padded size, `(N, h, w, 3) uint8`, and what of each is not padding, `(N, 2)`.
+        """Run images of one padded size, `(N, h, w, 3) uint8`; image_hw: their sizes without padding, `(N, 2)`.
 
         Raises:
             EngineFailure: the runtime failed.
-        """
-        ...
-
-
-class Graph(Protocol):
-    """One loaded graph. May be called from several threads."""
-
-    def __call__(self, feeds: Mapping[str, NDArray[Any]]) -> Sequence[Float32]:
-        """All outputs, in the graph's order.
-
-        Raises:
-            EngineFailure: the runtime failed.
-        """
-        ...
-
-
-class Runtime(Protocol):
-    """Loads and runs ONNX graphs."""
-
-    @property
-    def description(self) -> str:
-        """Runtime, version, precision where it is the runtime's choice, and device."""
-        ...
-
-    def load(self, content: bytes, name: str) -> Graph:
-        """Load a serialized graph; `name` is for messages.
-
-        Raises:
-            BundleError: the runtime cannot load it.
         """
         ...

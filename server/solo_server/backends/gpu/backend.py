@@ -33,7 +33,7 @@ from solo_server.backends.gpu.network import (
     network_layout,
 )
 from solo_server.backends.gpu.postprocess.run import CudaPostprocessor, PostprocessSlot
-from solo_server.backends.gpu.postprocess.strings import ImageFound, instances_of
+from solo_server.backends.gpu.postprocess.strings import ImageResult, instances_of
 from solo_server.backends.stopwatch import Stopwatch
 from solo_server.errors import DeviceFailure, DeviceLost, DeviceOutOfMemory, EngineFailure
 from solo_server.types import Geometry, Instance, PreparedImage, Query
@@ -75,7 +75,7 @@ class DeviceBackend:
         """Whether the device is dead, and with it this backend."""
         return self._lost is not None
 
-    def infer(self, images: Sequence[PreparedImage], queries: Sequence[Query]) -> Sequence[ImageFound]:
+    def infer(self, images: Sequence[PreparedImage], queries: Sequence[Query]) -> Sequence[ImageResult]:
         """See `Backend.infer`; waits only while all slots are busy.
 
         Raises:
@@ -91,7 +91,7 @@ class DeviceBackend:
         images, queries = [*images, *[images[0]] * filled], [*queries, *[NOTHING] * filled]
         return self._on_slot(lambda slot: slot.run(run_as, images, queries))[: shape.images]
 
-    def finish(self, output: ImageFound, geometry: Geometry, query: Query, watch: Stopwatch) -> tuple[Instance, ...]:
+    def finish(self, output: ImageResult, geometry: Geometry, query: Query, watch: Stopwatch) -> tuple[Instance, ...]:
         """See `Backend.finish`: all that is left to do is the text of the encodings."""
         instances = instances_of(output)
         watch.lap("encode")
@@ -181,7 +181,9 @@ class _Slot:
     network: NetworkSlot
     postprocess: PostprocessSlot
 
-    def run(self, shape: BatchShape, images: Sequence[PreparedImage], queries: Sequence[Query]) -> Sequence[ImageFound]:
+    def run(
+        self, shape: BatchShape, images: Sequence[PreparedImage], queries: Sequence[Query]
+    ) -> Sequence[ImageResult]:
         """One batch from images to results, which are copies."""
         self._upload(shape, images)
         self.network.categories(shape)

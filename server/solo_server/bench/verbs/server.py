@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from solo_server.backends.cpu.engine import ENGINES
 from solo_server.bench import arguments as shared
 from solo_server.bench.contenders import find_images, package_folder
 from solo_server.bench.errors import BenchError
@@ -18,6 +17,7 @@ from solo_server.bench.load.server_process import Address, ServerProcess
 from solo_server.bench.open_model import Model, serve_arguments
 from solo_server.bench.result import document
 from solo_server.bench.table import aligned, noise
+from solo_server.engine_names import ENGINES
 
 SUMMARY = "measure a server under load: latency, throughput, errors, memory"
 DEADLINE_HEADER = "X-Request-Timeout-Ms"  # as in `solo_server.http.wire`, which would load pydantic

@@ -8,9 +8,9 @@ from solo_models.engine_file import ShapeRange
 from solo_server.backends.gpu.driver.base import DeviceInfo
 from solo_server.backends.gpu.tensorrt import build as tensorrt_build
 from solo_server.backends.gpu.tensorrt.build import (
-    BuildOrder,
-    Built,
+    BuiltPlan,
     EngineBuildError,
+    PlanRequest,
     build_plan,
     check_gpu,
     check_int8_form,
@@ -20,12 +20,12 @@ from solo_server.backends.gpu.tensorrt.build import (
     version_of,
 )
 from solo_server.errors import SettingsError
-from support.gpu.fake_builder import T4, TIMES, V100, BuilderFlag, FakeTensorRt, ParserError, small_bundle
+from support.gpu.fake_tensorrt_builder import T4, TIMES, V100, BuilderFlag, FakeTensorRt, ParserError, small_bundle
 
-ORDER = BuildOrder("masks.onnx", b"ONNX", ({"level": ShapeRange((1, 8), (2, 8), (4, 8))},))
+ORDER = PlanRequest("masks.onnx", b"ONNX", ({"level": ShapeRange((1, 8), (2, 8), (4, 8))},))
 
 
-def _build(trt: FakeTensorRt, order: BuildOrder = ORDER) -> Built:
+def _build(trt: FakeTensorRt, order: PlanRequest = ORDER) -> BuiltPlan:
     return build_plan(trt, order, lambda *step: None)
 
 
@@ -53,7 +53,7 @@ def test_profiles_are_those_of_the_order() -> None:
 @pytest.mark.parametrize(("mib", "limit"), [(None, None), (4096, 4096 << 20)])
 def test_the_workspace_is_limited_where_that_is_asked_for(mib: int | None, limit: int | None) -> None:
     trt = FakeTensorRt()
-    _build(trt, BuildOrder(ORDER.name, ORDER.onnx, ORDER.profiles, mib))
+    _build(trt, PlanRequest(ORDER.name, ORDER.onnx, ORDER.profiles, mib))
     assert trt.configs[0].workspace == limit
 
 
@@ -110,7 +110,7 @@ def test_errors_of_a_build_that_succeeds_are_in_the_log(caplog: pytest.LogCaptur
 
 @pytest.mark.parametrize("kept", [b"no timing cache", TIMES + b"another GPU"])
 def test_a_timing_cache_that_does_not_fit_is_left(kept: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    built = _build(FakeTensorRt(), BuildOrder(ORDER.name, ORDER.onnx, ORDER.profiles, timing_cache=kept))
+    built = _build(FakeTensorRt(), PlanRequest(ORDER.name, ORDER.onnx, ORDER.profiles, timing_cache=kept))
     assert built.timing_cache == TIMES + b"ONNX"
     assert "every kernel is timed" in caplog.text
 

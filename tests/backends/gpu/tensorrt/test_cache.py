@@ -1,6 +1,7 @@
 """An engine is built once for each key and never handed out for another; what is damaged or refused is built anew, once."""
 
 import multiprocessing
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,11 @@ import pytest
 from solo_models.bundle import CATEGORIES, MASKS
 from solo_models.engine_file import read_engine, read_engine_header, write_engine
 from solo_server.backends.gpu.tensorrt import cache as tensorrt_cache
-from solo_server.backends.gpu.tensorrt.build import BuildOrder, Built, EngineBuildError, Progress
-from solo_server.backends.gpu.tensorrt.cache import EngineCache, KeptEngine
+from solo_server.backends.gpu.tensorrt.build import BuiltPlan, EngineBuildError, PlanRequest, Progress
+from solo_server.backends.gpu.tensorrt.cache import CachedEngine, EngineCache
 from solo_server.backends.gpu.tensorrt.profiles import engine_profiles
 from solo_server.errors import EngineFailure, SettingsError
-from support.gpu.fake_builder import T4, TIMES, V100, FakeTensorRt, Workshop, build_slowly, small_bundle
+from support.gpu.fake_tensorrt_builder import T4, TIMES, V100, FakeTensorRt, Workshop, build_slowly, small_bundle
 
 
 class Refused(EngineFailure):
@@ -26,7 +27,7 @@ def workshop(tmp_path: Path) -> Workshop:
     return Workshop(tmp_path / "engines")
 
 
-def _engine(workshop: Workshop, cache: EngineCache | None = None) -> KeptEngine:
+def _engine(workshop: Workshop, cache: EngineCache | None = None) -> CachedEngine:
     return (cache or workshop.cache()).engine_for(workshop.bundle, CATEGORIES, workshop.profiles)
 
 
@@ -63,7 +64,7 @@ def test_an_engine_that_is_known_to_have_run_is_not_locked_again(
     workshop.cache().note_run(engine)
 
 
-def _another(workshop: Workshop, what: str) -> KeptEngine:
+def _another(workshop: Workshop, what: str) -> CachedEngine:
     """The engine for something that differs in one field."""
     bundle, profiles, cache = workshop.bundle, workshop.profiles, workshop.cache()
     if what == "onnx_sha256":
@@ -142,7 +143,7 @@ def test_a_damaged_file_is_built_anew_once(workshop: Workshop, damage: str) -> N
 
 
 def test_a_build_that_fails_leaves_no_engine_and_no_lock(workshop: Workshop) -> None:
-    def fails(trt: Any, order: BuildOrder, progress: Progress) -> Built:
+    def fails(trt: Any, order: PlanRequest, progress: Progress) -> BuiltPlan:
         raise EngineBuildError("categories.onnx: no kernel")
 
     with pytest.raises(EngineBuildError):
@@ -151,8 +152,8 @@ def test_a_build_that_fails_leaves_no_engine_and_no_lock(workshop: Workshop) -> 
     assert _engine(workshop).is_new
 
 
-def _load(workshop: Workshop, refused: set[bytes], always: bool = False, **options: Any) -> Mapping[str, KeptEngine]:
-    def load(engines: Mapping[str, KeptEngine]) -> Mapping[str, KeptEngine]:
+def _load(workshop: Workshop, refused: set[bytes], always: bool = False, **options: Any) -> Mapping[str, CachedEngine]:
+    def load(engines: Mapping[str, CachedEngine]) -> Mapping[str, CachedEngine]:
         if always or any(engine.plan in refused for engine in engines.values()):
             raise Refused("of another driver")
         return engines
@@ -195,7 +196,7 @@ def test_a_refused_engine_that_another_process_has_replaced_is_taken(workshop: W
     kept = _load(workshop, set())
     calls = []
 
-    def load(engines: Mapping[str, KeptEngine]) -> None:
+    def load(engines: Mapping[str, CachedEngine]) -> None:
         calls.append(engines)
         if len(calls) == 1:
             for engine in kept.values():
@@ -229,9 +230,9 @@ def test_of_two_processes_one_builds_and_both_have_the_engine(tmp_path: Path) ->
 def test_kernel_times_are_kept_for_the_next_build_of_the_same_gpu(workshop: Workshop) -> None:
     seen: list[bytes] = []
 
-    def build(trt: Any, order: BuildOrder, progress: Progress) -> Built:
+    def build(trt: Any, order: PlanRequest, progress: Progress) -> BuiltPlan:
         seen.append(order.timing_cache)
-        return Built(b"ftrt" + order.onnx, TIMES + order.name.encode())
+        return BuiltPlan(b"ftrt" + order.onnx, TIMES + order.name.encode())
 
     cache = replace(workshop.cache(), builder=build)
     for graph in (CATEGORIES, MASKS):
@@ -267,16 +268,18 @@ def test_kernel_times_that_cannot_be_written_whole_leave_the_old_ones(
     (times,) = workshop.folder.glob("timing-*")
     before = times.read_bytes()
 
-    def full(self: Path, target: Path) -> None:
-        raise OSError("no space left")
+    def full(source: Path, target: Path, replace: Any = os.replace) -> None:
+        if target.name == times.name:
+            raise OSError("no space left")
+        replace(source, target)
 
-    monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     said: list[str] = []
     masks = replace(workshop.cache(), say=said.append).engine_for(workshop.bundle, MASKS, workshop.profiles)
     assert read_engine(masks.path)[1] == masks.plan
     assert any("kernel times are not kept for the next build: no space left" in text for text in said)
     assert times.read_bytes() == before
-    assert not [path for path in workshop.folder.iterdir() if path.name.startswith(f"{times.name}.")]
+    assert not [path for path in workshop.folder.iterdir() if path.name.startswith(f".{times.name}.")]
 
 
 @pytest.mark.parametrize(

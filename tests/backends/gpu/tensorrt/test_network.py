@@ -23,7 +23,7 @@ from solo_server.types import PreparedImage
 from support.gpu.fake_device import FakeDevice
 from support.gpu.fake_streams import FakeStream
 from support.gpu.fake_tensorrt import FakeTensorRt
-from support.gpu.small import images, small_bundle, small_engines, small_profiles
+from support.gpu.small_network import images, small_bundle, small_engines, small_profiles
 from support.networks import bundle_content, tiny_network
 from support.specs import VARIANTS
 

@@ -1,4 +1,4 @@
-"""What the device has found in an image to instances with COCO strings; needs neither the device nor its memory any more."""
+"""The device's results for an image to instances with COCO strings; runs on the host without the device."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solo_server.backends.cpu.kernels.rle_encode import CHARACTERS_A_RUN, compress
-from solo_server.backends.gpu.postprocess.batch import Found, record_of
+from solo_server.backends.cpu.encode import rle_text
+from solo_server.backends.gpu.postprocess.batch import FoundInstance, record_of
 from solo_server.rle import EMPTY_BOX
 from solo_server.types import Instance, Rle
 
-FOUND = record_of(Found)
+FOUND_INSTANCE = record_of(FoundInstance)
 
 
 @dataclass(frozen=True, slots=True)
-class ImageFound:
-    """One image's answer, best first. found: `(n,)` of `FOUND`; positions: `(sum of found's runs,) uint32`, in its order."""
+class ImageResult:
+    """One image's results, best first. found: `(n,)` of `FOUND_INSTANCE`; positions: `(sum of runs,) uint32`, in the same order."""
 
     original_hw: tuple[int, int]
     found: NDArray[np.void]
     positions: NDArray[np.uint32]
 
 
-def instances_of(image: ImageFound) -> tuple[Instance, ...]:
-    """Box, area and encoding of each instance; none found gives an empty tuple."""
+def instances_of(image: ImageResult) -> tuple[Instance, ...]:
+    """Box, area and encoding of each instance; an empty tuple for none."""
     ends = np.cumsum(image.found["runs"], dtype=np.int64)
     parts = np.split(image.positions.astype(np.int64), ends[:-1])
     return tuple(_instance(found, part, image.original_hw) for found, part in zip(image.found, parts, strict=False))
@@ -42,6 +42,4 @@ def _instance(found: Any, positions: NDArray[np.int64], original_hw: tuple[int, 
 
 def _counts(positions: NDArray[np.int64], original_hw: tuple[int, int]) -> str:
     """Run lengths are differences of positions; the last run goes to the end of the image."""
-    lengths = np.diff(positions, prepend=0, append=original_hw[0] * original_hw[1])
-    text = np.empty(len(lengths) * CHARACTERS_A_RUN, np.uint8)
-    return text[: compress(lengths, len(lengths), text)].tobytes().decode("ascii")
+    return rle_text(np.diff(positions, prepend=0, append=original_hw[0] * original_hw[1]))

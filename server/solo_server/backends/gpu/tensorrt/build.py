@@ -47,7 +47,7 @@ class EngineBuildError(BundleError):
 
 
 @dataclass(frozen=True, slots=True)
-class BuildOrder:
+class PlanRequest:
     """What to build. name: the graph's, for messages; workspace_mib: `None` for all memory; timing_cache: may be empty."""
 
     name: str
@@ -58,7 +58,7 @@ class BuildOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
+class BuiltPlan:
     """A serialized engine, and all kernel times that are known now."""
 
     plan: bytes = field(repr=False)
@@ -116,7 +116,7 @@ def check_int8_form(bundle: Bundle) -> None:
         )
 
 
-def build_plan(trt: TensorRt, order: BuildOrder, progress: Progress) -> Built:
+def build_plan(trt: TensorRt, order: PlanRequest, progress: Progress) -> BuiltPlan:
     """Build; takes minutes on a GPU. progress: told the phase, its step and its number of steps, from any thread.
 
     Raises:
@@ -147,7 +147,7 @@ def build_plan(trt: TensorRt, order: BuildOrder, progress: Progress) -> Built:
         raise EngineBuildError(f"{order.name}: TensorRT {trt.__version__} cannot build it: {_reasons(errors)}")
     for error in errors:  # kernels that did not fit, for instance; others did
         LOG.warning("%s: TensorRT: %s", order.name, error)
-    return Built(bytes(plan), bytes(times.serialize()))
+    return BuiltPlan(bytes(plan), bytes(times.serialize()))
 
 
 def deserialises(trt: TensorRt, plan: bytes) -> bool:
@@ -209,7 +209,7 @@ def _network_flags(trt: TensorRt) -> int:
     return 0 if flag is None else 1 << int(flag)  # a version without the flag knows no other networks
 
 
-def _parse(parser: Any, order: BuildOrder, version: str) -> None:
+def _parse(parser: Any, order: PlanRequest, version: str) -> None:
     if parser.parse(order.onnx):
         return
     errors = [_described(parser.get_error(i)) for i in range(parser.num_errors)]
@@ -227,7 +227,7 @@ def _reasons(errors: list[str]) -> str:
     return ("; ".join(" ".join(text.split()) for text in errors[:SHOWN_ERRORS]) or "it gives no reason") + more
 
 
-def _add_profiles(builder: Any, config: Any, order: BuildOrder) -> None:
+def _add_profiles(builder: Any, config: Any, order: PlanRequest) -> None:
     for shapes in order.profiles:
         profile = builder.create_optimization_profile()
         refused = f"{order.name}: TensorRT refuses the optimisation profile {dict(shapes)}"
@@ -240,7 +240,7 @@ def _add_profiles(builder: Any, config: Any, order: BuildOrder) -> None:
             raise EngineBuildError(refused)
 
 
-def _timing_cache(config: Any, order: BuildOrder) -> Any:
+def _timing_cache(config: Any, order: PlanRequest) -> Any:
     """Begin with what was measured before; what does not belong to this GPU and version is left."""
     times = config.create_timing_cache(order.timing_cache)
     if times is None or not config.set_timing_cache(times, False):

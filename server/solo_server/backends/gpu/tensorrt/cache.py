@@ -35,8 +35,8 @@ from solo_models.engine_file import (
 from solo_server.backends.gpu.driver.base import DeviceInfo
 from solo_server.backends.gpu.driver.cache import locked, write_atomically
 from solo_server.backends.gpu.tensorrt.build import (
-    BuildOrder,
-    Built,
+    BuiltPlan,
+    PlanRequest,
     Progress,
     TensorRt,
     build_plan,
@@ -53,7 +53,7 @@ GRAPHS = (CATEGORIES, MASKS)
 DIGITS_IN_NAME = 12
 
 Say = Callable[[str], None]
-Build = Callable[[TensorRt, BuildOrder, Progress], Built]
+Build = Callable[[TensorRt, PlanRequest, Progress], BuiltPlan]
 T = TypeVar("T")
 
 
@@ -86,7 +86,7 @@ class EngineKey:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptEngine:
+class CachedEngine:
     """One engine in the cache. profiles: their number; is_new: whether this process has built it just now."""
 
     path: Path
@@ -110,7 +110,7 @@ class EngineCache:
     say: Say = LOG.info
     builder: Build = build_plan
 
-    def engine_for(self, bundle: Bundle, graph: str, profiles: EngineProfiles) -> KeptEngine:
+    def engine_for(self, bundle: Bundle, graph: str, profiles: EngineProfiles) -> CachedEngine:
         """The engine of one graph, `categories.onnx` or `masks.onnx`.
 
         Raises:
@@ -126,20 +126,20 @@ class EngineCache:
         path = self._path(graph, key)
         kept, reason = _read(path, key)
         if kept is not None:
-            return KeptEngine(path, kept, len(key.profiles), is_new=False)
+            return CachedEngine(path, kept, len(key.profiles), is_new=False)
         if not self.build:
             raise SettingsError(
                 f"no engine of {bundle.name}'s {graph}, and none may be built: {self._why(key, path, reason)}; "
                 "solo build-engine makes it, on this GPU"
             )
         with locked(path, self.say):
-            return self._build_unless_there(BuildOrder(graph, onnx, key.profiles, self.workspace_mib), key, path)
+            return self._build_unless_there(PlanRequest(graph, onnx, key.profiles, self.workspace_mib), key, path)
 
     def loaded(
         self,
         bundle: Bundle,
         profiles: EngineProfiles,
-        load: Callable[[Mapping[str, KeptEngine]], T],
+        load: Callable[[Mapping[str, CachedEngine]], T],
         refused: type[Exception],
     ) -> T:
         """What `load` makes of both engines, by graph; where it raises `refused`, they are built anew, once.
@@ -161,7 +161,7 @@ class EngineCache:
                 engines[graph] = self.engine_for(bundle, graph, profiles)
         return load(engines)
 
-    def note_run(self, engine: KeptEngine) -> None:
+    def note_run(self, engine: CachedEngine) -> None:
         """Write into an engine's header that it has answered on a GPU; whoever has run it calls this.
 
         Raises:
@@ -175,7 +175,7 @@ class EngineCache:
             if plan == engine.plan and not header.ran_on_gpu:
                 write_engine(engine.path, replace(header, ran_on_gpu=True), plan)
 
-    def _discard(self, engine: KeptEngine) -> None:
+    def _discard(self, engine: CachedEngine) -> None:
         """Remove a refused plan, unless another process has put a newer one there."""
         with locked(engine.path, self.say):
             try:
@@ -186,11 +186,11 @@ class EngineCache:
             except EngineFileError as problem:
                 self.say(f"{engine.path} is damaged ({problem})")
 
-    def _build_unless_there(self, order: BuildOrder, key: EngineKey, path: Path) -> KeptEngine:
+    def _build_unless_there(self, order: PlanRequest, key: EngineKey, path: Path) -> CachedEngine:
         """Under the lock."""
         kept, reason = _read(path, key)
         if kept is not None:
-            return KeptEngine(path, kept, len(key.profiles), is_new=False)
+            return CachedEngine(path, kept, len(key.profiles), is_new=False)
         self.say(f"building {order.name} for {key.gpu_name}, TensorRT {key.tensorrt_version}, {key.precision}; this takes "
                  f"minutes, once: {self._why(key, path, reason)}")  # fmt: skip
         start, times = monotonic(), self._timing_path(key)
@@ -199,7 +199,7 @@ class EngineCache:
         write_engine(path, key.header(built.plan), built.plan)
         self._keep_times(times, built.timing_cache)
         self.say(f"built {order.name} in {monotonic() - start:.0f} s: {path}, {len(built.plan) / 2**20:.0f} MiB")
-        return KeptEngine(path, built.plan, len(key.profiles), is_new=True)
+        return CachedEngine(path, built.plan, len(key.profiles), is_new=True)
 
     def _known_times(self, times: Path) -> bytes:
         """Of the kernels that were timed before; they only save time, so that a file that cannot be read is no reason to stop."""

@@ -23,7 +23,7 @@ class _Replay:
     keeps: object
 
 
-class Replays:
+class CudaGraphs:
     """The graphs of one slot, at most `most`; none of them may still run when one is kept or all are freed.
 
     most: 0 turns graphs off; otherwise at least as many as one batch queues, or it would free what it has just queued.

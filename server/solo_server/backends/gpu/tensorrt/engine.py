@@ -32,7 +32,7 @@ class UnusableEngine(EngineFailure):
 
 
 @dataclass(frozen=True, slots=True)
-class EngineOrder:
+class ExpectedEngine:
     """What an engine must be. name: for messages; profiles: in the engine's order."""
 
     name: str
@@ -91,7 +91,7 @@ class LoadedEngine:
         DeviceOutOfMemory: it does not fit.
     """
 
-    def __init__(self, loader: Loader, order: EngineOrder) -> None:
+    def __init__(self, loader: Loader, order: ExpectedEngine) -> None:
         self.name, self._loader, self._trt, self._making = order.name, loader, loader.trt, Lock()
         self._engine: Any = loader.deserialise(order.plan, order.name)
         self._check_names(order.signature)

@@ -25,16 +25,17 @@ from solo_server.backends.gpu.bindings import (
     masks_bindings,
     masks_signature,
 )
+from solo_server.backends.gpu.buckets import largest_shapes
 from solo_server.backends.gpu.driver.base import Device, DeviceBuffer, Stream
 from solo_server.backends.gpu.network import ALIGNMENT, FLOAT_BYTES, BatchShape, NetworkMemory, level_groups
+from solo_server.backends.gpu.options import MAX_CUDA_GRAPHS
 from solo_server.backends.gpu.tensorrt.build import TensorRt
-from solo_server.backends.gpu.tensorrt.cuda_graphs import Replays
-from solo_server.backends.gpu.tensorrt.engine import Context, EngineOrder, LoadedEngine, Loader
+from solo_server.backends.gpu.tensorrt.cuda_graphs import CudaGraphs
+from solo_server.backends.gpu.tensorrt.engine import Context, ExpectedEngine, LoadedEngine, Loader
 from solo_server.backends.gpu.tensorrt.profiles import EngineProfiles
 from solo_server.errors import DeviceFailure, DeviceLost, EngineFailure, SettingsError
 
 LOG = logging.getLogger("solo_server")
-GRAPHS = 16  # a batch needs up to four: categories and three groups of masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class TensorRtNetwork:
         engines: Engines,
         *,
         slots: int = 2,
-        graphs: int = GRAPHS,
+        graphs: int = MAX_CUDA_GRAPHS,
         note_run: Callable[[], None] | None = None,
     ) -> None:
         self._profiles, self._device, self.slots, self._note_run = engines.profiles, device, slots, note_run
@@ -73,10 +74,10 @@ class TensorRtNetwork:
         loader = Loader(trt)
         categories, masks = self._profiles.categories, self._profiles.masks
         self._categories = LoadedEngine(
-            loader, EngineOrder("categories", engines.categories, categories_signature(spec), categories)
+            loader, ExpectedEngine("categories", engines.categories, categories_signature(spec), categories)
         )
-        self._masks = LoadedEngine(loader, EngineOrder("masks", engines.masks, masks_signature(spec), masks))
-        self.shapes = largest_shapes(self._profiles)
+        self._masks = LoadedEngine(loader, ExpectedEngine("masks", engines.masks, masks_signature(spec), masks))
+        self.shapes = largest_shapes(self._profiles.buckets, self._profiles.max_batch)
         self.description = f"tensorrt {trt.__version__} {device.info.name}, {engines.precision}"
 
     def run_as(self, shape: BatchShape) -> BatchShape:
@@ -116,7 +117,7 @@ class TensorRtSlot:
         self, engines: tuple[LoadedEngine, LoadedEngine], profiles: EngineProfiles, place: _Place, graphs: int
     ) -> None:
         self._categories, self._masks = engines
-        self._profiles, self._place, self._replays = profiles, place, Replays(graphs)
+        self._profiles, self._place, self._replays = profiles, place, CudaGraphs(graphs)
         self._contexts: dict[tuple[str, int], Context] = {}
 
     def categories(self, shape: BatchShape) -> None:
@@ -171,11 +172,6 @@ class TensorRtSlot:
             self._replays.refuse(bindings)
         else:
             self._replays.keep(bindings, capture.graph, context)
-
-
-def largest_shapes(profiles: EngineProfiles) -> tuple[BatchShape, ...]:
-    """The largest batch of every bucket."""
-    return tuple(BatchShape(profiles.max_batch, bucket.largest_hw) for bucket in profiles.buckets)
 
 
 def bucket_of(profiles: EngineProfiles, shape: BatchShape) -> int:

@@ -22,7 +22,7 @@ from typing import Any
 from solo_models.bundle import CATEGORIES, MASKS, Bundle
 from solo_models.spec import ModelSpec, PreprocessSpec
 from solo_server.backends.gpu.driver.base import DeviceInfo
-from solo_server.backends.gpu.tensorrt.build import BuildOrder, Built, Progress
+from solo_server.backends.gpu.tensorrt.build import BuiltPlan, PlanRequest, Progress
 from solo_server.backends.gpu.tensorrt.cache import EngineCache
 from solo_server.backends.gpu.tensorrt.profiles import engine_profiles
 
@@ -226,11 +226,11 @@ class Workshop:
             self.folder, options.pop("trt", self.trt), gpu, say=self.said.append, builder=self.build, **options
         )
 
-    def build(self, trt: Any, order: BuildOrder, progress: Progress) -> Built:
+    def build(self, trt: Any, order: PlanRequest, progress: Progress) -> BuiltPlan:
         """In place of `build_plan`; a plan is new each time, as TensorRT's are."""
         self.built.append(order.name)
         plan = b"ftrt of " + order.onnx + repr((order.profiles, len(self.built))).encode()
-        return Built(plan, TIMES + order.timing_cache[-20:] + order.onnx)
+        return BuiltPlan(plan, TIMES + order.timing_cache[-20:] + order.onnx)
 
 
 def small_bundle(precision: str = "fp16", int8_for: str | None = None, onnx: bytes = b"an ONNX graph") -> Bundle:
@@ -244,11 +244,11 @@ def build_slowly(folder: Path, notes: Path) -> None:
     """For another process: ask for an engine whose building takes a while and is noted in a file."""
     workshop = Workshop(folder)
 
-    def build(trt: Any, order: BuildOrder, progress: Progress) -> Built:
+    def build(trt: Any, order: PlanRequest, progress: Progress) -> BuiltPlan:
         with notes.open("a") as file:
             file.write("built\n")
         time.sleep(1)
-        return Built(b"ftrt plan", b"")
+        return BuiltPlan(b"ftrt plan", b"")
 
     cache = EngineCache(folder, workshop.trt, V100, builder=build)
     plan = cache.engine_for(workshop.bundle, CATEGORIES, workshop.profiles).plan

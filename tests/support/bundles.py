@@ -1,0 +1,24 @@
+"""Bundles of small random networks, made once and kept between runs: only who makes one needs torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from solo_models.spec import Variant
+
+from support.kept import kept
+from support.paths import EXPORTER
+
+
+def tiny_bundle(variant: Variant) -> Path:
+    """The folder of the bundle `tiny-VARIANT`; not to be changed: all tests share it."""
+
+    def make(folder: Path) -> None:
+        from solo_models.bundle import write_bundle
+
+        from support.networks import bundle_content, tiny_network
+
+        content = bundle_content(tiny_network(variant))
+        write_bundle(folder / content.name, content)
+
+    return kept(f"tiny-{variant}", make, *EXPORTER) / f"tiny-{variant}"
