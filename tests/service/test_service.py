@@ -79,7 +79,7 @@ def pipeline(solo_bundle: Path) -> Pipeline:
 
 
 @pytest.fixture(scope="module")
-def variant(bundle_path: Path) -> Pipeline:
+def variant_pipeline(bundle_path: Path) -> Pipeline:
     """A pipeline of each variant of SOLO; a service that stops does not end it."""
     return Pipeline.open(bundle_path, threads=1)
 
@@ -139,8 +139,8 @@ def test_each_stage_runs_in_its_own_threads_unless_images_run_to_completion(
 
 @pytest.mark.parametrize("execution", ["staged"], indirect=True)
 @pytest.mark.parametrize("seed", range(3))
-def test_an_images_result_is_the_same_alone_and_in_any_batch(variant: Pipeline, seed: int) -> None:
-    pipeline, rng = variant, random.Random(seed)  # noqa: S311  # no secret
+def test_an_images_result_is_the_same_alone_and_in_any_batch(variant_pipeline: Pipeline, seed: int) -> None:
+    pipeline, rng = variant_pipeline, random.Random(seed)  # noqa: S311  # no secret
     sizes = [(90, 120), (90, 120), (120, 90), (60, 130), (128, 128)]
     bodies = [encoded(smooth_image(*rng.choice(sizes), seed=number)) for number in range(10)]
     queries = [Query(rng.choice([0.05, 0.2]), rng.choice([None, 5]), None, rng.choice([None, "mask"])) for _ in bodies]
