@@ -93,6 +93,7 @@ def test_a_server_answers_without_a_home(as_nobody: list[str], environment: dict
     assert not list((tmp_path / "temporary").glob("solo-*"))  # processes remove their private folders
 
 
+@pytest.mark.parametrize("environment", ["no HOME"], indirect=True)
 def test_a_checkpoint_is_exported_without_a_home(
     as_nobody: list[str], environment: dict[str, str], tmp_path: Path
 ) -> None:
