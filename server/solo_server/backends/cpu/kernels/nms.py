@@ -12,8 +12,8 @@ from solo_server.backends.cpu.kernels.simd_float32 import WIDTH, above, bit_coun
 
 
 @kernel
-def find_above(scores, threshold, or_equal, wanted):
-    """Cells and labels of `scores (cells, C)` above the threshold (or_equal: or equal to it), of the classes `wanted (C,) bool`."""
+def find_above(scores, threshold, or_equal, requested):
+    """Cells and labels of `scores (cells, C)` above the threshold (or_equal: or equal to it), of `requested (C,) bool` classes."""
     count = 0
     for cell in range(scores.shape[0]):
         for label in range(scores.shape[1]):
@@ -24,7 +24,7 @@ def find_above(scores, threshold, or_equal, wanted):
     for cell in range(scores.shape[0]):
         for label in range(scores.shape[1]):
             score = scores[cell, label]
-            if score >= threshold and (or_equal or score > threshold) and wanted[label]:
+            if score >= threshold and (or_equal or score > threshold) and requested[label]:
                 cells[found], labels[found] = cell, label
                 found += 1
     return cells[:found], labels[:found]
