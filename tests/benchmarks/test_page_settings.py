@@ -1,4 +1,4 @@
-"""The table of settings has a row of every field, and no field without words gets one."""
+"""The table of settings has a row for every field, and a field without a description is refused."""
 
 import importlib
 import inspect
@@ -30,7 +30,9 @@ def test_every_setting_has_a_row_with_its_default() -> None:
             assert cells[2] == f"`{field.default}`"
 
 
-def test_a_setting_without_words_is_refused_by_name(page_settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_without_a_description_is_refused_by_name(
+    page_settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = '    """Least rate at which a body has to arrive, and an answer to be read."""\n'
     source = inspect.getsource(settings)
     assert text in source
