@@ -1,4 +1,4 @@
-"""The table of exact rewrites: plain and ours on the same numbers, and the test that holds them together."""
+"""The table of exact rewrites: plain and ours on the same numbers, and the test that compares both."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ TESTS = {  # the beginning of a rewrite's name in algebra.py: the test that comp
 def rewrites(results: Results) -> Iterator[str]:
     """Each exact rewrite, plain and ours, and the test that compares both."""
     content = results.read("algebra")
-    yield from head("", "plain", "ours", "gain", "difference", "held by")
+    yield from head("", "plain", "ours", "gain", "difference", "tested by")
     for name, found in content["rewrites"].items():
         times = (f"{number(found['plain_ms'])} ms", f"{number(found['ours_ms'])} ms", f"{found['ratio']:.1f}x")
         yield row(name, *times, f"{found['difference']:.1g}", _test_of(name))
 
 
 def _test_of(rewrite: str) -> str:
-    """A link to the test, by the name of its file; rewrites without a test are not published."""
+    """A link to the test of a rewrite; rewrites without a test are not published."""
     found = next((test for prefix, test in TESTS.items() if rewrite.startswith(prefix)), None)
     if found is None:
-        raise BadResult(f"algebra.json: no test is known for {rewrite!r}")
+        raise BadResult(f"algebra.json: no test for {rewrite!r}")
     file, _, name = found.partition("::")
     return f"[{name}](../{file})"

@@ -1,7 +1,7 @@
-"""Closed loop: images/s over HTTP against those of the pipeline in process, in rounds that take turns.
+"""Closed loop: images/s over HTTP, compared with the pipeline in process, in interleaved rounds.
 
-All take the same number of the same images; over HTTP and overlapped with eight in flight. The pipeline's
-process has the machine for itself; over HTTP the load generator has its part of it, which is told and not taken off.
+All contenders run the same images; over HTTP and overlapped with eight in flight. The pipeline's process has the machine to itself;
+over HTTP the load generator uses a part of it, which is reported and not subtracted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CONTENDERS = ("http", *in_process.TASKS)
 
 
 def closed(options: RunOptions) -> dict[str, Any]:
-    """Rounds, and what they come to."""
+    """Run the rounds; their figures and a summary."""
     count, rounds = int(options.pick(80, 16)), int(options.pick(15, 2))
     with served() as server, in_child(in_process.__file__, options.images(), IN_FLIGHT, count) as child:
         target = options.target(server.address)
@@ -35,7 +35,7 @@ def closed(options: RunOptions) -> dict[str, Any]:
 
 
 def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Ratios of images/s, and what HTTP adds in processor time an image."""
+    """Ratios of images/s, and the processor time per image that HTTP adds."""
     rates = {name: [one[name]["per_s"] for one in rounds] for name in CONTENDERS}
     costs = {name: [one[name]["cpu_ms"] for one in rounds] for name in CONTENDERS}
     added = [http - own for http, own in zip(costs["http"], costs["run_to_completion"], strict=True)]

@@ -1,4 +1,4 @@
-"""How long the event loop of a server under load was not free, as a task in it sees it."""
+"""How long the event loop of a loaded server is blocked, measured by a task in it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IDLE_S = 5.0
 
 
 def event_loop(options: RunOptions) -> dict[str, Any]:
-    """Wake-ups of a millisecond's sleep in an idle server and in one with eight callers, by wall clock and by processor time."""
+    """Wake-ups from sleeps of 1 ms in an idle server and with eight callers: lateness by wall clock and by processor time."""
     seconds = options.pick(60, 3)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "wake-ups"
@@ -29,7 +29,7 @@ def event_loop(options: RunOptions) -> dict[str, Any]:
         with served(program=program) as server:
             target = options.target(server.address)
             warm_up(target, server)
-            server.exit_status(options.pick(IDLE_S, 1))  # nothing is asked of it meanwhile
+            server.exit_status(options.pick(IDLE_S, 1))  # idle meanwhile
             begun = monotonic()
             point = run_load("closed", CALLERS, target, server, lambda load: load.closed(CALLERS, seconds))
             ended = monotonic()

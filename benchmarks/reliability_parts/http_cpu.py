@@ -1,9 +1,9 @@
-"""Processor time that a request costs beside the image: `solo serve` with a pipeline that computes nothing, all of its threads.
+"""Processor time of a request without the image's work: `solo serve` with a pipeline that computes nothing, over all its threads.
 
-Receiving the body, admission, the engine's thread, JSON, metrics, the log's line, sending: all of it. The same service called in
-process (`stub_service.py`) is measured in the same rounds, and so is uvicorn alone, which receives such a body and sends such an
-answer (`bare_server.py`). What HTTP adds is the first without the second. The other estimate, served minus in process on real
-images, is in the part `closed`; it is as uncertain as an image's own time.
+It includes receiving the body, admission, the engine's thread, JSON, metrics, the log line and sending. In the same rounds the same
+service is called in process (`stub_service.py`), and uvicorn alone receives such a body and sends such a response
+(`bare_server.py`). What HTTP adds is the first minus the second. The part `closed` has another estimate (over HTTP minus in
+process, with real images), which is as uncertain as the time of an image.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from reliability_parts.run_options import RunOptions, log
 STUB = Program("the stub server", (sys.executable, stub_server.__file__))
 BARE = Program("the bare server", (sys.executable, bare_server.__file__))
 SERVICE_8, BARE_8 = "service_8", "bare_8"
-RATE = 15.0  # what the demo model answers on two cores
+RATE = 15.0  # images/s of the demo model on two cores
 IDLE_S = 4.0
 SHOWN = 30
-BUILT_IN = "~"  # the file of functions in C
+BUILT_IN = "~"  # the file name of C functions
 
 
 def http_cpu(options: RunOptions) -> dict[str, Any]:
-    """Milliseconds a request: for eight callers, for one, at the demo model's own rate; the service and uvicorn alone for eight."""
+    """Milliseconds per request: with eight callers, with one, at the demo model's rate; service and uvicorn alone with eight."""
     count, rounds = int(options.pick(6000, 200)), int(options.pick(5, 1))
     loads: dict[str, tuple[float, Drive]] = {
         "closed_8": (8, lambda load: load.closed(8, inf, count)),
@@ -75,7 +75,7 @@ def _cpu_ms(point: Point) -> float:
 
 
 def _print_profile(options: RunOptions, count: int) -> None:
-    """The event loop's functions by their own time, and each thread's processor time."""
+    """Print the event loop's functions by own time, and each thread's processor time."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stub.profile"
         watched = Program(STUB.name, (*STUB.command, "--profile", str(path)))
@@ -85,7 +85,7 @@ def _print_profile(options: RunOptions, count: int) -> None:
             before = _threads_s(server.pid, path)
             point = run_load("closed", 8, target, server, lambda load: load.closed(8, inf, count))
             after, requests = _threads_s(server.pid, path), len(point.shots)
-        print(f"\nprocessor time a request by thread, of {requests}; the event loop's holds cProfile's own")
+        print(f"\nprocessor time per request by thread, over {requests}; the event loop's includes cProfile")
         for name, seconds in sorted(after.items(), key=lambda item: -item[1]):
             print(f"{(seconds - before.get(name, 0.0)) * 1e3 / requests:8.3f} ms  {name}")
         statistics = pstats.Stats(str(path), stream=sys.stdout)
@@ -94,7 +94,7 @@ def _print_profile(options: RunOptions, count: int) -> None:
 
 
 def _print_by_file(statistics: pstats.Stats) -> None:
-    """Own time of each source file's functions; what is built in counts for whoever called it."""
+    """Print the own time by source file; built-in functions count for their caller."""
     own: Counter[str] = Counter()
     for (file, _, _), (_, _, seconds, _, callers) in statistics.stats.items():  # type: ignore[attr-defined]
         if file != BUILT_IN:

@@ -1,8 +1,8 @@
-"""`python benchmarks/reliability_parts/in_process.py`: the pipeline without HTTP and without the service, a process of its own.
+"""`python benchmarks/reliability_parts/in_process.py`: the pipeline without HTTP and service, in its own process.
 
-Task 0: in one go, as the server does them: as many threads as the backend takes images, each image in one of them from its
-bytes to its instances. Task 1: overlapped, eight images in flight, of which as many are decoded and as many finished as there are
-cores, and as many are in the network as the backend takes. Task 2: one after the other. Each task takes `count` images in turn.
+Task 0: run to completion, as in the server: as many threads as the backend's concurrency, each runs one image from bytes to
+instances. Task 1: overlapped: eight images in flight; at most one per core is decoded and finished at a time, and the network has
+the backend's concurrency. Task 2: one by one. Each task runs `count` images, cycling through the given ones.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TASKS = ("run_to_completion", "overlapped", "one_by_one")
 
 
 class InProcess:
-    """A pipeline and the images that each task takes. See `solo_server.bench.protocol.Worker`."""
+    """A pipeline and the images of each task. See `solo_server.bench.protocol.Worker`."""
 
     def __init__(self, bodies: Sequence[bytes], in_flight: int, count: int) -> None:
         self._pipeline, self._in_flight = Pipeline.open(demo_bundle(), slots=0), in_flight
@@ -36,7 +36,7 @@ class InProcess:
         return Hello("in process", self._pipeline.backend.description, installed_versions())
 
     def run_task(self, index: int) -> TaskResult:
-        """See `Worker.run_task`; instances: of all images."""
+        """See `Worker.run_task`; the instances of all images count."""
         pipeline = self._pipeline
         threads, segment = [
             (pipeline.backend.max_concurrency, pipeline.segment),

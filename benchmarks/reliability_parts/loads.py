@@ -1,4 +1,4 @@
-"""One load against one server, with what it cost both: the generator of `solo bench server`, driven by hand."""
+"""Runs one load against one server with the generator of `solo bench server`; measures the cost for both."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from solo_server.bench.load.points import Point
 from solo_server.bench.load.server_process import SOLO_SERVE, Program, ServerProcess
 
 TIMEOUT_S = 60.0
-WARM_UPS = 2  # of each image
+WARM_UPS = 2  # per image
 
 Drive = Callable[[Load], Awaitable[None]]
 
 
 @contextmanager
 def served(*arguments: str, program: Program = SOLO_SERVE) -> Iterator[ServerProcess]:
-    """A server that takes requests."""
+    """A server that is ready."""
     with ServerProcess(arguments, program) as server:
         server.wait_ready()
         yield server
@@ -36,7 +36,7 @@ def served(*arguments: str, program: Program = SOLO_SERVE) -> Iterator[ServerPro
 
 @contextmanager
 def in_child(script: str, images: Mapping[str, bytes], in_flight: int, count: int) -> Iterator[ContenderProcess]:
-    """A script of ours that does without HTTP, in a process of its own. count: images of each of its tasks."""
+    """A worker script that runs without HTTP, in its own process. count: images per task."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / name for name in images]
         for path, body in zip(paths, images.values(), strict=True):
@@ -47,10 +47,10 @@ def in_child(script: str, images: Mapping[str, bytes], in_flight: int, count: in
 
 
 def warm_up(target: Target, server: ServerProcess) -> None:
-    """Every image, one after the other; none may be refused."""
+    """Send every image, one after the other; none may be rejected."""
     point = run_load("closed", 1, target, server, lambda load: load.in_sequence(WARM_UPS * len(target.requests)))
     if errors := point.figures()["errors"]:
-        raise RuntimeError(f"the server does not take the images: {errors}")
+        raise RuntimeError(f"the server rejects the images: {errors}")
 
 
 def run_load(
@@ -61,7 +61,7 @@ def run_load(
     drive: Drive,
     on_shot: Callable[[Shot], None] = lambda _: None,
 ) -> Point:
-    """All shots of a load; processor time of the server, of this generator and of everybody else meanwhile."""
+    """Run a load; its shots, and the processor time of the server, of this generator and of other processes."""
     load = Load(target, TIMEOUT_S, on_shot)
     point = Point(loop, level, load.shots)
 

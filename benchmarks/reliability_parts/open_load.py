@@ -1,4 +1,4 @@
-"""Open loops: a trickle, whose slowest requests should be as fast as most; and four times what the server can do."""
+"""Open loops: a trickle, whose slowest requests should be nearly as fast as the median; and four times the server's capacity."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SEED = 20261126
 
 
 def trickle(options: RunOptions) -> dict[str, Any]:
-    """Five requests a second, evenly spaced."""
+    """Five requests per second, evenly spaced."""
     with served() as server:
         target = options.target(server.address)
         warm_up(target, server)
@@ -33,7 +33,7 @@ def trickle(options: RunOptions) -> dict[str, Any]:
 
 
 def overload(options: RunOptions) -> dict[str, Any]:
-    """Capacity before and after, and what becomes of four times as many callers who come at random, with a deadline each."""
+    """Capacity before and after, and between them four times as many requests, at random times, each with a deadline."""
     seconds = options.pick(120, 5)
     with served() as server:
         plain = options.target(server.address)
@@ -65,14 +65,14 @@ def overload(options: RunOptions) -> dict[str, Any]:
 
 
 def _capacity(options: RunOptions, server: ServerProcess) -> float:
-    """Good answers a second for eight callers."""
+    """200 responses per second with eight callers."""
     target, seconds = options.target(server.address), options.pick(30, 3)
     point = run_load("closed", 8, target, server, lambda load: load.closed(8, seconds))
     return float(point.figures()["throughput"])
 
 
 def _thinned(point: Point) -> list[list[float]]:
-    """Some 600 requests as `[due_s, milliseconds since sent, status]`, for an image."""
+    """About 600 requests as `[due_s, milliseconds since sent, status]`, for a plot."""
     shots = sorted(point.shots, key=lambda shot: shot.due_s)
     step = max(1, len(shots) // 600)
     return [[s.due_s, round(s.latency_ms - s.late_ms, 1), s.status] for s in shots[::step]]

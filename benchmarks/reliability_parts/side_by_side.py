@@ -1,8 +1,8 @@
-"""The same images, model and pipeline behind our server, LitServe and BentoML, in rounds that take turns.
+"""The same images, model and pipeline behind our server, LitServe and BentoML, in interleaved rounds.
 
-Inside the others runs `Pipeline`, from bytes to instances: they profit from all that makes it fast, and what
-is compared is serving alone. Each is taken twice: one worker process with both cores, and two workers with a core each. Who does
-not have its turn is stopped (SIGSTOP), for some of them poll.
+The others run our `Pipeline`, from bytes to instances, so they have the same speed there and only serving is compared. Each is
+measured twice: one worker process with both cores, and two workers with one core each. Servers that are not measured are stopped
+(SIGSTOP), since some of them poll.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from solo_server.bench.load.connection import Target, post
 from solo_server.bench.load.points import Point
 from solo_server.bench.load.server_process import SOLO_SERVE, Program, ServerProcess
 
-from reliability_parts.faults import knows_workers
+from reliability_parts.faults import has_workers_option
 from reliability_parts.figures import ratios, spread, tails
 from reliability_parts.loads import run_load, served, warm_up
 from reliability_parts.run_options import ROOT, RunOptions, log
@@ -38,7 +38,7 @@ SCORE_ROUNDING = 5e-6
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """name: of the software; kind: how it takes an image, `form` or a content type."""
+    """A server. name: of the software; kind: how it receives an image, `form` or a content type."""
 
     name: str
     workers: int
@@ -53,7 +53,7 @@ class Contender:
         return f"{self.name} {self.workers}x{self.threads}"
 
     def request(self, server: ServerProcess, body: bytes) -> bytes:
-        """One image as it wants it."""
+        """A request with one image, in this server's form."""
         address = server.address
         if self.kind != "form":
             return post(address.host, address.port, "/segment", body, {"content-type": self.kind})
@@ -65,7 +65,7 @@ class Contender:
 
 
 def side_by_side(options: RunOptions) -> dict[str, Any]:
-    """Images/s, latencies and memory of each; ours against theirs round by round."""
+    """Images/s, latencies and memory of each; ours relative to theirs, by round."""
     if not options.peers_python.exists():
         log("side_by_side: NOT RUN: there is no environment with LitServe and BentoML: make peers")
         return {"not_run": "there is no environment with LitServe and BentoML"}
@@ -75,7 +75,7 @@ def side_by_side(options: RunOptions) -> dict[str, Any]:
         targets = [_target(options, contender, server) for contender, server in contenders]
         answers = [_instances(target) for target in targets]
         if not all(agree(answer, answers[0]) for answer in answers):
-            raise RuntimeError("side_by_side: the servers do not answer the same instances")
+            raise RuntimeError("side_by_side: the servers do not return the same instances")
         for target, (_, server) in zip(targets, contenders, strict=True):
             warm_up(target, server)
         points = _rounds(contenders, targets, rounds, seconds)
@@ -108,7 +108,7 @@ def _rounds(
 
 def _contenders(options: RunOptions) -> list[Contender]:
     ours = [Contender("ours", 1, 2, SOLO_SERVE, kind="image/jpeg")]
-    if knows_workers():
+    if has_workers_option():
         ours.append(Contender("ours", 2, 1, SOLO_SERVE, ("--workers", "2", "--threads", "1"), "image/jpeg"))
     python, folder = str(options.peers_python), Path(__file__).parent / "peers"
     for workers, threads in SHAPES:
@@ -134,7 +134,7 @@ def _target(options: RunOptions, contender: Contender, server: ServerProcess) ->
 
 
 def agree(ours: list[list[dict[str, Any]]], theirs: list[list[dict[str, Any]]]) -> bool:
-    """Whether both answered the same for every image; scores of one core and of two differ in their last digits."""
+    """Whether both have the same instances for every image; scores with one core and with two differ in the last digits."""
     return [[_without_score(i) for i in one] for one in ours] == [
         [_without_score(i) for i in one] for one in theirs
     ] and all(
@@ -149,13 +149,13 @@ def _without_score(instance: dict[str, Any]) -> dict[str, Any]:
 
 
 def _instances(target: Target) -> list[Any]:
-    """Of every image, as the server answers them."""
+    """The instances of every image, from the server."""
     found = []
     for request in target.requests:
         head, _, body = request.partition(b"\r\n\r\n")
         lines = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
         url = f"http://{target.host}:{target.port}/segment"
-        with urlopen(Request(url, body, lines, method="POST"), timeout=60) as answer:  # of our own making
+        with urlopen(Request(url, body, lines, method="POST"), timeout=60) as answer:  # our own URL
             found.append(json.loads(answer.read())["instances"])
     return found
 
@@ -177,7 +177,7 @@ def _figures(points: dict[int, list[Point]], server: ServerProcess) -> dict[str,
 
 
 def _against(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Our best shape against each peer's best one, at the highest concurrency."""
+    """Our best configuration relative to each peer's best one, at the highest concurrency."""
     level = str(CONCURRENCY[-1])
     best = {name: _best(found, name, level) for name in ("ours", *PEERS)}
     ours = found[best["ours"]][level]
@@ -199,5 +199,5 @@ def _signal(server: ServerProcess, number: signal.Signals) -> None:
 
 def _versions(python: Path) -> dict[str, str]:
     code = "from importlib.metadata import version as v; print(v('litserve'), v('bentoml'), v('onnxruntime'))"
-    said = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    return dict(zip(("litserve", "bentoml", "onnxruntime"), said, strict=True))
+    versions = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    return dict(zip(("litserve", "bentoml", "onnxruntime"), versions, strict=True))

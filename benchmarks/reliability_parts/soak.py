@@ -1,4 +1,4 @@
-"""Ten thousand images of two hundred sizes, and how the server's memory goes meanwhile."""
+"""Ten thousand images in two hundred sizes, and the server's memory during them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SEED = 20261126
 
 
 def soak(options: RunOptions) -> dict[str, Any]:
-    """Resident memory after every hundred answers, and how far it grows after the first thousand."""
+    """Resident memory after every hundred responses, and its growth after the first thousand."""
     count, sizes = int(options.pick(10_000, 40)), int(options.pick(200, 10))
     every, settled = int(options.pick(EVERY, 5)), int(options.pick(SETTLED, 10))
     rss_mib: list[float] = []
@@ -56,7 +56,7 @@ def soak(options: RunOptions) -> dict[str, Any]:
 
 
 def _target(address: Address, bodies: list[bytes], count: int) -> Target:
-    """All of them again and again, each time in another order."""
+    """All bodies again and again, each time in another order."""
     rng, requests = random.Random(SEED), [post(address.host, address.port, "/segment", body) for body in bodies]  # noqa: S311
     turns: list[bytes] = []
     while len(turns) < count:

@@ -1,7 +1,7 @@
-"""`python benchmarks/reliability_parts/stub_service.py`: the service in process, over a pipeline that computes nothing; no HTTP.
+"""`python benchmarks/reliability_parts/stub_service.py`: the service without HTTP, with a pipeline that computes nothing.
 
-Eight callers, each its next image when it has the result: what is left is admission, the batcher, the engine's thread, metrics.
-A task is `count` images. What a server takes beyond that, JSON included, is what HTTP adds.
+Eight callers each submit the next image after the result: what remains is admission, the batcher, the engine's thread and metrics.
+A task is `count` images. What a server needs beyond that, JSON included, is the cost of HTTP.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from solo_server.service.model_repository import single_model
 from solo_server.service.service import Service
 from solo_server.types import ImageResult, Query
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # a script's own folder is all that is there
+sys.path.insert(0, str(Path(__file__).parents[1]))  # sys.path has only the script's own folder
 
 from reliability_parts.stub_server import StubBackend, StubPipeline
 

@@ -1,4 +1,4 @@
-"""Looks like a ready SOLO server, answers the number of images given as argument, then exits. Refuses text. Prints its port."""
+"""Acts as a ready SOLO server: accepts as many images as its argument says, then exits. Rejects text. Prints its port."""
 
 import json
 import os

@@ -1,6 +1,6 @@
-"""A contender that loads nothing: it speaks the protocol of `solo_server.bench.protocol`, or breaks it, as FAKE_PEER says.
+"""A contender that loads nothing: it speaks the protocol of `solo_server.bench.protocol`, or breaks it, depending on FAKE_PEER.
 
-FAKE_PEER=refuse | garbage | die:N (after N answers) | anything else: behaves well
+FAKE_PEER=refuse | garbage | die:N (after N replies) | touch:FILE (at the third task) | anything else: behaves well
 """
 
 import json

@@ -1,4 +1,4 @@
-"""`solo bench` as a user types it: what is refused and how, exit statuses, files."""
+"""`solo bench` on the command line: refusals, exit statuses, files."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def fake_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Our own models are fake contenders too, which load nothing: for claims about the command alone."""
+    """Our own models are fake contenders too, which load nothing: for tests of the command alone."""
     monkeypatch.setattr(engine, "WORKER", FAKE.stem)
     monkeypatch.setattr(pipeline, "WORKER", FAKE.stem)
     monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
@@ -63,16 +63,16 @@ def _bench(*arguments: object) -> int:
         return int(str(ended.code))
 
 
-def _refused(capsys: pytest.CaptureFixture[str], said: str, *arguments: object) -> None:
+def _refused(capsys: pytest.CaptureFixture[str], message: str, *arguments: object) -> None:
     status = _bench(*arguments)
     out, err = capsys.readouterr()
     assert (status, out) == (2, ""), err
     assert len(err.strip().splitlines()) == 1, err
-    assert said in err
+    assert message in err
 
 
 @pytest.mark.parametrize(
-    ("said", "arguments"),
+    ("message", "arguments"),
     [
         ("no such file", ["pipeline", "nothing.jpg"]),
         ("the following arguments are required: IMAGE", ["pipeline"]),
@@ -98,10 +98,10 @@ def _refused(capsys: pytest.CaptureFixture[str], said: str, *arguments: object) 
         ("no such file", ["engine", "--peer", "plain-onnx", "--checkpoint", "nothing.pth"]),
     ],
 )
-def test_what_cannot_be_measured_is_refused_in_one_line(
-    said: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
+def test_invalid_arguments_are_refused_in_one_line(
+    message: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _refused(capsys, said, *arguments)
+    _refused(capsys, message, *arguments)
 
 
 def test_a_file_that_is_not_an_image_is_refused(
@@ -129,18 +129,20 @@ def test_a_folder_stands_for_the_images_in_it(photo: Path, tmp_path: Path) -> No
     assert len(result["contenders"][0]["samples"]) == 3
 
 
-@pytest.mark.parametrize("verb", ["pipeline", "server"])
-def test_a_folder_without_images_is_refused(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("subcommand", ["pipeline", "server"])
+def test_a_folder_without_images_is_refused(
+    subcommand: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "scan.tiff").touch()
-    _refused(capsys, "no image in this folder (.avif, .bmp, .jfif, .jpeg, .jpg, .png, .webp)", verb, tmp_path)
+    _refused(capsys, "no image in this folder (.avif, .bmp, .jfif, .jpeg, .jpg, .png, .webp)", subcommand, tmp_path)
 
 
-def test_folders_hold_the_same_images_for_bench_as_for_segment() -> None:
+def test_bench_and_segment_find_the_same_images_in_a_folder() -> None:
     assert contenders.SUFFIXES == images.SUFFIXES
 
 
 @pytest.mark.usefixtures("fake_worker")
-def test_a_peer_needs_an_environment_that_has_it(
+def test_a_peer_needs_its_environment(
     photo: Path, checkpoint: Path, solo_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ("pipeline", photo, "--model", solo_bundle, "--peer", "reference", "--checkpoint", checkpoint)
@@ -157,7 +159,7 @@ def test_a_checkpoint_of_another_network_is_refused(checkpoint: Path, capsys: py
     _refused(capsys, "does not fit the bundle: variant is solo, not decoupled_light", *command)
 
 
-def test_a_contender_that_dies_ends_the_run_with_3_and_keeps_samples(
+def test_a_dying_contender_ends_the_run_with_3_and_keeps_samples(
     photo: Path,
     checkpoint: Path,
     solo_bundle: Path,
@@ -192,7 +194,7 @@ def dying_url() -> Iterator[str]:
         process.kill()
 
 
-def test_a_server_that_dies_ends_the_run_with_3_and_keeps_samples(
+def test_a_dying_server_ends_the_run_with_3_and_keeps_samples(
     photo: Path, dying_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loops = ("--concurrency", 1, "--rate", 5, "--seconds", 30)
@@ -203,12 +205,12 @@ def test_a_server_that_dies_ends_the_run_with_3_and_keeps_samples(
     result = json.loads((tmp_path / "out.json").read_text())
     codes = [code for _, _, code, *_ in result["points"][0]["shots"]]
     assert codes[:5] == [""] * 5
-    assert set(codes[5:]) == {"connection_lost"}  # one, or a second that was accepted while the process ended
+    assert set(codes[5:]) == {"connection_lost"}  # a second connection may be accepted while the process exits
     assert "no longer accepts connections" in result["ended_early"]
     assert len(result["points"]) == 1
 
 
-def test_ctrl_c_keeps_what_was_measured_and_exits_with_130(
+def test_ctrl_c_keeps_the_results_so_far_and_exits_with_130(
     photo: Path, checkpoint: Path, solo_bundle: Path, fake_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_PEER", f"touch:{tmp_path / 'measuring'}")
@@ -219,7 +221,7 @@ def test_ctrl_c_keeps_what_was_measured_and_exits_with_130(
     deadline = time.monotonic() + 30
     while not (tmp_path / "measuring").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.terminate()  # taken as Ctrl-C, which a test's process may be deaf to when it runs in the background
+    process.terminate()  # handled like Ctrl-C, which a background process may ignore
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
     result = json.loads((tmp_path / "out.json").read_text())
@@ -227,7 +229,7 @@ def test_ctrl_c_keeps_what_was_measured_and_exits_with_130(
     assert len(result["contenders"][0]["samples"]) > 0
 
 
-def test_a_server_of_our_own_is_started_measured_and_stopped(
+def test_a_server_is_started_measured_and_stopped(
     photo: Path, solo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = ("-o", tmp_path / "out.json", "--html", tmp_path / "out.html")
@@ -241,7 +243,7 @@ def test_a_server_of_our_own_is_started_measured_and_stopped(
     assert result["points"][0]["cpu_s"] is None or result["points"][0]["rss_mib"] > 20
 
 
-def test_an_image_that_the_server_refuses_is_named(
+def test_an_image_that_the_server_rejects_is_named(
     dying_url: str, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "text.jpg").write_text("hello")

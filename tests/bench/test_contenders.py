@@ -1,4 +1,4 @@
-"""Contenders as processes: the protocol, our workers, and what happens when one breaks."""
+"""Contenders as processes: the protocol, our workers, and failures."""
 
 import os
 import sys
@@ -29,36 +29,36 @@ def _ours(worker: str, bundle: Path, **setup: object) -> LaunchSpec:
     return LaunchSpec((sys.executable, "-m", worker), {**model, **setup}, os.environ, role="tiny")
 
 
-def test_a_contender_says_who_it_is_answers_and_tells_its_memory() -> None:
+def test_a_contender_sends_hello_replies_and_its_peak_memory() -> None:
     with ContenderProcess(_fake()) as child:
         assert child.label == "fake"
         assert child.hello.details["setup"] == {"weights": "none"}
-        answer = child.run_task(2)
-        assert (answer.total_ms, answer.instances, answer.stages_ms["after_towers"]) == (5.0, 4, 2.0)
+        reply = child.run_task(2)
+        assert (reply.total_ms, reply.instances, reply.stages_ms["after_towers"]) == (5.0, 4, 2.0)
         assert child.stop() == 12.5
 
 
 @pytest.mark.parametrize(
     ("mode", "message"), [("refuse", "--peer fake: no such weights"), ("garbage", "which is not the protocol")]
 )
-def test_a_contender_that_cannot_begin_is_refused_in_its_own_words(mode: str, message: str) -> None:
+def test_a_contender_that_cannot_start_is_reported_with_its_message(mode: str, message: str) -> None:
     with pytest.raises(BenchError, match=message):
         ContenderProcess(_fake(mode))
 
 
-def test_a_program_that_is_not_there_is_named() -> None:
+def test_a_missing_program_is_named() -> None:
     with pytest.raises(BenchError, match="--peer x: /no/such/python cannot be started"):
         ContenderProcess(LaunchSpec(("/no/such/python",), {}, os.environ, role="--peer x"))
 
 
-def test_a_death_is_told_with_its_status_and_last_words() -> None:
+def test_a_death_is_reported_with_status_and_last_output() -> None:
     with ContenderProcess(_fake("die:1")) as child:
         child.run_task(0)
         with pytest.raises(EndedEarly, match=r"ended with status 7: .*MemoryError: no more"):
             child.run_task(0)
 
 
-def test_rounds_are_interleaved_and_a_death_keeps_what_was_measured() -> None:
+def test_rounds_are_interleaved_and_a_death_keeps_the_results_so_far() -> None:
     result = measure([_fake(name="A"), _fake("die:4", name="B")], Plan(runs=2, repeats=2, tasks=2))
     assert [(s.run, s.round, s.task) for s in result.contenders[0].samples] == [
         (0, 0, 0),
@@ -66,18 +66,18 @@ def test_rounds_are_interleaved_and_a_death_keeps_what_was_measured() -> None:
         (0, 1, 0),
         (0, 1, 1),
     ]
-    assert [s.round for s in result.contenders[1].samples] == [0, 0]  # its first two answers were the warm-up
+    assert [s.round for s in result.contenders[1].samples] == [0, 0]  # its first two replies were the warm-up
     assert "MemoryError" in (result.ended_early or "")
     assert result.to_dict()["contenders"][0]["samples"][3]["total_ms"] == 4.0
 
 
-def test_contenders_of_one_name_are_numbered() -> None:
+def test_contenders_with_the_same_name_are_numbered() -> None:
     result = measure([_fake(), _fake()], Plan(1, 1, 1))
     assert [c.label for c in result.contenders] == ["fake #1", "fake #2"]
     assert result.contenders[1].peak_rss_mib == 12.5
 
 
-def test_ctrl_c_keeps_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_keeps_the_results_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(child: ContenderProcess, run: int, number: int, task: int) -> Sample:
         if number == 1:
             raise KeyboardInterrupt
@@ -106,6 +106,6 @@ def test_our_network_alone_as_a_contender(solo_bundle: Path) -> None:
     with ContenderProcess(_ours(ENGINE, solo_bundle, batches=[1, 2], padded_hw=[64, 96])) as child:
         needed = arithmetic.needed(tiny_spec("solo"), (64, 96))
         assert child.hello.gflop["total"] == pytest.approx(needed.total, abs=1e-3)
-        answer = child.run_task(1)
-        assert set(answer.stages_ms) == {"categories", "towers", *(f"tower {i}" for i in range(5))}
-        assert answer.total_ms == pytest.approx(answer.stages_ms["categories"] + answer.stages_ms["towers"], abs=0.01)
+        reply = child.run_task(1)
+        assert set(reply.stages_ms) == {"categories", "towers", *(f"tower {i}" for i in range(5))}
+        assert reply.total_ms == pytest.approx(reply.stages_ms["categories"] + reply.stages_ms["towers"], abs=0.01)

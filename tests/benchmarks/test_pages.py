@@ -1,4 +1,4 @@
-"""Figures in the pages are those of the result files; files that must not be published are refused by name."""
+"""The pages have the figures of the result files; files that must not be published are refused by name."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "benchmarks"))  # where the command is no package
+sys.path.append(str(ROOT / "benchmarks"))  # the scripts there are not a package
 
 import pages  # noqa: E402
 from pages import PAGES  # noqa: E402
@@ -44,7 +44,7 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_pages_hold_the_figures_of_the_result_files() -> None:
+def test_pages_have_the_figures_of_the_result_files() -> None:
     command = [sys.executable, "benchmarks/pages.py", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -56,7 +56,7 @@ def test_a_figure_typed_by_hand_is_found_and_replaced(copy: Path, run: Run) -> N
     page.write_text(good.replace(BAR, BAR + "| nine times faster |\n"))
     status, err = run("--check", "--root", copy)
     assert status == 1
-    assert "docs/engines.md does not hold the figures" in err
+    assert "docs/engines.md is out of date" in err
     assert run("--root", copy)[0] == 0
     assert page.read_text() == good
 
@@ -65,15 +65,15 @@ def test_a_missing_file_is_named_and_reads_not_measured_yet(copy: Path, run: Run
     (copy / "benchmarks" / "results" / "demo_person_ap_fp16.json").unlink()
     status, err = run("--root", copy)
     assert status == 0
-    assert "demo_person_ap_fp16.json is not there" in err
+    assert "demo_person_ap_fp16.json does not exist" in err
     assert "| fp16 on onnxruntime | not measured yet |" in (copy / "docs" / "engines.md").read_text()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"command": "solo bench pipeline /home/me/x.jpg"}, "holds an absolute path"),
-        ({"command": "solo bench pipeline x.jpg --peer-python=/opt/python"}, "holds an absolute path"),
+        ({"command": "solo bench pipeline /home/me/x.jpg"}, "contains an absolute path"),
+        ({"command": "solo bench pipeline x.jpg --peer-python=/opt/python"}, "contains an absolute path"),
         ({"ended_early": "it died"}, "ended early (it died)"),
     ],
 )
