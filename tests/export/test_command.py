@@ -25,15 +25,12 @@ from solo_models.network import SoloNetwork
 from support.bundles import zipped_folder
 from support.images import encoded, smooth_image
 from support.networks import bundle_content, tiny_network
-from support.specs import deformable_spec, tiny_spec
+from support.specs import deformable_spec, quick_spec
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """EfficientNet-Lite0 and three levels: an export takes half as long as with ResNet-18 and five."""
-    strides = (8, 16, 32)
-    spec = replace(tiny_spec("decoupled_light"), grids=(9, 8, 7), fpn_strides=strides, strides=strides)
-    network = tiny_network("decoupled_light", replace(spec, backbone="efficientnet_lite0"))
+    network = tiny_network("decoupled_light", quick_spec("decoupled_light"))
     return _saved(network, tmp_path_factory.mktemp("checkpoint") / "people.pth")
 
 

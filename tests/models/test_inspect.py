@@ -12,6 +12,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from solo_models.install import install_command
 from solo_models.network import SoloNetwork
 from support.bundles import zipped_folder
 from support.networks import bundle_content, tiny_network
+from support.specs import quick_spec
 
 PLAN = b"ftrt: a plan"
 
@@ -96,11 +98,18 @@ def rich() -> BundleContent:
     }
     provenance = {"checkpoint_sha256": "ab" * 32, "tools": {"python": "3.11.7", "onnx": "1.23"}, "ran_on_gpu": False}
     card = {"MODEL_CARD.md": b"# card"}
-    return replace(bundle_content(tiny_network("solo")), parity=parity, provenance=provenance, extra_files=card)
+    return replace(
+        bundle_content(tiny_network("solo", quick_spec("solo"))), parity=parity, provenance=provenance, extra_files=card
+    )
+
+
+@cache
+def _decoupled() -> SoloNetwork:
+    return tiny_network("decoupled")
 
 
 def _own_checkpoint(path: Path, **options: Any) -> Path:
-    network = tiny_network("decoupled")
+    network = _decoupled()
     spec, meta = json.dumps(network.spec.to_dict()), {"mmdet_version": "3.3.0", "epoch": 36}
     torch.save({"spec": spec, "state_dict": network.state_dict(), "meta": meta}, path, **options)
     return path
@@ -150,7 +159,7 @@ def test_a_checkpoint_is_known_by_its_content(tell: Tell, tmp_path: Path, name: 
 
 def test_a_checkpoint_tells_its_network_and_where_it_came_from(tell: Tell, tmp_path: Path) -> None:
     told = tell(_own_checkpoint(tmp_path / "model.pth"))
-    network, expected = told.facts["network"], tiny_network("decoupled")
+    network, expected = told.facts["network"], _decoupled()
     assert told.facts["layout"] == told.line("layout") == "own"
     assert (network["variant"], network["backbone"]) == ("decoupled", "resnet18")
     assert (network["head_depth"], network["head_channels"], network["input_size"]) == (2, 32, "192x128")
