@@ -21,7 +21,7 @@ from solo_server.backends.gpu.network import DeviceNetwork
 from solo_server.backends.gpu.tensorrt.network import TensorRtNetwork
 from solo_server.errors import DeviceLost, DeviceOutOfMemory, SettingsError
 from solo_server.pipeline.image import prepare
-from solo_server.selftest import command, opening
+from solo_server.selftest import command, measuring, opening
 from solo_server.selftest import document as document_module
 from solo_server.selftest.command import full_report, sizes_up_to, write_report
 from solo_server.selftest.differences import NETWORK_STAGES, STAGES
@@ -87,8 +87,12 @@ def named(bundle: Bundle) -> NamedImage:
 
 
 @pytest.fixture(scope="module")
-def report(opened: OpenedGpu, named: NamedImage) -> Document:
-    return full_report(opened, [named], PLAN, _ignore)
+def report(opened: OpenedGpu, named: NamedImage) -> Iterator[Document]:
+    """With fewer repetitions than on a GPU: the emulator takes half a second for an image."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "PAPER_RUNS", 1)
+        patch.setattr(measuring, "WARM_BATCHES", 1)
+        yield full_report(opened, [named], PLAN, _ignore)
 
 
 @pytest.fixture(scope="module")

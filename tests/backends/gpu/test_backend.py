@@ -1,4 +1,4 @@
-"""A backend on the fake device, from images to instances: they are the CPU's, whatever fails before; nothing is left over."""
+"""A backend on the fake device, from images to instances: they are the CPU's, also after failures, and nothing leaks."""
 
 import threading
 from collections.abc import Iterator
@@ -159,17 +159,17 @@ def test_an_image_that_is_too_large_fails_its_batch_only() -> None:
 
 def test_memory_that_runs_out_anywhere_leaves_nothing() -> None:
     bundle = small_bundle()
-    told: list[str] = []
-    while (problem := _out_of_memory_at(bundle, len(told) + 1)) is not None:
-        told.append(problem)
-    assert len(told) > 60
-    assert all(" bytes" in problem for problem in told)
-    in_slots = ["lower max batch (now 1) or slots (now 2)" in problem for problem in told]
-    assert in_slots == [False] * 2 + [True] * (len(told) - 2)  # the first two: mask kernels, which all slots share
+    problems: list[str] = []
+    while (problem := _out_of_memory_at(bundle, len(problems) + 1)) is not None:
+        problems.append(problem)
+    assert len(problems) > 60
+    assert all(" bytes" in problem for problem in problems)
+    in_slots = ["lower max batch (now 1) or slots (now 2)" in problem for problem in problems]
+    assert in_slots == [False] * 2 + [True] * (len(problems) - 2)  # the first two: mask kernels, which all slots share
 
 
 def _out_of_memory_at(bundle: Bundle, number: int) -> str | None:
-    """What is told where the n-th allocation fails; `None` where there is none. The device raises what has leaked."""
+    """The error where the n-th allocation fails; `None` if there are fewer. The device raises what has leaked."""
     device = FakeDevice()
     device.fail_allocation(number)
     try:
@@ -181,7 +181,7 @@ def _out_of_memory_at(bundle: Bundle, number: int) -> str | None:
     return None
 
 
-def test_a_gpu_that_is_too_small_is_told_with_what_was_asked_for() -> None:
+def test_a_gpu_that_is_too_small_is_reported_with_the_allocation() -> None:
     device = FakeDevice(memory_bytes=2 << 20)
     with pytest.raises(
         DeviceOutOfMemory, match=r"\w+, \d+ bytes: .*, for slot 1 of 2, on .* with 2 MiB; lower max batch"
@@ -191,7 +191,7 @@ def test_a_gpu_that_is_too_small_is_told_with_what_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize("after", [0, 4, 12, 20])
-def test_a_lost_device_is_the_end(after: int) -> None:
+def test_a_lost_device_refuses_all_further_batches(after: int) -> None:
     bundle, device = small_bundle(), FakeDevice(after)
     place = make(bundle, device)
     batch = images(bundle.spec, (64, 96), 1)
@@ -208,7 +208,7 @@ def test_a_lost_device_is_the_end(after: int) -> None:
     device.close()
 
 
-def test_who_waits_for_a_slot_hears_that_the_device_is_lost() -> None:
+def test_a_thread_that_waits_for_a_slot_is_woken_when_the_device_is_lost() -> None:
     bundle, device = small_bundle(), FakeDevice()
     place = make(bundle, device, slots=1)
     busy, waiting = threading.Event(), threading.Event()
@@ -228,17 +228,17 @@ def test_who_waits_for_a_slot_hears_that_the_device_is_lost() -> None:
                 lost.result(10)
 
 
-def test_batches_that_cannot_be_are_refused() -> None:
+def test_impossible_batches_are_refused() -> None:
     bundle = small_bundle()
     wide, tall = images(bundle.spec, (64, 96), 4), images(bundle.spec, (96, 64), 1)
     with opened(bundle, slots=1) as place:
-        for batch, queries, told in (
+        for batch, queries, message in (
             (wide[:1] + tall, 2, "must have one padded size, have 64x96, 96x64"),
             ([], 0, "must have one padded size, have none"),
             (wide, 4, "4 in one batch; at most 3"),
             (wide[:2], 1, "queries: 1 for 2 images"),
         ):
-            with pytest.raises(ValueError, match=told):
+            with pytest.raises(ValueError, match=message):
                 place.backend.infer(batch, [Query()] * queries)
         large = images(replace(bundle.spec, preprocess=PreprocessSpec(160, 128)), (128, 160), 1)
         with pytest.raises(

@@ -1,4 +1,4 @@
-"""An engine is built once for each key and never handed out for another; what is damaged or refused is built again, once."""
+"""An engine is built once for each key and never returned for another key; what is damaged or refused is built again, once."""
 
 import multiprocessing
 import os
@@ -91,18 +91,18 @@ def test_whatever_differs_gets_an_engine_of_its_own_beside_the_first(workshop: W
     other = _another(workshop, what)
     assert other.is_new
     assert other.path != first.path
-    assert any(f"{what}: the file has " in line for line in workshop.said)
+    assert any(f"{what}: the file has " in line for line in workshop.lines)
     assert not _engine(workshop).is_new
 
 
 @pytest.mark.parametrize("what", FIELDS)
-def test_a_file_of_another_key_under_the_right_name_is_built_anew(workshop: Workshop, what: str) -> None:
+def test_a_file_of_another_key_under_the_right_name_is_built_again(workshop: Workshop, what: str) -> None:
     other, path = _another(workshop, what), _engine(workshop).path
     path.write_bytes(other.path.read_bytes())
     found = _engine(workshop)
     assert found.is_new
     assert found.plan != other.plan
-    assert any(f"{path}: {what}: the file has" in line for line in workshop.said)
+    assert any(f"{path}: {what}: the file has" in line for line in workshop.lines)
 
 
 def test_without_building_the_field_that_differs_is_named_with_both_values(workshop: Workshop) -> None:
@@ -129,7 +129,7 @@ def test_without_building_an_engine_that_is_there_is_found(workshop: Workshop) -
 
 
 @pytest.mark.parametrize("damage", ["cut off", "changed", "empty", "no engine"])
-def test_a_damaged_file_is_built_anew_once(workshop: Workshop, damage: str) -> None:
+def test_a_damaged_file_is_built_again_once(workshop: Workshop, damage: str) -> None:
     path = _engine(workshop).path
     content = path.read_bytes()
     changed = content[:-1] + bytes([content[-1] ^ 1])
@@ -139,11 +139,11 @@ def test_a_damaged_file_is_built_anew_once(workshop: Workshop, damage: str) -> N
     assert _engine(workshop).is_new
     assert not _engine(workshop).is_new
     assert workshop.built == [CATEGORIES] * 2
-    assert any("is damaged: " in line for line in workshop.said)
+    assert any("is damaged: " in line for line in workshop.lines)
 
 
 def test_a_build_that_fails_leaves_no_engine_and_no_lock(workshop: Workshop) -> None:
-    def fails(trt: Any, order: PlanRequest, progress: Progress) -> BuiltPlan:
+    def fails(trt: Any, request: PlanRequest, progress: Progress) -> BuiltPlan:
         raise EngineBuildError("categories.onnx: no kernel")
 
     with pytest.raises(EngineBuildError):
@@ -161,11 +161,11 @@ def _load(workshop: Workshop, refused: set[bytes], always: bool = False, **optio
     return workshop.cache(**options).loaded(workshop.bundle, workshop.profiles, load, Refused)
 
 
-def test_engines_that_are_refused_are_built_anew_and_loaded(workshop: Workshop) -> None:
+def test_engines_that_are_refused_are_built_again_and_loaded(workshop: Workshop) -> None:
     old = {engine.plan for engine in _load(workshop, set()).values()}
     new = _load(workshop, old)
     assert workshop.built == [CATEGORIES, MASKS] * 2
-    assert any("are refused (of another driver)" in line for line in workshop.said)
+    assert any("are refused (of another driver)" in line for line in workshop.lines)
     assert not old & {engine.plan for engine in new.values()}
     assert {engine.path: engine.plan for engine in new.values()} == {
         e.path: read_engine(e.path)[1] for e in new.values()
@@ -230,9 +230,9 @@ def test_of_two_processes_one_builds_and_both_have_the_engine(tmp_path: Path) ->
 def test_kernel_times_are_kept_for_the_next_build_of_the_same_gpu(workshop: Workshop) -> None:
     seen: list[bytes] = []
 
-    def build(trt: Any, order: PlanRequest, progress: Progress) -> BuiltPlan:
-        seen.append(order.timing_cache)
-        return BuiltPlan(b"ftrt" + order.onnx, TIMES + order.name.encode())
+    def build(trt: Any, request: PlanRequest, progress: Progress) -> BuiltPlan:
+        seen.append(request.timing_cache)
+        return BuiltPlan(b"ftrt" + request.onnx, TIMES + request.name.encode())
 
     cache = replace(workshop.cache(), builder=build)
     for graph in (CATEGORIES, MASKS):
@@ -248,7 +248,7 @@ def test_kernel_times_of_another_user_that_cannot_be_read_do_not_stop_a_build(
 ) -> None:
     _engine(workshop)
     (times,) = workshop.folder.glob("timing-*")
-    read_bytes, said = Path.read_bytes, []
+    read_bytes, lines = Path.read_bytes, []
 
     def closed(self: Path) -> bytes:
         if self == times:
@@ -256,9 +256,9 @@ def test_kernel_times_of_another_user_that_cannot_be_read_do_not_stop_a_build(
         return read_bytes(self)
 
     monkeypatch.setattr(Path, "read_bytes", closed)
-    cache = replace(workshop.cache(), log=said.append)
+    cache = replace(workshop.cache(), log=lines.append)
     assert cache.engine_for(workshop.bundle, MASKS, workshop.profiles).is_new
-    assert any("kernel times cannot be read, every kernel is timed: not yours" in text for text in said)
+    assert any("kernel times cannot be read, every kernel is timed: not yours" in text for text in lines)
 
 
 def test_kernel_times_that_cannot_be_written_whole_leave_the_old_ones(
@@ -274,10 +274,10 @@ def test_kernel_times_that_cannot_be_written_whole_leave_the_old_ones(
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", full)
-    said: list[str] = []
-    masks = replace(workshop.cache(), log=said.append).engine_for(workshop.bundle, MASKS, workshop.profiles)
+    lines: list[str] = []
+    masks = replace(workshop.cache(), log=lines.append).engine_for(workshop.bundle, MASKS, workshop.profiles)
     assert read_engine(masks.path)[1] == masks.plan
-    assert any("kernel times are not kept for the next build: no space left" in text for text in said)
+    assert any("kernel times are not kept for the next build: no space left" in text for text in lines)
     assert times.read_bytes() == before
     assert not [path for path in workshop.folder.iterdir() if path.name.startswith(f".{times.name}.")]
 
