@@ -1,4 +1,5 @@
-# Two commands matter: `make serve` and `make test`. Everything they need is installed into .venv, .venv-dev and .venv-gpu.
+# Two commands matter: `make serve` and `make test`, which need Python and make; `make test-all` runs the tests that need more.
+# Everything they need is installed into .venv, .venv-dev and .venv-gpu.
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
@@ -8,6 +9,8 @@ PIP_FLAGS ?=
 TARGET ?= cpu
 IMAGE_FLAGS ?=
 RECORD ?=
+PROCESSES ?= 2
+TESTS ?= tests --ignore tests/sanitized
 
 SERVE := .venv
 DEV := .venv-dev
@@ -15,12 +18,14 @@ GPU := .venv-gpu
 AUDIT := .venv-audit
 PEERS := .venv-peers
 GRAPHS := build/graphs
+PYTEST = $(DEV)/bin/python -m pytest -q
+NOT_RUN = $(DEV)/bin/python tests/support/not_run.py
 BUILD_IMAGES = TORCH_FLAGS='$(PIP_FLAGS)' $(DEV)/bin/python tests/container/build.py cpu export
 TEST_IMAGES = $(DEV)/bin/python -m pytest -q -c tests/container/pytest.ini tests/container $(if $(RECORD),--record $(RECORD))
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help serve test test-gpu-code check format bench pages audit locks fuzz peers reliability image image-test image-test-gpu clean
+.PHONY: help serve test test-all test-gpu-code kernels check check-style check-mypy check-pyright format bench pages audit locks fuzz peers reliability image image-test image-test-gpu clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,25 +33,40 @@ help: ## show this list
 serve: $(SERVE)/.ready ## serve the demo model, or BUNDLE=..., on HOST and PORT
 	@exec $(SERVE)/bin/solo serve --host $(HOST) --port $(PORT) $(BUNDLE)
 
-test: check test-gpu-code ## style, types, layering and all tests; the last lines say what could not be run here, and why
-	@$(DEV)/bin/python tests/support/not_run.py --clear
-	$(DEV)/bin/python -m pytest -q tests --ignore tests/gpu --ignore tests/server
-	$(DEV)/bin/python -m pytest -q tests/gpu
-	$(DEV)/bin/python -m pytest -q tests/server
-	@$(DEV)/bin/python tests/container/build.py; able=$$?; [ $$able -eq 3 ] || { [ $$able -eq 0 ] && $(MAKE) image-test; } # 3: not here
-	@$(DEV)/bin/python tests/support/not_run.py
+test: $(DEV)/.ready ## style, types, layers and all tests that need only Python and make; the last lines say what was not run
+	@$(NOT_RUN) --clear
+	@$(MAKE) --no-print-directory -j2 check kernels
+	$(PYTEST) -n $(PROCESSES) -m "not alone" $(TESTS)
+	$(PYTEST) -m alone $(TESTS)
+	@$(NOT_RUN)
+
+test-all: ## make test, then what needs NVIDIA's packages (800 MB), sanitizers for minutes, or root and Debian for container images
+	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test-gpu-code
+	$(PYTEST) tests/sanitized
+	@$(DEV)/bin/python tests/container/build.py; able=$$?; [ $$able -eq 3 ] || { [ $$able -eq 0 ] && $(MAKE) --no-print-directory image-test; } # 3: not here
+	@$(NOT_RUN) --all
+
+kernels: $(DEV)/.ready
+	@$(DEV)/bin/solo warm
 
 test-gpu-code: $(DEV)/.ready $(GPU)/.ready ## GPU code against NVIDIA's own packages, without a GPU
 	$(DEV)/bin/python tests/gpu_packages/make_graphs.py $(GRAPHS)
 	SOLO_TEST_GRAPHS=$(GRAPHS) $(GPU)/bin/python -m pytest -q -c tests/gpu_packages/pytest.ini tests/gpu_packages
 
-check: $(DEV)/.ready ## style, types and layering only
+check: check-style check-mypy check-pyright ## style, types and layers only
+
+check-style: $(DEV)/.ready
 	$(DEV)/bin/ruff format --check .
 	$(DEV)/bin/ruff check .
-	$(DEV)/bin/mypy
-	$(DEV)/bin/pyright
 	$(DEV)/bin/lint-imports
 	$(DEV)/bin/hadolint Dockerfile
+
+check-mypy: $(DEV)/.ready
+	$(DEV)/bin/mypy
+
+check-pyright: $(DEV)/.ready
+	$(DEV)/bin/pyright
 
 format: $(DEV)/.ready ## rewrite the sources in the house style
 	$(DEV)/bin/ruff format .
@@ -55,34 +75,34 @@ format: $(DEV)/.ready ## rewrite the sources in the house style
 bench: $(SERVE)/.ready ## measure the demo model on this machine
 	$(SERVE)/bin/solo bench pipeline tests/images/*.jpg
 
-pages: $(DEV)/.ready ## write figures of benchmarks/results, and the settings, into the pages
+pages: $(DEV)/.ready ## write figures of benchmarks/results and the settings into the pages
 	$(DEV)/bin/python benchmarks/pages.py
 
-peers: $(PEERS)/.ready ## LitServe and BentoML, to be measured beside
+peers: $(PEERS)/.ready ## install LitServe and BentoML, for comparison
 
-reliability: $(DEV)/.ready $(PEERS)/.ready ## measure benchmarks/reliability.md on this machine, which is to be left alone
+reliability: $(DEV)/.ready $(PEERS)/.ready ## measure benchmarks/reliability.md on this machine, which must be idle
 	$(DEV)/bin/python benchmarks/reliability.py -o benchmarks/results/reliability.json
 
 audit: $(AUDIT)/.ready ## look up known vulnerabilities of constraints.txt (needs the network)
 	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
-locks: $(AUDIT)/.ready ## write the lock files of the images anew, after a change of versions
+locks: $(AUDIT)/.ready ## update the lock files of the container images, after a change of versions
 	$(AUDIT)/bin/python deploy/image/lock.py
 
-fuzz: $(DEV)/.ready ## generated requests and 20,000 broken images against a server started for it; HOSTILE=DIR for more seeds
+fuzz: $(DEV)/.ready ## send generated requests and 20,000 broken images to a server started for it; HOSTILE=DIR adds seeds
 	$(DEV)/bin/python benchmarks/fuzz.py $(BUNDLE) $(if $(HOSTILE),--hostile $(HOSTILE)) -n 20000 -o build/fuzz.json
 
-image: ## build the image TARGET: cpu (default), gpu, gpu-modern, export (needs docker)
+image: ## build the container image TARGET: cpu (default), gpu, gpu-modern, export (needs docker)
 	docker build --target $(TARGET) $(IMAGE_FLAGS) --build-arg REVISION=$(shell git rev-parse HEAD) -t solo-inference:$(TARGET) .
 
-image-test: $(DEV)/.ready ## build images without a container engine, and run them (needs root and Debian)
+image-test: $(DEV)/.ready ## build container images without a container engine, and run them (needs root and Debian)
 	$(BUILD_IMAGES)
 	$(TEST_IMAGES)
 
 clean: ## remove all environments
 	rm -rf $(SERVE) $(DEV) $(GPU) $(AUDIT) $(PEERS) build
 
-image-test-gpu: $(DEV)/.ready ## images for GPUs over stubs of TensorRT (20 GB of disk, g++)
+image-test-gpu: $(DEV)/.ready ## container images for GPUs over stubs of TensorRT (20 GB of disk, g++)
 	$(DEV)/bin/python tests/container/build.py gpu gpu-modern
 	$(DEV)/bin/python -m pytest -q -c tests/container/pytest.ini tests/container/gpu_images.py
 
@@ -95,7 +115,7 @@ $(SERVE)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 $(DEV)/.ready: pyproject.toml constraints.txt
-	@echo "preparing $(DEV) (once, some minutes; it holds torch)"
+	@echo "preparing $(DEV) (once, some minutes; includes torch)"
 	@$(CHECK_PYTHON)
 	@$(PYTHON) -m venv $(DEV)
 	@$(DEV)/bin/python $(PIP_INSTALL) torch
@@ -118,7 +138,7 @@ $(PEERS)/.ready: benchmarks/reliability_parts/peers/requirements.txt
 	@touch $@
 
 $(AUDIT)/.ready: Makefile
-	@echo "preparing $(AUDIT) (once; pip-audit and uv, apart from what they look at)"
+	@echo "preparing $(AUDIT) (once; pip-audit and uv, apart from the packages they check)"
 	@$(CHECK_PYTHON)
 	@$(PYTHON) -m venv $(AUDIT)
 	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) pip-audit==2.10.1 uv==0.13.9

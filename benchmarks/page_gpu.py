@@ -1,4 +1,4 @@
-"""The tables of docs/gpu.md: what self-tests measured on a GPU; estimates, memory, and what each kernel costs."""
+"""The tables of docs/gpu.md: self-tests on a GPU, estimates, memory, and the cost of each kernel."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpu_estimate import NETWORKS, SIZES, spec_of
+from page_markdown import head, number, row
 from page_results import Results
-from page_words import head, number, row
 from solo_models.sizes import size_text
 from solo_server.backends.gpu.network import BatchShape, network_layout
 from solo_server.backends.gpu.postprocess.memory import CudaLimits, slot_bytes
@@ -28,7 +28,7 @@ PARITY = (*PARTS, SMALL_BUFFERS)
 
 
 def gpu_parity(results: Results) -> Lines:
-    """Verdicts of the recorded self-tests, and the first thing that a FAIL names."""
+    """Verdicts of the recorded self-tests, with the first finding of each FAIL."""
     yield from head("self-test", *PARITY)
     notes = []
     for name, title in SELF_TESTS.items():
@@ -47,17 +47,17 @@ def gpu_parity(results: Results) -> Lines:
     yield ""
     for name, parts in check["networks"].items():
         yield f"- {name}: {', '.join(sorted({part['verdict'] for part in parts.values()}))};"
-    for tool, told in check["sanitizers"]["compute-sanitizer"].items():
-        yield f"- compute-sanitizer {tool} ({check['sanitizers']['network']}): {told.lower()};"
-    for told in check["failures"]:
-        yield f"- {told};"
+    for tool, verdict in check["sanitizers"]["compute-sanitizer"].items():
+        yield f"- compute-sanitizer {tool} ({check['sanitizers']['network']}): {verdict.lower()};"
+    for failure in check["failures"]:
+        yield f"- {failure};"
     device = check["device"]
     bindings = check["versions"]["cuda-bindings"]
     yield f"- {device['name']}, compute capability {device['compute_capability']}; cuda-bindings {bindings} unless said."
 
 
 def gpu_measured(results: Results) -> Lines:
-    """Milliseconds of a batch by CUDA events, and images a second by the host's clock, one batch at a time."""
+    """Milliseconds per batch by CUDA events, and images per second by the host's clock, one batch at a time."""
     yield from head(
         "", "batch", "network", "post-processing", "copies", "host's clock", "images/s, one batch at a time"
     )
@@ -86,12 +86,12 @@ def gpu_measured(results: Results) -> Lines:
 
 
 def gpu_network(results: Results) -> Lines:
-    """Our graphs in ONNX Runtime beside the plain network in PyTorch."""
+    """Our graphs in ONNX Runtime, compared with the plain network in PyTorch."""
     content = results.read("gpu_h200_network")
     yield from head("", "what", "batch 1", "batch 8")
     cells: dict[tuple[str, str], dict[int, float]] = {}
-    for told in content["rows"]:
-        cells.setdefault((told["by"], told["what"]), {})[told["batch"]] = told["ms"]
+    for entry in content["rows"]:
+        cells.setdefault((entry["by"], entry["what"]), {})[entry["batch"]] = entry["ms"]
     for (by, what), times in cells.items():
         yield row(by, what, *(f"{number(times[n])} ms" if n in times else "" for n in BATCHES))
     versions = ", ".join(f"{name} {version}" for name, version in content["versions_gpu"].items())
@@ -108,7 +108,7 @@ def _verdict(part: Any) -> str:
 
 
 def gpu_estimate(results: Results) -> Lines:
-    """Estimated milliseconds of one image, FP16, and the frames per second that would be."""
+    """Estimated milliseconds per image in FP16, and the resulting frames per second."""
     content = results.read("gpu_estimate")
     yield from head(
         "ESTIMATE, FP16, batch 1",
@@ -142,7 +142,7 @@ def gpu_estimate(results: Results) -> Lines:
 
 
 def gpu_memory(_: Results) -> Lines:
-    """MiB of one slot by `engine/device.py` and `postprocess/cuda/memory.py`."""
+    """MiB of one slot, by `backends/gpu/network.py` and `backends/gpu/postprocess/memory.py`."""
     yield from head(
         "one slot",
         "batch",
@@ -164,20 +164,8 @@ def gpu_memory(_: Results) -> Lines:
                 yield row(f"{name}, {size_text(hw)}", str(n), *cells, f"{more:.0f} MiB" if n == 1 else "")
 
 
-def gpu_kernels(results: Results) -> Lines:
-    """Registers and static shared memory of each kernel, as NVRTC's assembler counts them."""
-    content = results.read("kernels")
-    architectures = list(next(iter(content["kernels"].values())))
-    yield from head("kernel", *(f"registers {name}" for name in architectures), "shared memory", "spilled")
-    for name, costs in content["kernels"].items():
-        spilled = sum(c["spill_store_bytes"] + c["spill_load_bytes"] for c in costs.values())
-        shared = max(c["shared_bytes"] for c in costs.values())
-        yield row(f"`{name}`", *(str(costs[a]["registers"]) for a in architectures), f"{shared} bytes", str(spilled))
-    yield from ("", f"NVRTC {content['nvrtc']}; `python benchmarks/kernels.py -o benchmarks/results/kernels.json`.")
-
-
 def _slot_mib(spec: Any, hw: tuple[int, int], images: int) -> tuple[float, ...]:
-    """Network's memory; then post-processing's by what it is for."""
+    """Memory of the network, then of the parts of post-processing."""
     shape = BatchShape(images, hw)
     layout = network_layout(spec, shape)
     network = (

@@ -1,9 +1,9 @@
-"""Parity with stock mmdet for every network of `matrix.ROWS`, in both published layouts and both exported forms.
+"""Measures parity with stock mmdet for every network of `matrix.ROWS`, in both published layouts and both exported forms.
 
     python benchmarks/parity_matrix.py FIXTURES [-o RESULTS.json] [--page docs/parity.md]
 
-FIXTURES holds what `matrix.py` made. Exit status 1 where a row does not hold. RESULTS.json is written row by row, and `--resume`
-keeps the rows that are in it. `--page` writes the table of the docs from RESULTS.json, also without FIXTURES.
+FIXTURES is the output of `matrix.py`. Exit status 1 if a row fails. RESULTS.json is written row by row; `--resume` keeps its rows.
+`--page` writes the page of the docs from RESULTS.json, also without FIXTURES.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NAMES = {"solo_r50": "SOLO", "decoupled_solo_r50": "Decoupled", "decoupled_solo_
 
 
 def main() -> int:
-    """Measure and write; or only write the page."""
+    """Measure and write the results; or only write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("fixtures", type=Path, nargs="?")
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/parity_matrix.json"))
@@ -62,12 +62,12 @@ def page(record: dict[str, Any]) -> str:
     lines = [
         "# Parity with the reference",
         "",
-        "Every network that `solo export` reads, against stock mmdet 3.3.0 on the same weights and image: seeded random weights "
-        "that find up to 100 objects, saved in both published key layouts. Each checkpoint was exported by `solo export` and run "
-        "as it is used: the bundle through the server's pipeline, the single file in plain ONNX Runtime, on a CPU in fp32.",
+        "Every network that `solo export` reads, compared with stock mmdet 3.3.0 on the same image and weights: seeded random "
+        "weights that find up to 100 objects, saved in both published key layouts. `solo export` exported each checkpoint; the "
+        "bundle ran in the server's pipeline, the single file in plain ONNX Runtime, on a CPU in fp32.",
         "",
         f"A row holds when every instance has a partner of its label with a mask IoU of at least {IOU_REQUIRED} and a score that "
-        f"differs by at most {SCORE_TOLERANCE:g}, and (bundles) the candidates are the same set, but for scores within "
+        f"differs by at most {SCORE_TOLERANCE:g}, and (bundles) the candidates are the same set, except for scores within "
         f"{KNIFE_EDGE:g} of the threshold of {THRESHOLD:g}. {_knife_edges(record)}",
         "",
         "| network | classes | grids | input | image | instances | mmdet layout | official layout | single file | lowest IoU | "
@@ -95,13 +95,13 @@ def _line(row: Row, forms: list[dict[str, Any]]) -> str:
 
 
 def _knife_edges(record: dict[str, Any]) -> str:
-    """How far from the threshold the candidates lie that one side has and the other has not."""
+    """How far from the threshold those candidates are that only one side has."""
     bundles = [form for row in record["rows"] for form in row["forms"] if form["form"] == "bundle"]
     apart = [abs(c["score"] - THRESHOLD) for form in bundles for c in form["candidates_differing"]]
     far = sum(distance > 1e-5 for distance in apart)
     return (
         f"In {len(bundles)} runs {len(apart)} candidates differ, at most {max(apart, default=0):.1e} from it; {far} of them more "
-        "than 1e-5, which was the bound until a deformable network went beyond it."
+        "than 1e-5, the limit before a deformable network exceeded it."
     )
 
 
@@ -109,14 +109,13 @@ def _how(record: dict[str, Any]) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     machine = f"{record['hardware']['cpu']}, {record['hardware']['cores']} cores, no GPU"
     return [
-        "In brackets: instances matched. DCN: deformable stages 2 to 4; Light also in the towers. mmdet has no deformable R18. The "
-        "input is the padded size; 852 pixels of longer side is SOLO-512's.",
+        "In brackets: instances matched. DCN: deformable stages 2 to 4; Light also in the towers. mmdet has no deformable R18. "
+        "`input` is the padded size.",
         "",
-        f"Made by `{record['command']}`, {machine}; {versions}. Rows were measured one after another while work went on; the "
-        f"last one at commit {record['commit']}. All figures: "
-        "[parity_matrix.json](../benchmarks/results/parity_matrix.json). The fixtures are made by `benchmarks/matrix.py` with a "
-        "script that runs stock mmdet; seeds were taken whose answer rounding moves by at most 6e-4 (a "
-        "bound set with the results of the deformable networks in sight: with random offsets few seeds pass).",
+        f"Made by `{record['command']}`, {machine}; {versions}. Rows were measured at different commits, the last one at "
+        f"{record['commit']}. All figures: [parity_matrix.json](../benchmarks/results/parity_matrix.json). `benchmarks/matrix.py` "
+        "makes the fixtures with a script that runs stock mmdet, from seeds whose answer rounding moves by at most 6e-4 (a limit "
+        "chosen after seeing the results of the deformable networks: with random offsets few seeds pass).",
     ]
 
 

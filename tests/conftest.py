@@ -1,4 +1,4 @@
-"""Fixtures that tests of several rooms use: bundles of small random networks. Only tests that need the network itself import torch."""
+"""Fixtures of several rooms: bundles of small random networks. Only tests that need the network itself import torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from solo_models.bundle import BundleContent
     from solo_models.network import SoloNetwork
 
-pytest_plugins = ["pytester", "support.not_run"]
+pytest_plugins = ["pytester", "support.not_run", "support.side_by_side"]
 collect_ignore = ["gpu_packages", "container"]  # which have commands of their own: make test-gpu-code, make image-test
 
 

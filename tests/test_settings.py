@@ -1,15 +1,42 @@
-"""Settings are read once; a bad one stops the start and is named."""
+"""Settings are read once; a wrong one stops the start, and the message names it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from solo_server.errors import SettingsError
-from solo_server.settings import Settings
-from solo_server.system.kubernetes import is_of_a_service
+from solo_server.settings import SETTINGS, Settings
+from solo_server.system.kubernetes import is_service_variable
+
+
+def test_settings_are_a_leaf_that_imports_no_engine_and_no_image_library() -> None:
+    code = (
+        "import sys, solo_server.settings\n"
+        "heavy = {'numba', 'llvmlite', 'numpy', 'PIL', 'onnxruntime', 'prometheus_client', 'orjson'} & set(sys.modules)\n"
+        "ours = [m for m in sys.modules if m.startswith('solo_server.')]\n"
+        "assert not heavy, heavy\n"
+        "assert not any('backends' in m or 'pipeline' in m or 'observability' in m for m in ours), ours\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_defaults_need_no_environment() -> None:
     assert Settings.read({}) == Settings()
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_has_a_text_and_a_default_that_it_accepts(name: str) -> None:
+    known = SETTINGS[name]
+    assert known.text[0].isupper()
+    assert known.text.endswith(".")
+    known.check(known.default)
+    assert getattr(Settings(), name) == known.default
+
+
+def test_the_secret_among_the_settings_is_not_shown() -> None:
+    assert "hidden" not in repr(Settings(api_keys="name:hidden"))
 
 
 def test_the_environment_is_read_and_the_command_line_wins() -> None:
@@ -21,12 +48,12 @@ def test_the_environment_is_read_and_the_command_line_wins() -> None:
 @pytest.mark.parametrize(("text", "on"), [("1", True), ("on", True), ("True", True), ("0", False), ("off", False)])
 def test_drafts_are_switched_on_and_off(text: str, on: bool) -> None:
     settings = Settings.read({"SOLO_DRAFT_DECODE": text})
-    assert settings.draft_decode is settings.image_limits.draft is on
+    assert settings.draft_decode is on
     assert not Settings.read({"SOLO_DRAFT_DECODE": text}, draft_decode=False).draft_decode
     assert not Settings().draft_decode
 
 
-def test_who_may_call_is_read_from_the_environment() -> None:
+def test_keys_and_origins_are_read_from_the_environment() -> None:
     environment = {"SOLO_API_KEYS_FILE": "some/keys", "SOLO_API_KEYS": "a:b", "SOLO_METRICS_OPEN": "on"}
     settings = Settings.read(environment | {"SOLO_CORS_ORIGINS": "*"})
     assert (settings.api_keys_file, settings.api_keys) == (Path("some/keys"), "a:b")
@@ -52,7 +79,7 @@ def test_who_may_call_is_read_from_the_environment() -> None:
         ({"SOLO_PROT": "1"}, "SOLO_PROT: no such setting"),
         ({"SOLO_ENGINE": "tvm"}, "SOLO_ENGINE: 'tvm' is none of auto, onnxruntime, openvino, tensorrt, cuda"),
         ({"SOLO_PRECISION": "half"}, "SOLO_PRECISION: 'half' is none of fp32, fp16, bf16, int8"),
-        ({"SOLO_SHAPES": "800"}, "shapes: '800' is not LONGxSHORT"),
+        ({"SOLO_SHAPES": "800"}, "SOLO_SHAPES: '800' is not LONGxSHORT"),
         ({"SOLO_MAX_BATCH": "65"}, "SOLO_MAX_BATCH: 65 is not within 0..64"),
         ({"SOLO_BUILD_ENGINES": "perhaps"}, "SOLO_BUILD_ENGINES: 'perhaps' is neither on nor off"),
         ({"SOLO_DRAFT_DECODE": "maybe"}, "SOLO_DRAFT_DECODE: 'maybe' is neither on nor off"),
@@ -63,18 +90,10 @@ def test_bad_settings_are_named(environment: dict[str, str], message: str) -> No
         Settings.read(environment)
 
 
-def test_shapes_are_read_alike_from_environment_and_command_line() -> None:
+def test_shapes_have_the_same_form_in_environment_and_command_line() -> None:
     sizes = ((800, 1088), (1088, 800))
     assert Settings.read({"SOLO_SHAPES": "1088x800"}).shapes == sizes
     assert Settings.read({"SOLO_SHAPES": "32x32"}, shapes="1088x800:landscape, 1088x800:portrait").shapes == sizes
-
-
-def test_what_a_gpu_is_opened_with_comes_from_the_settings() -> None:
-    default = Settings().cuda_options
-    assert (default.max_batch, default.slots, default.build, default.limits.max_side) == (8, None, True, 16_384)
-    asked = Settings(gpu=1, max_batch=4, slots=3, build_engines=False, cache=Path("engines"), max_side=100).cuda_options
-    assert (asked.device, asked.max_batch, asked.slots, asked.build) == (1, 4, 3, False)
-    assert (asked.cache, asked.limits.max_side) == (Path("engines"), 100)
 
 
 def _of_kubernetes(service: str, address: str = "10.0.0.1") -> dict[str, str]:
@@ -95,14 +114,14 @@ def _of_kubernetes(service: str, address: str = "10.0.0.1") -> dict[str, str]:
 
 @pytest.mark.parametrize("service", ["solo", "solo-inference", "solo-2", "solo-service", "solo-port", "solo-a--b"])
 @pytest.mark.parametrize("address", ["10.0.0.1", "fd00::1"])
-def test_what_kubernetes_sets_for_a_service_is_passed_over(service: str, address: str) -> None:
+def test_variables_of_a_kubernetes_service_are_ignored(service: str, address: str) -> None:
     environment = _of_kubernetes(service, address)
-    assert all(is_of_a_service(name, value) for name, value in environment.items())
+    assert all(is_service_variable(name, value) for name, value in environment.items())
     assert Settings.read(environment) == Settings()
     assert Settings.read(environment, port=9000) == Settings(port=9000)
 
 
-def test_our_own_port_stands_beside_the_variables_of_a_service_with_a_longer_name() -> None:
+def test_solo_port_is_read_beside_the_variables_of_a_service_with_a_longer_name() -> None:
     assert Settings.read({**_of_kubernetes("solo-inference"), "SOLO_PORT": "9000"}).port == 9000
 
 
@@ -125,7 +144,7 @@ def test_our_own_port_stands_beside_the_variables_of_a_service_with_a_longer_nam
         ("SOLO__PORT", "tcp://10.0.0.1:8000\n", "SOLO__PORT: no such setting"),
     ],
 )
-def test_what_only_looks_like_a_variable_of_kubernetes_stops_the_start(name: str, value: str, message: str) -> None:
+def test_a_name_that_only_resembles_a_kubernetes_variable_stops_the_start(name: str, value: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         Settings.read({name: value})
 
@@ -139,7 +158,7 @@ def test_what_only_looks_like_a_variable_of_kubernetes_stops_the_start(name: str
         ("SOLO_ZEBRA", "docs/deployment.md lists all settings"),
     ],
 )
-def test_a_misspelt_setting_is_refused_with_the_nearest_and_no_list(name: str, advice: str) -> None:
+def test_the_error_for_a_misspelt_setting_suggests_the_nearest_name_without_a_list(name: str, advice: str) -> None:
     with pytest.raises(SettingsError) as refused:
         Settings.read({name: "1"})
     assert str(refused.value) == f"{name}: no such setting; {advice}"

@@ -1,4 +1,4 @@
-"""The image's bill of materials: CycloneDX JSON of the Python packages, with the base's Debian packages added.
+"""The container image's bill of materials: CycloneDX JSON of the Python packages, with the base's Debian packages added.
 
 python bill.py PYTHON.cdx.json > ALL.cdx.json
 """
@@ -16,7 +16,7 @@ FORMAT = "${binary:Package}\t${Version}\t${Architecture}\n"
 
 
 def main() -> None:
-    """Print the bill with both."""
+    """Print the complete bill."""
     bill: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
     bill["components"] = [*bill.get("components", ()), *_debian_packages()]
     json.dump(bill, sys.stdout, indent=1)
@@ -24,16 +24,16 @@ def main() -> None:
 
 
 def _debian_packages() -> list[dict[str, str]]:
-    told = subprocess.run(
+    listed = subprocess.run(
         ["dpkg-query", "--show", f"--showformat={FORMAT}"], capture_output=True, text=True, check=True
     )
-    return [_component(*line.split("\t")) for line in told.stdout.splitlines()]
+    return [_component(*line.split("\t")) for line in listed.stdout.splitlines()]
 
 
 def _component(package: str, version: str, architecture: str) -> dict[str, str]:
     name = package.split(":")[0]
-    place = f"pkg:deb/debian/{quote(name)}@{quote(version)}?arch={architecture}"
-    return {"type": "library", "bom-ref": place, "name": name, "version": version, "purl": place}
+    purl = f"pkg:deb/debian/{quote(name)}@{quote(version)}?arch={architecture}"
+    return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Ends a build whose TensorRT is not of the wanted version: 10.5 and later refuse a V100, but only at its first start.
+"""Fails a build with the wrong TensorRT version: 10.5 and later reject a V100, but only at the first start.
 
 python check_tensorrt.py 10.4.
 """
@@ -13,16 +13,16 @@ LIBRARY = "libnvinfer.so.10"
 
 
 def main() -> None:
-    """Exit status 1 with the reason where libraries or bindings are others, or the libraries are none."""
-    wanted = sys.argv[1]
+    """Exit status 1 and the reason if libraries or bindings have another version, or the libraries are missing."""
+    required = sys.argv[1]
     for name in ("tensorrt-cu12-libs", "tensorrt-cu12-bindings"):
         found = distribution(name).version
-        if not found.startswith(wanted):
-            sys.exit(f"{name} {found} is installed; wanted is {wanted}*")
+        if not found.startswith(required):
+            sys.exit(f"{name} {found} is installed; {required}* is required")
     files = distribution("tensorrt-cu12-libs").files or ()
     if not any(Path(file).name == LIBRARY for file in files):
         sys.exit(
-            f"tensorrt-cu12-libs came without {LIBRARY}: give the index that has it, --build-arg TENSORRT_INDEX=URL"
+            f"tensorrt-cu12-libs does not contain {LIBRARY}: name an index that has it, --build-arg TENSORRT_INDEX=URL"
         )
     print(f"TensorRT {distribution('tensorrt-cu12-libs').version}")
 

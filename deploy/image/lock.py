@@ -1,7 +1,7 @@
-"""Writes `locks/`: everything that goes into each image, by version and hash. `make locks` runs it, with uv, where versions change.
+"""Writes `locks/`: all packages of each container image, with versions and hashes. `make locks` runs it after version changes.
 
-Versions are those of constraints.txt; hashes are of every file of a release, so that a lock holds for every platform. torch is in
-none: its CPU builds have hashes of their own.
+Versions are those of constraints.txt. Hashes are of every file of a release, so that a lock works on every platform. torch is in
+none: its CPU builds have other hashes.
 """
 
 from __future__ import annotations
@@ -45,22 +45,24 @@ OPTIONS = (
 
 
 def main() -> None:
-    """Write every lock file anew."""
+    """Write every lock file again."""
     for target in EXTRAS:
         lock = ROOT / "deploy/image/locks" / f"{target}.txt"
-        lines = subprocess.run(_command(), input=_wanted(target), capture_output=True, text=True, check=False, cwd=ROOT)
-        if lines.returncode != 0:
-            sys.exit(f"{target}: {lines.stderr}")
-        lock.write_text(lines.stdout)
+        done = subprocess.run(
+            _command(), input=_requirements(target), capture_output=True, text=True, check=False, cwd=ROOT
+        )
+        if done.returncode != 0:
+            sys.exit(f"{target}: {done.stderr}")
+        lock.write_text(done.stdout)
 
 
 def _command() -> list[str]:
     return [str(Path(sys.executable).with_name("uv")), "pip", "compile", *OPTIONS, "--constraint=constraints.txt", "-"]
 
 
-def _wanted(target: str) -> str:
-    """What an image asks for, one a line, without this package and what replaces another."""
-    asked = {*BESIDE[target]}
+def _requirements(target: str) -> str:
+    """The requirements of an image, one per line, without this package and without replaced ones."""
+    lines = {*BESIDE[target]}
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     todo = list(EXTRAS[target])
     while todo:
@@ -68,8 +70,8 @@ def _wanted(target: str) -> str:
             if line.startswith("solo-inference["):
                 todo.append(line.removeprefix("solo-inference[").removesuffix("]"))
             elif not line.startswith(f"{REPLACED.get(target)}>"):
-                asked.add(line)
-    return "\n".join(sorted(asked)) + "\n"
+                lines.add(line)
+    return "\n".join(sorted(lines)) + "\n"
 
 
 if __name__ == "__main__":

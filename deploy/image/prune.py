@@ -1,4 +1,4 @@
-"""Removes from an image's packages what no run of `solo` reads; `make image-test` runs what is left.
+"""Removes files that `solo` never reads from an image's packages; `make image-test` tests the rest.
 
 python prune.py SITE_PACKAGES
 """
@@ -15,14 +15,14 @@ PATTERNS = (
     "**/*.pyx",
     "**/*.pxd",
     "**/*.a",
-    "onnxruntime/capi/libonnxruntime.so.*",  # the C library; the Python module holds all of it a second time
+    "onnxruntime/capi/libonnxruntime.so.*",  # the C library; the Python module contains it too
     "onnxruntime/transformers",
     "onnxruntime/tools",
     "onnxruntime/datasets",
     "numpy/f2py",
     "numpy/_core/include",
     "torch/include",
-    "torch/bin/protoc*",  # torch_shm_manager beside them is asked for by every import of torch
+    "torch/bin/protoc*",  # keep torch_shm_manager: importing torch needs it
     "torch/bin/test_*",
     "torch/bin/*Test",
     "torch/test",
@@ -32,7 +32,7 @@ PATTERNS = (
 
 
 def main() -> None:
-    """Remove every match and tell how much it was."""
+    """Remove every match and print its size."""
     root = Path(sys.argv[1])
     for pattern in PATTERNS:
         found = [path for path in root.glob(pattern) if path.exists()]

@@ -1,4 +1,4 @@
-"""The image's health check: exit status 0 when `/readyz` on this machine's own port says 200."""
+"""The container's health check: exit status 0 if `/readyz` on the local port answers 200."""
 
 import os
 import sys

@@ -1,11 +1,10 @@
-"""Mask AP of a bundle on annotated images, by pycocotools, through the pipeline that the server runs."""
+"""Mask AP of a bundle on annotated images, by pycocotools, through the server's pipeline."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,21 +13,22 @@ from typing import Any
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from solo_server.errors import RequestError
-from solo_server.pipeline.image import ImageLimits, decode
 from solo_server.pipeline.pipeline import Pipeline
-from tqdm import tqdm
+
+from solo_export.images import decode_or_warn
+from solo_export.progress import progress
 
 STATS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR1", "AR10", "AR100")
-OF_AN_OBJECT = ("category_id", "segmentation", "area", "iscrowd")  # what pycocotools asks of each
+REQUIRED_FIELDS = ("category_id", "segmentation", "area", "iscrowd")  # pycocotools reads them of every annotation
 
 
 class AnnotationsError(ValueError):
-    """Annotations that are not COCO instances, or do not fit the network or the images."""
+    """Annotations that are not COCO instances, or do not match the network or the images."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedImages:
-    """The images of a folder that are annotated. truth: of these images only; listed: how many the annotations have in all."""
+    """The annotated images of a folder. truth: annotations of these images only; listed: how many images the file lists."""
 
     truth: COCO
     folder: Path
@@ -36,7 +36,7 @@ class AnnotatedImages:
 
     @property
     def number(self) -> int:
-        """How many images there are."""
+        """The number of images."""
         return len(self.truth.imgs)
 
 
@@ -44,54 +44,56 @@ def read_annotations(path: Path) -> COCO:
     """COCO instance annotations.
 
     Raises:
-        AnnotationsError: the file is not there or is no such thing.
+        AnnotationsError: no such file, or not COCO instance annotations.
     """
     try:
         truth = _indexed(json.loads(path.read_text(encoding="utf-8-sig")))
         names = [image["file_name"] for image in truth.imgs.values()] + [c["name"] for c in truth.cats.values()]
         if not all(isinstance(name, str) for name in names):
-            raise TypeError("a file_name or a category's name is no text")
+            raise TypeError("a file_name or a category's name is not a string")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
-        raise AnnotationsError(f"{path}: no COCO annotations ({type(problem).__name__}: {problem})") from problem
+        raise AnnotationsError(f"{path}: not COCO annotations ({type(problem).__name__}: {problem})") from problem
     if not truth.imgs or not truth.cats or not truth.anns:
-        raise AnnotationsError(f"{path}: no COCO annotations (needs images, categories and annotations)")
+        raise AnnotationsError(f"{path}: not COCO annotations (needs images, categories and annotations)")
     return truth
 
 
 def annotated_images(annotations: Path, folder: Path) -> AnnotatedImages:
-    """What a folder and COCO annotations have in common. Damaged images are named and left out.
+    """The images that are both in the folder and in the COCO annotations. Damaged images are reported and skipped.
 
     Raises:
-        AnnotationsError: the file is no COCO annotations, no image of theirs with an object is in the folder, or an object has no
-            mask.
+        AnnotationsError: see `read_annotations`; the folder has none of the images, or none with an object; an object has no mask.
     """
-    whole = read_annotations(annotations)
-    there = [image for image in whole.imgs.values() if (folder / image["file_name"]).is_file()]
-    if not there:
-        first = next(iter(whole.imgs.values()))["file_name"]
+    listed = read_annotations(annotations)
+    present = [image for image in listed.imgs.values() if (folder / image["file_name"]).is_file()]
+    if not present:
+        first = next(iter(listed.imgs.values()))["file_name"]
         raise AnnotationsError(
-            f"{annotations}: none of its {len(whole.imgs)} images is in {folder} (the first is {first}); "
-            "--images takes the folder that the file names begin in"
+            f"{annotations}: none of its {len(listed.imgs)} images is in {folder} (the first is {first}); "
+            "--images takes the folder that the file names are relative to"
         )
-    bar = tqdm(there, "reading annotated images", file=sys.stderr, mininterval=1, unit="image")
-    images = [image for image in bar if _is_readable(folder / image["file_name"])]
+    images = [
+        image
+        for image in progress(present, "reading annotated images")
+        if decode_or_warn(folder / image["file_name"]) is not None
+    ]
     chosen = {image["id"] for image in images}
-    objects = [annotation for annotation in whole.anns.values() if annotation["image_id"] in chosen]
+    objects = [annotation for annotation in listed.anns.values() if annotation["image_id"] in chosen]
     if all(annotation.get("iscrowd") for annotation in objects):
         raise AnnotationsError(
             f"{annotations}: has no object on the {len(chosen)} of its images that are in {folder} and can be decoded"
         )
     for annotation in objects:
-        if missing := [name for name in OF_AN_OBJECT if annotation.get(name) in (None, [])]:
+        if missing := [name for name in REQUIRED_FIELDS if annotation.get(name) in (None, [])]:
             raise AnnotationsError(
                 f"{annotations}: annotation {annotation['id']} has no {missing[0]}; mask AP needs it"
             )
-    truth = _indexed({**whole.dataset, "images": images, "annotations": objects})
-    return AnnotatedImages(truth, folder, len(whole.imgs))
+    truth = _indexed({**listed.dataset, "images": images, "annotations": objects})
+    return AnnotatedImages(truth, folder, len(listed.imgs))
 
 
 def category_ids(truth: COCO, class_names: Sequence[str]) -> list[int]:
-    """The annotations' category id of each class, by name; an underscore may stand for a blank where only that differs.
+    """The annotations' category id of each class, by name. An underscore matches a space where no name is exactly equal.
 
     Raises:
         AnnotationsError: a class is not annotated.
@@ -100,24 +102,24 @@ def category_ids(truth: COCO, class_names: Sequence[str]) -> list[int]:
     spaced: dict[str, list[int]] = {}
     for name, category_id in exact.items():
         spaced.setdefault(_spaced(name), []).append(category_id)
-    found: list[int] = []
+    ids: list[int] = []
     for name in class_names:
         candidates = [exact[name]] if name in exact else spaced.get(_spaced(name), [])
         if len(candidates) != 1:
             raise AnnotationsError(f"class {name!r} is not among the annotated {', '.join(sorted(exact)[:10])}")
-        found += candidates
-    return found
+        ids += candidates
+    return ids
 
 
 def segment_all(pipeline: Pipeline, truth: COCO, images: Path, title: str = "images") -> list[dict[str, Any]]:
-    """COCO results of every image; without `bbox`, so that areas are those of the masks.
+    """COCO results of every image, without `bbox`, so that pycocotools takes areas from the masks.
 
     Raises:
         AnnotationsError: a class of the network is not annotated, or an image is missing or damaged.
     """
     ids = category_ids(truth, pipeline.bundle.spec.class_names)
     results: list[dict[str, Any]] = []
-    for image in tqdm(truth.imgs.values(), desc=title, file=sys.stderr, mininterval=1, unit="image"):
+    for image in progress(truth.imgs.values(), title):
         try:
             instances = pipeline.segment((images / image["file_name"]).read_bytes()).instances
         except (OSError, RequestError) as problem:
@@ -135,12 +137,12 @@ def segment_all(pipeline: Pipeline, truth: COCO, images: Path, title: str = "ima
 
 
 def mask_ap(truth: COCO, results: list[dict[str, Any]]) -> dict[str, float]:
-    """pycocotools' summary for masks, 0..1; all zero where nothing was found."""
+    """pycocotools' summary for masks, 0..1; all zero without results."""
     if not results:
         return dict.fromkeys(STATS, 0.0)
     with contextlib.redirect_stdout(io.StringIO()):
-        found = truth.loadRes(results)  # pyright: ignore[reportArgumentType]  # takes a list as well as a file name
-        run = COCOeval(truth, found, "segm")
+        detections = truth.loadRes(results)  # pyright: ignore[reportArgumentType]  # takes a list as well as a file name
+        run = COCOeval(truth, detections, "segm")
         run.evaluate()
         run.accumulate()
         run.summarize()
@@ -153,15 +155,6 @@ def _indexed(content: Any) -> COCO:
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
     return truth
-
-
-def _is_readable(path: Path) -> bool:
-    try:
-        decode(path.read_bytes(), ImageLimits())
-    except (RequestError, OSError) as problem:
-        tqdm.write(f"left out {path.name}: {problem}", file=sys.stderr)
-        return False
-    return True
 
 
 def _spaced(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The arguments of `solo export`, apart from what it runs: `--help` needs neither torch nor onnx."""
+"""The arguments of `solo export`, in a module of their own: `--help` needs neither torch nor onnx."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from solo_server.commands.build_engine import add_engine_arguments
 TOLERANCES: Mapping[str, float] = {"fp32": 2.0, "fp16": 5.0, "int8": 20.0}  # percent of agreement on images
 TOLERANCE_AP = 1.0  # points of mask AP
 CALIBRATION_IMAGES, CHECKED_IMAGES = 64, 32
-MOST_CALIBRATION_IMAGES = 1000  # of each some values are kept until all are seen
+MOST_CALIBRATION_IMAGES = 1000  # values of each are kept in memory to the end
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,64 +25,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a .pth or .safetensors file (mmdet 2.x/3.x, official SOLO, our own), or an fp32 bundle",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="the bundle: a folder, or one file ending in .zip"
+        "-o", "--output", type=Path, required=True, help="where to write the bundle: a folder, or a file ending in .zip"
     )
     parser.add_argument(
-        "--single-file", action="store_true", help="write one .onnx with post-processing inside instead"
+        "--single-file", action="store_true", help="write one .onnx file that includes post-processing instead"
     )
     parser.add_argument(
         "--size", type=parse_size, metavar="LONGxSHORT", help="network input, e.g. 1333x800 or 852x512 (SOLO-512)"
     )
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names, one a line")
-    parser.add_argument("--name", help="the model's name (default: that of OUTPUT, without .zip or .onnx)")
-    parser.add_argument("--force", action="store_true", help="replace what is at OUTPUT")
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names, one per line")
+    parser.add_argument("--name", help="the model's name (default: OUTPUT's name without .zip or .onnx)")
+    parser.add_argument("--force", action="store_true", help="replace OUTPUT if it exists")
     parser.add_argument(
-        "--include", type=Path, action="append", default=[], metavar="FILE", help="a file to put into the bundle"
+        "--include", type=Path, action="append", default=[], metavar="FILE", help="a file to add to the bundle"
     )
     precision = parser.add_argument_group("precision")
-    precision.add_argument("--precision", choices=tuple(TOLERANCES), default="fp32")
+    precision.add_argument(
+        "--precision", choices=tuple(TOLERANCES), default="fp32", help="precision of the graphs (default %(default)s)"
+    )
     precision.add_argument(
         "--calibration",
         type=Path,
         metavar="DIR",
-        help="a folder of images like those that you will serve, for int8",
+        help="a folder of images like those to be served, for int8",
     )
     precision.add_argument(
         "--calibration-images",
         type=_calibration_images,
         metavar="N",
-        help=f"how many of them are looked at, evenly chosen in order of name (default {CALIBRATION_IMAGES})",
+        help=f"how many of them to use, evenly spaced in order of name (default {CALIBRATION_IMAGES})",
     )
     precision.add_argument(
         "--int8-for",
         choices=INT8_FORMS,
-        help="which INT8: that of CPUs (default), or that of TensorRT (default with --engine tensorrt)",
+        help="the form of INT8: for CPUs (default), or for TensorRT (default with --engine tensorrt)",
     )
     precision.add_argument(
         "--images", type=Path, metavar="DIR",
-        help=f"check on these instead of the built-in images; at most {CHECKED_IMAGES}",
+        help=f"compare on images of this folder instead of the built-in ones; at most {CHECKED_IMAGES}",
     )  # fmt: skip
     precision.add_argument(
         "--annotations",
         type=Path,
         metavar="FILE",
-        help="COCO annotations: mask AP before and after, on the images that are both annotated and in --images",
+        help="COCO annotations: measure mask AP before and after, on the images that are both annotated and in --images",
     )
     defaults = ", ".join(f"{value:g} for {name}" for name, value in TOLERANCES.items())
     precision.add_argument(
         "--tolerance", type=_percent, metavar="PERCENT",
-        help=f"the largest loss that is written: mask AP points with --annotations (default {TOLERANCE_AP:g}), "
+        help=f"the largest accepted loss: points of mask AP with --annotations (default {TOLERANCE_AP:g}), "
         f"else percent of agreement on the images (default {defaults})",
     )  # fmt: skip
     engine = parser.add_argument_group("engine")
     engine.add_argument(
-        "--engine", choices=("tensorrt",), help="also build engines of the bundle, on this machine's GPU"
+        "--engine", choices=("tensorrt",), help="also build TensorRT engines of the bundle, on this machine's GPU"
     )
     add_engine_arguments(engine)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """See `command.run`, which imports torch.
+    """Run `command.run`, which imports torch.
 
     Raises:
         ModuleNotFoundError: a package of the extra `export` is not installed.
@@ -94,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _calibration_images(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= MOST_CALIBRATION_IMAGES:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MOST_CALIBRATION_IMAGES}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MOST_CALIBRATION_IMAGES}")
     return int(text)
 
 
@@ -104,5 +106,5 @@ def _percent(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is no percentage from 0 to 100")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a percentage from 0 to 100")
     return value

@@ -1,4 +1,4 @@
-"""Which range of values each tensor takes on images, for `quantize`.
+"""The range of values that each tensor takes on images, for `quantize`.
 
 A sample of values is drawn from every image inside the graph, so that memory does not grow with the size of the maps; the range
 chosen is the one that rounds the sample to 8 bits with the least squared error.
@@ -6,7 +6,6 @@ chosen is the one that rounds the sample to 8 bits with the least squared error.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -15,8 +14,8 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from tqdm import tqdm
 
+from solo_export.progress import progress
 from solo_export.quantize import FOR_CPU, Form, points, scale_and_zero
 
 VALUES_PER_IMAGE = 1024
@@ -27,14 +26,14 @@ Feeds = Mapping[str, NDArray[Any]]
 
 
 class Calibrator:
-    """Collects values of every tensor that `quantize.points` names; feed images with `run`, then ask for `ranges`."""
+    """Collects values of every tensor that `quantize.points` lists: call `run` for each image, then `ranges`."""
 
     def __init__(self, model: onnx.ModelProto, form: Form = FOR_CPU) -> None:
         self._names, self._form = points(model), form
-        self._outputs = [o.name for o in model.graph.output]
+        self._own_outputs = len(model.graph.output)
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        options.enable_cpu_mem_arena = False  # two calibrators alternate: neither keeps what the other could use
+        options.enable_cpu_mem_arena = False  # two calibrators alternate: neither holds memory that the other could use
         options.enable_mem_pattern = False
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         graph = _sampled(model, self._names).SerializeToString()
@@ -43,20 +42,19 @@ class Calibrator:
 
     def run(self, feeds: Feeds) -> Sequence[NDArray[np.float32]]:
         """Run one image and keep a sample of its values; returns the graph's own outputs."""
-        found = cast(list[NDArray[np.float32]], self._session.run(None, dict(feeds)))
-        own = len(self._outputs)
-        for name, values in zip(self._names, found[own:], strict=True):
+        outputs = cast(list[NDArray[np.float32]], self._session.run(None, dict(feeds)))
+        for name, values in zip(self._names, outputs[self._own_outputs :], strict=True):
             self._values[name].append(values)
-        return found[:own]
+        return outputs[: self._own_outputs]
 
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Best range of every tensor; call after at least one image."""
-        tensors = tqdm(self._values.items(), "ranges", file=sys.stderr, mininterval=0.5, unit="tensor")
+        tensors = progress(self._values.items(), "ranges", unit="tensor")
         return {name: best_range(np.concatenate(values), self._form) for name, values in tensors}
 
 
 def best_range(values: NDArray[np.float32], form: Form = FOR_CPU) -> tuple[float, float]:
-    """`(low, high)` that loses least, squared, when `values (n,)` are rounded to 8 bits within it."""
+    """The `(low, high)` with the least squared error when `values (n,)` are rounded to 8 bits within it."""
     step = max(1, len(values) // VALUES_FOR_SEARCH)
     sample = values[::step]
     low, high = float(min(values.min(), 0.0)), float(max(values.max(), 0.0))
@@ -70,7 +68,7 @@ def best_range(values: NDArray[np.float32], form: Form = FOR_CPU) -> tuple[float
 
 
 def _sampled(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
-    """The graph with, for each name, an output of evenly spaced values of that tensor."""
+    """The graph with one more output for each name: evenly spaced values of that tensor."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
@@ -84,7 +82,7 @@ def _sampled(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
 
 
 def _sampling_nodes(out: str, name: str) -> list[onnx.NodeProto]:
-    """Every k-th value, k odd so that a column of pixels is not all that is seen."""
+    """Every k-th value; k is odd, so that the sample is not one column of pixels."""
     c, steps = "calibrate.", [f"{out}.{k}" for k in ("flat", "count", "share", "even", "step")]
     flat, count, share, even, step = steps
     return [

@@ -2,9 +2,9 @@
 
 requires: a float32 graph of ours whose convolution weights are initialisers.
 call: `halve(model)`.
-ensures: same inputs and outputs, all of them float32 as before; weights of convolutions are float16; types are explicit (Cast), as
-strongly typed TensorRT networks want them. Pixels, GroupNorm, sampling positions, sigmoid and points-NMS stay float32: sums over
-whole maps overflow half precision, and rounded scores would tie.
+ensures: inputs and outputs stay as they are, float32; weights of convolutions are float16; types are explicit (Cast), as strongly
+typed TensorRT networks need them. Pixels, GroupNorm, sampling positions, sigmoid and points-NMS stay float32: sums over whole maps
+overflow half precision, and rounded scores would tie.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from solo_export.graph_pass import replace_nodes, replace_weights, rewrite_copy
+
 KEEP_FLOAT = (".offset",)
-FOLLOWERS = ("Relu", "Clip", "Add", "MaxPool", "Concat", "Slice")  # float16 where everything they read is
+FOLLOWERS = ("Relu", "Clip", "Add", "MaxPool", "Concat", "Slice")  # float16 if all their inputs are
 HALF_MAX = float(np.finfo(np.float16).max)
 
 
 class HalfPrecisionError(ValueError):
-    """A network that half precision cannot hold; the message names the tensor."""
+    """A weight is too large for float16; the message names its tensor."""
 
 
 def halve(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -29,11 +31,7 @@ def halve(model: onnx.ModelProto) -> onnx.ModelProto:
         HalfPrecisionError: a weight is beyond the largest float16.
         onnx.checker.ValidationError: the result is malformed (an error of the exporter).
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    _Pass(result.graph).run()
-    onnx.checker.check_model(result, full_check=True)
-    return result
+    return rewrite_copy(model, lambda graph: _Pass(graph).run())
 
 
 class _Pass:
@@ -54,9 +52,8 @@ class _Pass:
             else:
                 self._to_float(copied)
             self._nodes.append(copied)
-        del self._graph.node[:]
-        self._graph.node.extend(self._nodes)
-        self._replace_weights()
+        replace_nodes(self._graph, self._nodes)
+        replace_weights(self._graph, self._new_weights.values())
 
     def _is_half(self, node: onnx.NodeProto) -> bool:
         if node.op_type == "Conv":
@@ -92,9 +89,3 @@ class _Pass:
                 raise HalfPrecisionError(f"{name}: holds values beyond {HALF_MAX:.0f}, the largest float16")
             self._new_weights[out] = numpy_helper.from_array(values.astype(np.float16), out)
         return out
-
-    def _replace_weights(self) -> None:
-        used = {name for node in self._graph.node for name in node.input}
-        kept = [onnx.TensorProto.FromString(t.SerializeToString()) for t in self._graph.initializer if t.name in used]
-        del self._graph.initializer[:]
-        self._graph.initializer.extend([*kept, *self._new_weights.values()])

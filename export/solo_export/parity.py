@@ -1,4 +1,4 @@
-"""Does the exported form answer as the torch network does? Asked at several shapes and batch sizes before anything is written."""
+"""Do the exported graphs compute what the torch network computes? Checked at several shapes and batch sizes before writing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FEATURE_TOLERANCE = 1e-3
 
 
 class ParityError(ValueError):
-    """The exported graphs differ from the network by more than the tolerance; nothing is written."""
+    """The exported graphs fail, or differ from the network by more than the tolerance; nothing is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,9 @@ def check_parity(network: SoloNetwork, categories: onnx.ModelProto, masks: onnx.
         worst[0] = max(worst[0], _score_difference(network, scores, expected))
         for i, (level, feature) in enumerate(zip(levels, expected, strict=True)):
             worst[1] = max(worst[1], _difference(f"level_{i}", level, feature.numpy()))
-            found = _run(mask_session, {"level": feature.numpy()})
-            for part, wanted in zip(found, network.head.mask_features(feature), strict=True):
-                worst[2] = max(worst[2], _difference(f"mask features of level {i}", part, wanted.numpy()))
+            parts = _run(mask_session, {"level": feature.numpy()})
+            for part, expected_part in zip(parts, network.head.mask_features(feature), strict=True):
+                worst[2] = max(worst[2], _difference(f"mask features of level {i}", part, expected_part.numpy()))
     limits = {"level features": FEATURE_TOLERANCE, "scores": SCORE_TOLERANCE, "mask features": FEATURE_TOLERANCE}
     for value, (name, limit) in zip((worst[1], worst[0], worst[2]), limits.items(), strict=True):
         if value > limit:
@@ -85,7 +85,7 @@ def _run(session: ort.InferenceSession, feeds: dict[str, NDArray[Any]]) -> list[
 
 
 def _images(n: int, h: int, w: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Smooth random images: noise alone would leave deep features flat."""
+    """Smooth random images: on noise alone deep features would be flat."""
     rng = np.random.default_rng(h * w)
     coarse = torch.from_numpy(rng.uniform(0, 255, (n, 3, 8, 8)))
     smooth = torch.nn.functional.interpolate(coarse, (h, w), mode="bilinear").numpy()
@@ -96,29 +96,29 @@ def _images(n: int, h: int, w: int) -> tuple[NDArray[np.uint8], NDArray[np.int64
 def _score_difference(network: SoloNetwork, scores: NDArray[np.float32], features: list[Tensor]) -> float:
     """Largest difference of scores, points-NMS included.
 
-    Where two neighbours are equal up to rounding, either may win: a score is right if it is the network's and no neighbour is
-    larger, or if it is zero and some neighbour is as large, both up to the number returned.
+    Where two neighbours are equal up to rounding, either may survive. A score is correct if it is the network's and no neighbour
+    is larger, or if it is zero and some neighbour is at least as large; the number returned is by how much that is violated.
     """
     if scores.shape != (features[0].shape[0], network.spec.num_cells, network.spec.num_classes):
-        raise ParityError(f"scores: the graph answers shape {scores.shape}")
+        raise ParityError(f"scores: the graph returns shape {scores.shape}")
     if not np.isfinite(scores).all():
-        raise ParityError("scores: the graph answers values that are not finite")
+        raise ParityError("scores: the graph returns values that are not finite")
     worst, first = 0.0, 0
     for logits, grid in zip(network.head.category_logits(features), network.spec.grids, strict=True):
         plain = logits.sigmoid()
-        found = torch.from_numpy(scores[:, first : first + grid * grid]).transpose(1, 2)
-        found = found.reshape(*found.shape[:2], grid, grid)
+        actual = torch.from_numpy(scores[:, first : first + grid * grid]).transpose(1, 2)
+        actual = actual.reshape(*actual.shape[:2], grid, grid)
         first += grid * grid
         framed = torch.nn.functional.pad(plain, (1, 0, 1, 0), value=-1.0)
         neighbours = torch.stack([framed[..., :-1, :-1], framed[..., :-1, 1:], framed[..., 1:, :-1]]).amax(0)
-        wrong = torch.where(found > 0, torch.maximum((found - plain).abs(), neighbours - plain), plain - neighbours)
+        wrong = torch.where(actual > 0, torch.maximum((actual - plain).abs(), neighbours - plain), plain - neighbours)
         worst = max(worst, float(wrong.max()))
     return worst
 
 
-def _difference(name: str, found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
-    if found.shape != wanted.shape:
-        raise ParityError(f"{name}: the graph answers shape {found.shape}, the network {wanted.shape}")
-    if not np.isfinite(found).all():
-        raise ParityError(f"{name}: the graph answers values that are not finite")
-    return float(np.abs(found - wanted).max()) / max(float(np.abs(wanted).max()), 1e-6)
+def _difference(name: str, actual: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    if actual.shape != expected.shape:
+        raise ParityError(f"{name}: the graph returns shape {actual.shape}, the network {expected.shape}")
+    if not np.isfinite(actual).all():
+        raise ParityError(f"{name}: the graph returns values that are not finite")
+    return float(np.abs(actual - expected).max()) / max(float(np.abs(expected).max()), 1e-6)

@@ -1,7 +1,7 @@
-"""The network and its post-processing in the plain form, in torch: no shortcuts. What every export is compared with.
+"""The network and its post-processing in plain torch, without shortcuts: every export is compared with this.
 
-Semantics: mmdet `SOLOHead.predict_by_feat`: all masks of a level, the full IoU matrix, two resizes in a row. Only memory is minded:
-masks of one level exist at a time, and of those only the candidates' are kept.
+Semantics: mmdet `SOLOHead.predict_by_feat`: all masks of a level, the full IoU matrix, two resizes in a row. To save memory, masks
+of one level exist at a time, and only those of candidates are kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MASKS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Detections:
     """Instances of one image, best first: labels `(N,) int64`, scores `(N,) float32`, masks `(N, H, W) bool`; N may be 0."""
 
     labels: NDArray[np.int64]
@@ -30,7 +30,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class _Candidates:
-    """Survivors of thresholds and NMS on their way to full size; `soft` at the mask stride."""
+    """Candidates that passed the thresholds or NMS; `soft`: their masks at the mask stride."""
 
     labels: Tensor
     scores: Tensor
@@ -44,22 +44,22 @@ def segment(
     resized_hw: tuple[int, int],
     original_hw: tuple[int, int],
     settings: PostprocessSpec | None = None,
-) -> Found:
+) -> Detections:
     """One padded image `(h, w, 3)` through the plain network and plain post-processing.
 
     Raises:
-        ValueError: the settings ask for greedy mask NMS, which the reference does not have.
+        ValueError: `settings.nms` is `mask` (greedy mask NMS), which mmdet's reference does not have.
     """
     settings = settings or network.spec.postprocess
     if settings.nms == "mask":
-        raise ValueError("the plain form has matrix NMS and none only")
-    found = _select(_masked_candidates(network, pixels, resized_hw, settings), settings)
+        raise ValueError("the plain form has no greedy mask NMS, only matrix NMS or none")
+    selected = _select(_masked_candidates(network, pixels, resized_hw, settings), settings)
     masks = [
         _full_size(part, pixels.shape[:2], resized_hw, original_hw) > settings.mask_threshold
-        for part in torch.split(found.soft, MASKS_AT_ONCE)
+        for part in torch.split(selected.soft, MASKS_AT_ONCE)
     ]
     empty = torch.zeros((0, *original_hw), dtype=torch.bool)
-    return Found(found.labels.numpy(), found.scores.numpy(), torch.cat([empty, *masks]).numpy())
+    return Detections(selected.labels.numpy(), selected.scores.numpy(), torch.cat([empty, *masks]).numpy())
 
 
 @torch.no_grad()
@@ -95,7 +95,7 @@ def _masked_candidates(
 
 
 def _cell_masks(network: SoloNetwork, level: int, feature: Tensor, cells: Tensor, mask_hw: tuple[int, int]) -> Tensor:
-    """Soft masks `(n, *mask_hw)` of some cells of a level; of decoupled heads both factors are upsampled, then multiplied."""
+    """Soft masks `(n, *mask_hw)` of some cells of a level; the two factors of decoupled heads are upsampled, then multiplied."""
     parts = [logits.sigmoid()[0] for logits in network.head.mask_logits(level, network.head.mask_features(feature))]
     if len(parts) == 1:
         return _bilinear(parts[0][cells], mask_hw)
@@ -104,10 +104,10 @@ def _cell_masks(network: SoloNetwork, level: int, feature: Tensor, cells: Tensor
     return x[cells % grid] * y[cells // grid]
 
 
-def _select(found: _Candidates, settings: PostprocessSpec) -> _Candidates:
-    """Steps 5 and 6: the best, matrix NMS, what is left above the score threshold."""
-    order = found.scores.argsort(descending=True, stable=True)[: settings.max_before_nms]
-    scores, soft, labels = found.scores[order], found.soft[order], found.labels[order]
+def _select(candidates: _Candidates, settings: PostprocessSpec) -> _Candidates:
+    """Steps 5 and 6: keep the best, apply matrix NMS, keep scores above the threshold."""
+    order = candidates.scores.argsort(descending=True, stable=True)[: settings.max_before_nms]
+    scores, soft, labels = candidates.scores[order], candidates.soft[order], candidates.labels[order]
     scores = scores * _decay(soft > settings.mask_threshold, labels, settings)
     final = scores.argsort(descending=True, stable=True)
     final = final[scores[final] >= settings.score_threshold][: settings.max_instances]

@@ -1,11 +1,11 @@
 """Static INT8: a graph pass that puts QuantizeLinear/DequantizeLinear pairs around convolutions, given ranges of activations.
 
 requires: a float32 graph of ours whose convolution weights are initialisers; a `(low, high)` range for every name of `points`.
-call: `quantise(model, ranges, form)`.
-ensures: same inputs and outputs; weights of quantised convolutions are int8, per output channel; activations per tensor, as `form`
-has them.
+call: `quantize(model, ranges, form)`.
+ensures: inputs and outputs stay as they are; weights of quantized convolutions are int8, with a scale per output channel;
+activations have a scale per tensor, in the type that `form` names.
 
-Where a convolution is followed by Relu or Clip, the pair stands behind that. There are two forms.
+Where Relu or Clip follows a convolution, the pair follows that node. There are two forms.
 
     cpu       activations uint8 with a zero point, weights of 7 bits, bias int32
     tensorrt  activations int8 around zero, weights of 8 bits, bias float32: TensorRT refuses zero points, and int32 as input of
@@ -13,7 +13,9 @@ Where a convolution is followed by Relu or Clip, the pair stands behind that. Th
 
 Weights take 7 bits for CPUs: without VNNI instructions x86 adds pairs of products in 16 bits, which 8-bit weights overflow (ONNX
 Runtime documentation, quantization, "reduce_range"). On the demo model, calibrated on 100 images, mask AP is 15.8 so, 15.4 with
-8 bits. Symmetric activations are as accurate but ran at less than half the speed in ONNX Runtime on a CPU with AVX2.
+8 bits. Symmetric activations are as accurate, but ran at less than half the speed in ONNX Runtime on a CPU with AVX2.
+
+Tensor names in the graphs keep their spelling (`.quantized`, `.dequantized`): the server's kernels look them up.
 """
 
 from __future__ import annotations
@@ -26,16 +28,18 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from solo_export.graph_pass import replace_nodes, replace_weights, rewrite_copy
+
 INT32_MAX = 2.0**31 - 1
 ACTIVATIONS = ("Relu", "Clip")
-KEEP_FLOAT = ("coordinates", ".offset", "categories.")  # tiny, or where small errors move results: see docs/export.md
+KEEP_FLOAT = ("coordinates", ".offset", "categories.")  # tiny, or sensitive to small errors: see docs/export.md
 
 Ranges = Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How activations and weights are rounded. lowest, highest: of rounded activations; weight_limit: largest rounded weight."""
+    """How activations and weights are rounded. weight_limit: the largest rounded weight; rounds_bias: whether biases are int32."""
 
     name: str
     activations: type[np.uint8] | type[np.int8]
@@ -44,12 +48,12 @@ class Form:
 
     @property
     def lowest(self) -> int:
-        """Of rounded activations."""
+        """The lowest rounded activation."""
         return int(np.iinfo(self.activations).min)
 
     @property
     def highest(self) -> int:
-        """Of rounded activations."""
+        """The highest rounded activation."""
         return int(np.iinfo(self.activations).max)
 
 
@@ -59,8 +63,8 @@ FORMS = {form.name: form for form in (FOR_CPU, FOR_TENSORRT)}
 
 
 @dataclass(frozen=True, slots=True)
-class QuantisedConv:
-    """A convolution that becomes INT8: its node, the tensor that it reads, and the one that is rounded behind it."""
+class QuantizedConv:
+    """A convolution that becomes INT8: its node, the tensor that it reads, and the tensor after it that is rounded."""
 
     node: onnx.NodeProto
     input: str
@@ -68,30 +72,26 @@ class QuantisedConv:
 
 
 def points(model: onnx.ModelProto) -> list[str]:
-    """Names of the tensors whose ranges `quantise` needs."""
-    found = (name for conv in _convolutions(model) for name in (conv.input, conv.output))
-    return list(dict.fromkeys(found))
+    """Names of the tensors whose ranges `quantize` needs."""
+    names = (name for conv in _convolutions(model.graph) for name in (conv.input, conv.output))
+    return list(dict.fromkeys(names))
 
 
-def quantise(model: onnx.ModelProto, ranges: Ranges, form: Form = FOR_CPU) -> onnx.ModelProto:
+def quantize(model: onnx.ModelProto, ranges: Ranges, form: Form = FOR_CPU) -> onnx.ModelProto:
     """A copy of `model` with INT8 convolutions.
 
     Raises:
         KeyError: a range is missing.
         onnx.checker.ValidationError: the result is malformed (an error of the exporter).
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    _Pass(result, ranges, form).run()
-    onnx.checker.check_model(result, full_check=True)
-    return result
+    return rewrite_copy(model, lambda graph: _Pass(graph, ranges, form).run())
 
 
 class _Pass:
-    def __init__(self, model: onnx.ModelProto, ranges: Ranges, form: Form) -> None:
-        self._graph, self._ranges, self._form = model.graph, ranges, form
-        self._convolutions = _convolutions(model)
-        self._weights = {t.name: t for t in model.graph.initializer}
+    def __init__(self, graph: onnx.GraphProto, ranges: Ranges, form: Form) -> None:
+        self._graph, self._ranges, self._form = graph, ranges, form
+        self._convolutions = _convolutions(graph)
+        self._weights = {t.name: t for t in graph.initializer}
         self._constants: dict[str, onnx.TensorProto] = {}
 
     def run(self) -> None:
@@ -103,48 +103,48 @@ class _Pass:
             is_conv = node.output[0] in convolved
             for i, name in enumerate(node.input):
                 if name in pairs and (name in produced or (is_conv and i == 0) or node.op_type == "Add"):
-                    node.input[i] = _dequantised(name)
+                    node.input[i] = _dequantized(name)
         for conv in self._convolutions:
-            self._quantise_weights(conv)
+            self._quantize_weights(conv)
         self._insert(pairs)
-        self._collect()
+        replace_weights(self._graph, self._constants.values())
 
     def _pair(self, name: str) -> list[onnx.NodeProto]:
         low, high = self._ranges[name]
         scale, zero = scale_and_zero(low, high, self._form)
         self._constants[f"{name}.scale"] = _tensor(f"{name}.scale", np.float32(scale))
         self._constants[f"{name}.zero"] = _tensor(f"{name}.zero", self._form.activations(zero))
-        return _quantise_nodes(name, self._form.activations.__name__)
+        return _quantize_nodes(name, self._form.activations.__name__)
 
-    def _quantise_weights(self, conv: QuantisedConv) -> None:
-        """Weights to int8 and, in a form that wants it, bias to int32 in units of input step times weight step."""
+    def _quantize_weights(self, conv: QuantizedConv) -> None:
+        """Weights to int8 and, if the form says so, bias to int32 in units of input step times weight step."""
         name, limit = conv.node.input[1], self._form.weight_limit
         weight = numpy_helper.to_array(self._weights[name]).astype(np.float64)
         steps = weight_scales(weight, limit)
         shape = (-1, *[1] * (weight.ndim - 1))
         rounded = np.clip(np.rint(weight / steps.reshape(shape)), -limit, limit).astype(np.int8)
-        conv.node.input[1] = self._dequantise(name, rounded, steps.astype(np.float32))
+        conv.node.input[1] = self._dequantize(name, rounded, steps.astype(np.float32))
         if len(conv.node.input) > 2 and self._form.rounds_bias:
             input_step = np.float32(scale_and_zero(*self._ranges[conv.input], self._form)[0])
             units = steps.astype(np.float32) * input_step
             bias = numpy_helper.to_array(self._weights[conv.node.input[2]]).astype(np.float64)
-            whole = np.clip(np.rint(bias / units), -INT32_MAX, INT32_MAX).astype(np.int32)
-            conv.node.input[2] = self._dequantise(f"{conv.node.output[0]}.bias", whole, units)
+            rounded_bias = np.clip(np.rint(bias / units), -INT32_MAX, INT32_MAX).astype(np.int32)
+            conv.node.input[2] = self._dequantize(f"{conv.node.output[0]}.bias", rounded_bias, units)
 
-    def _dequantise(self, name: str, values: NDArray[np.generic], scale: NDArray[np.float32]) -> str:
-        """Replace an initialiser by its rounded form; a name used twice is rounded once."""
-        out = _dequantised(name)
-        if f"{name}.quantised" not in self._constants:
-            self._constants[f"{name}.quantised"] = _tensor(f"{name}.quantised", values)
+    def _dequantize(self, name: str, values: NDArray[np.generic], scale: NDArray[np.float32]) -> str:
+        """Replace an initialiser by its rounded form; an initialiser that two nodes read is rounded once."""
+        out = _dequantized(name)
+        if f"{name}.quantized" not in self._constants:
+            self._constants[f"{name}.quantized"] = _tensor(f"{name}.quantized", values)
             self._constants[f"{name}.scale"] = _tensor(f"{name}.scale", scale)
             self._constants[f"{name}.zero"] = _tensor(f"{name}.zero", np.zeros(len(scale), values.dtype))
-            inputs = [f"{name}.quantised", f"{name}.scale", f"{name}.zero"]
-            node = helper.make_node("DequantizeLinear", inputs, [out], name=f"{name}.dequantise", axis=0)
+            inputs = [f"{name}.quantized", f"{name}.scale", f"{name}.zero"]
+            node = helper.make_node("DequantizeLinear", inputs, [out], name=f"{name}.dequantize", axis=0)
             self._graph.node.insert(0, node)
         return out
 
     def _insert(self, pairs: Mapping[str, list[onnx.NodeProto]]) -> None:
-        """Each pair directly behind the node that makes its tensor; pairs of graph inputs come first."""
+        """Put each pair directly after the node that outputs its tensor; pairs of graph inputs come first."""
         ordered: list[onnx.NodeProto] = []
         inputs = {i.name for i in self._graph.input}
         for name in inputs & pairs.keys():
@@ -153,15 +153,7 @@ class _Pass:
             ordered.append(node)
             for name in node.output:
                 ordered += pairs.get(name, [])
-        copied = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
-        del self._graph.node[:]
-        self._graph.node.extend(copied)
-
-    def _collect(self) -> None:
-        used = {name for node in self._graph.node for name in node.input}
-        kept = [onnx.TensorProto.FromString(t.SerializeToString()) for t in self._graph.initializer if t.name in used]
-        del self._graph.initializer[:]
-        self._graph.initializer.extend([*kept, *self._constants.values()])
+        replace_nodes(self._graph, ordered)
 
 
 def scale_and_zero(low: float, high: float, form: Form = FOR_CPU) -> tuple[float, int]:
@@ -174,37 +166,38 @@ def scale_and_zero(low: float, high: float, form: Form = FOR_CPU) -> tuple[float
 
 
 def weight_scales(weight: NDArray[np.float64], limit: int = FOR_CPU.weight_limit) -> NDArray[np.float64]:
-    """One step an output channel, `(O,)`; `weight` is `(O, ...)`."""
+    """One step per output channel, `(O,)`; `weight` is `(O, ...)`."""
     largest = np.abs(weight).reshape(len(weight), -1).max(1)
     scales: NDArray[np.float64] = np.maximum(largest / limit, 1e-12)
     return scales
 
 
-def _convolutions(model: onnx.ModelProto) -> list[QuantisedConv]:
-    weights = {t.name for t in model.graph.initializer}
+def _convolutions(graph: onnx.GraphProto) -> list[QuantizedConv]:
+    weights = {t.name for t in graph.initializer}
     readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
+    for node in graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    found = []
-    for node in model.graph.node:
+    convolutions = []
+    for node in graph.node:
         if node.op_type == "Conv" and node.input[1] in weights and not any(k in node.input[1] for k in KEEP_FLOAT):
-            behind = readers.get(node.output[0], [])
-            fused = len(behind) == 1 and behind[0].op_type in ACTIVATIONS
-            found.append(QuantisedConv(node, node.input[0], behind[0].output[0] if fused else node.output[0]))
-    return found
+            next_nodes = readers.get(node.output[0], [])
+            fused = len(next_nodes) == 1 and next_nodes[0].op_type in ACTIVATIONS
+            output = next_nodes[0].output[0] if fused else node.output[0]
+            convolutions.append(QuantizedConv(node, node.input[0], output))
+    return convolutions
 
 
-def _quantise_nodes(name: str, dtype: str) -> list[onnx.NodeProto]:
+def _quantize_nodes(name: str, dtype: str) -> list[onnx.NodeProto]:
     scale, zero, rounded = f"{name}.scale", f"{name}.zero", f"{name}.{dtype}"
     return [
-        helper.make_node("QuantizeLinear", [name, scale, zero], [rounded], name=f"{name}.quantise"),
-        helper.make_node("DequantizeLinear", [rounded, scale, zero], [_dequantised(name)], name=f"{name}.dequantise"),
+        helper.make_node("QuantizeLinear", [name, scale, zero], [rounded], name=f"{name}.quantize"),
+        helper.make_node("DequantizeLinear", [rounded, scale, zero], [_dequantized(name)], name=f"{name}.dequantize"),
     ]
 
 
-def _dequantised(name: str) -> str:
-    return f"{name}.dequantised"
+def _dequantized(name: str) -> str:
+    return f"{name}.dequantized"
 
 
 def _tensor(name: str, values: NDArray[np.generic] | np.generic) -> onnx.TensorProto:

@@ -1,4 +1,4 @@
-"""What is exported: a trained checkpoint, or a float32 bundle that is to be had in another precision or form."""
+"""What is exported: a trained checkpoint, or an fp32 bundle that is converted to another precision or to a single file."""
 
 from __future__ import annotations
 
@@ -15,26 +15,20 @@ from solo_models.checkpoint import Checkpoint, CheckpointError, adjusted, read_c
 from solo_models.class_names import equal_names
 from solo_models.file_kinds import UnknownKind, kind_of
 from solo_models.spec import ModelSpec, SpecError
-from solo_server.backends.cpu.backend import CpuBackend
-from solo_server.backends.cpu.network import GraphEngine
-from solo_server.backends.cpu.runtimes.onnxruntime import OrtRuntime
-from solo_server.pipeline.pipeline import Pipeline
 
 from solo_export.onnx import Graphs, export_graphs
 from solo_export.parity import check_parity
-from solo_export.verify import Segmenter, of_network, of_pipeline
+from solo_export.verify import Segmenter, graph_pipeline, pipeline_segmenter, torch_segmenter
 
-UNUSED_NAMES = (
-    "unused_class_names"  # of the provenance: what is wrong with the checkpoint's names, where they are not used
-)
+UNUSED_NAMES = "unused_class_names"  # key of the provenance: why the checkpoint's class names are not used
 OTHER_NAMES = "--classes FILE gives other names, one a line"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A network in float32 graphs, and the original that every export of it is compared with.
+class ExportSource:
+    """A network as float32 graphs, and the original that every export of it is compared with.
 
-    parity: how the graphs compare with torch; against: what `original` is.
+    parity: how the graphs compare with torch; against: a name for `original`.
     """
 
     name: str
@@ -50,14 +44,14 @@ def is_bundle(path: Path) -> bool:
     try:
         return path.is_dir() or kind_of(path) == "bundle"
     except (UnknownKind, OSError):
-        return False  # whatever it is, reading it as a checkpoint will say
+        return False  # reading it as a checkpoint reports the error
 
 
-def from_checkpoint(checkpoint: Checkpoint, name: str) -> Source:
+def from_checkpoint(checkpoint: Checkpoint, name: str) -> ExportSource:
     """Graphs of a checkpoint, checked against its network at several shapes.
 
     Raises:
-        ParityError: the graphs do not answer as the network does.
+        ParityError: the graphs do not compute what the network computes.
     """
     graphs = export_graphs(checkpoint.network)
     report = check_parity(checkpoint.network, graphs.categories, graphs.masks)
@@ -68,12 +62,12 @@ def from_checkpoint(checkpoint: Checkpoint, name: str) -> Source:
         **({UNUSED_NAMES: checkpoint.unused_names} if checkpoint.unused_names else {}),
         **made_with(),
     }
-    return Source(
-        name, graphs, provenance, report.to_dict(), f"torch {torch.__version__}", of_network(checkpoint.network)
+    return ExportSource(
+        name, graphs, provenance, report.to_dict(), f"torch {torch.__version__}", torch_segmenter(checkpoint.network)
     )
 
 
-def from_bundle(bundle: Bundle, name: str) -> Source:
+def from_bundle(bundle: Bundle, name: str) -> ExportSource:
     """Graphs of a float32 bundle, for an export called `name`.
 
     Raises:
@@ -84,15 +78,15 @@ def from_bundle(bundle: Bundle, name: str) -> Source:
     categories, masks = (onnx.ModelProto.FromString(bundle.files[name]) for name in (CATEGORIES, MASKS))
     graphs = Graphs(bundle.spec, read_through_cast(categories), masks, bundle.kernels)
     provenance = {**bundle.provenance, "bundle_version": bundle.version, **made_with()}
-    original = of_pipeline(Pipeline(bundle, CpuBackend(bundle, GraphEngine(bundle, OrtRuntime()))))
+    original = pipeline_segmenter(graph_pipeline(bundle))
     parity = bundle.parity.get("graphs", {})
-    return Source(name, graphs, provenance, parity, f"fp32 bundle {bundle.name} {bundle.version}", original)
+    return ExportSource(name, graphs, provenance, parity, f"fp32 bundle {bundle.name} {bundle.version}", original)
 
 
 def read_through_cast(categories: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which nothing but the Cast reads the uint8 images, as graphs are built now.
+    """A copy in which only the Cast reads the uint8 images, as in graphs that are built today.
 
-    Bundles of before also ask for their shape, which is not among what TensorRT lists for uint8 (onnx-tensorrt, docs/operators.md).
+    In older bundles a Shape reads them too, which TensorRT does not support for uint8 (onnx-tensorrt, docs/operators.md).
     """
     result = onnx.ModelProto()
     result.CopyFrom(categories)
@@ -105,7 +99,7 @@ def read_through_cast(categories: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def open_source(path: Path, class_names: tuple[str, ...] | None, size: tuple[int, int] | None) -> Checkpoint | Bundle:
-    """Read a checkpoint or a bundle; names and size replace those in the file.
+    """Read a checkpoint or a bundle; `class_names` and `size`, where given, replace those in the file.
 
     Raises:
         CheckpointError, BundleError: see `read_checkpoint` and `read_bundle`; or two classes have the same name.
@@ -122,18 +116,13 @@ def open_source(path: Path, class_names: tuple[str, ...] | None, size: tuple[int
         raise BundleError(str(problem)) from problem
     if equal := equal_names(spec.class_names):
         raise BundleError(f"{equal}; {OTHER_NAMES}")
-    return replace(
-        bundle, spec=spec, provenance=bundle.provenance if class_names is None else _named(bundle.provenance)
-    )
-
-
-def _named(provenance: dict[str, Any]) -> dict[str, Any]:
-    """Where names are given, nothing is wrong with them any more."""
-    return {key: value for key, value in provenance.items() if key != UNUSED_NAMES}
+    names_are_given = class_names is not None
+    provenance = {k: v for k, v in bundle.provenance.items() if not (names_are_given and k == UNUSED_NAMES)}
+    return replace(bundle, spec=spec, provenance=provenance)
 
 
 def describe(spec: ModelSpec) -> str:
-    """One line: what network this is."""
+    """The network in one line: variant, backbone, classes, grids, input size."""
     size = f"{spec.preprocess.long_side}x{spec.preprocess.short_side}"
     stages = f", deformable stages {spec.deformable_stages}" if spec.deformable_stages else ""
     towers = " and towers" if spec.deformable_towers else ""
@@ -142,7 +131,7 @@ def describe(spec: ModelSpec) -> str:
 
 
 def made_with() -> dict[str, Any]:
-    """When and by which tools; no GPU takes part in an export."""
+    """When and with which tools the export was made; an export never runs on a GPU."""
     return {
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
         "tools": {"python": platform.python_version(), "torch": torch.__version__, "onnx": onnx.__version__},

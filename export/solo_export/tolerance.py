@@ -1,4 +1,4 @@
-"""How much an export may lose against the original, and what is said where it loses more: nothing is written then."""
+"""How much an export may lose against the original, and the error message where it loses more."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _ORIGINALS: Mapping[Precision, str] = {"fp32": "the original network", "fp16": "
 
 
 class OutOfTolerance(ValueError):
-    """The export loses more than allowed; nothing is written. The message says what was compared, what was wanted, what to do."""
+    """The export loses more than allowed; nothing is written. The message says what was compared, the limit, and what to do."""
 
 
 def check_loss(
     report: ImageReport, mask_aps: Mapping[str, float | int], precision: Precision, tolerance: float | None
 ) -> None:
-    """Judge by mask AP, 0..1, where there is one, else by the agreement on images. tolerance: `None` for the default.
+    """Check mask AP (0..1) where it was measured, else the agreement on images. tolerance: `None` for the default.
 
     Raises:
         OutOfTolerance: the loss is above the tolerance.
@@ -49,14 +49,14 @@ def _ap_lost(mask_aps: Mapping[str, float | int], precision: Precision, limit: f
 def _detections_lost(report: ImageReport, precision: Precision, limit: float) -> str:
     clear = f" with a score above {report.clear_score:g}" if report.clear_score else ""
     iou = f" (mean mask IoU {report.mean_mask_iou:.2f})" if report.matched else ""
-    agreement = math.floor(1000 * report.agreement) / 10  # never shown as what is wanted
+    agreement = math.floor(1000 * report.agreement) / 10  # rounded down: never shown as equal to the limit
     return (
         f"{_EXPORTS[precision]} changes too many detections: {report.matched} of {report.instances}{clear} match "
         f"{_ORIGINALS[precision]} on {counted(report.images, report.source)}{iou}, {report.extra} are extra: "
-        f"agreement {agreement:g} %, wanted {100 - limit:g} %"
+        f"agreement {agreement:g} %, required {100 - limit:g} %"
     )
 
 
 def _reasons(precision: Precision) -> str:
     images = "--calibration or --images" if precision == "int8" else "--images"
-    return f"nothing is written; usual reasons: untrained weights, or in {images} images unlike those to be served"
+    return f"nothing is written; usual reasons: untrained weights, or images in {images} that are unlike those to be served"

@@ -20,6 +20,7 @@ from typing import Any
 
 from solo_models.bundle import CATEGORIES, MASKS, BundleError, read_bundle
 from solo_models.engine_file import EngineFileError, describe_engine
+from solo_models.exit_codes import REFUSED
 from solo_models.facts import Facts, as_json, as_lines, printable
 from solo_models.file_kinds import UnknownKind, export_command, kind_of
 from solo_models.install import install_command
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     except (InspectError, BundleError, EngineFileError, OSError, RecursionError) as problem:
         reason = " ".join(str(problem).removeprefix(f"{path}: ").split())[:SHOWN_REASON]
         print(printable(f"solo inspect: {path}: {reason}"), file=sys.stderr)
-        return 2
+        return REFUSED
     print(text)
     return 0
 
@@ -196,7 +197,7 @@ def _weights(bodies: Iterable[Any]) -> Facts:
 
 
 def _precision(operators: Counter[str], weights: Facts) -> str:
-    """`int8` where activations are quantised, else the floating point type of most weights."""
+    """`int8` where activations are quantized, else the floating point type of most weights."""
     if operators["QuantizeLinear"]:
         return "int8"
     return next((_PRECISIONS[dtype] for dtype in weights if dtype in _PRECISIONS), "unknown: no weights")

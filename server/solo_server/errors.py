@@ -1,32 +1,32 @@
-"""Everything that can go wrong between a request and its masks; each failure has one class and one stable code.
+"""All failures between a request and its masks; each has one class and one stable code.
 
 ServerError
-  RequestError            the caller's fault, 4xx
+  RequestError            the client's fault, 4xx
     EmptyBody             empty_body              400
     InvalidQuery          invalid_query           422
-    InvalidTensor         invalid_tensor          400   /v2: the request, its JSON or its tensors are not what they should be
-    AnswerTooLarge        answer_too_large        422   /v2: masks as arrays that would take too much memory
+    InvalidTensor         invalid_tensor          400   /v2: the request, its JSON or its tensors are invalid
+    AnswerTooLarge        answer_too_large        422   /v2: masks as arrays would take too much memory
     UnsupportedMediaType  unsupported_media_type  415   decode
     ImageDamaged          image_damaged           422   decode
     ImageTooLarge         image_too_large         413   decode, before any pixel is decoded
     BodyTooLarge          body_too_large          413   while receiving
-    NotAcceptable         not_acceptable          406   `Accept` asks for images of a format that overlays do not have
-    UnknownModel          model_not_found         404   no model of that name or version
-    ControlOff            control_off             403   models are not loaded and unloaded over HTTP here
-    ModelNotLoadable      model_not_loadable      422   its bundle is damaged, or does not run here; details go to the log
-    Unauthorized          unauthorized            401   keys are asked for, and this request has none that is known
-    RequestTimeout        request_timeout         408   headers or body stopped coming, or came too slowly
+    NotAcceptable         not_acceptable          406   `Accept` names no image format that overlays have
+    UnknownModel          model_not_found         404   no such model or version
+    ControlOff            control_off             403   loading and unloading models over HTTP is switched off
+    ModelNotLoadable      model_not_loadable      422   its bundle is damaged or cannot run here; details go to the log
+    Unauthorized          unauthorized            401   API keys are required, and this request has no valid one
+    RequestTimeout        request_timeout         408   headers or body timed out, or arrived too slowly
     HeadersTooLarge       headers_too_large       431   on the connection, before there is a request
-    MalformedRequest      malformed_request       400   on the connection: this is no HTTP
-  Unavailable             503, the same request can succeed later: with a reason and Retry-After
+    MalformedRequest      malformed_request       400   on the connection: not valid HTTP
+  Unavailable             503, the same request can succeed later; has a reason and Retry-After
     Overloaded            overloaded              503   queue_full, deadline_near, pixels_full, masks_full, connections_full
     NotReady              not_ready               503   warming, draining, stalled, lost
-      EngineHung          not_ready               503   stalled for so long that only a new process can go on
-  DeadlineExceeded        deadline_exceeded       504   the caller's time was over before the answer was there
+      EngineHung          not_ready               503   stalled for so long that only a new process helps
+  DeadlineExceeded        deadline_exceeded       504   the deadline passed before the result was ready
   EngineFailure           internal                500   the runtime failed; details go to the log
     DeviceFailure         internal                500   a call to the GPU failed; the next batch may succeed
-      DeviceOutOfMemory   internal                500   no memory left on the GPU
-      DeviceLost          internal                500   the GPU's context is dead: nothing will succeed in this process again
+      DeviceOutOfMemory   internal                500   out of memory on the GPU
+      DeviceLost          internal                500   the GPU's context is lost: nothing will succeed in this process
 
 SettingsError             a bad setting stops the start; names the variable
 """
@@ -37,7 +37,7 @@ from typing import ClassVar
 
 
 class ServerError(Exception):
-    """Root. `detail` is for the caller and holds no path, address or internal state."""
+    """Root. `detail` is for the client and has no path, address or internal state."""
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
@@ -49,49 +49,49 @@ class ServerError(Exception):
 
 
 class RequestError(ServerError):
-    """The request cannot be answered as it stands; repeating it will not help."""
+    """The request is wrong; repeating it will not help."""
 
     status = 400
 
 
 class EmptyBody(RequestError):
-    """No bytes came."""
+    """The body has no bytes."""
 
     code, title = "empty_body", "Empty body"
 
 
 class InvalidQuery(RequestError):
-    """A query parameter is unknown or has an impossible value."""
+    """A query parameter is unknown or has an invalid value."""
 
     code, status, title = "invalid_query", 422, "Invalid query"
 
 
 class NotAcceptable(RequestError):
-    """What `Accept` asks for cannot be answered."""
+    """None of the media types in `Accept` is available."""
 
     code, status, title = "not_acceptable", 406, "Not acceptable"
 
 
 class InvalidTensor(RequestError):
-    """A request of the Open Inference Protocol that cannot be read, or whose tensors are not what the model takes."""
+    """A request of the Open Inference Protocol that cannot be parsed, or whose tensors do not fit the model."""
 
     code, title = "invalid_tensor", "Invalid tensor"
 
 
 class AnswerTooLarge(RequestError):
-    """What is asked for would take more memory than the server gives to answers; as RLE it would not."""
+    """The response would take more memory than responses may; as RLE it would not."""
 
     code, status, title = "answer_too_large", 422, "Answer too large"
 
 
 class UnsupportedMediaType(RequestError):
-    """The bytes are no image of an accepted format."""
+    """The bytes are not an image of a supported format."""
 
     code, status, title = "unsupported_media_type", 415, "Unsupported media type"
 
 
 class ImageDamaged(RequestError):
-    """The format is accepted, but the content cannot be decoded."""
+    """The format is supported, but the content cannot be decoded."""
 
     code, status, title = "image_damaged", 422, "Damaged image"
 
@@ -109,7 +109,7 @@ class BodyTooLarge(RequestError):
 
 
 class Unauthorized(RequestError):
-    """No API key, or none that is known; which of the two is not told."""
+    """No API key, or an unknown one; the response does not say which."""
 
     code, status, title = "unauthorized", 401, "Unauthorized"
 
@@ -121,19 +121,19 @@ class UnknownModel(RequestError):
 
 
 class ControlOff(RequestError):
-    """Models are loaded and unloaded by who runs the server, not over HTTP."""
+    """Loading and unloading models over HTTP is switched off."""
 
     code, status, title = "control_off", 403, "Model control is off"
 
 
 class ModelNotLoadable(RequestError):
-    """What lies in the place of a model cannot be served; what was served before still is."""
+    """A model's new files cannot be served; the version served before still is."""
 
     code, status, title = "model_not_loadable", 422, "Model not loadable"
 
 
 class RequestTimeout(RequestError):
-    """The caller took too long to send its request."""
+    """The client took too long to send its request."""
 
     code, status, title = "request_timeout", 408, "Request timeout"
 
@@ -145,13 +145,13 @@ class HeadersTooLarge(RequestError):
 
 
 class MalformedRequest(RequestError):
-    """What came over the connection cannot be read as HTTP."""
+    """The bytes received are not valid HTTP."""
 
     code, status, title = "malformed_request", 400, "Malformed request"
 
 
 class Unavailable(ServerError):
-    """The same request can succeed later. reason: one stable word; retry_after_s: when to come back, in whole seconds."""
+    """The same request can succeed later. reason: one stable word; retry_after_s: when to retry, in whole seconds."""
 
     status = 503
 
@@ -161,50 +161,50 @@ class Unavailable(ServerError):
 
 
 class Overloaded(Unavailable):
-    """Too much is waiting: images (reason `queue_full`; `deadline_near`: for this request's time), pixels (`pixels_full`), masks
-    that are arrays (`masks_full`) or connections (`connections_full`)."""
+    """Too much is waiting. reason: `queue_full` images, `deadline_near` (too many for this request's deadline), `pixels_full`,
+    `masks_full` (as arrays), `connections_full`."""
 
     code, title = "overloaded", "Overloaded"
 
 
 class NotReady(Unavailable):
-    """The model is not loaded yet (`warming`), the server goes down (`draining`), or its engine does (`stalled`, `lost`)."""
+    """The model is not loaded yet (`warming`), the server shuts down (`draining`), or its engine fails (`stalled`, `lost`)."""
 
     code, title = "not_ready", "Not ready"
 
 
 class EngineHung(NotReady):
-    """A batch has not come back from the engine for so long that it never will; a thread cannot be ended, a process can."""
+    """A batch has been in the engine for so long that it will not return; a thread cannot be ended, a process can."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"the engine has not answered for {seconds:.0f} s; the server starts anew", "stalled")
+        super().__init__(f"the engine has not answered for {seconds:.0f} s; the server restarts", "stalled")
 
 
 class DeadlineExceeded(ServerError):
-    """The time that the caller gave, or the server's own limit, was over before the answer was there."""
+    """The client's deadline, or the server's own limit, passed before the result was ready."""
 
     code, status, title = "deadline_exceeded", 504, "Deadline exceeded"
 
 
 class EngineFailure(ServerError):
-    """A stage failed on input that should have been fine. `str()` is the reason, for the log; `detail` tells nothing of it."""
+    """A stage failed on valid input. `str()` is the reason, for the log; `detail` does not contain it."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__("the model failed on this image; the log knows more")
+        super().__init__("the model failed on this image; see the server's log")
         self.args = (reason,)
 
 
 class DeviceFailure(EngineFailure):
-    """A call to the GPU failed. `str()` names the call and the code that it gave."""
+    """A call to the GPU failed. `str()` names the call and its error code."""
 
 
 class DeviceOutOfMemory(DeviceFailure):
-    """There is no memory left on the GPU, or no page-locked memory."""
+    """Out of memory on the GPU, or out of page-locked memory."""
 
 
 class DeviceLost(DeviceFailure):
-    """The GPU's context is dead (illegal address, ECC error, fallen off the bus): only a new process can go on."""
+    """The GPU's context is lost (illegal address, ECC error, fallen off the bus): only a new process helps."""
 
 
 class SettingsError(Exception):
-    """A setting that cannot work; the message names the variable and what it may be."""
+    """A wrong setting; the message names the variable and the allowed values."""

@@ -1,12 +1,14 @@
 """The exit statuses of `solo serve`, for the process itself and for the supervisor that reads how a worker ended.
 
-docs/operations.md lists them, with what a supervisor of systemd's or Kubernetes' kind should do.
+docs/operations.md lists them, with what systemd, Kubernetes and the like should do about each.
 """
 
 from __future__ import annotations
 
-FAILED = 1
-REFUSED = 2
+from solo_models.exit_codes import FAILED, REFUSED
+
+__all__ = ["ENGINE_HUNG", "FAILED", "GPU_LOST", "MEANINGS", "REFUSED"]
+
 ENGINE_HUNG = 70  # EX_SOFTWARE of sysexits.h
 GPU_LOST = 75  # EX_TEMPFAIL of sysexits.h: try again
 

@@ -3,275 +3,257 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from solo_models.sizes import Size, SizeError, parse_oriented
+from solo_models.sizes import Size
 from solo_models.suggestion import nearest
 
-from solo_server.backends.gpu.options import MAX_BATCH
 from solo_server.engine_names import ENGINES, PRECISIONS
 from solo_server.errors import SettingsError
-from solo_server.observability.logs import FORMATS, LEVELS
-from solo_server.pipeline.image import ImageLimits
-from solo_server.system.kubernetes import is_of_a_service
-
-if TYPE_CHECKING:
-    from solo_server.backends.gpu.options import CudaOptions
-
-PREFIX = "SOLO_"
+from solo_server.exit_codes import ENGINE_HUNG
+from solo_server.setting_fields import ORIGINS, PATH, PREFIX, SHAPES, described, setting
+from solo_server.system.kubernetes import is_service_variable
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Settings with their defaults; the environment variable of a field is `SOLO_` and its name in capitals.
+    """Settings with their defaults. The environment variable of a field is `SOLO_` and its name in capitals.
 
-    The text below a field is its row in docs/deployment.md: `make pages` writes it there.
+    The table in docs/deployment.md (`make pages`) and the options of `solo serve` are made of these fields, in this order.
     """
 
-    bundle: Path | None = None
-    """Folder or zip to serve; without one, and without `models`, the demo model."""
-    models: Path | None = None
-    """Folder of bundles to serve, each under `/models/NAME`: docs/operations.md."""
-    default_model: str | None = None
-    """Name of the model at `/segment`; without one the only one is."""
-    model_control: bool = False
-    """Models may be loaded and unloaded over HTTP."""
-    replicas: int = 1
-    """Of each model in one process, each with its share of the cores: that many images at a time."""
-    host: str = "127.0.0.1"
-    """Address to listen on; `0.0.0.0` is every IPv4 address of the machine, `::` every address, IPv4 where the system allows it."""
-    port: int = 8000
-    """Port to listen on; 0 takes a free one, and the log says which."""
-    workers: int = 1
-    """Processes that serve together, behind a supervisor where there are several."""
-    threads: int = 0
-    """Cores for one inference; 0 takes all, with several workers each its share."""
-    engine: str = "auto"
-    """What runs the network; auto never takes a GPU: docs/engines.md has the rule."""
-    precision: str | None = None
-    """Of the network's arithmetic; without one the bundle's own."""
-    draft_decode: bool = False
-    """Decode JPEGs much larger than the network's input at a fraction of their size: faster, not exact."""
-    gpu: int = 0
-    """Number of the GPU that engines tensorrt and cuda run on; of several workers, number k takes the k-th from here on."""
-    max_batch: int = 0
-    """Images in one batch; 0 is the engine's own: 8 on a GPU, 1 on a CPU."""
-    slots: int = 0
-    """Images (on a GPU: batches) at a time in one engine; 0 is its own: tensorrt 2, cuda and openvino 1, onnxruntime as many
-    as there are cores, up to 4, else 1."""
-    shapes: tuple[Size, ...] = ()
-    """Padded sizes that TensorRT optimises for, `1088x800` in both orientations, `1088x800:portrait` in one, beside the two ranges
-    that take every image."""
-    build_engines: bool = True
-    """Build TensorRT engines that are not in the cache; off: their absence stops the start."""
-    cache: Path | None = None
-    """Folder of engines and compiled GPU kernels; without one `~/.cache/solo`, or a temporary folder for a user without a home."""
-    workspace_mib: int = 0
-    """Memory of TensorRT's builder on the GPU; 0 is all there is."""
-    max_body_bytes: int = 20 << 20
-    """Largest request body; beyond that 413, while it is received."""
-    max_pixels: int = 64_000_000
-    """Of one image; beyond that 413, before it is decoded."""
-    max_side: int = 16_384
-    """Longest side of an image; beyond that 413."""
-    max_files: int = 32
-    """Files in one multipart request."""
-    max_waiting: int = 64
-    """Images accepted and not yet answered; beyond that 503."""
-    max_waiting_pixels: int = 256_000_000
-    """Their pixels, before resizing; beyond that 503, unless nothing else waits."""
-    max_mask_bytes: int = 256 << 20
-    """Of masks that are sent as arrays (`/v2`), in all answers that are not sent yet; beyond that 503, or 422 for one alone."""
-    max_delay_ms: int = 0
-    """How long an idle engine waits for a batch to fill; 0: not at all."""
-    request_timeout_ms: int = 60_000
-    """After so long a request is answered 504, where it has no X-Request-Timeout-Ms."""
-    engine_timeout_s: int = 120
-    """After so long without an answer from the engine the process ends with status 70."""
-    drain_seconds: int = 20
-    """How long SIGTERM waits for accepted requests; then they are answered 503."""
-    api_keys_file: Path | None = None
-    """Keys that callers are asked for, one `name:key` a line; read again when it changes: docs/security.md."""
-    api_keys: str | None = field(default=None, repr=False)
-    """The same keys in one text, separated by commas."""
-    metrics_open: bool = False
-    """`/metrics` asks for no key."""
-    cors_origins: tuple[str, ...] = ()
-    """Origins whose pages may read answers: exact, or `*` alone."""
-    max_connections: int = 512
-    """Open at a time; beyond that who has waited longest without a complete request goes, or the next gets 503."""
-    max_header_bytes: int = 16 << 10
-    """Of request line and headers together."""
-    header_timeout_s: int = 10
-    """From a request's first byte, or the connection, to the end of its headers."""
-    body_timeout_s: int = 20
-    """Longest gap in a body, and the time that it may take on top of its size over `SOLO_BODY_BYTES_PER_S`."""
-    body_bytes_per_s: int = 4096
-    """Least rate at which a body has to arrive, and an answer to be read."""
-    keep_alive_s: int = 75
-    """How long an idle connection stays; longer than the usual 60 s of load balancers, so that they close first."""
-    log_format: str = "text"
-    """Lines for people or for machines."""
-    log_level: str = "info"
-    """Least level that is logged; probes are `debug`."""
-    traces: str = "auto"
-    """OpenTelemetry: on, off, or auto: where an `OTEL_*` variable says where spans go."""
+    bundle: Path | None = setting(
+        None, "Bundle folder or zip to serve. Without it and without `SOLO_MODELS`: the demo model.", PATH, option=True
+    )
+    models: Path | None = setting(
+        None, "Folder of bundles; each is served at `/models/NAME` (docs/operations.md).", PATH, option=True
+    )
+    default_model: str | None = setting(
+        None, "Name of the model at `/segment`. Without it: the only model, if there is just one.", option=True
+    )
+    model_control: bool = setting(
+        False, "Allow loading and unloading models over HTTP. SIGHUP reloads models in any case.", option=True
+    )
+    replicas: int = setting(
+        1,
+        "Copies of each model in one process. They compute side by side, each on its share of the cores.",
+        low=1,
+        high=64,
+        option=True,
+    )
+    host: str = setting(
+        "127.0.0.1",
+        "Address to listen on: `0.0.0.0` is every IPv4 address of the machine, `::` every address, IPv4 included where the system "
+        "allows it.",
+        option=True,
+    )
+    port: int = setting(8000, "Port to listen on; 0 takes a free one, which the log shows.", high=65_535, option=True)
+    workers: int = setting(
+        1,
+        "Number of worker processes; a supervisor restarts workers that crash (docs/operations.md).",
+        low=1,
+        high=64,
+        option=True,
+    )
+    threads: int = setting(
+        0, "Cores for one inference; 0: all, shared by workers and replicas.", high=1024, unit="cores", option=True
+    )
+    engine: str = setting(
+        "auto",
+        "Engine that runs the network. `auto` follows the rule in docs/engines.md and never takes a GPU.",
+        choices=ENGINES,
+        option=True,
+    )
+    precision: str | None = setting(
+        None, "Precision of the network's arithmetic. Without it: the bundle's own.", choices=PRECISIONS, option=True
+    )
+    draft_decode: bool = setting(
+        False,
+        "Decode JPEGs that are much larger than the network's input at a fraction of their size: faster, not exact.",
+        option=True,
+    )
+    gpu: int = setting(
+        0,
+        "Number of the GPU for engines tensorrt and cuda. With several workers, worker k uses this number plus k.",
+        high=63,
+        option=True,
+        gpu_only=True,
+    )
+    max_batch: int = setting(
+        0, "Maximum number of images in a batch; 0: the engine's default, 8 on a GPU, 1 on a CPU.", high=64, option=True
+    )
+    slots: int = setting(
+        0,
+        "Images (on a GPU: batches) that one engine runs at a time; 0: the engine's default, which is 2 for tensorrt, 1 for cuda "
+        "and openvino, and for onnxruntime one per core on up to 4 cores, else 1.",
+        high=64,
+        option=True,
+    )
+    shapes: tuple[Size, ...] = setting(
+        (),
+        "Padded sizes that TensorRT optimises for, beside the two ranges that take every image: `1088x800` in both orientations, "
+        "`1088x800:portrait` in one.",
+        SHAPES,
+        option=True,
+        gpu_only=True,
+    )
+    build_engines: bool = setting(
+        True, "Build TensorRT engines that are not in the cache. Off: a missing engine stops the start.",
+        option=True, gpu_only=True,
+    )  # fmt: skip
+    cache: Path | None = setting(
+        None,
+        "Folder of TensorRT engines and compiled GPU kernels. Without it: `~/.cache/solo`, or a temporary folder for a user "
+        "without a home.",
+        PATH,
+        option=True,
+        gpu_only=True,
+    )
+    workspace_mib: int = setting(
+        0, "GPU memory for TensorRT's builder; 0: all.", high=1 << 20, unit="MiB", option=True, gpu_only=True
+    )
+    max_body_bytes: int = setting(
+        20 << 20, "Largest request body; a larger one gets 413 while it is received.",
+        low=1024, high=2 << 30, unit="bytes", option=True,
+    )  # fmt: skip
+    max_pixels: int = setting(
+        64_000_000, "Maximum number of pixels of an image; a larger one gets 413 before it is decoded.",
+        low=1024, high=1 << 30, unit="pixels",
+    )  # fmt: skip
+    max_side: int = setting(
+        16_384, "Longest side of an image; a longer one gets 413.", low=32, high=65_535, unit="pixels"
+    )
+    max_files: int = setting(32, "Maximum number of files in one multipart request.", low=1, high=1024)
+    max_waiting: int = setting(
+        64,
+        "Maximum number of images accepted and not yet answered; further ones get 503.",
+        low=1,
+        high=100_000,
+        option=True,
+    )
+    max_waiting_pixels: int = setting(
+        256_000_000, "Maximum number of pixels of those images, before resizing; further images get 503, unless no other waits.",
+        low=1024, high=1 << 40, unit="pixels", option=True,
+    )  # fmt: skip
+    max_mask_bytes: int = setting(
+        256 << 20,
+        "Memory for masks sent as arrays (`/v2`), of all responses not sent yet. Beyond that: 503, or 422 where one response alone "
+        "needs more.",
+        low=1024,
+        high=1 << 40,
+        unit="bytes",
+    )
+    max_delay_ms: int = setting(
+        0, "How long an idle engine waits for a batch to fill; 0: it does not wait.", high=1000, unit="ms", option=True
+    )
+    request_timeout_ms: int = setting(
+        60_000, "A request gets 504 after this time, unless it has an `X-Request-Timeout-Ms` of its own.",
+        low=1, high=600_000, unit="ms", option=True,
+    )  # fmt: skip
+    engine_timeout_s: int = setting(
+        120, f"When the engine has not answered for this time, the process ends with exit status {ENGINE_HUNG}.",
+        low=1, high=86_400, unit="s", option=True,
+    )  # fmt: skip
+    drain_seconds: int = setting(
+        20, "How long accepted requests may take after SIGTERM; then they get 503.", high=3600, unit="s", option=True
+    )
+    api_keys_file: Path | None = setting(
+        None,
+        "File of API keys, one `name:key` a line; read again when it changes (docs/security.md). Without keys, every request is "
+        "accepted.",
+        PATH,
+        option=True,
+    )
+    api_keys: str | None = setting(None, "API keys as one text, `name:key` separated by commas.", secret=True)
+    metrics_open: bool = setting(False, "Serve `/metrics` without a key.")
+    cors_origins: tuple[str, ...] = setting(
+        (), "Origins whose pages may read responses: exact origins, or `*` alone.", ORIGINS
+    )
+    max_connections: int = setting(
+        512,
+        "Maximum number of open connections. Beyond that, the one that has waited longest without a complete request is closed, "
+        "or else the new one gets 503.",
+        low=1,
+        high=100_000,
+    )
+    max_header_bytes: int = setting(
+        16 << 10, "Largest request line and headers, together.", low=1024, high=1 << 20, unit="bytes"
+    )
+    header_timeout_s: int = setting(
+        10, "From a request's first byte, or the start of the connection, to the end of its headers.",
+        low=1, high=3600, unit="s",
+    )  # fmt: skip
+    body_timeout_s: int = setting(
+        20,
+        "Longest gap in a body, and the time that a body may take in addition to its size divided by `SOLO_BODY_BYTES_PER_S`.",
+        low=1,
+        high=3600,
+        unit="s",
+    )
+    body_bytes_per_s: int = setting(
+        4096, "Lowest rate at which a body must arrive, and a response must be read.",
+        low=1, high=1 << 30, unit="bytes/s",
+    )  # fmt: skip
+    keep_alive_s: int = setting(
+        75,
+        "How long an idle connection stays open. Longer than the usual 60 s of load balancers, so that they close first.",
+        low=1,
+        high=3600,
+        unit="s",
+    )
+    log_format: str = setting("text", "Log lines as text or as JSON.", choices=("text", "json"))
+    log_level: str = setting(
+        "info",
+        "Lowest level that is logged. Probes are logged at `debug`.",
+        choices=("debug", "info", "warning", "error"),
+    )
+    traces: str = setting(
+        "auto",
+        "OpenTelemetry traces. `auto`: on where an `OTEL_*` variable says where spans go.",
+        choices=("auto", "on", "off"),
+    )
 
     def __post_init__(self) -> None:
-        for name, low, high in _RANGES:
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise SettingsError(f"{PREFIX}{name.upper()}: {value} is not within {low}..{high}")
-        for name, known in _NAMES:
-            value = getattr(self, name)
-            if value is not None and value not in known:
-                raise SettingsError(f"{PREFIX}{name.upper()}: {value!r} is none of {', '.join(known)}")
-
-    @property
-    def image_limits(self) -> ImageLimits:
-        """The limits that decoding applies."""
-        return ImageLimits(self.max_pixels, self.max_side, self.draft_decode)
-
-    @property
-    def cuda_options(self) -> CudaOptions:
-        """What engines on a GPU are opened with."""
-        from solo_server.backends.gpu.options import CudaOptions  # a server on a CPU has no use for it
-        from solo_server.backends.gpu.postprocess.memory import CudaLimits
-
-        return CudaOptions(
-            device=self.gpu,
-            max_batch=self.max_batch or MAX_BATCH,
-            shapes=self.shapes,
-            slots=self.slots or None,
-            build=self.build_engines,
-            cache=self.cache,
-            workspace_mib=self.workspace_mib or None,
-            limits=CudaLimits(max_side=self.max_side),
-        )
+        for name, known in SETTINGS.items():
+            known.check(getattr(self, name))
 
     @classmethod
     def read(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
         """Defaults, then `SOLO_*` variables, then `overrides` that are not None.
 
-        What Kubernetes sets for a Service called `solo` or `solo-...` is not ours, and is passed over without a line.
+        Variables that Kubernetes sets for a Service called `solo` or `solo-...` are ignored.
 
         Raises:
             SettingsError: a value is of the wrong type or out of range, or a `SOLO_*` variable is unknown.
         """
         environment = os.environ if environment is None else environment
-        known = {PREFIX + f.name.upper(): f.name for f in fields(cls)}
         given = {
             name: text
             for name, text in environment.items()
-            if name.startswith(PREFIX) and not is_of_a_service(name, text)
+            if name.startswith(PREFIX) and not is_service_variable(name, text)
         }
+        known = {one.variable: name for name, one in SETTINGS.items()}
         unknown = sorted(set(given) - set(known))
         if unknown:
             raise SettingsError(f"{unknown[0]}: no such setting; {_advice(unknown[0], known)}")
-        values = {known[name]: _parse(name, known[name], text) for name, text in given.items() if text != ""}
-        texts = {k: _TEXTS[k](v) for k, v in overrides.items() if k in _TEXTS and isinstance(v, str)}
-        return cls(**(values | {k: v for k, v in overrides.items() if v is not None} | texts))
+        values: dict[str, Any] = {known[variable]: text for variable, text in given.items() if text != ""}
+        values |= {name: value for name, value in overrides.items() if value is not None}
+        return cls(**{name: _parsed(name, value) for name, value in values.items()})
 
 
-def parse_shapes(text: str) -> tuple[Size, ...]:
-    """`1088x800,704x512:portrait` to padded sizes `(height, width)`: landscape and portrait of the first; none for an empty text.
+SETTINGS = described(Settings)
 
-    Raises:
-        SettingsError: something else than that.
-    """
-    parts = filter(None, text.replace(" ", "").split(","))
-    try:
-        return tuple(size for part in parts for size in parse_oriented(part))
-    except SizeError as problem:
-        raise SettingsError(f"shapes: {problem}") from problem
+
+def _parsed(name: str, value: Any) -> Any:
+    """The value of a text; options may have parsed theirs already."""
+    known = SETTINGS.get(name)
+    return known.kind.parse(value, known.variable) if known is not None and isinstance(value, str) else value
 
 
 def _advice(unknown: str, known: Iterable[str]) -> str:
     """What to type instead."""
     found = nearest(unknown, known, PREFIX)
     return f"did you mean {found}?" if found else "docs/deployment.md lists all settings"
-
-
-_RANGES = (
-    ("port", 0, 65_535),
-    ("workers", 1, 64),
-    ("threads", 0, 1024),
-    ("replicas", 1, 64),
-    ("max_body_bytes", 1024, 2 << 30),
-    ("max_pixels", 1024, 1 << 30),
-    ("max_side", 32, 65_535),
-    ("max_files", 1, 1024),
-    ("max_waiting", 1, 100_000),
-    ("max_waiting_pixels", 1024, 1 << 40),
-    ("max_mask_bytes", 1024, 1 << 40),
-    ("max_delay_ms", 0, 1000),
-    ("request_timeout_ms", 1, 600_000),
-    ("engine_timeout_s", 1, 86_400),
-    ("gpu", 0, 63),
-    ("max_batch", 0, 64),
-    ("slots", 0, 64),
-    ("workspace_mib", 0, 1 << 20),
-    ("drain_seconds", 0, 3600),
-    ("max_connections", 1, 100_000),
-    ("max_header_bytes", 1024, 1 << 20),
-    ("header_timeout_s", 1, 3600),
-    ("body_timeout_s", 1, 3600),
-    ("body_bytes_per_s", 1, 1 << 30),
-    ("keep_alive_s", 1, 3600),
-)
-_NAMES = (
-    ("engine", ENGINES),
-    ("precision", PRECISIONS),
-    ("log_format", FORMATS),
-    ("log_level", LEVELS),
-    ("traces", ("auto", "on", "off")),
-)
-
-_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:]+\](:\d{1,5})?")
-
-
-def _origins(text: str) -> tuple[str, ...]:
-    origins = tuple(part.strip() for part in text.split(","))
-    wrong = [o for o in origins if not _ORIGIN.fullmatch(o)]
-    if wrong and origins != ("*",):
-        raise SettingsError(
-            f"SOLO_CORS_ORIGINS: {wrong[0]!r} is neither an origin such as https://example.org nor * alone"
-        )
-    return origins
-
-
-_TEXTS: dict[str, Callable[[str], Any]] = {
-    "bundle": Path,
-    "models": Path,
-    "default_model": str,
-    "host": str,
-    "engine": str,
-    "precision": str,
-    "cache": Path,
-    "shapes": parse_shapes,
-    "api_keys_file": Path,
-    "api_keys": str,
-    "cors_origins": _origins,
-    "log_format": str,
-    "log_level": str,
-    "traces": str,
-}
-_SWITCH_NAMES = ("draft_decode", "build_engines", "metrics_open", "model_control")
-_SWITCHES = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
-
-
-def _parse(variable: str, name: str, text: str) -> Any:
-    if name in _TEXTS:
-        return _TEXTS[name](text)
-    if name in _SWITCH_NAMES:
-        if text.lower() not in _SWITCHES:
-            raise SettingsError(f"{variable}: {text!r} is neither on nor off")
-        return _SWITCHES[text.lower()]
-    try:
-        return int(text)
-    except ValueError:
-        raise SettingsError(f"{variable}: {text!r} is not a whole number") from None

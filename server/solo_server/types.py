@@ -15,7 +15,7 @@ Int64 = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Sizes of one image on its way, `(height, width)` in pixels."""
+    """Sizes of one image through the stages, `(height, width)` in pixels."""
 
     original_hw: tuple[int, int]
     resized_hw: tuple[int, int]
@@ -44,9 +44,9 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class SoftMask:
-    """One soft mask: exact inside `box` (first row, last, first column, last; ends exclusive), below the threshold elsewhere.
+    """One soft mask: exact inside `box` (top, bottom, left, right; ends exclusive), below the threshold outside.
 
-    values: flat, rows `step` apart, of the calling thread: valid until its next mask.
+    values: flat, rows `step` apart; a buffer of the calling thread, valid until its next mask.
     """
 
     values: Float32
@@ -59,8 +59,8 @@ class MaskedCandidates:
     """Candidates that passed the stride filter, best first, at most `max_before_nms`.
 
     cells, labels: `(N,) int64`; scores: `(N,) float32`, category score times maskness; areas: `(N,) int64`, pixels at the
-    mask stride; bits: `(N, H, words) uint64`, the binary masks as bits; boxes: `(N, 4) int64`, around the bits: first row, last,
-    first column, last column, ends exclusive.
+    mask stride; bits: `(N, H, words) uint64`, the binary masks as bits; boxes: `(N, 4) int64`, around the bits: top, bottom, left,
+    right, ends exclusive.
     """
 
     cells: Int64
@@ -81,7 +81,7 @@ class Rle:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One found object at original size. box_xywh: whole pixels, zeros where the mask is empty; area in pixels."""
+    """One object at the original size. box_xywh: integer pixels, zeros if the mask is empty; area in pixels."""
 
     class_id: int
     score: float
@@ -92,7 +92,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a caller may choose for one image; `None` means the bundle's value."""
+    """What a client may choose for one image; `None` means the bundle's value."""
 
     score_threshold: float | None = None
     max_instances: int | None = None
@@ -102,7 +102,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class ImageResult:
-    """Instances of one image, best first, and how long each stage took in milliseconds."""
+    """Instances of one image, best first, and the time of each stage in milliseconds."""
 
     original_hw: tuple[int, int]
     instances: tuple[Instance, ...]

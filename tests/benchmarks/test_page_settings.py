@@ -1,13 +1,11 @@
-"""The table of settings has a row of every field, and no field without words gets one."""
+"""The table of settings has a row for every field."""
 
 import importlib
-import inspect
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
-from solo_server import settings
 from solo_server.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -30,16 +28,7 @@ def test_every_setting_has_a_row_with_its_default() -> None:
             assert cells[2] == f"`{field.default}`"
 
 
-def test_a_setting_without_words_is_refused_by_name(page_settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = '    """Least rate at which a body has to arrive, and an answer to be read."""\n'
-    source = inspect.getsource(settings)
-    assert text in source
-    monkeypatch.setattr(page_settings.inspect, "getsource", lambda _: source.replace(text, ""))
-    with pytest.raises(Exception, match="says nothing below the field body_bytes_per_s"):
-        list(page_settings.settings_table(None))
-
-
-def test_numbers_with_a_unit_in_their_name_have_it_in_their_row(page_settings: Any) -> None:
+def test_a_row_has_range_default_and_unit(page_settings: Any) -> None:
     rows = "\n".join(page_settings.settings_table(None))
     for row in (
         "| `SOLO_PORT` | 0 to 65535 | `8000` | |",

@@ -1,4 +1,4 @@
-"""The pipeline without HTTP: what `solo segment` runs on, several images at a time."""
+"""The pipeline without HTTP, as `solo segment` uses it: several images at a time."""
 
 import io
 import threading
@@ -34,7 +34,7 @@ def service(pipeline: Pipeline) -> LocalService:
     return LocalService(pipeline)
 
 
-def test_answer_and_overlay_are_of_one_inference(
+def test_json_and_overlay_come_from_one_inference(
     service: LocalService, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls, infer = [], pipeline.infer
@@ -49,12 +49,12 @@ def test_answer_and_overlay_are_of_one_inference(
     assert answer["instances"] == service.segment(PNG, {})["instances"]
     found = pipeline.segment(PNG, Query(score_threshold=0.3)).instances
     drawn = np.asarray(Image.open(io.BytesIO(png)))
-    wanted = draw_png(smooth_image(90, 120), found, pipeline.bundle.spec.class_names)
-    np.testing.assert_array_equal(drawn, np.asarray(Image.open(io.BytesIO(wanted))))
+    expected = draw_png(smooth_image(90, 120), found, pipeline.bundle.spec.class_names)
+    np.testing.assert_array_equal(drawn, np.asarray(Image.open(io.BytesIO(expected))))
     assert 0 < len(found) < len(answer["instances"])
 
 
-def test_answers_of_images_at_a_time_are_those_of_images_alone(solo_bundle: Path) -> None:
+def test_results_of_concurrent_images_equal_those_of_single_images(solo_bundle: Path) -> None:
     bodies = [encoded(smooth_image(60 + 10 * n, 120, seed=n)) for n in range(6)]
     alone, together = open_local(solo_bundle), open_local(solo_bundle, several=True)
     with ThreadPoolExecutor(together.max_concurrency) as threads:
@@ -62,21 +62,25 @@ def test_answers_of_images_at_a_time_are_those_of_images_alone(solo_bundle: Path
     assert found == [alone.segment(body, {})["instances"] for body in bodies]
 
 
-def test_several_images_are_computed_one_a_core_as_in_a_server(solo_bundle: Path) -> None:
+def test_several_images_run_one_per_core_as_in_a_server(solo_bundle: Path) -> None:
     server = Pipeline.open(solo_bundle, slots=0).backend.max_concurrency
     service = open_local(solo_bundle, several=True)
-    assert service.max_concurrency == (server if server >= cores() else min(local.STAGED_AT_ONCE, server + cores()))
-    assert service.max_concurrency >= cores() or service.max_concurrency == local.STAGED_AT_ONCE
+    assert service.max_concurrency == (server if server >= cores() else min(local.MAX_STAGED, server + cores()))
+    assert service.max_concurrency >= cores() or service.max_concurrency == local.MAX_STAGED
 
 
 @pytest.mark.parametrize(
-    ("engine_at_once", "machine_cores", "max_concurrency"),
+    ("engine_concurrency", "machine_cores", "max_concurrency"),
     [(2, 2, 2), (4, 4, 4), (1, 1, 1), (1, 2, 3), (1, 4, 5), (1, 16, 8), (1, 64, 8), (12, 64, 12)],
 )
-def test_images_are_handed_in_as_the_engine_takes_them(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, engine_at_once: int, machine_cores: int, max_concurrency: int
+def test_concurrency_follows_the_engine_and_the_cores(
+    pipeline: Pipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    engine_concurrency: int,
+    machine_cores: int,
+    max_concurrency: int,
 ) -> None:
-    monkeypatch.setattr(pipeline.backend, "max_concurrency", engine_at_once)
+    monkeypatch.setattr(pipeline.backend, "max_concurrency", engine_concurrency)
     monkeypatch.setattr(local, "cores", lambda: machine_cores)
     assert LocalService(pipeline).max_concurrency == max_concurrency
 
@@ -102,7 +106,7 @@ def test_an_engine_never_gets_more_images_than_it_takes(pipeline: Pipeline, monk
     assert most <= pipeline.backend.max_concurrency
 
 
-def test_pixels_are_given_back_before_an_image_waits_for_the_engine(
+def test_pixels_are_freed_before_an_image_waits_for_the_engine(
     service: LocalService, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = []
@@ -118,7 +122,7 @@ def test_pixels_are_given_back_before_an_image_waits_for_the_engine(
     assert kept == [0, 90 * 120 * 3]
 
 
-def test_an_unknown_class_is_answered_with_the_classes(service: LocalService) -> None:
+def test_the_error_for_an_unknown_class_lists_the_classes(service: LocalService) -> None:
     with pytest.raises(InvalidQuery) as caught:
         service.segment(PNG, {"classes": "unicorn"})
     said = "classes: the model has no class 'unicorn'; the model's classes are: cat, dog, traffic light"
@@ -136,6 +140,6 @@ def test_a_long_list_of_classes_is_shortened(service: LocalService, monkeypatch:
     assert len(caught.value.detail) < 450
 
 
-def test_a_bad_image_is_the_servers_error(service: LocalService) -> None:
+def test_a_bad_image_raises_the_servers_error(service: LocalService) -> None:
     with pytest.raises(ImageDamaged):
         service.segment(PNG[:300], {})

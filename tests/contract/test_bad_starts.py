@@ -1,4 +1,4 @@
-"""docs/deployment.md tells the line of every start that goes wrong, and these are the lines."""
+"""docs/deployment.md lists the error line of every failed start; these tests produce the lines."""
 
 import asyncio
 import os
@@ -38,7 +38,7 @@ NOBODY = 65_534
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Root may read everything, so be somebody else for a while."""
+    """Root may read everything, so become another user for a while."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(NOBODY)
@@ -123,7 +123,7 @@ def no_such_default_model(folder: Path) -> None:
 
 
 def served(settings: Settings) -> None:
-    """What `solo serve` does first: look which models there are, before any is opened."""
+    """What `solo serve` does first: list the models, before it opens any."""
 
     async def started() -> None:
         service = Service(serve._repository(settings), settings)
@@ -240,12 +240,12 @@ def test_the_page_has_a_row_for_each() -> None:
 
 
 @pytest.mark.parametrize("what", STARTS)
-def test_a_start_that_goes_wrong_says_the_line_of_the_page(
+def test_a_failed_start_prints_the_line_of_the_page(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # where nobody may not come by the whole path
+    monkeypatch.chdir(tmp_path)  # `nobody` may not enter the folders above
     tmp_path.chmod(0o755)
-    with pytest.raises(serve._EXPECTED) as raised:
+    with pytest.raises(serve._REFUSALS) as raised:
         STARTS[what](tmp_path)
     assert serve._refuse(raised.value) == 2
     pattern = BLANKS.sub(".+", re.escape(LINES[what]))

@@ -1,4 +1,4 @@
-"""The server's codes and the client's exceptions are the same list, and docs/http.md has no other."""
+"""The server's codes, the client's exceptions and docs/http.md list the same codes."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def test_every_exception_is_of_the_family_of_its_status() -> None:
 
 
 def test_the_page_has_the_same_codes() -> None:
-    told = {code: int(status) for status, codes in ROWS for code in re.findall(r"`(\w+)`", codes)}
-    assert told.keys() == BY_CODE.keys()
-    for code, status in told.items():
+    documented = {code: int(status) for status, codes in ROWS for code in re.findall(r"`(\w+)`", codes)}
+    assert documented.keys() == BY_CODE.keys()
+    for code, status in documented.items():
         assert issubclass(BY_CODE[code], _expected_base(status)), code
 
 

@@ -1,4 +1,4 @@
-"""docker-compose.yml as Docker Compose itself reads it: schema, profiles and interpolation. No container engine is needed."""
+"""docker-compose.yml as Docker Compose reads it: schema, profiles and interpolation. No container engine is needed."""
 
 import json
 import os
@@ -29,11 +29,11 @@ def config(*words: str, folder: Path = ROOT, **variables: str) -> subprocess.Com
 
 
 def services(*profiles: str, **variables: str) -> dict[str, Any]:
-    """What runs under `profiles`; none: what `docker compose up` starts."""
+    """The services of `profiles`; without any: what `docker compose up` starts."""
     named = [word for profile in profiles for word in ("--profile", profile)]
     done = config(*named, "config", "--format", "json", **variables)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # a variable that is nowhere set would be told there
+    assert done.stderr == ""  # an unset variable would be reported there
     found: dict[str, Any] = json.loads(done.stdout)["services"]
     return found
 
@@ -65,7 +65,7 @@ def test_every_profile_is_valid_and_starts_one_server_at_most(profiles: tuple[st
         ("stop_grace_period: 35s", "stop_grace_period: soon", "soon"),
     ],
 )
-def test_a_word_that_the_schema_does_not_have_is_found(tmp_path: Path, right: str, wrong: str, said: str) -> None:
+def test_errors_against_the_schema_are_found(tmp_path: Path, right: str, wrong: str, said: str) -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     assert right in text
     shutil.copy(ROOT / ".env", tmp_path)
@@ -75,13 +75,13 @@ def test_a_word_that_the_schema_does_not_have_is_found(tmp_path: Path, right: st
     assert said in done.stderr
 
 
-def test_docker_compose_up_serves_the_demo_model_on_port_8000_of_this_machine_alone() -> None:
+def test_docker_compose_up_serves_the_demo_model_on_port_8000_of_this_machine_only() -> None:
     (port,) = services()["solo"]["ports"]
     assert (port["host_ip"], port["published"], port["target"]) == ("127.0.0.1", "8000", 8000)
     assert bound(services()["solo"])["/bundle"] == ROOT / "models/solo_models/demo/person"
 
 
-def test_a_model_is_mounted_where_it_is_served_and_never_made_up() -> None:
+def test_a_model_is_mounted_read_only_and_a_missing_folder_is_not_created() -> None:
     for name in OF_A_SERVER:
         service = services("*", BUNDLE="./mine")[name]
         (mount,) = [m for m in service["volumes"] if m["target"] == "/bundle"]
@@ -90,7 +90,7 @@ def test_a_model_is_mounted_where_it_is_served_and_never_made_up() -> None:
         assert mount["bind"]["create_host_path"] is False
 
 
-def test_keys_are_asked_for_where_a_file_is_named_and_only_there() -> None:
+def test_keys_are_required_only_if_a_file_is_named() -> None:
     for name in OF_A_SERVER:
         assert services("*")[name]["environment"]["SOLO_API_KEYS_FILE"] == ""
         keyed = services("*", KEYS_FILE="./keys")[name]
@@ -99,7 +99,7 @@ def test_keys_are_asked_for_where_a_file_is_named_and_only_there() -> None:
     assert secrets["api_keys"]["file"] == str(ROOT / "keys")
 
 
-def test_limits_are_those_that_were_asked_for() -> None:
+def test_limits_follow_the_variables() -> None:
     solo = services(CPUS="3", MEMORY="1g")["solo"]
     assert (solo["cpus"], solo["environment"]["SOLO_THREADS"], int(solo["mem_limit"])) == (3, "3", 1 << 30)
 
@@ -110,10 +110,9 @@ def test_the_gpu_server_reserves_its_device() -> None:
     assert (device["driver"], device["device_ids"], device["capabilities"]) == ("nvidia", ["1"], ["gpu"])
 
 
-def test_what_the_image_expects_is_mounted() -> None:
-    """Model and cache."""
+def test_model_and_cache_are_mounted_where_the_image_expects_them() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
-    assert "COPY models/solo_models/demo/person /bundle" in dockerfile  # served where nothing else is mounted there
+    assert "COPY models/solo_models/demo/person /bundle" in dockerfile  # served if nothing else is mounted there
     assert "VOLUME /cache" in dockerfile
     for name in OF_A_SERVER:
         assert {m["target"] for m in EVERYTHING[name]["volumes"]} == {"/bundle", "/cache"}
@@ -132,7 +131,7 @@ def test_profiles_pick_targets_that_the_dockerfile_has() -> None:
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
-def test_no_service_has_rights_memory_or_logs_without_bounds(name: str) -> None:
+def test_every_service_has_limited_rights_memory_and_logs(name: str) -> None:
     service = EVERYTHING[name]
     assert service["read_only"]
     assert service["cap_drop"] == ["ALL"]
@@ -144,12 +143,12 @@ def test_no_service_has_rights_memory_or_logs_without_bounds(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
-def test_what_ends_with_a_wrong_setting_is_not_started_for_ever(name: str) -> None:
+def test_a_service_with_a_wrong_setting_is_not_restarted_for_ever(name: str) -> None:
     assert EVERYTHING[name]["restart"] in ("no", "on-failure:5")
 
 
 @pytest.mark.parametrize("name", OF_A_SERVER)
-def test_a_server_has_time_to_answer_what_it_accepted(name: str) -> None:
+def test_a_server_has_time_to_answer_accepted_requests(name: str) -> None:
     seconds = int(EVERYTHING[name]["stop_grace_period"].removesuffix("s"))
     assert seconds >= Settings().drain_seconds + WRITING_SECONDS + 10
 
@@ -174,14 +173,14 @@ def test_prometheus_scrapes_the_name_that_both_servers_have() -> None:
         assert EVERYTHING[name]["networks"]["default"]["aliases"] == ["solo"]
 
 
-def test_every_variable_is_told() -> None:
+def test_every_variable_is_documented() -> None:
     lines = config("config", "--variables").stdout.splitlines()[1:]
-    told = (ROOT / ".env").read_text() + (ROOT / "docs/deployment.md").read_text()
+    documented = (ROOT / ".env").read_text() + (ROOT / "docs/deployment.md").read_text()
     variables = {line.split()[0] for line in lines}
     assert len(variables) > 10
-    assert {v for v in variables if not re.search(rf"\b{v}=", told)} == set()
+    assert {v for v in variables if not re.search(rf"\b{v}=", documented)} == set()
 
 
 def bound(service: dict[str, Any]) -> dict[str, Path]:
-    """Folders and files of the host, by where they are in the container."""
+    """Folders and files of the host, by their path in the container."""
     return {m["target"]: Path(m["source"]) for m in service["volumes"] if m["type"] == "bind"}

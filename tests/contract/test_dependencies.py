@@ -1,4 +1,4 @@
-"""What is installed is named exactly, so that an audit of `constraints.txt` is an audit of what runs."""
+"""Every dependency has an exact version, so that an audit of `constraints.txt` is an audit of what runs."""
 
 import re
 import tomllib
@@ -17,7 +17,7 @@ def _lines() -> list[str]:
 
 
 def _locked(image: str) -> dict[str, str]:
-    """Versions by name in the lock file of an image."""
+    """Versions by name in the lock file of a container image."""
     lines = (ROOT / "deploy/image/locks" / f"{image}.txt").read_text().splitlines()
     return dict(line.split()[0].split("==") for line in lines if "==" in line.split(" ;")[0] and "--hash" not in line)
 
@@ -35,15 +35,19 @@ def test_every_constraint_is_one_exact_version() -> None:
     assert len(_pinned()) == len(_lines())
 
 
-def test_everything_that_the_server_and_the_client_ask_for_is_pinned_and_so_is_what_that_asks_for() -> None:
+def test_all_requirements_of_server_and_client_are_pinned_transitive_ones_too() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     installed = {_name(name) for names in packages_distributions().values() for name in names}
     seen: set[str] = set()
     todo = [Requirement(text) for extra in ("server", "client", "openvino", "otel") for text in extras[extra]]
     while todo:
-        asked = todo.pop()
-        name = _name(asked.name)
-        if name in seen or name == "solo-inference" or (asked.marker and not asked.marker.evaluate({"extra": ""})):
+        requirement = todo.pop()
+        name = _name(requirement.name)
+        if (
+            name in seen
+            or name == "solo-inference"
+            or (requirement.marker and not requirement.marker.evaluate({"extra": ""}))
+        ):
             continue
         seen.add(name)
         assert name in installed
@@ -52,18 +56,18 @@ def test_everything_that_the_server_and_the_client_ask_for_is_pinned_and_so_is_w
     assert seen - _pinned() == set()
 
 
-def test_images_hold_the_versions_that_are_tested() -> None:
+def test_container_images_have_the_tested_versions() -> None:
     tested = {_name(name): version for name, version in (line.split("==") for line in _lines())}
     for image in ("cpu", "gpu", "gpu-modern", "export"):
         locked = _locked(image)
         assert len(locked) > 20
         assert {n: v for n, v in locked.items() if n in tested} == {n: tested[n] for n in locked if n in tested}
-    elsewhere = {"colorama"}  # of Windows
+    elsewhere = {"colorama"}  # needed on Windows only
     assert set(_locked("cpu")) - set(tested) - elsewhere == set()
     assert set(_locked("export")) - set(tested) - elsewhere == set()
 
 
-def test_everything_in_an_image_but_torch_and_tensorrt_is_locked_by_hash() -> None:
+def test_container_images_install_all_but_torch_and_tensorrt_by_hash() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     installs = [line for line in dockerfile.splitlines() if "INSTALL}" in line or "pip install" in line]
     assert installs
@@ -73,7 +77,7 @@ def test_everything_in_an_image_but_torch_and_tensorrt_is_locked_by_hash() -> No
     assert [part.split()[-1] for part in unlocked] == [f"torch=={dict(x.split('==') for x in _lines())['torch']}"]
 
 
-def test_images_for_a_v100_hold_the_last_versions_that_run_on_one() -> None:
+def test_container_images_for_a_v100_have_the_last_versions_that_support_it() -> None:
     locked = _locked("gpu")
     assert locked["onnxruntime-gpu"] == "1.20.2"
     assert locked["nvidia-cudnn-cu12"] == "9.10.2.21"

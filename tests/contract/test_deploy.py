@@ -1,4 +1,4 @@
-"""Dashboard, alert rules and the operator's page speak of metrics that exist, and the page speaks of all of them."""
+"""Dashboard, alert rules and docs/operations.md use existing metrics, and the page lists all of them."""
 
 import ast
 import json
@@ -16,9 +16,14 @@ from solo_server.commands.serve import WRITING_SECONDS
 from solo_server.exit_codes import ENGINE_HUNG, FAILED, GPU_LOST, MEANINGS, REFUSED
 from solo_server.observability.logs import Access
 from solo_server.observability.metrics import Metrics
-from solo_server.observability.multiprocess import FOLDER, ProcessFigures, SupervisorFigures, count_as, metrics_folder
-from solo_server.processes import supervisor
-from solo_server.processes import supervisor_main as supervise
+from solo_server.observability.multiprocess import (
+    FOLDER,
+    SupervisorMetrics,
+    WorkerMetrics,
+    count_as_worker,
+    metrics_folder,
+)
+from solo_server.processes import supervisor, supervisor_main
 from solo_server.service import service
 from solo_server.settings import Settings
 from support.small_app import MODEL
@@ -34,7 +39,7 @@ SELECTOR = re.compile(r"\b((?:solo|process)_[a-z_]+)\b(?:\{([^}]*)\})?")
 
 
 def families() -> list[Metric]:
-    """Every family, each with a sample of everything that it can have."""
+    """Every family of metrics, each with a sample."""
     metrics = Metrics(lambda: [MODEL])
     metrics.begun()
     metrics.ended(Access("POST", "/segment", 200, "ok", 1.0, 1, 1, 1, 1))
@@ -46,13 +51,13 @@ def families() -> list[Metric]:
 
 
 def families_of_workers() -> list[Metric]:
-    """What only a server with several workers has beside them, without labels."""
+    """Further families of a server with several workers, without labels."""
     with pytest.MonkeyPatch.context() as patch, metrics_folder() as folder:
         patch.setattr(values, "ValueClass", values.ValueClass)
         patch.setenv(FOLDER, folder)
-        SupervisorFigures(folder, 2)
-        count_as(0)
-        ProcessFigures().update(ready=True)
+        SupervisorMetrics(folder, 2)
+        count_as_worker(0)
+        WorkerMetrics().update(ready=True)
         found = list(MultiProcessCollector(None, folder).collect())  # type: ignore[no-untyped-call]
         values.close_all_multiprocess_files()  # type: ignore[no-untyped-call]
     return [family for family in found if family.name.startswith("solo_worker")]
@@ -87,14 +92,14 @@ def test_every_metric_and_label_of_an_expression_exists(expression: str) -> None
     known = labels_by_name()
     for name, selector in SELECTOR.findall(expression):
         assert name in known
-        asked = set(re.findall(r"(\w+)\s*[=!]~?", selector))
-        assert asked <= known[name] | OF_PROMETHEUS, name
+        used = set(re.findall(r"(\w+)\s*[=!]~?", selector))
+        assert used <= known[name] | OF_PROMETHEUS, name
     for open_, close in ("()", "{}", "[]"):
         assert expression.count(open_) == expression.count(close)
 
 
 @pytest.mark.parametrize("expression", [e for e in flat() if " by (" in e])
-def test_what_is_grouped_by_is_a_label_of_what_is_summed(expression: str) -> None:
+def test_labels_in_by_clauses_exist(expression: str) -> None:
     known = labels_by_name()
     available = set().union(*(known[name] for name, _ in SELECTOR.findall(expression))) | OF_PROMETHEUS
     for group in re.findall(r" by \(([^)]*)\)", expression):
@@ -119,7 +124,7 @@ def test_panels_of_the_dashboard_do_not_overlap_and_have_ids_of_their_own() -> N
         taken |= cells
 
 
-def test_the_rows_tell_what_an_operator_asks() -> None:
+def test_the_dashboard_has_its_rows() -> None:
     rows = [p["title"] for p in DASHBOARD["panels"] if p["type"] == "row"]
     assert rows == [
         "Traffic and outcomes",
@@ -131,19 +136,19 @@ def test_the_rows_tell_what_an_operator_asks() -> None:
     ]
 
 
-def test_the_page_has_every_metric_with_its_labels_and_no_other() -> None:
+def test_the_page_lists_exactly_the_metrics_with_their_labels() -> None:
     rows = re.findall(r"^\| `((?:solo|process)_\w+)(?:\{([\w,]*)\})?` \| (\w+) \|", PAGE, re.MULTILINE)
-    told = {name: (kind, {label for label in labels.split(",") if label}) for name, labels, kind in rows}
+    documented = {name: (kind, {label for label in labels.split(",") if label}) for name, labels, kind in rows}
     there = {}
     for family in families():
         labels = set().union(*(s.labels for s in family.samples)) - {"le"}
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
         kind = "gauge" if family.type == "info" else family.type
         there[family.name + suffix] = (kind, labels)
-    assert told == there
+    assert documented == there
 
 
-def test_metrics_of_workers_are_drawn_watched_and_told() -> None:
+def test_metrics_of_workers_are_in_dashboard_alerts_and_page() -> None:
     names = {family.name + ("_total" if family.type == "counter" else "") for family in families_of_workers()}
     assert names == {"solo_workers", "solo_workers_ready", "solo_worker_restarts_total"}
     drawn = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
@@ -154,15 +159,15 @@ def test_metrics_of_workers_are_drawn_watched_and_told() -> None:
         assert f"| `{name}` |" in PAGE
 
 
-def test_the_page_tells_what_to_do_about_every_alert() -> None:
+def test_the_page_lists_every_alert() -> None:
     for alert in re.findall(r"- alert: (\w+)", ALERTS):
         assert f"`{alert}`" in PAGE
 
 
-def test_the_page_tells_every_reason_and_exit_status_and_no_other() -> None:
+def test_the_page_lists_exactly_the_reasons_and_exit_statuses() -> None:
     refusals = PAGE.split("| reason of `solo_refused_total` | meaning |")[1].split("\n\n")[0]
-    told = re.findall(r"^\| `(\w+)` \|", refusals, re.MULTILINE)
-    assert sorted(told) == sorted(
+    documented = re.findall(r"^\| `(\w+)` \|", refusals, re.MULTILINE)
+    assert sorted(documented) == sorted(
         [
             *service._UNREADY,
             "queue_full",
@@ -179,7 +184,7 @@ def test_the_page_tells_every_reason_and_exit_status_and_no_other() -> None:
     assert list(MEANINGS) == ours[1:]
 
 
-@pytest.mark.parametrize("module", [serve, serve_arguments, supervise, supervisor])
+@pytest.mark.parametrize("module", [serve, serve_arguments, supervisor_main, supervisor])
 def test_exit_statuses_are_written_in_one_place(module: ModuleType) -> None:
     nodes = ast.walk(ast.parse(Path(str(module.__file__)).read_text()))
     constants = {node.value for node in nodes if isinstance(node, ast.Constant) and type(node.value) is int}
@@ -191,14 +196,14 @@ def number(pattern: str, text: str) -> int:
     return int(found)
 
 
-def test_nginx_lets_the_server_say_its_own_refusals_and_closes_connections_first() -> None:
+def test_nginx_lets_the_server_refuse_requests_itself_and_closes_connections_first() -> None:
     settings = Settings()
     assert settings.max_body_bytes < number(r"client_max_body_size +(\d+)m;", NGINX) << 20
     assert settings.request_timeout_ms < number(r"proxy_read_timeout +(\d+)s;", NGINX) * 1000
     assert settings.keep_alive_s > number(r"^ +keepalive_timeout +(\d+)s;", NGINX)
 
 
-def test_systemd_waits_for_answers_and_does_not_start_again_what_is_set_wrongly() -> None:
+def test_systemd_waits_for_responses_and_does_not_restart_after_a_wrong_setting() -> None:
     assert number(r"^TimeoutStopSec=(\d+)$", UNIT) >= Settings().drain_seconds + WRITING_SECONDS + 10
     assert number(r"^RestartPreventExitStatus=(\d+)$", UNIT) == 2
     assert "Restart=on-failure\n" in UNIT

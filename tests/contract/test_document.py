@@ -1,4 +1,4 @@
-"""The OpenAPI document tells the truth: schemathesis makes requests of all of it, and every answer is one that it tells of."""
+"""The OpenAPI document is true: schemathesis sends requests to every operation, and every answer is a documented one."""
 
 import importlib.util
 import sys
@@ -23,12 +23,12 @@ EXAMPLES = 20
 
 @pytest.fixture(scope="module")
 def fuzz_requests() -> Any:
-    """`benchmarks/fuzz_requests.py`, which is a script and in no package."""
+    """`benchmarks/fuzz_requests.py`, a script outside of any package."""
     spec = importlib.util.spec_from_file_location("fuzz_requests", BENCHMARKS / "fuzz_requests.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["fuzz_requests"] = module  # dataclasses look their module up
+    sys.modules["fuzz_requests"] = module  # dataclasses need their module there
     spec.loader.exec_module(module)
     yield module
     del sys.modules["fuzz_requests"]
@@ -56,7 +56,7 @@ def test_every_answer_to_generated_requests_is_one_that_the_document_tells_of(
     assert http.get("/readyz").status_code == 200
 
 
-def test_what_the_document_does_not_tell_of_is_found(fuzz_requests: Any) -> None:
+def test_undocumented_answers_are_found(fuzz_requests: Any) -> None:
     app = FastAPI()
 
     @app.get("/broken", response_model=None)
@@ -78,16 +78,16 @@ def test_what_the_document_does_not_tell_of_is_found(fuzz_requests: Any) -> None
     assert tried.answers["GET /teapot"]["418"] > 0
 
 
-def test_answers_to_real_images_have_the_documents_schema(http: httpx.Client) -> None:
+def test_answers_to_real_images_match_the_schema(http: httpx.Client) -> None:
     document = http.get("/openapi.json").json()
-    told = document["paths"]["/segment"]["post"]["responses"]
+    responses = document["paths"]["/segment"]["post"]["responses"]
     one = ("image/png", encoded(smooth_image(60, 80)))
     form = {"files": [("file", ("a.png", one[1])), ("file", ("b.png", b"nothing"))]}
     for options in ({"content": one[1]}, form):
         answer = http.post("/segment", **options)
         assert answer.status_code == 200
-        jsonschema_rs.validate(told["200"]["content"]["application/json"]["schema"], answer.json())
+        jsonschema_rs.validate(responses["200"]["content"]["application/json"]["schema"], answer.json())
     refused = http.post("/segment", content=b"nothing")
     jsonschema_rs.validate(
-        told[str(refused.status_code)]["content"]["application/problem+json"]["schema"], refused.json()
+        responses[str(refused.status_code)]["content"]["application/problem+json"]["schema"], refused.json()
     )

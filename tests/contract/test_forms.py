@@ -1,4 +1,4 @@
-"""Parameters in queries and forms, files in forms, and what a caller accepts: as HTTP clients of all kinds send them."""
+"""Parameters in queries and forms, files in forms, `Accept` and HEAD, as HTTP clients of all kinds send them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from support.images import encoded, smooth_image
 from support.serving import serving
 
 PNG = encoded(smooth_image(90, 120))
-LARGE = encoded(smooth_image(900, 1200))  # a form that is read in a worker
+LARGE = encoded(smooth_image(900, 1200))  # a form this large is parsed in a worker
 SETTINGS = Settings(max_files=3)
 FILE = b'Content-Disposition: form-data; name="file"; filename="a.png"\r\n'
 
@@ -33,7 +33,7 @@ def http(pipeline: Pipeline) -> Iterator[httpx.Client]:
 
 
 def _form(*parts: tuple[bytes, bytes]) -> dict[str, Any]:
-    """A form of head and body of each part."""
+    """A form of parts with these heads and bodies."""
     content = b"".join(b"--b\r\n" + head + b"\r\n" + body + b"\r\n" for head, body in parts) + b"--b--\r\n"
     return {"content": content, "headers": {"content-type": "multipart/form-data; boundary=b"}}
 
@@ -64,18 +64,18 @@ def test_repeated_classes_are_joined(http: httpx.Client) -> None:
 @pytest.mark.parametrize("name", ["score_threshold", "max_instances", "nms", "format"])
 def test_any_other_repeated_parameter_is_refused(http: httpx.Client, name: str) -> None:
     value = {"score_threshold": "0.5", "max_instances": "3", "nms": "mask", "format": "rle"}[name]
-    told = f"{name}: is given 2 times; give it once"
-    assert _refused(http.post(f"/segment?{name}={value}&{name}={value}", content=PNG)) == told
-    assert _refused(http.post("/segment", **_form((FILE, PNG), *[_field(name, value)] * 2))) == told
+    detail = f"{name}: is given 2 times; give it once"
+    assert _refused(http.post(f"/segment?{name}={value}&{name}={value}", content=PNG)) == detail
+    assert _refused(http.post("/segment", **_form((FILE, PNG), *[_field(name, value)] * 2))) == detail
 
 
-def test_a_misspelt_parameter_is_answered_with_the_nearest(http: httpx.Client) -> None:
+def test_the_problem_of_a_misspelt_parameter_suggests_the_nearest_name(http: httpx.Client) -> None:
     detail = _refused(http.post("/segment?scorethreshold=0.5", content=PNG))
-    assert detail.startswith("there is no parameter 'scorethreshold'; did you mean score_threshold? known are classes,")
+    assert detail.startswith("unknown parameter 'scorethreshold'; did you mean score_threshold? known are classes,")
     tensor = {"name": "IMAGE", "datatype": "BYTES", "shape": [1], "data": ["eA=="]}
-    asked = {"parameters": {"score_treshold": 0.5}, "inputs": [{**tensor, "parameters": {"content_type": "base64"}}]}
-    told = http.post("/v2/models/tiny-solo/infer", json=asked).json()["error"]
-    assert told.startswith("parameters: there is no 'score_treshold'; did you mean score_threshold?")
+    content = {"parameters": {"score_treshold": 0.5}, "inputs": [{**tensor, "parameters": {"content_type": "base64"}}]}
+    error = http.post("/v2/models/tiny-solo/infer", json=content).json()["error"]
+    assert error.startswith("parameters: unknown parameter 'score_treshold'; did you mean score_threshold?")
 
 
 @pytest.mark.parametrize("path", ["/segment", "/models/tiny-solo/segment"])
@@ -91,14 +91,14 @@ def test_fields_of_a_form_are_parameters(http: httpx.Client, path: str, body: by
     assert _instances(http.post(path, files={"file": ("a.png", body)}, params=half, data=rest)) == expected
 
 
-def test_a_field_asks_for_an_overlay_and_for_its_threshold(http: httpx.Client) -> None:
+def test_a_form_field_can_request_an_overlay(http: httpx.Client) -> None:
     by_query = http.post("/segment", content=PNG, params={"format": "overlay"})
     by_field = http.post("/segment", files={"file": ("a.png", PNG)}, data={"format": "overlay"})
     assert by_field.headers["content-type"] == "image/png"
     assert by_field.content == by_query.content
 
 
-def test_fields_count_for_every_file_of_a_form(http: httpx.Client) -> None:
+def test_form_fields_apply_to_every_file(http: httpx.Client) -> None:
     files = [("file", ("a.png", PNG)), ("file", ("b.png", PNG))]
     results = http.post("/segment", files=files, data={"classes": ["cat", "2"]}).json()["results"]
     expected = _instances(http.post("/segment", content=PNG, params={"classes": "0,2"}))
@@ -108,15 +108,15 @@ def test_fields_count_for_every_file_of_a_form(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("fields", "params", "detail"),
     [
-        ({"score_treshold": "0.9"}, {}, "the form's field 'score_treshold' is no parameter; did you mean score_threshold?"),
-        ({"image": "x"}, {}, "a part that is a file needs a file name"),
-        ({"nms": "mask"}, {"nms": "mask"}, "nms: is given in the query and in the form; give it once"),
-        ({"classes": "cat"}, {"classes": "dog"}, "classes: is given in the query and in the form; give it once"),
+        ({"score_treshold": "0.9"}, {}, "the form field 'score_treshold' is not a parameter; did you mean score_threshold?"),
+        ({"image": "x"}, {}, "; a file needs a file name"),
+        ({"nms": "mask"}, {"nms": "mask"}, "nms: is in the query and in the form; give it once"),
+        ({"classes": "cat"}, {"classes": "dog"}, "classes: is in the query and in the form; give it once"),
         ({"score_threshold": "high"}, {}, "score_threshold: Input should be a valid number"),
         ({"score_threshold": "2"}, {}, "score_threshold: Input should be less than or equal to 1"),
         ({"classes": "unicorn"}, {}, "classes: the model has no class 'unicorn'"),
-        ({"classes": "a" * (MAX_FIELD_BYTES + 1)}, {}, "the field 'classes' takes the fields beyond 16384 bytes"),
-        ({"classes": ["a" * (MAX_FIELD_BYTES // 8)] * 9}, {}, "the field 'classes' takes the fields beyond 16384 bytes"),
+        ({"classes": "a" * (MAX_FIELD_BYTES + 1)}, {}, "the fields are larger than 16384 bytes at 'classes'"),
+        ({"classes": ["a" * (MAX_FIELD_BYTES // 8)] * 9}, {}, "the fields are larger than 16384 bytes at 'classes'"),
         ({"classes": ["cat"] * (MAX_FIELDS + 1)}, {}, "Too many fields"),
     ],
 )  # fmt: skip
@@ -125,14 +125,14 @@ def test_a_bad_field_is_refused(http: httpx.Client, fields: Any, params: dict[st
     assert detail in _refused(answer)
 
 
-def test_an_image_in_a_part_without_a_file_name_is_told_what_to_do(http: httpx.Client) -> None:
+def test_the_problem_of_an_image_without_a_file_name_says_what_to_do(http: httpx.Client) -> None:
     for body in (PNG, LARGE):  # as `curl -F 'image=<FILE'` sends it
         head = b'Content-Disposition: form-data; name="image"\r\n'
         answer = http.post("/segment", **_form((head, body)))
         if body is PNG:
             assert "curl -F file=@FILE" in _refused(answer, 400, "empty_body")
         else:
-            assert "the field 'image' takes the fields beyond 16384 bytes; a file needs a file name" in _refused(answer)
+            assert "the fields are larger than 16384 bytes at 'image'; a file needs a file name" in _refused(answer)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,9 @@ def test_an_image_in_a_part_without_a_file_name_is_told_what_to_do(http: httpx.C
         (b"Content-Disposition: Form-Data; NAME=\"file\"; FILENAME=\"a.png\"\r\n", "a.png"),
     ],
 )  # fmt: skip
-def test_a_file_is_one_however_its_name_is_given(http: httpx.Client, head: bytes, name: str) -> None:
+def test_a_file_is_recognised_by_any_form_of_its_name_or_by_its_type(
+    http: httpx.Client, head: bytes, name: str
+) -> None:
     expected = _instances(http.post("/segment", content=PNG))
     assert _instances(http.post("/segment", **_form((head, PNG)))) == expected
     results = http.post("/segment", **_form((head, PNG), (FILE, PNG))).json()["results"]
@@ -155,12 +157,12 @@ def test_a_file_is_one_however_its_name_is_given(http: httpx.Client, head: bytes
     assert [result["instances"] for result in results] == [expected, expected]
 
 
-def test_a_name_that_only_looks_like_a_file_name_makes_no_file(http: httpx.Client) -> None:
+def test_a_quoted_text_that_looks_like_a_file_name_is_no_file_name(http: httpx.Client) -> None:
     head = b"Content-Disposition: form-data; name=\"a; filename*=b''c\"\r\n"
-    assert "is no parameter" in _refused(http.post("/segment", **_form((FILE, PNG), (head, b"x"))))
+    assert "is not a parameter" in _refused(http.post("/segment", **_form((FILE, PNG), (head, b"x"))))
 
 
-def test_an_input_that_was_left_empty_is_no_file(http: httpx.Client) -> None:
+def test_an_empty_file_input_is_ignored(http: httpx.Client) -> None:
     empty = (
         b'Content-Disposition: form-data; name="more"; filename=""\r\nContent-Type: application/octet-stream\r\n',
         b"",
@@ -168,11 +170,13 @@ def test_an_input_that_was_left_empty_is_no_file(http: httpx.Client) -> None:
     expected = _instances(http.post("/segment", content=PNG))
     assert _instances(http.post("/segment", **_form((FILE, PNG), empty))) == expected
     assert len(http.post("/segment", **_form(*[(FILE, PNG), empty] * SETTINGS.max_files)).json()["results"]) == 3
-    assert "holds no file" in _refused(http.post("/segment", **_form(empty)), 400, "empty_body")
+    assert "no file in the multipart body" in _refused(http.post("/segment", **_form(empty)), 400, "empty_body")
     for count in (4, 100):
-        told = _refused(http.post("/segment", **_form(*[(FILE, PNG)] * count)))
-        assert told.endswith("the form has too many files; at most 3 are accepted at a time")
-    named = http.post("/segment", **_form((FILE, PNG), (FILE, b""))).json()["results"]  # an empty file is another thing
+        detail = _refused(http.post("/segment", **_form(*[(FILE, PNG)] * count)))
+        assert detail.endswith("too many files in the form; at most 3 are accepted at a time")
+    named = http.post("/segment", **_form((FILE, PNG), (FILE, b""))).json()[
+        "results"
+    ]  # an empty file with a name is not ignored
     assert named[1]["error"]["code"] == "empty_body"
 
 
@@ -183,7 +187,7 @@ def test_the_media_type_of_a_form_does_not_depend_on_case(http: httpx.Client, me
     assert _instances(answer) == _instances(http.post("/segment", content=PNG))
 
 
-def test_what_is_accepted_does_not_depend_on_case(http: httpx.Client) -> None:
+def test_the_accept_header_does_not_depend_on_case(http: httpx.Client) -> None:
     drawn = http.post("/segment", content=PNG, headers={"accept": "Image/PNG"})
     assert (drawn.status_code, drawn.headers["content-type"]) == (200, "image/png")
     lines = [("accept", "text/html"), ("Accept", "IMAGE/*;Q=0.9")]
@@ -192,7 +196,7 @@ def test_what_is_accepted_does_not_depend_on_case(http: httpx.Client) -> None:
     assert metrics.headers["content-type"].startswith("application/openmetrics-text")
 
 
-def test_a_jpeg_overlay_is_refused_with_what_there_is(http: httpx.Client) -> None:
+def test_a_request_for_a_jpeg_overlay_is_refused_with_the_accepted_types(http: httpx.Client) -> None:
     for options in ({}, {"params": {"format": "overlay"}}):
         answer = http.post("/segment", content=PNG, headers={"accept": "image/jpeg"}, **options)  # type: ignore[arg-type]
         assert "send `Accept: image/png`" in _refused(answer, 406, "not_acceptable")
@@ -211,7 +215,7 @@ def test_head_is_answered_as_get_without_the_body(http: httpx.Client, path: str)
         head.headers["content-type" if path != "/" else "location"]
         == got.headers["content-type" if path != "/" else "location"]
     )
-    if path != "/metrics":  # which counts what came between
+    if path != "/metrics":  # its counters change between the requests
         assert head.headers["content-length"] == got.headers["content-length"]
 
 
@@ -220,7 +224,7 @@ def test_head_is_counted_under_its_route(http: httpx.Client) -> None:
     assert 'route="/models/{name}/versions/{version}"' in http.get("/metrics").text
 
 
-def test_head_tells_that_a_server_is_not_ready(pipeline: Pipeline) -> None:
+def test_head_has_the_status_of_readiness(pipeline: Pipeline) -> None:
     app = create_app(pipeline, SETTINGS, keys=KeyRing(parse_keys(["alice:" + "k" * 32])))
     with serving(app, **uvicorn_options(SETTINGS)) as client:
         for unready, status in ((False, 200), (True, 503)):

@@ -1,4 +1,4 @@
-"""Generated requests: broken images by the hundred, and queries that nobody would type. Ours is never the fault."""
+"""Generated requests, with damaged images and random queries, never cause an internal failure."""
 
 import importlib.util
 import json
@@ -27,7 +27,7 @@ VALUES = st.one_of(
     st.text(max_size=30),
     st.floats().map(str),
     st.integers().map(str),
-    st.just("9" * 5000),  # more digits than Python reads
+    st.just("9" * 5000),  # more digits than Python parses
     st.sampled_from(
         ["matrix", "mask", "none", "rle", "overlay", "cat, dog", "cat,,2", "inf", "1e400", "-0", "\x00", "²"]
     ),
@@ -42,12 +42,12 @@ def test_no_broken_image_is_our_fault_or_takes_long(solo_bundle: Path, tmp_path:
     results = json.loads(output.read_text())
     assert results["faults"] == 0
     assert sum(results["answers"].values()) == 200
-    assert results["answers"]["200"] > 20  # some are read to the end
+    assert results["answers"]["200"] > 20  # some are decoded completely
     assert results["answers"]["422 image_damaged"] > 20
     assert results["peak_mb"] - results["peak_mb_before"] < 200
 
 
-def test_a_fault_is_counted_and_its_body_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_fault_is_counted_and_its_body_is_saved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fuzz_images = _module(monkeypatch)
     bodies = list(fuzz_images.mutants(fuzz_images.images(), 20, seed=3))
     answers = iter([(500, "internal")] + [(422, "image_damaged")] * 19)
@@ -90,12 +90,12 @@ def test_every_query_is_answered_or_refused(http: httpx.Client, query: list[tupl
 
 
 def _module(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`benchmarks/fuzz_images.py`, which is a script and in no package."""
+    """`benchmarks/fuzz_images.py`, a script outside of any package."""
     monkeypatch.syspath_prepend(str(FUZZ.parent))
     spec = importlib.util.spec_from_file_location("fuzz_images", FUZZ)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "fuzz_images", module)  # dataclasses look their module up
+    monkeypatch.setitem(sys.modules, "fuzz_images", module)  # dataclasses need their module there
     spec.loader.exec_module(module)
     return module

@@ -1,4 +1,4 @@
-"""What a caller of the HTTP interface sees: answers, formats, and every refusal with its status and code."""
+"""The HTTP interface as a caller sees it: answers, formats, and every refusal with its status and code."""
 
 import json
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
+from solo_server.commands.open_pipeline import image_limits
 from solo_server.errors import EngineFailure
 from solo_server.http.app import create_app
 from solo_server.pipeline.pipeline import Pipeline
@@ -26,7 +27,7 @@ SETTINGS = Settings(max_body_bytes=LIMIT, max_pixels=1_000_000, max_files=4)
 
 @pytest.fixture(scope="module")
 def pipeline(solo_bundle: Path) -> Pipeline:
-    return Pipeline.open(solo_bundle, threads=1, limits=SETTINGS.image_limits)
+    return Pipeline.open(solo_bundle, threads=1, limits=image_limits(SETTINGS))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_one_file_of_a_form_is_answered_like_a_raw_body(http: httpx.Client) -> N
     assert form["instances"] == raw["instances"]
 
 
-def test_several_files_are_answered_one_by_one_and_a_bad_one_fails_alone(http: httpx.Client) -> None:
+def test_each_file_of_a_form_has_its_own_result_or_error(http: httpx.Client) -> None:
     files = [("file", ("a.png", PNG)), ("file", ("b.jpg", b"no image")), ("other", ("c.jpg", JPEG))]
     response = http.post("/segment", files=files)
     assert response.status_code == 200
@@ -88,14 +89,14 @@ def test_several_files_are_answered_one_by_one_and_a_bad_one_fails_alone(http: h
     assert third["instances"]
 
 
-def test_query_parameters_are_honoured(http: httpx.Client) -> None:
+def test_query_parameters_are_applied(http: httpx.Client) -> None:
     query = {"score_threshold": 0.2, "max_instances": 2, "classes": "dog, 2", "nms": "mask"}
     instances = http.post("/segment", content=PNG, params=query).json()["instances"]
     assert 0 < len(instances) <= 2
     assert all(i["class_id"] in (1, 2) and i["score"] >= 0.2 for i in instances)
 
 
-def test_nothing_found_is_an_empty_list(http: httpx.Client) -> None:
+def test_no_instances_is_an_empty_list(http: httpx.Client) -> None:
     response = http.post("/segment", content=PNG, params={"score_threshold": 1})
     assert response.status_code == 200
     assert response.json()["instances"] == []
@@ -116,12 +117,12 @@ def _scores(http: httpx.Client) -> list[float]:
 
 @pytest.mark.parametrize("threshold", [None, 0.2, 0.5])
 def test_an_overlay_counts_the_instances_that_it_does_not_draw(http: httpx.Client, threshold: float | None) -> None:
-    scores, given = _scores(http), {} if threshold is None else {"score_threshold": threshold}
-    overlay = http.post("/segment", content=PNG, params={"format": "overlay", **given})
+    scores, params = _scores(http), {} if threshold is None else {"score_threshold": threshold}
+    overlay = http.post("/segment", content=PNG, params={"format": "overlay", **params})
     assert int(overlay.headers["x-instances-not-drawn"]) == sum(score < (threshold or 0.3) for score in scores) > 0
 
 
-def test_an_overlay_whose_instances_are_all_below_the_threshold_says_so(http: httpx.Client) -> None:
+def test_an_overlay_without_instances_says_so_in_its_footer(http: httpx.Client) -> None:
     overlay = http.post("/segment", content=PNG, params={"format": "overlay", "score_threshold": 1})
     assert int(overlay.headers["x-instances-not-drawn"]) == len(_scores(http))
     changed = (np.asarray(Image.open(BytesIO(overlay.content))) != smooth_image(90, 120)).any(2)
@@ -129,12 +130,11 @@ def test_an_overlay_whose_instances_are_all_below_the_threshold_says_so(http: ht
     assert not changed[:-20].any()
 
 
-def test_an_overlay_draws_what_is_at_the_threshold_or_above(http: httpx.Client) -> None:
-    """As it did when the others were left out before they were counted."""
+def test_an_overlay_draws_instances_at_the_threshold_and_above(http: httpx.Client) -> None:
     best = max(_scores(http))
-    asked = {"format": "overlay", "score_threshold": best - 1e-6}
-    overlay = http.post("/segment", content=PNG, params=asked)
-    one = http.post("/segment", content=PNG, params={**asked, "max_instances": 1})
+    params = {"format": "overlay", "score_threshold": best - 1e-6}
+    overlay = http.post("/segment", content=PNG, params=params)
+    one = http.post("/segment", content=PNG, params={**params, "max_instances": 1})
     assert overlay.content == one.content
     assert int(one.headers["x-instances-not-drawn"]) == 0
 
@@ -147,9 +147,9 @@ def test_a_format_that_is_not_accepted_is_named(http: httpx.Client, kind: str, n
     assert problem["detail"] == f"{named} is not accepted; send JPEG, PNG, WebP, AVIF or BMP"
 
 
-def test_a_jpeg_without_its_end_marker_is_answered_and_a_cut_one_is_damaged(http: httpx.Client) -> None:
-    whole, unended = (http.post("/segment", content=body).json() for body in (JPEG, JPEG[:-2]))
-    assert unended["instances"] == whole["instances"]
+def test_a_jpeg_without_its_end_marker_is_accepted_and_a_truncated_one_is_damaged(http: httpx.Client) -> None:
+    complete, unended = (http.post("/segment", content=body).json() for body in (JPEG, JPEG[:-2]))
+    assert unended["instances"] == complete["instances"]
     _check_problem(http.post("/segment", content=JPEG[:-3]), 422, "image_damaged")
 
 
@@ -220,7 +220,7 @@ def test_openapi_names_the_formats_and_parameters(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("failure", [EngineFailure("secret: /etc/passwd"), RuntimeError("secret: /etc/passwd")])
-def test_our_own_failures_tell_nothing_of_the_inside(
+def test_internal_failures_reveal_nothing(
     pipeline: Pipeline, failure: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(create_app(pipeline)) as client:

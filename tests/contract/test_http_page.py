@@ -1,4 +1,4 @@
-"""docs/http.md names every code, and the limits that are really there; answers that are shown are real ones."""
+"""docs/http.md names every code and the real limits, and shows a real answer."""
 
 import json
 import re
@@ -16,18 +16,18 @@ PAGE = (ROOT / "docs" / "http.md").read_text()
 LIMITS = re.search(r"### Limits\n(.*?)\n#", PAGE, re.DOTALL)
 
 
-def test_the_limits_of_the_page_are_the_settings_defaults() -> None:
+def test_the_limits_on_the_page_are_the_defaults_of_the_settings() -> None:
     assert LIMITS is not None
     assert "[limits](#limits)" in PAGE
     rows = re.findall(r"^\| [^|]+ \| ([\d, ]+) \| (?:`SOLO_(\w+)`)? ?\| \d{3} `\w+`", LIMITS[1], re.MULTILINE)
-    assert len(rows) == LIMITS[1].count("\n| ")  # which the headings, at its beginning, are not
+    assert len(rows) == LIMITS[1].count("\n| ")  # the heading, at its beginning, is not counted
     of_settings = {name.lower(): int(default) for default, name in rows if name}
     assert of_settings == {name: getattr(Settings(), name) for name in of_settings}
     assert {"max_body_bytes", "max_pixels", "max_side", "max_files", "request_timeout_ms"} <= set(of_settings)
     assert [default.strip() for default, name in rows if not name] == [f"{MAX_FIELDS}, {MAX_FIELD_BYTES}"]
 
 
-def test_every_code_of_a_failure_is_on_the_page() -> None:
+def test_every_problem_code_is_on_the_page() -> None:
     kinds = [
         kind for kind in vars(solo_server.errors).values() if isinstance(kind, type) and issubclass(kind, ServerError)
     ]
@@ -36,7 +36,7 @@ def test_every_code_of_a_failure_is_on_the_page() -> None:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/http.md"])
-def test_an_answer_that_is_shown_is_the_demo_models(page: str) -> None:
+def test_the_answer_on_the_page_is_that_of_the_demo_model(page: str) -> None:
     query = {"score_threshold": "0.3"}
     assert "score_threshold=0.3" in (ROOT / page).read_text()
     shown = json.loads(re.findall(r"```json\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)[0])
@@ -44,11 +44,11 @@ def test_an_answer_that_is_shown_is_the_demo_models(page: str) -> None:
     assert (shown["image"], shown["model"]) == (answer["image"], answer["model"])
     assert {"queue", *answer["timings_ms"]} == set(shown["timings_ms"])
     assert len(shown["instances"]) == len(answer["instances"])
-    for told, true in zip(shown["instances"], answer["instances"], strict=True):
-        assert told.keys() == true.keys()
-        assert (told["label"], told["class_id"]) == (true["label"], true["class_id"])
-        assert told["score"] == pytest.approx(true["score"], abs=2e-3)  # processors round differently
-        assert told["box_xywh"] == pytest.approx(true["box_xywh"], abs=2)
-        assert told["area"] == pytest.approx(true["area"], rel=0.01)
-        assert told["mask"]["size"] == true["mask"]["size"]
-        assert told["mask"]["counts"].endswith("...")
+    for on_page, real in zip(shown["instances"], answer["instances"], strict=True):
+        assert on_page.keys() == real.keys()
+        assert (on_page["label"], on_page["class_id"]) == (real["label"], real["class_id"])
+        assert on_page["score"] == pytest.approx(real["score"], abs=2e-3)  # processors round differently
+        assert on_page["box_xywh"] == pytest.approx(real["box_xywh"], abs=2)
+        assert on_page["area"] == pytest.approx(real["area"], rel=0.01)
+        assert on_page["mask"]["size"] == real["mask"]["size"]
+        assert on_page["mask"]["counts"].endswith("...")

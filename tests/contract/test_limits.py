@@ -1,4 +1,4 @@
-"""What a caller sees of a server that is full, late, not warm yet or going down; and what the server sees of callers that go."""
+"""A server that is full, late, not warm yet or shutting down, as a caller sees it; and callers that disconnect."""
 
 import contextlib
 import logging
@@ -15,7 +15,7 @@ import pytest
 from fastapi import Request, Response
 from solo_server.http.app import create_app
 from solo_server.pipeline.pipeline import Pipeline
-from solo_server.service.model_repository import Source
+from solo_server.service.model_repository import ModelSource
 from solo_server.service.service import Service
 from solo_server.settings import Settings
 from support.gated_backend import Gate
@@ -39,11 +39,11 @@ def gate(pipeline: Pipeline) -> Iterator[Gate]:
 
 @contextlib.contextmanager
 def _occupied(gate: Gate, settings: Settings) -> Iterator[tuple[httpx.Client, Service, "Future[httpx.Response]"]]:
-    """A server whose engine holds one image."""
+    """A server whose engine is busy with one image."""
     app = create_app(gate.pipeline, settings)
 
     @app.post("/drain")
-    async def drain(_: Request) -> Response:  # on the event loop, as the signal does it
+    async def drain(_: Request) -> Response:  # on the event loop, like the signal handler
         app.state.service.drain()
         return Response()
 
@@ -81,7 +81,7 @@ def test_a_full_server_refuses_at_once_and_before_it_has_the_body(gate: Gate) ->
         assert client.post("/segment", content=PNG).status_code == 200
 
 
-def test_a_refusal_has_the_requests_own_line_and_no_other(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refusal_is_logged_by_the_access_line_only(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
     with _occupied(gate, Settings(max_waiting=1)) as (client, _, first):
         with caplog.at_level(logging.INFO, "solo_server"):
             refused = client.post("/segment", content=PNG)
@@ -93,7 +93,7 @@ def test_a_refusal_has_the_requests_own_line_and_no_other(gate: Gate, caplog: py
     ]  # type: ignore[attr-defined]
 
 
-def test_pixels_are_bounded_too(gate: Gate) -> None:
+def test_waiting_pixels_are_limited(gate: Gate) -> None:
     with _occupied(gate, Settings(max_waiting_pixels=20_000)) as (client, _, first):
         _check_unavailable(client.post("/segment", content=PNG), "overloaded", "pixels_full")
         small = ThreadPoolExecutor(1).submit(client.post, "/segment", content=encoded(smooth_image(30, 40)))
@@ -101,7 +101,7 @@ def test_pixels_are_bounded_too(gate: Gate) -> None:
         assert [first.result().status_code, small.result().status_code] == [200, 200]
 
 
-def test_files_of_a_form_that_find_no_place_fail_alone(gate: Gate) -> None:
+def test_files_of_a_form_that_are_not_admitted_fail_on_their_own(gate: Gate) -> None:
     with _occupied(gate, Settings(max_waiting=3)) as (client, _, first), ThreadPoolExecutor(1) as pool:
         files = [("f", (f"{number}.png", PNG)) for number in range(4)]
         form = pool.submit(lambda: client.post("/segment", files=files))
@@ -125,14 +125,14 @@ def test_a_deadline_is_answered_504_and_costs_no_inference(gate: Gate) -> None:
         assert service.admission.images == 0
 
 
-def test_the_server_has_a_deadline_of_its_own(gate: Gate) -> None:
+def test_the_server_has_its_own_deadline(gate: Gate) -> None:
     with _occupied(gate, Settings(request_timeout_ms=200)) as (client, _, first):
         assert client.post("/segment", content=PNG).status_code == 504
         assert first.result().status_code == 504
 
 
 @pytest.mark.parametrize("value", ["0", "-5", "600001", "soon", "1.5", ""])
-def test_an_impossible_deadline_is_refused(gate: Gate, value: str) -> None:
+def test_an_invalid_deadline_is_refused(gate: Gate, value: str) -> None:
     gate.open.set()
     with serving(create_app(gate.pipeline)) as client:
         response = client.post("/segment", content=PNG, headers={"x-request-timeout-ms": value})
@@ -148,7 +148,7 @@ def test_before_the_model_is_loaded_the_server_answers_that_it_is_warming(pipeli
         loaded.wait(30)
         return pipeline
 
-    app = create_app(lambda: [Source("tiny", "1", "", opening)])
+    app = create_app(lambda: [ModelSource("tiny", "1", "", opening)])
     with serving(app, warm=False) as client:
         assert client.get("/healthz").status_code == 200
         ready = client.get("/readyz")
@@ -161,7 +161,7 @@ def test_before_the_model_is_loaded_the_server_answers_that_it_is_warming(pipeli
         assert client.post("/segment", content=PNG).status_code == 200
 
 
-def test_a_draining_server_is_not_ready_and_answers_what_it_has_accepted(gate: Gate) -> None:
+def test_a_draining_server_is_not_ready_and_answers_accepted_requests(gate: Gate) -> None:
     with _occupied(gate, Settings()) as (client, service, first):
         assert client.post("/drain").status_code == 200
         assert service.unready == "draining"
@@ -172,30 +172,32 @@ def test_a_draining_server_is_not_ready_and_answers_what_it_has_accepted(gate: G
         assert first.result().status_code == 200
 
 
-def test_a_hanging_engine_is_told_and_everything_is_answered(gate: Gate) -> None:
-    told: list[Exception] = []
-    app = create_app(gate.pipeline, Settings(engine_timeout_s=1), told.append)
+def test_a_hanging_engine_is_reported_and_every_request_is_answered(gate: Gate) -> None:
+    reported: list[Exception] = []
+    app = create_app(gate.pipeline, Settings(engine_timeout_s=1), reported.append)
     with serving(app) as client:
         _check_unavailable(client.post("/segment", content=PNG), "not_ready", "stalled")
         assert client.get("/readyz").json()["reason"] == "stalled"
         _check_unavailable(client.post("/segment", content=PNG), "not_ready", "stalled")
-        assert [type(problem).__name__ for problem in told] == ["EngineHung"]
+        assert [type(problem).__name__ for problem in reported] == ["EngineHung"]
         gate.open.set()
 
 
-def test_a_model_that_cannot_be_loaded_is_told(pipeline: Pipeline) -> None:
-    told: list[Exception] = []
+def test_a_model_that_cannot_be_loaded_is_reported(pipeline: Pipeline) -> None:
+    reported: list[Exception] = []
 
     def opening() -> Pipeline:
         raise ValueError("no model")
 
-    with serving(create_app(lambda: [Source("tiny", "1", "", opening)], on_end=told.append), warm=False) as client:
-        _until(lambda: bool(told))
+    with serving(
+        create_app(lambda: [ModelSource("tiny", "1", "", opening)], on_end=reported.append), warm=False
+    ) as client:
+        _until(lambda: bool(reported))
         assert client.get("/readyz").status_code == 503
-    assert str(told[0]) == "no model"
+    assert str(reported[0]) == "no model"
 
 
-def test_a_caller_that_hangs_up_costs_no_inference(gate: Gate) -> None:
+def test_a_caller_that_disconnects_costs_no_inference(gate: Gate) -> None:
     with _occupied(gate, Settings()) as (client, service, first):
         with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as raw:
             head = f"POST /segment HTTP/1.1\r\nhost: x\r\ncontent-length: {len(PNG)}\r\n\r\n"
@@ -207,7 +209,7 @@ def test_a_caller_that_hangs_up_costs_no_inference(gate: Gate) -> None:
         assert gate.images == 1
 
 
-def test_a_caller_that_hangs_up_while_sending_leaves_nothing_behind(gate: Gate) -> None:
+def test_a_caller_that_disconnects_while_sending_leaves_nothing_admitted(gate: Gate) -> None:
     gate.open.set()
     app = create_app(gate.pipeline)
     with serving(app) as client:
@@ -218,7 +220,7 @@ def test_a_caller_that_hangs_up_while_sending_leaves_nothing_behind(gate: Gate) 
         assert client.post("/segment", content=PNG).status_code == 200
 
 
-def test_a_second_request_on_the_connection_does_not_look_like_a_caller_that_has_gone(gate: Gate) -> None:
+def test_a_pipelined_request_does_not_look_like_a_disconnect(gate: Gate) -> None:
     with _occupied(gate, Settings()) as (client, service, _):
         with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=30) as raw:
             head = f"POST /segment HTTP/1.1\r\nhost: x\r\ncontent-length: {len(PNG)}\r\n\r\n"
@@ -232,7 +234,7 @@ def test_a_second_request_on_the_connection_does_not_look_like_a_caller_that_has
         assert received.count(b"HTTP/1.1 200") == 2
 
 
-def test_large_forms_are_read_off_the_event_loop(gate: Gate) -> None:
+def test_large_forms_are_parsed_in_a_worker(gate: Gate) -> None:
     gate.open.set()
     with serving(create_app(gate.pipeline)) as client:
         noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)

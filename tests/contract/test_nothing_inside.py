@@ -1,4 +1,4 @@
-"""No refusal tells where the server lives or what it is made of: every error path is walked, and every answer read."""
+"""No refusal reveals paths, libraries or internals of the server: every error path is tested, and every answer searched."""
 
 import re
 import time
@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from solo_server.commands.open_pipeline import image_limits
 from solo_server.errors import EngineFailure, RequestError, ServerError
 from solo_server.http.app import create_app
 from solo_server.http.connections import uvicorn_options
@@ -30,7 +31,7 @@ SETTINGS = Settings(
     body_timeout_s=1,
     max_mask_bytes=10_000,
 )
-INSIDE = re.compile(
+INTERNALS = re.compile(
     r"Traceback|File \\?\"|\.py\b|line \d+, in|0x[0-9a-f]{6,}|<[\w.]+ object|site-packages"  # traces and objects
     r"|/(usr|opt|home|root|tmp|var|etc|work|src|proc)/"  # paths
     r"|(python|uvicorn|starlette|fastapi|pydantic|pillow|PIL|httptools|numpy|numba|onnxruntime|openvino)",  # libraries
@@ -48,7 +49,7 @@ V2_MASKS = {
 
 @pytest.fixture(scope="module")
 def pipeline(solo_bundle: Path) -> Pipeline:
-    return Pipeline.open(solo_bundle, threads=1, limits=SETTINGS.image_limits)
+    return Pipeline.open(solo_bundle, threads=1, limits=image_limits(SETTINGS))
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,7 @@ def test_a_refusal_tells_nothing_of_the_inside(
         request_ = {"content": request_["content"]()}
     response = http.post(path, **request_)
     assert response.json()["code"] == code
-    _check_tells_nothing(response)
+    _check_reveals_nothing(response)
 
 
 @pytest.mark.parametrize("failure", [EngineFailure("/opt/x.py"), RuntimeError("/opt/x.py"), KeyError("/opt/x.py")])
@@ -129,32 +130,32 @@ def test_our_own_failures_tell_nothing_wherever_they_happen(
         raise failure
 
     if stage == "backend":
-        monkeypatch.setattr("solo_server.http.routes.result_json", fail)  # outside of every stage
+        monkeypatch.setattr("solo_server.http.routes.result_json", fail)  # outside of all stages
     else:
         monkeypatch.setattr(pipeline, stage, fail)
     response = http.post("/segment", content=PNG)
     assert (response.status_code, response.json()["code"]) == (500, "internal")
-    _check_tells_nothing(response)
+    _check_reveals_nothing(response)
 
 
-def test_before_the_model_is_warm_nothing_is_told(pipeline: Pipeline) -> None:
+def test_before_the_model_is_warm_nothing_is_revealed(pipeline: Pipeline) -> None:
     with serving(create_app(pipeline), lifespan="off", **uvicorn_options(Settings())) as client:
         response = client.post("/segment", content=PNG)
         assert response.json()["code"] == "not_ready"
-        _check_tells_nothing(response)
+        _check_reveals_nothing(response)
 
 
-def test_every_code_that_the_application_knows_is_walked() -> None:
+def test_every_problem_code_is_covered() -> None:
     elsewhere = {
         "internal",  # above
         "not_ready",  # above
         "overloaded",  # test_limits.py, test_connections.py
         "deadline_exceeded",  # test_limits.py
-        "malformed_request",  # test_connections.py, which reads all of the answer
-        "model_not_loadable",  # test_models.py, likewise
+        "malformed_request",  # test_connections.py, which checks the whole answer
+        "model_not_loadable",  # test_models.py checks for the path
     }
-    walked = {code for code, _, _ in PATHS}
-    assert {kind.code for kind in _kinds(ServerError)} <= walked | elsewhere
+    covered = {code for code, _, _ in PATHS}
+    assert {kind.code for kind in _kinds(ServerError)} <= covered | elsewhere
 
 
 def _kinds(root: type[ServerError]) -> Iterator[type[ServerError]]:
@@ -164,10 +165,10 @@ def _kinds(root: type[ServerError]) -> Iterator[type[ServerError]]:
         yield from _kinds(kind)
 
 
-def _check_tells_nothing(response: httpx.Response) -> None:
+def _check_reveals_nothing(response: httpx.Response) -> None:
     is_v2 = response.request.url.path.startswith("/v2")
     assert response.headers["content-type"] == ("application/json" if is_v2 else "application/problem+json")
-    told = response.text + "\n" + "\n".join(f"{name}: {value}" for name, value in response.headers.items())
-    assert not INSIDE.search(told), told
+    answer = response.text + "\n" + "\n".join(f"{name}: {value}" for name, value in response.headers.items())
+    assert not INTERNALS.search(answer), answer
     assert "server" not in response.headers
     assert response.headers["x-content-type-options"] == "nosniff"

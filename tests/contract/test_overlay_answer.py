@@ -1,4 +1,4 @@
-"""`overlay=true`: one answer with instances and the image they are drawn on, of one inference."""
+"""`overlay=true`: one answer with the instances and the image that they are drawn on, from one inference."""
 
 from base64 import b64decode
 from collections.abc import Iterator
@@ -51,18 +51,18 @@ def _pixels(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(BytesIO(png)))
 
 
-def test_the_answer_carries_instances_and_overlay_of_one_inference(http: httpx.Client, inferred: list[int]) -> None:
+def test_the_instances_and_the_overlay_come_from_one_inference(http: httpx.Client, inferred: list[int]) -> None:
     answer = http.post("/segment", content=PNG, params=OVERLAY).json()
     assert len(inferred) == 1
     png = b64decode(answer.pop("overlay_png"), validate=True)
     alone = http.post("/segment", content=PNG).json()
     assert {**answer, "timings_ms": None} == {**alone, "timings_ms": None}
     np.testing.assert_array_equal(_pixels(png), _pixels(http.post("/segment?format=overlay", content=PNG).content))
-    assert {i["score"] >= 0.3 for i in answer["instances"]} == {True, False}  # else the threshold would not matter
+    assert {i["score"] >= 0.3 for i in answer["instances"]} == {True, False}  # so that the threshold matters
 
 
 @pytest.mark.parametrize("threshold", [0.02, 0.2, 1])
-def test_a_threshold_is_that_of_answer_and_overlay(http: httpx.Client, threshold: float) -> None:
+def test_a_threshold_applies_to_the_answer_and_the_overlay(http: httpx.Client, threshold: float) -> None:
     query = {"score_threshold": threshold, "max_instances": 3}
     answer = http.post("/segment", content=PNG, params=query | OVERLAY).json()
     drawn = http.post("/segment", content=PNG, params=query | {"format": "overlay"})
@@ -71,7 +71,7 @@ def test_a_threshold_is_that_of_answer_and_overlay(http: httpx.Client, threshold
 
 
 @pytest.mark.parametrize("threshold", [0.02, 0.05, 0.3, 0.7, 1])
-def test_the_answer_is_that_without_an_overlay_at_every_threshold(http: httpx.Client, threshold: float) -> None:
+def test_an_overlay_does_not_change_the_instances_at_any_threshold(http: httpx.Client, threshold: float) -> None:
     plain, drawn = (
         http.post("/segment", content=PNG, params={"score_threshold": threshold} | more).json()
         for more in ({}, OVERLAY)
@@ -79,7 +79,7 @@ def test_the_answer_is_that_without_an_overlay_at_every_threshold(http: httpx.Cl
     assert drawn["instances"] == plain["instances"]
 
 
-def test_a_threshold_that_is_a_score_leaves_its_instance_in(
+def test_an_instance_whose_score_equals_the_threshold_is_kept(
     http: httpx.Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score = float(np.float32(0.7))  # below 0.7
@@ -100,7 +100,7 @@ def test_one_file_of_a_form_has_its_overlay(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "said"),
+    ("request_", "detail"),
     [
         ({"files": [("f", ("a.png", PNG)), ("f", ("b.png", PNG))], "params": OVERLAY}, "one image at a time"),
         ({"content": PNG, "params": OVERLAY | {"format": "overlay"}}, "overlay: adds the PNG to a JSON answer"),
@@ -108,17 +108,19 @@ def test_one_file_of_a_form_has_its_overlay(http: httpx.Client) -> None:
         ({"content": PNG, "params": {"overlay": "drawn.png"}}, "overlay: "),
     ],
 )
-def test_what_cannot_have_an_overlay_is_refused(http: httpx.Client, request_: dict[str, Any], said: str) -> None:
+def test_an_impossible_request_for_an_overlay_is_refused(
+    http: httpx.Client, request_: dict[str, Any], detail: str
+) -> None:
     answer = http.post("/segment", **request_)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_query")
-    assert said in answer.json()["detail"]
+    assert detail in answer.json()["detail"]
 
 
-def test_overlay_false_is_as_if_it_were_left_out(http: httpx.Client) -> None:
+def test_overlay_false_is_the_default(http: httpx.Client) -> None:
     assert "overlay_png" not in http.post("/segment", content=PNG, params={"overlay": "false"}).json()
 
 
-def test_the_document_has_the_overlay(http: httpx.Client) -> None:
+def test_the_openapi_document_has_the_overlay(http: httpx.Client) -> None:
     segment = http.get("/openapi.json").json()["paths"]["/segment"]["post"]
     (parameter,) = [one for one in segment["parameters"] if one["name"] == "overlay"]
     assert parameter["schema"]["type"] == "boolean"
@@ -134,7 +136,7 @@ def test_v2_has_no_overlay(http: httpx.Client) -> None:
     assert "overlay" in answer.json()["error"]
 
 
-def test_the_client_takes_both_from_one_request(http: httpx.Client, inferred: list[int]) -> None:
+def test_the_client_gets_both_from_one_request(http: httpx.Client, inferred: list[int]) -> None:
     with SoloClient(str(http.base_url)) as client:
         result, png = client.segment_and_draw(PNG, classes=["cat"])
         assert len(inferred) == 1

@@ -1,4 +1,4 @@
-"""What runs networks keeps to itself which and how often."""
+"""The runtimes report nothing about their use."""
 
 import os
 import subprocess
@@ -11,11 +11,11 @@ LEFT_OUT = {
     "ORT_DISABLE_TELEMETRY",
     "CI",
     "XDG_CACHE_HOME",
-}  # each would keep the runtime's reporter away, or its files elsewhere
+}  # each disables the reporter of the runtime, or moves its files
 
 
 def left_behind(statement: str, home: Path) -> list[Path]:
-    """What a fresh interpreter leaves below `home`, the user's folder, after `statement`."""
+    """Files that a new interpreter leaves below `home`, the user's folder, after `statement`."""
     environment = {k: v for k, v in os.environ.items() if k not in LEFT_OUT}
     command = [sys.executable, "-B", "-c", statement]
     subprocess.run(command, env=environment | {"HOME": str(home), "NUMBA_CACHE_DIR": str(home / "numba")}, check=True)
@@ -29,7 +29,7 @@ def test_no_runtime_tells_its_makers_about_use(module: str, tmp_path: Path) -> N
     assert left_behind(f"import {module}", tmp_path) == []
 
 
-def test_the_runtimes_reporter_would_have_left_its_number(tmp_path: Path) -> None:
+def test_without_the_servers_setting_the_runtime_leaves_a_device_id(tmp_path: Path) -> None:
     assert [path.name for path in left_behind("import onnxruntime", tmp_path) if path.name == "deviceid"] == [
         "deviceid"
     ]

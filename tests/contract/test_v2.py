@@ -1,4 +1,4 @@
-"""The Open Inference Protocol v2 as Triton's own client speaks it, unchanged: answers equal to those of `POST /segment`."""
+"""The Open Inference Protocol v2 with Triton's own, unchanged client: answers equal those of `POST /segment`."""
 
 import asyncio
 import base64
@@ -51,7 +51,7 @@ def pixels(tensor: np.ndarray, *, binary: bool = True) -> triton.InferInput:
     return triton.InferInput("PIXELS", list(tensor.shape), "UINT8").set_data_from_numpy(tensor, binary_data=binary)
 
 
-def wanted(*names: str, binary: bool = True) -> list[triton.InferRequestedOutput]:
+def requested(*names: str, binary: bool = True) -> list[triton.InferRequestedOutput]:
     return [triton.InferRequestedOutput(name, binary_data=binary) for name in names]
 
 
@@ -60,7 +60,7 @@ def segmented(http: httpx.Client, body: bytes, **query: Any) -> list[dict[str, A
 
 
 def check_equal(result: Any, instances: list[dict[str, Any]]) -> None:
-    """Everything that both tell of the instances."""
+    """All that both answers have about the instances."""
     assert len(instances) > 0
     assert result.as_numpy("BOXES").tolist() == [instance["box_xywh"] for instance in instances]
     assert result.as_numpy("SCORES") == pytest.approx([instance["score"] for instance in instances], abs=1e-6)
@@ -90,11 +90,11 @@ def test_health_metadata_and_configuration_are_what_the_client_expects(
 
 
 def test_every_output_has_the_type_and_axes_of_the_metadata(client: triton.InferenceServerClient) -> None:
-    told = {one["name"]: one for one in client.get_model_metadata(MODEL)["outputs"]}
-    answer = client.infer(MODEL, [images(PNG, OTHER)], outputs=wanted(*told)).get_response()
-    assert [one["name"] for one in answer["outputs"]] == list(told)
+    described = {one["name"]: one for one in client.get_model_metadata(MODEL)["outputs"]}
+    answer = client.infer(MODEL, [images(PNG, OTHER)], outputs=requested(*described)).get_response()
+    assert [one["name"] for one in answer["outputs"]] == list(described)
     for one in answer["outputs"]:
-        expected = told[one["name"]]
+        expected = described[one["name"]]
         assert one["datatype"] == expected["datatype"]
         assert len(one["shape"]) == len(expected["shape"])
         pairs = zip(one["shape"], expected["shape"], strict=True)
@@ -125,23 +125,25 @@ def test_pixels_have_the_answer_of_the_same_image_encoded(
     check_equal(result, segmented(http, PNG))
 
 
-def test_answers_in_json_are_those_of_binary_ones(client: triton.InferenceServerClient, http: httpx.Client) -> None:
+def test_answers_in_json_equal_binary_ones(client: triton.InferenceServerClient, http: httpx.Client) -> None:
     names = [one["name"] for one in client.get_model_metadata(MODEL)["outputs"]]
-    binary = client.infer(MODEL, [images(PNG)], outputs=wanted(*names))
-    plain = client.infer(MODEL, [images(PNG)], outputs=wanted(*names, binary=False))
+    binary = client.infer(MODEL, [images(PNG)], outputs=requested(*names))
+    plain = client.infer(MODEL, [images(PNG)], outputs=requested(*names, binary=False))
     for name in names:
         of_json = plain.as_numpy(name)
-        if of_json.dtype == object:  # text in JSON, bytes otherwise
+        if of_json.dtype == object:  # text in JSON, bytes in binary tensors
             of_json = np.array([text.encode() for text in of_json], object)
         assert of_json.shape == binary.as_numpy(name).shape
         assert (of_json == binary.as_numpy(name)).all()
     assert "parameters" not in plain.get_output("RLE")
-    mixed = client.infer(MODEL, [images(PNG)], outputs=[*wanted("RLE"), *wanted("BOXES", binary=False)])
+    mixed = client.infer(MODEL, [images(PNG)], outputs=[*requested("RLE"), *requested("BOXES", binary=False)])
     assert (mixed.as_numpy("BOXES") == binary.as_numpy("BOXES")).all()
     assert (mixed.as_numpy("RLE") == binary.as_numpy("RLE")).all()
 
 
-def test_several_images_are_one_list_in_their_order(client: triton.InferenceServerClient, http: httpx.Client) -> None:
+def test_outputs_of_several_images_are_concatenated_in_their_order(
+    client: triton.InferenceServerClient, http: httpx.Client
+) -> None:
     bodies = (PNG, SMALL, OTHER)
     result = client.infer(MODEL, [images(*bodies)])
     each = [segmented(http, body) for body in bodies]
@@ -150,15 +152,15 @@ def test_several_images_are_one_list_in_their_order(client: triton.InferenceServ
     check_equal(result, [instance for instances in each for instance in instances])
 
 
-def test_a_batch_of_pixels_is_answered_as_its_images_are(
+def test_a_batch_of_pixels_has_the_answers_of_its_images(
     client: triton.InferenceServerClient, http: httpx.Client
 ) -> None:
     result = client.infer(MODEL, [pixels(np.stack([smooth_image(90, 121), smooth_image(90, 121, seed=3)]))])
     check_equal(result, segmented(http, PNG) + segmented(http, OTHER))
 
 
-def test_masks_are_those_that_pycocotools_decodes(client: triton.InferenceServerClient, http: httpx.Client) -> None:
-    result = client.infer(MODEL, [images(PNG, OTHER)], outputs=wanted("MASKS", "PACKED_MASKS"))
+def test_masks_equal_those_that_pycocotools_decodes(client: triton.InferenceServerClient, http: httpx.Client) -> None:
+    result = client.infer(MODEL, [images(PNG, OTHER)], outputs=requested("MASKS", "PACKED_MASKS"))
     instances = segmented(http, PNG) + segmented(http, OTHER)
     expected = np.stack([coco_mask.decode(instance["mask"]) for instance in instances])
     assert result.as_numpy("MASKS").dtype == np.uint8
@@ -168,27 +170,29 @@ def test_masks_are_those_that_pycocotools_decodes(client: triton.InferenceServer
     assert (np.unpackbits(packed, axis=2, count=121) == expected).all()
 
 
-def test_parameters_are_those_of_segment(client: triton.InferenceServerClient, http: httpx.Client) -> None:
+def test_parameters_have_the_meaning_of_segments(client: triton.InferenceServerClient, http: httpx.Client) -> None:
     query = {"score_threshold": 0.2, "max_instances": 2, "classes": "dog, 2", "nms": "mask"}
     check_equal(client.infer(MODEL, [images(PNG)], parameters=query), segmented(http, PNG, **query))
 
 
-def test_nothing_found_is_empty_tensors(client: triton.InferenceServerClient) -> None:
+def test_no_instances_are_empty_tensors(client: triton.InferenceServerClient) -> None:
     names = ("NUM_INSTANCES", "BOXES", "LABEL_NAMES", "RLE", "MASKS", "PACKED_MASKS")
     for binary in (True, False):
-        outputs = wanted(*names, binary=binary)
+        outputs = requested(*names, binary=binary)
         result = client.infer(MODEL, [images(PNG)], parameters={"score_threshold": 1}, outputs=outputs)
         shapes = [result.as_numpy(name).shape for name in names]
         assert shapes == [(1,), (0, 4), (0,), (0,), (0, 90, 121), (0, 90, 16)]
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
-def test_packed_requests_are_taken(client: triton.InferenceServerClient, http: httpx.Client, algorithm: str) -> None:
+def test_compressed_requests_are_accepted(
+    client: triton.InferenceServerClient, http: httpx.Client, algorithm: str
+) -> None:
     packed: dict[str, Any] = {"request_compression_algorithm": algorithm, "response_compression_algorithm": algorithm}
     check_equal(client.infer(MODEL, [images(PNG)], **packed), segmented(http, PNG))
 
 
-def test_asynchronous_clients_work_too(client: triton.InferenceServerClient, http: httpx.Client) -> None:
+def test_asynchronous_clients_work(client: triton.InferenceServerClient, http: httpx.Client) -> None:
     instances = segmented(http, PNG)
     check_equal(client.async_infer(MODEL, [images(PNG)]).get_result(), instances)
 
@@ -214,23 +218,23 @@ def test_models_are_listed_unloaded_and_loaded(http: httpx.Client, client: trito
     with pytest.raises(InferenceServerException, match="'config' is not supported") as refused:
         client.load_model(MODEL, config="{}")
     assert refused.value.status() == "400"
-    client.load_model(MODEL)  # nothing has changed
+    client.load_model(MODEL)  # no change
     assert client.is_model_ready(MODEL)
     assert http.post("/v2/repository/index", json={"ready": True}).json() == [one]
 
 
-def test_an_unloaded_model_is_gone(solo_bundle: Path) -> None:
+def test_an_unloaded_model_is_not_found(solo_bundle: Path) -> None:
     app = create_app(Pipeline.open(solo_bundle, threads=1), SETTINGS)
     with serving(app) as http, triton.InferenceServerClient(http.base_url.netloc.decode()) as client:
         client.unload_model(MODEL)
         assert not client.is_model_ready(MODEL)
-        with pytest.raises(InferenceServerException, match="there is no model 'tiny-solo'") as gone:
+        with pytest.raises(InferenceServerException, match="there is no model 'tiny-solo'") as refused:
             client.infer(MODEL, [images(PNG)])
-        assert gone.value.status() == "404"
+        assert refused.value.status() == "404"
 
 
-def test_a_failure_is_the_clients_own_exception(client: triton.InferenceServerClient) -> None:
-    with pytest.raises(InferenceServerException, match=r"IMAGE\[1\]: the body is no image") as damaged:
+def test_a_failure_raises_the_clients_own_exception(client: triton.InferenceServerClient) -> None:
+    with pytest.raises(InferenceServerException, match=r"IMAGE\[1\]: not a supported image") as damaged:
         client.infer(MODEL, [images(PNG, b"no image")])
     assert damaged.value.status() == "415"
     with pytest.raises(InferenceServerException, match="max_instances: ") as impossible:

@@ -1,4 +1,4 @@
-"""What a starting server writes to its log can be typed as it stands: the URL opens, and the command is answered."""
+"""The URL and the command in the log of a starting server work as they are printed."""
 
 import os
 import re
@@ -24,7 +24,7 @@ BODY = encoded(smooth_image(150, 200), "JPEG")
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """What the log says once requests are taken. lines: all before it, and it."""
+    """The line of the log with the URL. lines: the log up to it."""
 
     url: str
     command: str
@@ -53,7 +53,7 @@ def announced(process: subprocess.Popen[str]) -> Announced:
 
 
 def answered(command: str) -> httpx.Response:
-    """What curl would be answered."""
+    """The response that curl would get."""
     *_, url = shlex.split(command)
     return httpx.post(url, content=BODY, timeout=60)
 
@@ -67,7 +67,7 @@ def models(solo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_several_models_without_a_default_have_a_hint_that_is_answered(models: Path, workers: int) -> None:
+def test_the_command_works_for_several_models_without_a_default(models: Path, workers: int) -> None:
     with serving("--models", models, "--workers", workers) as log:
         assert httpx.post(f"{log.url}/segment", content=BODY).status_code == 404
         answer = answered(log.command)
@@ -77,18 +77,17 @@ def test_several_models_without_a_default_have_a_hint_that_is_answered(models: P
             assert re.search(rf", {classes}$", log.lines, re.MULTILINE)
 
 
-def test_a_default_model_has_the_short_hint(models: Path) -> None:
+def test_with_a_default_model_the_command_has_the_short_path(models: Path) -> None:
     with serving("--models", models, "--default-model", "person") as log:
         assert shlex.split(log.command)[-1] == f"{log.url}/segment"
         assert answered(log.command).status_code == 200
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_every_address_is_logged_as_one_that_opens(solo_bundle: Path, workers: int) -> None:
+def test_the_url_works_for_a_server_on_all_addresses(solo_bundle: Path) -> None:
     has_ipv6 = socket.has_dualstack_ipv6()
-    with serving(solo_bundle, "--host", "::" if has_ipv6 else EVERY_IPV4, "--workers", workers) as log:
+    with serving(solo_bundle, "--host", "::" if has_ipv6 else EVERY_IPV4) as log:
         assert answered(log.command).status_code == 200
         port = urlsplit(log.url).port
         assert log.url == (f"http://[::1]:{port}" if has_ipv6 else f"http://127.0.0.1:{port}")
         assert httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=60).status_code == 200
-        assert f"every address of this machine, {'IPv6 and IPv4' if has_ipv6 else 'IPv4 only'}" in log.lines
+        assert f"all addresses of this machine, {'IPv6 and IPv4' if has_ipv6 else 'IPv4 only'}" in log.lines

@@ -1,4 +1,4 @@
-"""Processes that are told to stop, or have to: everything accepted is answered, and the exit status tells which."""
+"""Shutting down, by a signal or a failure: every accepted request is answered, and the exit status says why it ended."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ HANGS = "Pipeline.infer = for_ever"
 
 @contextmanager
 def _server(bundle: Path, patch: str = "", **settings: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """`solo serve` with a part of it replaced, once it answers at all."""
+    """`solo serve` with a part of it replaced, once it answers."""
     port = str(_free_port())
     code = SERVER.format(paths=[path for path in sys.path if path], bundle=str(bundle), port=port, patch=patch)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SOLO_")} | settings
@@ -75,7 +75,7 @@ def _free_port() -> int:
 
 
 def _accepted(url: str) -> socket.socket | None:
-    """A connection whose request the server takes, which it says by 100 Continue; `None` where it does not."""
+    """A connection whose request was accepted (100 Continue); `None` if it was not."""
     host, port = url.removeprefix("http://").split(":")
     try:
         raw = socket.create_connection((host, int(port)), timeout=60)
@@ -92,7 +92,7 @@ def _accepted(url: str) -> socket.socket | None:
 
 
 def _answer(raw: socket.socket) -> bytes:
-    """The status line, once the body is there."""
+    """Send the body, and return the status line."""
     with raw:
         raw.sendall(BODY)
         return raw.recv(65536).partition(b"\r\n")[0]
@@ -116,7 +116,7 @@ def test_every_request_that_was_accepted_under_load_is_answered_after_sigterm(so
     assert set(answers) == {b"HTTP/1.1 200 OK"}
 
 
-def test_a_server_that_loads_its_model_says_so_and_ends_promptly_when_told_to(solo_bundle: Path) -> None:
+def test_a_server_that_loads_its_model_is_not_ready_and_ends_promptly_on_sigterm(solo_bundle: Path) -> None:
     with _server(solo_bundle, LOADS_FOR_EVER) as (process, url):
         ready = httpx.get(f"{url}/readyz")
         assert (ready.status_code, ready.json()["reason"]) == (503, "warming")
@@ -134,7 +134,7 @@ def test_a_hanging_engine_ends_the_process_with_status_70_after_everything_is_an
         assert process.wait(10) == 70
 
 
-def test_what_is_not_answered_when_the_drain_is_over_is_told_so_and_the_process_ends(solo_bundle: Path) -> None:
+def test_requests_that_outlast_the_drain_time_get_503_and_the_process_ends(solo_bundle: Path) -> None:
     with _server(solo_bundle, HANGS, SOLO_DRAIN_SECONDS="1") as (process, url):
         _until(lambda: _status(f"{url}/readyz") == 200)
         accepted = _accepted(url)

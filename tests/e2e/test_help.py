@@ -1,4 +1,4 @@
-"""`--help` answers wherever the command is installed, and says what its errors say."""
+"""`--help` works without the exporter's packages, and lists the engines that the error messages list."""
 
 import re
 import subprocess
@@ -44,5 +44,5 @@ def test_an_export_without_its_packages_says_how_to_install_them() -> None:
 
 @pytest.mark.parametrize("words", [["serve"], ["segment"], ["bench", "engine"], ["bench", "server"]], ids=" ".join)
 def test_help_lists_the_engines_that_the_error_lists(words: list[str]) -> None:
-    told = " ".join(_without_the_exporters_packages(*words, "--help").stdout.split())
-    assert ", ".join(ENGINES) in told
+    text = " ".join(_without_the_exporters_packages(*words, "--help").stdout.split())
+    assert ", ".join(ENGINES) in text

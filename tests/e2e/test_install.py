@@ -1,7 +1,6 @@
-"""The README's install line of the client in an environment that holds nothing else.
+"""The README's install line of the client, in an empty environment.
 
-It fetches four small packages, and the build backend, from wherever pip looks: it needs a package index, as `make test` does.
-`PIP_FLAGS` is honoured.
+It downloads four small packages and the build backend, so it needs a package index, as `make test` does. `PIP_FLAGS` is passed on.
 """
 
 import os
@@ -58,7 +57,7 @@ def test_the_readmes_line_installs_the_pinned_versions(environment: Environment)
     assert set(frozen) <= pinned
 
 
-def test_the_command_line_answers_there_and_names_the_line_of_what_is_missing(environment: Environment) -> None:
+def test_commands_without_their_packages_print_the_install_line(environment: Environment) -> None:
     assert environment.run("solo segment --help").returncode == 0
     for command, extra in (("serve", "server"), ("export x.pth -o out", "export")):
         done = environment.run(f"solo {command}")

@@ -1,4 +1,4 @@
-"""`solo serve` whose log cannot be written: it serves, counts what is lost, and goes down well."""
+"""`solo serve` whose log cannot be written: it serves, counts lost lines, and shuts down normally."""
 
 import os
 import signal
@@ -59,14 +59,14 @@ def _check_it_serves_and_ends(process: "subprocess.Popen[bytes]", client: httpx.
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is Linux's")
-def test_with_the_logs_disk_full_it_serves_counts_and_ends_well() -> None:
+def test_with_a_full_disk_it_serves_counts_lost_lines_and_ends_normally() -> None:
     with open("/dev/full", "wb", buffering=0) as full, _serving(full.fileno()) as (process, client):
         assert client.get("/nowhere").status_code == 404
         assert (value(samples(client.get("/metrics").text), LOST) or 0) > 0
         _check_it_serves_and_ends(process, client)
 
 
-def test_with_nobody_reading_the_log_it_serves_and_ends_well() -> None:
+def test_with_a_pipe_that_nobody_reads_it_serves_and_ends_normally() -> None:
     reader, pipe = os.pipe()
     try:
         with _serving(pipe) as (process, client):

@@ -1,7 +1,7 @@
-"""OpenShift runs containers as a user that passwd does not list, without a home folder: everything runs, kept or not.
+"""OpenShift runs containers as a user without an entry in passwd and without a home folder: every command works for such a user.
 
-Where this system lets us be such a user, the commands run as one. On every system the lookups fail as they do for such a user, and
-the folder beside the sources cannot be written.
+If this system allows it, the commands run as such a user. On every system the lookups fail as they do for one, and the folder
+beside the sources cannot be written.
 """
 
 import json
@@ -45,7 +45,7 @@ pwd.getpwuid, tempfile.TemporaryFile = unknown, refuse
 
 @pytest.fixture(scope="module")
 def as_nobody() -> list[str]:
-    """What makes a command that of a user without a name, where that can be done without being root."""
+    """A prefix that runs a command as a user without a name; empty if that needs root."""
     try:
         done = subprocess.run([*AS_NOBODY, sys.executable, "-c", "import os; print(os.getuid())"], capture_output=True)
     except FileNotFoundError:
@@ -55,14 +55,14 @@ def as_nobody() -> list[str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def kernels() -> None:
-    """Compiled beside the sources, from where they are copied: each process of these tests would compile its own."""
+    """Compile the kernels once, beside the sources; otherwise each process of these tests would compile its own."""
     environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
     subprocess.run([*SOLO, "warm"], env=environment, check=True, capture_output=True)
 
 
 @pytest.fixture(params=["no HOME", "HOME=/proc"])
 def environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
-    """HOME=/proc: nobody can write there; container engines set HOME=/ for such a user, which is the same to us."""
+    """HOME=/proc stands for a home that cannot be written; container engines set HOME=/ for such a user."""
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(LOOKUPS_FAIL)
@@ -90,9 +90,10 @@ def test_a_server_answers_without_a_home(as_nobody: list[str], environment: dict
             process.kill()
     assert process.returncode == 0, log + rest
     assert "Traceback" not in log + rest
-    assert not list((tmp_path / "temporary").glob("solo-*"))  # private folders end with their processes
+    assert not list((tmp_path / "temporary").glob("solo-*"))  # processes remove their private folders
 
 
+@pytest.mark.parametrize("environment", ["no HOME"], indirect=True)
 def test_a_checkpoint_is_exported_without_a_home(
     as_nobody: list[str], environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -104,10 +105,10 @@ def test_a_checkpoint_is_exported_without_a_home(
     assert read_bundle(tmp_path / "my").name == "my"
 
 
-def test_kernels_that_the_next_start_does_not_find_are_said_to_be_compiled_at_every_start(
+def test_the_log_says_if_kernels_are_compiled_at_every_start(
     environment: dict[str, str],
 ) -> None:
-    script = "from solo_server.backends.cpu import warm_up; print(warm_up.HOW_OFTEN)"
+    script = "from solo_server.backends.cpu import warm_up; print(warm_up.COMPILED_WHEN)"
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.startswith("at every start, since no cache folder is writable: set NUMBA_CACHE_DIR")

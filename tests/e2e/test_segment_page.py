@@ -1,4 +1,4 @@
-"""The examples of docs/segment.md do what the page says, typed as they stand there."""
+"""The examples of docs/segment.md do what the page says."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def server() -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, server: httpx.Client) -> Path:
-    """Where every command of the page has run, in the page's order. It has `solo` on its path, and the page's server."""
+    """A folder where every command of the page has run, in order, with `solo` on the path and the page's server."""
     place = tmp_path_factory.mktemp("page")
     names = ("photo.jpg", "photos/a1.jpg", "photos/b1.jpg", "photos/below/c.jpg")
     for name in names:
@@ -101,7 +101,7 @@ def test_results_are_scored_as_the_page_says(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("is_served", [False, True])
-def test_an_interrupt_ends_with_130_and_whole_lines(tmp_path: Path, server: httpx.Client, is_served: bool) -> None:
+def test_an_interrupt_ends_with_130_and_complete_lines(tmp_path: Path, server: httpx.Client, is_served: bool) -> None:
     for number in range(300):
         (tmp_path / f"{number}.jpg").symlink_to(ASTRONAUT)
     where = ["--url", str(server.base_url)] if is_served else []

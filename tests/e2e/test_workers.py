@@ -1,4 +1,4 @@
-"""`solo serve --workers 2`: killed, told to stop, orphaned, refused; with real processes."""
+"""`solo serve --workers 2` with real processes: killed, stopped, orphaned, refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WAIT_S = 90
 
 @dataclass
 class Server:
-    """The supervisor's process, and what all of them log."""
+    """The supervisor's process, and the log of all processes."""
 
     process: subprocess.Popen[str]
     lines: list[dict[str, Any]] = field(default_factory=list)
@@ -44,11 +44,11 @@ class Server:
 
     @property
     def url(self) -> str:
-        told = (re.search(r"(http://[\d.]+:\d+)  ", line["message"]) for line in list(self.lines))
-        return next((match[1] for match in told if match), "")
+        matches = (re.search(r"(http://[\d.]+:\d+)  ", line["message"]) for line in list(self.lines))
+        return next((match[1] for match in matches if match), "")
 
     def pids(self) -> dict[int, list[int]]:
-        """By worker, of all processes that ever were ready."""
+        """The process ids of each worker that have been ready, oldest first."""
         found: dict[int, list[int]] = {}
         for line in list(self.lines):
             if match := re.fullmatch(r"worker (\d+) \(pid (\d+)\) is ready", line["message"]):
@@ -112,7 +112,7 @@ def server(solo_bundle: Path, keys: Path) -> Iterator[Server]:
 
 @contextmanager
 def callers(server: Server, count: int, headers: dict[str, str] = OLD) -> Iterator[list[httpx.Client]]:
-    """Each with one connection that stays."""
+    """Clients with one long-lived connection each."""
     with ExitStack() as stack:
         yield [
             stack.enter_context(httpx.Client(base_url=server.url, headers=headers, timeout=60)) for _ in range(count)
@@ -120,7 +120,7 @@ def callers(server: Server, count: int, headers: dict[str, str] = OLD) -> Iterat
 
 
 def segment(caller: httpx.Client) -> str:
-    """The id of a request that was answered."""
+    """Send a request, and return its id."""
     request_id = uuid.uuid4().hex
     answer = caller.post("/segment", content=BODY, headers={"x-request-id": request_id})
     assert answer.status_code == 200, answer.text
@@ -139,7 +139,7 @@ def alive(pid: int) -> bool:
     )
 
 
-def test_callers_that_stay_are_shared_evenly_among_the_workers(server: Server) -> None:
+def test_long_lived_connections_are_spread_evenly_over_the_workers(server: Server) -> None:
     with callers(server, 8) as all_of_them:
         answered = [segment(caller) for caller in all_of_them]
         again = [segment(caller) for caller in all_of_them]
@@ -148,7 +148,7 @@ def test_callers_that_stay_are_shared_evenly_among_the_workers(server: Server) -
     assert first == second
 
 
-def test_one_scrape_tells_of_all_workers_and_counts_on_when_one_of_them_dies(server: Server) -> None:
+def test_one_scrape_has_the_metrics_of_all_workers_and_keeps_counts_when_one_dies(server: Server) -> None:
     def scrape() -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         return samples(httpx.get(f"{server.url}/metrics", headers=OLD, timeout=60).text)
 
@@ -177,7 +177,7 @@ def test_one_scrape_tells_of_all_workers_and_counts_on_when_one_of_them_dies(ser
     assert any(name == "solo_model_info" for name, _ in found)
 
 
-def test_the_callers_of_one_worker_notice_nothing_when_another_is_killed_under_load(server: Server) -> None:
+def test_clients_of_one_worker_notice_nothing_when_another_is_killed_under_load(server: Server) -> None:
     stop, lost = threading.Event(), Counter[int]()
     answered: list[list[str]] = [[] for _ in range(8)]
 
@@ -224,8 +224,8 @@ def test_keys_are_rotated_in_all_workers_by_one_sighup(server: Server, keys: Pat
         assert all(caller.get("/model", headers=OLD).status_code == 401 for caller in all_of_them)
 
 
-def test_all_that_was_accepted_is_answered_after_sigterm_and_no_process_is_left(solo_bundle: Path) -> None:
-    """Requests under way: their heads have been answered by 100 Continue, and their bodies come after the signal."""
+def test_accepted_requests_are_answered_after_sigterm_and_no_process_is_left(solo_bundle: Path) -> None:
+    """Accepted requests: their heads have been answered by 100 Continue; their bodies are sent after the signal."""
     with serving(solo_bundle) as server:
         host, port = server.url.removeprefix("http://").split(":")
         head = f"POST /segment HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: {len(BODY)}\r\n\r\n"
@@ -253,7 +253,7 @@ def _is_refused(url: str) -> bool:
     return False
 
 
-def test_workers_end_when_their_supervisor_is_killed_and_leave_nothing(solo_bundle: Path, tmp_path: Path) -> None:
+def test_workers_end_when_their_supervisor_is_killed_and_remove_their_files(solo_bundle: Path, tmp_path: Path) -> None:
     with serving(solo_bundle, TMPDIR=str(tmp_path)) as server:
         assert len(list(tmp_path.glob("solo-metrics-*"))) == 1
         pids = [pid for pids in server.pids().values() for pid in pids]
@@ -264,11 +264,11 @@ def test_workers_end_when_their_supervisor_is_killed_and_leave_nothing(solo_bund
     assert list(tmp_path.glob("solo-metrics-*")) == []
 
 
-def test_a_bundle_that_no_worker_can_load_is_said_once(solo_bundle: Path, tmp_path: Path) -> None:
+def test_a_bundle_that_no_worker_can_load_is_reported_once(solo_bundle: Path, tmp_path: Path) -> None:
     shutil.copytree(solo_bundle, tmp_path / "damaged")
     (tmp_path / "damaged" / "masks.onnx").write_bytes(b"x")
     with serving(tmp_path / "damaged") as server:
         assert server.process.wait(WAIT_S) == 2
-    told = [line["message"] for line in server.lines if line["message"].startswith("solo serve: ")]
-    assert len(told) == 1
-    assert "masks.onnx" in told[0]
+    refusals = [line["message"] for line in server.lines if line["message"].startswith("solo serve: ")]
+    assert len(refusals) == 1
+    assert "masks.onnx" in refusals[0]

@@ -55,19 +55,19 @@ def test_results_name_annotated_categories(tmp_path: Path, solo_bundle: Path) ->
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("not json", "no COCO annotations"),
-        ([], "no COCO annotations"),
+        ("not json", "not COCO annotations"),
+        ([], "not COCO annotations"),
         ({"images": [], "annotations": [], "categories": []}, "needs images, categories and annotations"),
-        ({"annotations": [{"id": 1}]}, "no COCO annotations"),
-        (ANNOTATIONS | {"images": [{"id": 7}]}, "no COCO annotations.*file_name"),
-        (ANNOTATIONS | {"images": [{"id": 7, "file_name": 7}]}, "no COCO annotations.*no text"),
-        (ANNOTATIONS | {"categories": [{"id": 3}]}, "no COCO annotations.*name"),
+        ({"annotations": [{"id": 1}]}, "not COCO annotations"),
+        (ANNOTATIONS | {"images": [{"id": 7}]}, "not COCO annotations.*file_name"),
+        (ANNOTATIONS | {"images": [{"id": 7, "file_name": 7}]}, "not COCO annotations.*not a string"),
+        (ANNOTATIONS | {"categories": [{"id": 3}]}, "not COCO annotations.*name"),
     ],
 )
 def test_what_is_not_coco_is_refused(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(AnnotationsError, match=message):
         read_annotations(_write(tmp_path, content))
-    with pytest.raises(AnnotationsError, match="no COCO annotations"):
+    with pytest.raises(AnnotationsError, match="not COCO annotations"):
         read_annotations(tmp_path / "missing.json")
 
 
@@ -115,7 +115,7 @@ def test_a_damaged_image_is_named_and_left_out(tmp_path: Path, capsys: pytest.Ca
     annotations = _annotated(tmp_path, "ab", "ab")
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
     assert list(annotated_images(annotations, tmp_path).truth.imgs) == [2]
-    assert "left out a.png: " in capsys.readouterr().err
+    assert "skipped a.png: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_the_check_refuses_constants_that_hold_a_batch_of_one(
     for tensor in damaged[0].graph.initializer:
         if tensor.data_type == onnx.TensorProto.INT64 and onnx.numpy_helper.to_array(tensor).tolist() == frozen:
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.array([1, frozen[1], -1]), tensor.name))
-    with pytest.raises(ParityError, match=r"shape \(2,|answers shape"):
+    with pytest.raises(ParityError, match=r"shape \(2,|returns shape"):
         check_parity(network, *damaged)
 
 

@@ -32,7 +32,7 @@ def test_a_folder_is_called_by_its_name_however_it_is_written(folder: Path, monk
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ImagesError, match="holds no images"):
+    with pytest.raises(ImagesError, match="contains no images"):
         find_images(tmp_path, 64)
 
 

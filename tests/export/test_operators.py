@@ -12,7 +12,7 @@ from onnx import TensorProto, numpy_helper, shape_inference
 from solo_export.calibrate import Calibrator
 from solo_export.half import halve
 from solo_export.onnx import Graphs, export_graphs
-from solo_export.quantize import FOR_CPU, FOR_TENSORRT, Form, quantise
+from solo_export.quantize import FOR_CPU, FOR_TENSORRT, Form, quantize
 from solo_export.source import read_through_cast
 from support.images import smooth_image
 from support.networks import tiny_network
@@ -82,8 +82,8 @@ def _in_int8(graphs: Graphs, form: Form) -> tuple[onnx.ModelProto, onnx.ModelPro
     categories, masks = Calibrator(graphs.categories, form), Calibrator(graphs.masks, form)
     _, level, *_ = categories.run({"images": smooth_image(64, 96)[None], "image_hw": np.array([[60, 96]], np.int64)})
     masks.run({"level": level})
-    quantised = quantise(graphs.categories, categories.ranges(), form), quantise(graphs.masks, masks.ranges(), form)
-    return quantised[0], quantised[1]
+    quantized = quantize(graphs.categories, categories.ranges(), form), quantize(graphs.masks, masks.ranges(), form)
+    return quantized[0], quantized[1]
 
 
 IN_PRECISION: Mapping[str, Callable[[Graphs], tuple[onnx.ModelProto, onnx.ModelProto]]] = {

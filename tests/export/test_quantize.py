@@ -1,4 +1,4 @@
-"""INT8: pairs stand where they should, rounding is what it says, and a quantised graph answers nearly as before."""
+"""INT8: pairs stand where they should, rounding is what it says, and a quantized graph answers nearly as before."""
 
 import numpy as np
 import onnx
@@ -9,7 +9,7 @@ from onnx import numpy_helper
 from solo_export.calibrate import Calibrator, best_range
 from solo_export.graph import GraphBuilder
 from solo_export.onnx import Graphs, export_graphs
-from solo_export.quantize import FOR_CPU, FOR_TENSORRT, FORMS, Form, points, quantise, scale_and_zero, weight_scales
+from solo_export.quantize import FOR_CPU, FOR_TENSORRT, FORMS, Form, points, quantize, scale_and_zero, weight_scales
 from solo_models.bundle import INT8_FORMS
 from solo_models.network import SoloNetwork
 from solo_server.backends.cpu.runtimes.onnxruntime import WITHOUT_INT8_PRODUCTS
@@ -71,29 +71,29 @@ def test_values_on_the_steps_come_through_unchanged() -> None:
     x = np.arange(20, dtype=np.float32).reshape(1, 1, 4, 5)
     names = points(model)
     ranges = dict(zip(names, ((0.0, 255.0), (0.0, 127.5), (0.0, 255.0)), strict=True))
-    quantised = quantise(model, ranges)
-    (plain,), (rounded,) = _run(model, x=x), _run(quantised, x=x)
+    quantized = quantize(model, ranges)
+    (plain,), (rounded,) = _run(model, x=x), _run(quantized, x=x)
     np.testing.assert_allclose(
         rounded, plain, atol=1.4 + 1e-3
     )  # nine taps, each 0.1 off its step, and half a step of the output
-    kinds = {t.name: t.data_type for t in quantised.graph.initializer}
-    assert kinds["a.weight.quantised"] == onnx.TensorProto.INT8
-    assert kinds["conv_1.bias.quantised"] == onnx.TensorProto.INT32
-    weights = {t.name: numpy_helper.to_array(t) for t in quantised.graph.initializer}
-    assert weights["a.weight.quantised"].ravel().tolist() == [63, -63]
-    assert weights["conv_1.bias.quantised"].tolist() == [round(0.4 * 63), -1]
+    kinds = {t.name: t.data_type for t in quantized.graph.initializer}
+    assert kinds["a.weight.quantized"] == onnx.TensorProto.INT8
+    assert kinds["conv_1.bias.quantized"] == onnx.TensorProto.INT32
+    weights = {t.name: numpy_helper.to_array(t) for t in quantized.graph.initializer}
+    assert weights["a.weight.quantized"].ravel().tolist() == [63, -63]
+    assert weights["conv_1.bias.quantized"].tolist() == [round(0.4 * 63), -1]
     assert "a.weight" not in weights
 
 
 def test_for_tensorrt_weights_take_eight_bits_and_bias_stays_as_it_is() -> None:
     model = _two_convolutions()
     ranges = dict(zip(points(model), ((0.0, 254.0), (0.0, 127.0), (0.0, 254.0)), strict=True))
-    quantised = quantise(model, ranges, FOR_TENSORRT)
-    weights = {t.name: numpy_helper.to_array(t) for t in quantised.graph.initializer}
-    assert weights["a.weight.quantised"].ravel().tolist() == [127, -127]
+    quantized = quantize(model, ranges, FOR_TENSORRT)
+    weights = {t.name: numpy_helper.to_array(t) for t in quantized.graph.initializer}
+    assert weights["a.weight.quantized"].ravel().tolist() == [127, -127]
     np.testing.assert_array_equal(weights["a.bias"], np.float32([0.4, -1.0]))
     x = np.arange(20, dtype=np.float32).reshape(1, 1, 4, 5)
-    (plain,), (rounded,) = _run(model, x=x), _run(quantised, x=x)
+    (plain,), (rounded,) = _run(model, x=x), _run(quantized, x=x)
     np.testing.assert_allclose(rounded, plain, atol=9 * 0.5 + 1 + 1e-3)  # nine taps, half a step each, and the output's
 
 
@@ -103,7 +103,7 @@ def test_the_forms_are_those_that_a_bundle_can_name() -> None:
 
 def test_a_missing_range_is_an_error() -> None:
     with pytest.raises(KeyError):
-        quantise(_two_convolutions(), {"x": (0.0, 1.0)})
+        quantize(_two_convolutions(), {"x": (0.0, 1.0)})
 
 
 def test_the_best_range_cuts_off_what_is_rare() -> None:
@@ -142,15 +142,15 @@ def graphs(network: SoloNetwork, form: Form) -> tuple[Graphs, Graphs]:
     _, *levels = categories.run(_feeds())
     for level in levels:
         masks.run({"level": level})
-    quantised = [quantise(plain.categories, categories.ranges(), form), quantise(plain.masks, masks.ranges(), form)]
-    return plain, Graphs(plain.spec, *quantised, plain.kernels)
+    quantized = [quantize(plain.categories, categories.ranges(), form), quantize(plain.masks, masks.ranges(), form)]
+    return plain, Graphs(plain.spec, *quantized, plain.kernels)
 
 
 def _feeds() -> dict[str, NDArray[np.generic]]:
     return {"images": smooth_image(128, 160)[None], "image_hw": np.array([[120, 160]], np.int64)}
 
 
-def test_a_quantised_network_answers_nearly_as_before(graphs: tuple[Graphs, Graphs]) -> None:
+def test_a_quantized_network_answers_nearly_as_before(graphs: tuple[Graphs, Graphs]) -> None:
     plain, rounded = (_run(g.categories, **_feeds()) for g in graphs)
     for before, after in zip(plain[1:], rounded[1:], strict=True):
         assert np.abs(after - before).mean() < 0.06 * np.abs(before).mean()
@@ -158,16 +158,16 @@ def test_a_quantised_network_answers_nearly_as_before(graphs: tuple[Graphs, Grap
     assert np.abs(masks[1] - masks[0]).mean() < 0.1 * np.abs(masks[0]).mean()
 
 
-def test_all_large_convolutions_are_quantised(graphs: tuple[Graphs, Graphs]) -> None:
-    _, quantised = graphs
-    for model in (quantised.categories, quantised.masks):
+def test_all_large_convolutions_are_quantized(graphs: tuple[Graphs, Graphs]) -> None:
+    _, quantized = graphs
+    for model in (quantized.categories, quantized.masks):
         floats = {t.name for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) == 4}
         convolved = {name for node in model.graph.node if node.op_type == "Conv" for name in node.input} & floats
         assert all("coordinates" in name or name.startswith("categories.") for name in convolved)
         assert [(o.domain, o.version) for o in model.opset_import] == [("", 17)]
 
 
-def test_zero_points_and_quantised_bias_are_for_cpus_only(graphs: tuple[Graphs, Graphs], form: Form) -> None:
+def test_zero_points_and_quantized_bias_are_for_cpus_only(graphs: tuple[Graphs, Graphs], form: Form) -> None:
     for model in (graphs[1].categories, graphs[1].masks):
         kinds = {
             (t.data_type, bool(numpy_helper.to_array(t).any())) for t in model.graph.initializer if ".zero" in t.name
@@ -179,12 +179,12 @@ def test_zero_points_and_quantised_bias_are_for_cpus_only(graphs: tuple[Graphs, 
             assert (onnx.TensorProto.UINT8, True) in kinds
 
 
-def test_a_quantised_graph_keeps_its_inputs_outputs_and_batches(graphs: tuple[Graphs, Graphs]) -> None:
-    plain, quantised = graphs
-    assert plain.categories.graph.input == quantised.categories.graph.input
-    assert plain.categories.graph.output == quantised.categories.graph.output
+def test_a_quantized_graph_keeps_its_inputs_outputs_and_batches(graphs: tuple[Graphs, Graphs]) -> None:
+    plain, quantized = graphs
+    assert plain.categories.graph.input == quantized.categories.graph.input
+    assert plain.categories.graph.output == quantized.categories.graph.output
     one = _feeds()
     two = {name: np.concatenate([value, value]) for name, value in one.items()}
     np.testing.assert_allclose(
-        _run(quantised.categories, **two)[0][1:], _run(quantised.categories, **one)[0], atol=1e-5
+        _run(quantized.categories, **two)[0][1:], _run(quantized.categories, **one)[0], atol=1e-5
     )

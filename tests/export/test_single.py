@@ -95,7 +95,7 @@ class _Calibration(CalibrationDataReader):
         return next(self._feeds, None)
 
 
-def _quantised(graph: onnx.ModelProto, feeds: dict[str, np.ndarray], folder: Path) -> onnx.ModelProto:
+def _quantized(graph: onnx.ModelProto, feeds: dict[str, np.ndarray], folder: Path) -> onnx.ModelProto:
     """With 7-bit weights: 8-bit ones overflow on CPUs without VNNI, differently in each form of a convolution."""
     onnx.save(graph, folder / "float.onnx")
     how = {"per_channel": True, "reduce_range": True, "op_types_to_quantize": ["Conv"]}
@@ -108,8 +108,8 @@ def test_int8_graphs_answer_as_their_bundle(tmp_path: Path) -> None:
     prepared = prepare(smooth_image(96, 150), network.spec.preprocess)
     feeds = {"images": prepared.pixels[None], "image_hw": np.array([prepared.geometry.resized_hw])}
     level = load(categories_model(network)).run(["level_1"], feeds)[0]
-    categories = _quantised(categories_model(network), feeds, tmp_path)
-    masks = _quantised(masks_model(network), {"level": level}, tmp_path)
+    categories = _quantized(categories_model(network), feeds, tmp_path)
+    masks = _quantized(masks_model(network), {"level": level}, tmp_path)
     composed = single_file_model(network.spec, categories, masks, mask_kernels(network), {})
     assert TensorProto.INT8 in {tensor.data_type for tensor in composed.graph.initializer}
     graphs = {"categories": categories.SerializeToString(), "masks": masks.SerializeToString()}

@@ -19,7 +19,10 @@ REPORT = ImageReport(
     max_score_difference=0.2,
     agreement=0.1853,
 )
-REASONS = "nothing is written; usual reasons: untrained weights, or in --calibration or --images images unlike those to be served"
+REASONS = (
+    "nothing is written; usual reasons: untrained weights, or images in --calibration or --images "
+    "that are unlike those to be served"
+)
 
 
 def test_a_refused_int8_export_says_what_was_compared_wanted_and_can_be_done() -> None:
@@ -27,7 +30,7 @@ def test_a_refused_int8_export_says_what_was_compared_wanted_and_can_be_done() -
         check_loss(REPORT, {}, "int8", None)
     assert str(caught.value) == (
         "INT8 changes too many detections: 13 of 52 with a score above 0.3 match fp32 on 20 images from few/ "
-        "(mean mask IoU 0.81), 5 are extra: agreement 18.5 %, wanted 80 %; "
+        "(mean mask IoU 0.81), 5 are extra: agreement 18.5 %, required 80 %; "
         f"{REASONS}; --tolerance PERCENT allows more, --annotations FILE judges by mask AP"
     )
 
@@ -38,13 +41,13 @@ def test_a_refused_fp32_export_is_compared_with_the_original_and_has_no_calibrat
         check_loss(report, {}, "fp32", None)
     assert str(caught.value).startswith(
         "the export changes too many detections: 0 of 52 match the original network on 2 built-in images, 5 are extra: "
-        "agreement 0 %, wanted 98 %; nothing is written"
+        "agreement 0 %, required 98 %; nothing is written"
     )
     assert "--calibration" not in str(caught.value)
 
 
 def test_an_agreement_that_is_refused_is_never_shown_as_what_is_wanted() -> None:
-    with pytest.raises(OutOfTolerance, match=r"agreement 79\.9 %, wanted 80 %"):
+    with pytest.raises(OutOfTolerance, match=r"agreement 79\.9 %, required 80 %"):
         check_loss(replace(REPORT, agreement=0.79999), {}, "int8", None)
 
 

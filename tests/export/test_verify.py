@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from solo_export.plain import Found
+from solo_export.plain import Detections
 from solo_export.verify import ImageReport, compare
 from solo_server.types import Geometry, PreparedImage
 
@@ -10,20 +10,24 @@ BOXES = {"left": (0, 0, 4, 4), "right": (0, 6, 4, 4), "lower": (5, 0, 3, 5), "sh
 Instances = list[tuple[int, float, str]]
 
 
-def _found(instances: Instances) -> Found:
+def _detections(instances: Instances) -> Detections:
     masks = np.zeros((len(instances), 8, 10), bool)
     for mask, (_, _, name) in zip(masks, instances, strict=True):
         row, column, height, width = BOXES[name]
         mask[row : row + height, column : column + width] = True
     labels, scores = ([i[k] for i in instances] for k in (0, 1))
-    return Found(np.array(labels, np.int64), np.array(scores, np.float32), masks)
+    return Detections(np.array(labels, np.int64), np.array(scores, np.float32), masks)
 
 
 def _compare(original: Instances, export: Instances, lossless: bool = True) -> ImageReport:
     prepared = PreparedImage(np.zeros((8, 10, 3), np.uint8), Geometry((8, 10), (8, 10), (8, 10)))
     tail: Instances = [(9, 0.05, "lower")]  # the last instance of a list never counts: a cut-off may have made it last
     return compare(
-        lambda _: _found(original + tail), lambda _: _found(export + tail), [prepared], source="test", lossless=lossless
+        lambda _: _detections(original + tail),
+        lambda _: _detections(export + tail),
+        [prepared],
+        source="test",
+        lossless=lossless,
     )
 
 

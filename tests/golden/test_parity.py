@@ -1,10 +1,9 @@
-"""Our bundles answer as stock mmdet does: candidates, then every instance one to one, through ONNX Runtime.
+"""Our bundles find what stock mmdet finds: candidates, then every instance one to one, through ONNX Runtime.
 
 Gates: the same candidates, the same final (cell, label) pairs, |score difference| <= 1e-3, mask IoU >= 0.99.
 """
 
 import tracemalloc
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from catalogue import FOLDER, GOLDENS, IMAGES, Golden, Image
 from numpy.typing import NDArray
 from recipe import seeded_state_dict
-from solo_export.export import Order, prepare_content
+from solo_export.export import ExportRequest, prepare_content
 from solo_export.source import from_checkpoint
 from solo_models.bundle import write_bundle
 from solo_models.checkpoint import read_checkpoint
@@ -25,6 +24,8 @@ from solo_server.pipeline.image import ImageLimits, decode, prepare
 from solo_server.pipeline.pipeline import Decoded, Pipeline
 from solo_server.rle import decode_rle
 from solo_server.types import ImageResult, Query
+from support.kept import kept
+from support.paths import EXPORTER
 
 CATEGORY_TOLERANCE = 5e-5
 SCORE_TOLERANCE = 1e-3
@@ -37,22 +38,30 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 
 
 @pytest.fixture(scope="module")
-def pipeline(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    """Weights from the recipe, saved as mmdet would, exported as `solo export` does, read back as the server does."""
-    folder = tmp_path_factory.mktemp(golden.name)
-    seeded = seeded_state_dict(
-        golden.variant, golden.depth, golden.classes, golden.grids, golden.seed, candidates=golden.candidates
-    )
-    torch.save({"meta": {}, "state_dict": {k: torch.from_numpy(v) for k, v in seeded.items()}}, folder / "mmdet.pth")
-    checkpoint = read_checkpoint(folder / "mmdet.pth", size=(480, 320))
-    content = prepare_content(from_checkpoint(checkpoint, golden.name), Order(folder / "bundle"))
-    (folder / "mmdet.pth").unlink()
-    return Pipeline.open(write_bundle(folder / "bundle", content))
+def pipeline(golden: Golden) -> Pipeline:
+    """Weights from the recipe, saved as mmdet would, exported as `solo export` does, read back as the server does.
+
+    The bundle is kept between runs, until the recipe, the exporter, the models or a library changes.
+    """
+
+    def make(folder: Path) -> None:
+        weights = seeded_state_dict(
+            golden.variant, golden.depth, golden.classes, golden.grids, golden.seed, candidates=golden.candidates
+        )
+        state = {name: torch.from_numpy(values) for name, values in weights.items()}
+        torch.save({"meta": {}, "state_dict": state}, folder / "mmdet.pth")
+        checkpoint = read_checkpoint(folder / "mmdet.pth", size=(480, 320))
+        content = prepare_content(from_checkpoint(checkpoint, golden.name), ExportRequest(folder / "bundle"))
+        (folder / "mmdet.pth").unlink()
+        write_bundle(folder / "bundle", content)
+
+    sources = (*EXPORTER, FOLDER / "recipe.py", Path(__file__), str(golden))
+    return Pipeline.open(kept(f"golden-{golden.name}", make, *sources) / "bundle")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One image through one pipeline, and what the reference says of it."""
+    """One image, its pipeline, and the reference's results on it."""
 
     pipeline: Pipeline
     decoded: Decoded
@@ -130,6 +139,7 @@ def test_every_final_instance_is_the_references(case: Case) -> None:
         free.remove(best)
 
 
+@pytest.mark.parametrize("case", IMAGES[:1], ids=lambda p: p.name, indirect=True)
 def test_masks_of_all_cells_are_never_built(case: Case) -> None:
     """numpy reports its arrays to tracemalloc: all of post-processing needs less than the reference's one tensor."""
     spec, geometry = case.pipeline.bundle.spec, case.decoded.image.geometry

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from solo_export.calibrate import Calibrator
 from solo_export.half import halve
 from solo_export.onnx import Graphs, export_graphs
-from solo_export.quantize import FOR_TENSORRT, quantise
+from solo_export.quantize import FOR_TENSORRT, quantize
 from solo_models.coco import COCO_CLASSES
 from solo_models.spec import ModelSpec
 from support.images import smooth_image
@@ -57,8 +57,8 @@ def in_int8(graphs: Graphs) -> Graphs:
         masks.run({"level": level})
     return replace(
         graphs,
-        categories=quantise(graphs.categories, categories.ranges(), FOR_TENSORRT),
-        masks=quantise(graphs.masks, masks.ranges(), FOR_TENSORRT),
+        categories=quantize(graphs.categories, categories.ranges(), FOR_TENSORRT),
+        masks=quantize(graphs.masks, masks.ranges(), FOR_TENSORRT),
     )
 
 

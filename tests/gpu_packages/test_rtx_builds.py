@@ -133,7 +133,7 @@ def test_the_int8_form_for_cpus_is_refused_by_the_parser() -> None:
     model = onnx.ModelProto.FromString(_onnx("solo", "int8", "masks"))
     zero = next(t for t in model.graph.initializer if t.name == "level.zero")
     zero.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(zero) + np.int8(3), zero.name))
-    with pytest.raises(EngineBuildError, match=r"cannot read it: node level\.(de)?quantise"):
+    with pytest.raises(EngineBuildError, match=r"cannot read it: node level\.(de)?quantize"):
         _build(PlanRequest("masks.onnx", model.SerializeToString(), ()))
 
 

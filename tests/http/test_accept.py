@@ -1,8 +1,8 @@
-"""Which answer a caller gets for its `Accept`, and for none."""
+"""The form of an answer by the `Accept` header, and without one."""
 
 import pytest
 from solo_server.errors import NotAcceptable
-from solo_server.http.accept import is_overlay_wanted
+from solo_server.http.accept import is_overlay_requested
 
 
 @pytest.mark.parametrize(
@@ -28,17 +28,17 @@ from solo_server.http.accept import is_overlay_wanted
         (",", False),
     ],
 )
-def test_the_most_wanted_form_that_there_is_decides(accept: str, is_png: bool) -> None:
-    assert is_overlay_wanted(accept, is_overlay=False) == is_png
+def test_the_available_type_with_the_highest_weight_decides(accept: str, is_png: bool) -> None:
+    assert is_overlay_requested(accept, is_overlay=False) == is_png
 
 
 @pytest.mark.parametrize("accept", ["application/json", "*/*", "text/html", "", "image/png"])
-def test_an_overlay_that_the_parameters_ask_for_is_drawn_whatever_else_is_accepted(accept: str) -> None:
-    assert is_overlay_wanted(accept, is_overlay=True)
+def test_an_overlay_requested_by_parameters_is_drawn_whatever_is_accepted(accept: str) -> None:
+    assert is_overlay_requested(accept, is_overlay=True)
 
 
 @pytest.mark.parametrize("accept", ["image/jpeg", "IMAGE/JPEG", "image/webp, image/avif", "image/jpeg, image/png;q=0"])
 @pytest.mark.parametrize("is_overlay", [False, True])
 def test_an_image_of_another_format_is_refused(accept: str, is_overlay: bool) -> None:
     with pytest.raises(NotAcceptable, match="send `Accept: image/png`"):
-        is_overlay_wanted(accept, is_overlay)
+        is_overlay_requested(accept, is_overlay)

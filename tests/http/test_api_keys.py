@@ -1,4 +1,4 @@
-"""API keys: what is accepted, what a damaged file does, and that no key is ever told."""
+"""API keys: which are accepted, what a damaged file does, and that no key is ever printed."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ FIRST, SECOND, THIRD = "first-0123456789abcdef", "second-0123456789abcdef", "thi
 
 
 class Clock:
-    """Seconds that pass only when told."""
+    """A clock that only the test advances."""
 
     now = 100.0
 
@@ -34,7 +34,7 @@ def _ring(file: Path, clock: Clock) -> KeyRing:
 
 def _rewrite(file: Path, content: bytes, clock: Clock) -> None:
     file.write_bytes(content)
-    os.utime(file, ns=(0, int(clock.now * 1e9)))  # two writes within one tick of the file system would look alike
+    os.utime(file, ns=(0, int(clock.now * 1e9)))  # two writes within one tick of the file system have the same time
     clock.now += CHECK_SECONDS
 
 
@@ -47,7 +47,7 @@ def test_keys_of_the_file_and_of_the_environment_are_accepted_under_their_names(
 @pytest.mark.parametrize(
     "key", ["", "alice", FIRST[:-1], FIRST + "x", FIRST.upper(), f"alice:{FIRST}", "é" * 20, "\udce9"]
 )
-def test_anything_else_is_nobodys(file: Path, key: str) -> None:
+def test_any_other_key_is_unknown(file: Path, key: str) -> None:
     assert KeyRing.read(Settings(api_keys_file=file)).holder(key) is None
 
 
@@ -59,7 +59,7 @@ def test_a_file_of_any_editor_gives_the_same_keys(file: Path, encoding: str, end
     assert [ring.holder(key) for key in (FIRST, SECOND)] == ["alice", "key-4"]
 
 
-def test_without_keys_none_is_asked_for() -> None:
+def test_without_configured_keys_none_is_required() -> None:
     assert KeyRing.read(Settings()).is_empty
 
 
@@ -67,12 +67,12 @@ def test_every_key_is_compared_wherever_the_first_match_stands(monkeypatch: pyte
     ring = KeyRing(parse_keys([FIRST, SECOND, THIRD]))
     compared: list[bytes] = []
 
-    def watched(known: bytes, given: bytes) -> bool:
+    def recorded(known: bytes, other: bytes) -> bool:
         compared.append(known)
-        return known == given
+        return known == other
 
-    monkeypatch.setattr("solo_server.http.api_keys.hmac.compare_digest", watched)
-    for key in (FIRST, THIRD, "nobody's"):
+    monkeypatch.setattr("solo_server.http.api_keys.hmac.compare_digest", recorded)
+    for key in (FIRST, THIRD, "unknown"):
         compared.clear()
         ring.holder(key)
         assert len(compared) == 3
@@ -83,13 +83,13 @@ def test_a_changed_file_is_read_again_within_a_second(file: Path) -> None:
     ring = _ring(file, clock)
     _rewrite(file, THIRD.encode(), clock)
     clock.now -= CHECK_SECONDS / 2
-    assert ring.holder(FIRST) == "alice"  # looked at too lately
+    assert ring.holder(FIRST) == "alice"  # checked too recently
     clock.now += CHECK_SECONDS / 2
     assert ring.holder(FIRST) is None
     assert ring.holder(THIRD) == "key-1"
 
 
-def test_a_reload_needs_no_waiting(file: Path) -> None:
+def test_a_reload_reads_the_file_immediately(file: Path) -> None:
     ring = _ring(file, Clock())
     file.write_text(THIRD)
     ring.reload()
@@ -99,7 +99,7 @@ def test_a_reload_needs_no_waiting(file: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"# nobody\n", b"short", b"\xff\xfe" * 20, f"{THIRD}\n{THIRD}".encode(), b"a" * (1 << 20) + b"b"]
 )
-def test_a_damaged_file_changes_nothing_and_is_told_in_the_log_once(
+def test_a_damaged_file_changes_nothing_and_is_logged_once(
     file: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()
@@ -108,13 +108,13 @@ def test_a_damaged_file_changes_nothing_and_is_told_in_the_log_once(
     assert ring.holder(FIRST) == "alice"
     clock.now += CHECK_SECONDS
     assert ring.holder(SECOND) == "key-4"
-    told = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
-    assert len(told) == 1
-    assert told[0].endswith("; the keys of before stay")
-    assert THIRD not in told[0]
+    errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert errors[0].endswith("; the previous keys stay in use")
+    assert THIRD not in errors[0]
 
 
-def test_a_file_that_goes_away_and_comes_back_is_read_again(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_is_deleted_and_created_again_is_read_again(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     ring = _ring(file, clock)
     file.unlink()
@@ -129,7 +129,7 @@ def test_a_file_that_goes_away_and_comes_back_is_read_again(file: Path, caplog: 
     ("content", "message"),
     [
         (None, "cannot be read: No such file or directory"),
-        ("", "there is no key"),
+        ("", "no key in it"),
         (f"{FIRST}\ntoo-short", "line 2: a key has 16 to 512 characters"),
         ("x" * 513, "line 1: a key has 16 to 512 characters"),
         (f"two words:{FIRST}", "line 1: a name has letters"),
@@ -137,7 +137,9 @@ def test_a_file_that_goes_away_and_comes_back_is_read_again(file: Path, caplog: 
         (f"a:{FIRST}\nb:{FIRST}", "a and b are the same key"),
     ],
 )
-def test_an_unusable_file_stops_the_start_and_no_key_is_told(tmp_path: Path, content: str | None, message: str) -> None:
+def test_an_invalid_file_stops_the_start_and_no_key_is_printed(
+    tmp_path: Path, content: str | None, message: str
+) -> None:
     path = tmp_path / "keys"
     if content is not None:
         path.write_text(content)
@@ -148,7 +150,7 @@ def test_an_unusable_file_stops_the_start_and_no_key_is_told(tmp_path: Path, con
     assert caught.value.__cause__ is None
 
 
-def test_an_unusable_environment_stops_the_start_and_no_key_is_told() -> None:
+def test_an_invalid_variable_stops_the_start_and_no_key_is_printed() -> None:
     with pytest.raises(SettingsError, match=r"^SOLO_API_KEYS: entry 2: a key has") as caught:
         KeyRing.read(Settings(api_keys=f"{FIRST},short"))
     assert "short" not in str(caught.value)
@@ -166,13 +168,13 @@ def test_a_key_shows_in_no_repr(file: Path) -> None:
         assert keys[0].digest.hex() not in text
 
 
-def test_a_server_that_is_reached_from_elsewhere_without_keys_says_so(
+def test_a_server_without_keys_that_other_machines_can_reach_logs_a_warning(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     KeyRing().log_access("127.0.0.1")
     assert caplog.records == []
-    KeyRing(file=file).log_access("0.0.0.0")  # noqa: S104  # nothing listens
+    KeyRing(file=file).log_access("0.0.0.0")  # noqa: S104  # no socket is opened
     assert caplog.records[-1].getMessage().endswith("known are alice, key-4")
     KeyRing().log_access("0.0.0.0")  # noqa: S104
     assert caplog.records[-1].levelno == logging.WARNING

@@ -1,4 +1,4 @@
-"""What large bodies leave behind is freed in a worker, when nobody else holds it any more."""
+"""Large bodies are freed in a worker, when nothing else refers to them."""
 
 import asyncio
 import threading
@@ -6,17 +6,17 @@ from contextlib import suppress
 
 import pytest
 from fastapi import FastAPI
-from solo_server.http.bodies import HELD_BYTES, hold
+from solo_server.http.bodies import FREED_IN_WORKER_BYTES, free_in_worker
 from solo_server.http.request_middleware import RequestMiddleware
 from solo_server.http.uploads import UploadLimits
-from solo_server.service.worker_threads import Threads
+from solo_server.service.worker_threads import WorkerThreads
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 from support.small_app import make_telemetry
 
 
 class Body:
-    """Tells which thread freed it."""
+    """Records which thread freed it."""
 
     def __init__(self, freed_in: list[str]) -> None:
         self._freed_in = freed_in
@@ -26,32 +26,34 @@ class Body:
 
 
 async def unused(*_: Message) -> Message:
-    raise NotImplementedError  # for good: the application of this test neither receives nor sends
+    raise NotImplementedError  # the application of this test neither receives nor sends
 
 
 @pytest.mark.parametrize("fails", [False, True])
-@pytest.mark.parametrize(("size_bytes", "thread"), [(HELD_BYTES + 1, "solo-free_0"), (HELD_BYTES, "MainThread")])
-def test_only_what_is_large_is_freed_in_a_worker(size_bytes: int, thread: str, fails: bool) -> None:
+@pytest.mark.parametrize(
+    ("size_bytes", "thread"), [(FREED_IN_WORKER_BYTES + 1, "solo-free_0"), (FREED_IN_WORKER_BYTES, "MainThread")]
+)
+def test_only_large_bodies_are_freed_in_a_worker(size_bytes: int, thread: str, fails: bool) -> None:
     freed_in: list[str] = []
 
     def endpoint(scope: Scope) -> None:
         body = Body(freed_in)
-        hold(Request(scope), size_bytes, body)
+        free_in_worker(Request(scope), size_bytes, body)
         if fails:
             raise LookupError(body)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        with suppress(LookupError):  # as the handlers of errors do, within all middleware
+        with suppress(LookupError):  # as error handling does, inside of the middleware
             endpoint(scope)
 
     async def run() -> None:
-        threads = Threads("free", 1)
+        threads = WorkerThreads("free", 1)
 
-        async def free(held: list[object]) -> None:
-            await threads.run(held.clear)
+        async def free(bodies: list[object]) -> None:
+            await threads.run(bodies.clear)
 
-        edge = RequestMiddleware(application, make_telemetry(), UploadLimits(1.0, 1.0), free)
-        await edge(
+        middleware = RequestMiddleware(application, make_telemetry(), UploadLimits(1.0, 1.0), free)
+        await middleware(
             {"type": "http", "method": "POST", "path": "/", "headers": [], "route": None, "app": FastAPI()},
             unused,
             unused,

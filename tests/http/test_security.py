@@ -1,4 +1,4 @@
-"""What stands around the application: keys at the door, headers on every answer, CORS only where it is asked for."""
+"""The middleware around the application: API keys, security headers on every response, CORS only if it is configured."""
 
 import base64
 import hashlib
@@ -29,7 +29,7 @@ def pipeline(solo_bundle: Path) -> Pipeline:
 
 @pytest.fixture(scope="module")
 def guarded(pipeline: Pipeline) -> Iterator[httpx.Client]:
-    """A server that asks for a key and lets pages of one origin read its answers."""
+    """A server that requires a key, and lets pages of one origin read its responses."""
     with serving(create_app(pipeline, Settings(api_keys=f"alice:{KEY}", cors_origins=(ORIGIN,)))) as client:
         yield client
 
@@ -116,12 +116,16 @@ def test_a_page_with_its_own_files_needs_no_other_host() -> None:
 def test_pages_elsewhere_can_read_nothing_unless_their_origin_is_named(
     plain: httpx.Client, guarded: httpx.Client
 ) -> None:
-    asked = {"origin": ORIGIN, "access-control-request-method": "POST", "access-control-request-headers": "x-api-key"}
+    request_headers = {
+        "origin": ORIGIN,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "x-api-key",
+    }
     assert not _allowed(plain.get("/healthz", headers={"origin": ORIGIN}))
-    assert not _allowed(plain.options("/segment", headers=asked))
+    assert not _allowed(plain.options("/segment", headers=request_headers))
     assert not _allowed(guarded.get("/healthz", headers={"origin": "https://example.org.evil.net"}))
-    preflight = guarded.options("/segment", headers=asked)  # brings no key
-    refused = guarded.get("/model", headers={"origin": ORIGIN})  # may be read: the page wants to know why
+    preflight = guarded.options("/segment", headers=request_headers)  # has no key
+    refused = guarded.get("/model", headers={"origin": ORIGIN})  # readable, so that the page knows why
     assert preflight.status_code == 200
     assert refused.status_code == 401
     for response in (preflight, refused):
@@ -139,15 +143,15 @@ def test_any_origin_is_allowed_without_credentials_only(pipeline: Pipeline) -> N
 @pytest.mark.parametrize(
     "text", ["example.org", "https://example.org/", "https://a b", "null", "*,https://a.b", "https://*.b", ","]
 )
-def test_what_is_no_origin_stops_the_start(text: str) -> None:
+def test_an_invalid_origin_stops_the_start(text: str) -> None:
     with pytest.raises(SettingsError, match=r"^SOLO_CORS_ORIGINS: "):
         Settings.read({"SOLO_CORS_ORIGINS": text})
 
 
 def test_origins_are_read_from_the_environment() -> None:
     text = "https://example.org, http://localhost:3000,http://[::1]:80"
-    wanted = ("https://example.org", "http://localhost:3000", "http://[::1]:80")
-    assert Settings.read({"SOLO_CORS_ORIGINS": text}).cors_origins == wanted
+    expected = ("https://example.org", "http://localhost:3000", "http://[::1]:80")
+    assert Settings.read({"SOLO_CORS_ORIGINS": text}).cors_origins == expected
 
 
 def _allowed(response: httpx.Response) -> bool:

@@ -1,7 +1,7 @@
-"""A request that asks for another protocol is the same request as without that, wherever its bytes are split.
+"""A request with `Upgrade` is parsed as the same request without it, wherever its bytes are split.
 
-The oracle is h11, which reads a stream of requests with an implementation of its own. Bodies look like requests: read as such they
-would be the smuggled ones.
+The oracle is h11, an independent implementation that parses a stream of requests. The bodies look like requests: parsed as such,
+they would be smuggled ones.
 """
 
 import asyncio
@@ -46,14 +46,14 @@ FRAMED = {
     "no body": b"\r\n",
 }
 STREAMS = {
-    f"{asks}, {frames}": PLAIN + b"POST /first HTTP/1.1\r\nhost: x\r\n" + UPGRADES[asks] + FRAMED[frames] + PLAIN
-    for asks in UPGRADES
+    f"{upgrade}, {frames}": PLAIN + b"POST /first HTTP/1.1\r\nhost: x\r\n" + UPGRADES[upgrade] + FRAMED[frames] + PLAIN
+    for upgrade in UPGRADES
     for frames in FRAMED
 }
 
 
 def _by_h11(stream: bytes) -> Requests:
-    """As h11 reads them: up to the end of the stream, or to a request after which the connection is closed."""
+    """The requests as h11 parses them, to the end of the stream or to a request that closes the connection."""
     connection, requests = h11.Connection(h11.SERVER), Requests()
     connection.receive_data(stream)
     while (event := connection.next_event()) is not h11.NEED_DATA and event is not h11.PAUSED:
@@ -72,7 +72,7 @@ def _by_h11(stream: bytes) -> Requests:
 
 
 class _Transport(asyncio.Transport):
-    """Keeps what is written."""
+    """Keeps the written bytes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,14 +91,14 @@ class _Transport(asyncio.Transport):
         return 0
 
     def pause_reading(self) -> None:
-        """What comes is in one loop of the test."""
+        """Nothing to pause: the test delivers the bytes itself."""
 
     def resume_reading(self) -> None:
         """See `pause_reading`."""
 
 
-def _by_us(pieces: list[bytes]) -> tuple[Requests, bytes]:
-    """What the application is asked, and what the caller is answered, where the bytes come in these pieces."""
+def _by_server(pieces: list[bytes]) -> tuple[Requests, bytes]:
+    """The requests that the application gets, and the bytes that the caller gets, if the stream arrives in these pieces."""
     requests = Requests()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -140,7 +140,7 @@ def _statuses(written: bytes) -> list[int]:
 def _check_same(stream: bytes, cuts: list[int]) -> None:
     expected = _by_h11(stream)
     assert len(expected) >= 2
-    requests, written = _by_us([stream[start:end] for start, end in pairwise([0, *cuts, len(stream)])])
+    requests, written = _by_server([stream[start:end] for start, end in pairwise([0, *cuts, len(stream)])])
     assert requests == expected
     assert _statuses(written) == [200] * len(expected)
 
@@ -159,7 +159,7 @@ def test_a_request_is_the_same_byte_by_byte() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from(sorted(STREAMS)), min_size=1, max_size=3), st.data())
-def test_requests_one_behind_the_other_are_the_same_in_any_pieces(names: list[str], data: st.DataObject) -> None:
+def test_pipelined_requests_are_the_same_in_any_pieces(names: list[str], data: st.DataObject) -> None:
     stream = b"".join(STREAMS[name] for name in names)
     cuts = data.draw(st.lists(st.integers(1, len(stream) - 1), max_size=6, unique=True).map(sorted))
     _check_same(stream, cuts)
@@ -169,7 +169,7 @@ def test_an_ignored_field_counts_towards_the_limit_of_the_head() -> None:
     request = b"GET / HTTP/1.1\r\nx-kept: 1\r\nconnection: upgrade\r\nupgrade: %s\r\n\r\n"
     size = Settings().max_header_bytes
     for length, status in ((size - 100, 200), (size, 431)):
-        _, written = _by_us([request % (b"a" * length)])
+        _, written = _by_server([request % (b"a" * length)])
         assert _statuses(written) == [status]
 
 
@@ -177,7 +177,7 @@ def test_an_ignored_field_counts_towards_the_limit_of_the_head() -> None:
 def test_connect_is_refused_and_nothing_behind_it_is_read(target: bytes) -> None:
     sent = b"CONNECT " + target + b" HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(HIDDEN)
     for pieces in ([sent + HIDDEN], [sent, HIDDEN], [PLAIN + sent, HIDDEN]):
-        requests, written = _by_us(pieces)
+        requests, written = _by_server(pieces)
         assert [target for _, target, _ in requests] == ["/plain?a=b"] * (PLAIN in pieces[0])
         if not requests:
             assert json.loads(written.partition(b"\r\n\r\n")[2])["detail"].startswith("CONNECT is not supported")
@@ -192,10 +192,10 @@ def test_connect_is_refused_and_nothing_behind_it_is_read(target: bytes) -> None
         b"POST / HTTP/1.1\r\n" + UPGRADES["java"] + b"transfer-encoding: gzip\r\n\r\n",
         b"POST / HTTP/1.1\r\n" + UPGRADES["java"] + b"transfer-encoding: chunked\r\n\r\nzz\r\n",
     ],
-    ids=["http2 at once", "two framings", "two lengths", "no framing", "no chunk"],
+    ids=["http2 preface", "two framings", "two lengths", "no framing", "no chunk"],
 )
-def test_what_cannot_be_framed_is_refused_with_an_upgrade_as_without(sent: bytes) -> None:
-    requests, written = _by_us([sent + HIDDEN])
+def test_invalid_framing_is_refused_with_an_upgrade_as_without(sent: bytes) -> None:
+    requests, written = _by_server([sent + HIDDEN])
     assert requests == []
     assert _statuses(written) == [400]
 
@@ -229,7 +229,7 @@ def _connected(client: httpx.Client) -> socket.socket:
 
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("split", [False, True], ids=["one packet", "two packets"])
-def test_an_image_that_comes_with_an_upgrade_is_segmented(http: httpx.Client, chunked: bool, split: bool) -> None:
+def test_an_image_sent_with_an_upgrade_is_segmented(http: httpx.Client, chunked: bool, split: bool) -> None:
     framing = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % len(PNG)
     body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(PNG), PNG) if chunked else PNG
     head = b"POST /segment HTTP/1.1\r\nhost: x\r\n" + UPGRADES["java"] + framing + b"\r\n\r\n"
@@ -239,17 +239,17 @@ def test_an_image_that_comes_with_an_upgrade_is_segmented(http: httpx.Client, ch
             raw.sendall(sent)
         answer = _answer(raw)
         assert answer["instances"] == http.post("/segment", content=PNG).json()["instances"]
-        raw.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")  # the connection goes on
+        raw.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")  # the connection stays open
         assert _answer(raw) == {"status": "ok"}
 
 
-def test_v2_takes_an_upgrade_too(http: httpx.Client) -> None:
-    asked = json.dumps({"inputs": [{"name": "NONE", "datatype": "BYTES", "shape": [1], "data": ["x"]}]}).encode()
+def test_v2_ignores_an_upgrade_too(http: httpx.Client) -> None:
+    body = json.dumps({"inputs": [{"name": "NONE", "datatype": "BYTES", "shape": [1], "data": ["x"]}]}).encode()
     head = b"POST /v2/models/tiny-solo/infer HTTP/1.1\r\nhost: x\r\n" + UPGRADES["websocket"]
     with _connected(http) as raw:
-        raw.sendall(head + b"content-length: %d\r\n\r\n" % len(asked))
-        raw.sendall(asked)
-        assert _answer(raw)["error"].startswith("inputs: must be one of")
+        raw.sendall(head + b"content-length: %d\r\n\r\n" % len(body))
+        raw.sendall(body)
+        assert _answer(raw)["error"].startswith("inputs: must be one input")
 
 
 def _answer(raw: socket.socket) -> Any:

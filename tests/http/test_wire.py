@@ -1,4 +1,4 @@
-"""Parameters of a query or a form, and the classes that they name."""
+"""Parameters of a query or a form, and the classes that they select."""
 
 from dataclasses import replace
 
@@ -29,31 +29,31 @@ def _ids(names: tuple[str, ...], *values: str) -> tuple[int, ...] | None:
         (("cat,0,cat", "0"), (0,)),
     ],
 )
-def test_a_value_that_is_a_name_is_taken_whole_and_any_other_is_split(
+def test_a_value_that_is_a_class_name_is_not_split_at_commas(
     values: tuple[str, ...], ids: tuple[int, ...] | None
 ) -> None:
     names = ("cat", "dog, small", "bird")
     if ids is None:
-        with pytest.raises(InvalidQuery, match=r"no class 'dog'.* give `classes` once for each name that has a comma"):
+        with pytest.raises(InvalidQuery, match=r"no class 'dog'.*; repeat `classes` for each name with a comma in it"):
             _ids(names, *values)
     else:
         assert _ids(names, *values) == ids
 
 
 @given(st.lists(st.text("ab, 01", min_size=1), min_size=1, max_size=5, unique=True))
-def test_every_class_can_be_asked_for_by_its_name_alone(names: list[str]) -> None:
+def test_every_class_can_be_requested_by_its_name(names: list[str]) -> None:
     assert _ids(tuple(names), *names) == tuple(range(len(names)))
 
 
-def test_of_equal_names_the_first_is_asked_for_and_all_have_their_ids() -> None:
+def test_a_duplicate_name_means_its_first_class_and_ids_reach_all() -> None:
     assert _ids(("cat", "cat", "dog"), "cat,2", "1") == (0, 2, 1)
 
 
-def test_digits_are_names_where_the_model_has_such_names() -> None:
+def test_digits_are_names_if_the_model_has_such_names() -> None:
     digits = ("1", "2", "3")
     assert _ids(digits, "1,3") == (0, 2)
     for value in ("0", "01", "7"):
-        with pytest.raises(InvalidQuery, match=f"no class '{value}'.*names of this model are numbers"):
+        with pytest.raises(InvalidQuery, match=f"no class '{value}'.*this model has class names that are numbers"):
             _ids(digits, value)
 
 
@@ -69,7 +69,7 @@ def test_a_parameter_other_than_classes_is_given_once() -> None:
             read_query(gather([(name, "1"), (name, "1")]))
 
 
-def test_a_mapping_with_single_values_is_read_as_one_with_lists() -> None:
+def test_single_values_are_read_like_lists_of_one() -> None:
     single = read_query({"classes": "cat", "score_threshold": "0.5", "nms": "mask"})
     assert single == read_query({"classes": ["cat"], "score_threshold": ["0.5"], "nms": ("mask",)})
     assert single.to_query(tiny_spec("solo")) == Query(0.5, None, (0,), "mask")
@@ -80,12 +80,12 @@ def test_a_mapping_with_single_values_is_read_as_one_with_lists() -> None:
     [("scorethreshold", "score_threshold"), ("score-treshold", "score_threshold"), ("Class", "classes"), ("NMS", "nms"),
      ("max_instance", "max_instances")],
 )  # fmt: skip
-def test_a_misspelt_parameter_is_answered_with_the_nearest(name: str, nearest: str) -> None:
+def test_the_problem_of_a_misspelt_parameter_suggests_the_nearest_name(name: str, nearest: str) -> None:
     known = "known are classes, format, max_instances, nms, overlay, score_threshold"
     with pytest.raises(InvalidQuery) as refused:
         read_query({name: "1"})
-    assert refused.value.detail == f"there is no parameter {name!r}; did you mean {nearest}? {known}"
-    with pytest.raises(InvalidQuery, match=f"the form's field {name!r} is no parameter; did you mean {nearest}\\?"):
+    assert refused.value.detail == f"unknown parameter {name!r}; did you mean {nearest}? {known}"
+    with pytest.raises(InvalidQuery, match=f"the form field {name!r} is not a parameter; did you mean {nearest}\\?"):
         join_form({}, {name: ["1"]})
-    with pytest.raises(InvalidQuery, match=f"^there is no parameter 'colour'; {known}$"):
+    with pytest.raises(InvalidQuery, match=f"^unknown parameter 'colour'; {known}$"):
         read_query({"colour": "red"})

@@ -1,8 +1,7 @@
-"""A bundle reads back as written; one that is damaged, newer or not a bundle is refused by the name of what is wrong."""
+"""A bundle reads back as written; one that is damaged, newer or not a bundle is refused, and the message names the fault."""
 
 import hashlib
 import json
-import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from solo_models.bundle import BundleContent, BundleError, kernel_shapes, read_bundle, write_bundle
+from support.specs import tiny_spec
+
+
+@pytest.fixture(scope="module")
+def small() -> BundleContent:
+    """Bytes in place of graphs, which nothing here reads."""
+    spec, rng = tiny_spec("solo"), np.random.default_rng(0)
+    kernels = {name: rng.normal(size=shape).astype(np.float32) for name, shape in kernel_shapes(spec).items()}
+    return BundleContent("small", spec, rng.bytes(2000), rng.bytes(1000), kernels, {"layout": "own"}, {})
+
+
+@pytest.fixture
+def small_bundle(small: BundleContent, tmp_path: Path) -> Path:
+    """A bundle that the test may damage."""
+    return write_bundle(tmp_path / "bundle", small)
 
 
 def test_a_folder_reads_back_as_written(content: BundleContent, bundle_path: Path) -> None:
@@ -21,38 +35,38 @@ def test_a_folder_reads_back_as_written(content: BundleContent, bundle_path: Pat
     assert all(np.array_equal(bundle.kernels[k], content.kernels[k]) for k in content.kernels)
 
 
-def test_a_zip_reads_as_the_folder_does(content: BundleContent, bundle_path: Path, tmp_path: Path) -> None:
-    folder, archive = read_bundle(bundle_path), read_bundle(write_bundle(tmp_path / "b.zip", content))
+def test_a_zip_reads_as_the_folder_does(small: BundleContent, small_bundle: Path, tmp_path: Path) -> None:
+    folder, archive = read_bundle(small_bundle), read_bundle(write_bundle(tmp_path / "b.zip", small))
     assert (archive.name, archive.version, archive.files) == (folder.name, folder.version, folder.files)
 
 
-def test_the_version_changes_with_the_weights(content: BundleContent, bundle_path: Path, tmp_path: Path) -> None:
-    kernels = {name: array + 1 for name, array in content.kernels.items()}
-    other = read_bundle(write_bundle(tmp_path / "other", replace(content, kernels=kernels)))
-    assert other.version != read_bundle(bundle_path).version
+def test_the_version_changes_with_the_weights(small: BundleContent, small_bundle: Path, tmp_path: Path) -> None:
+    kernels = {name: array + 1 for name, array in small.kernels.items()}
+    other = read_bundle(write_bundle(tmp_path / "other", replace(small, kernels=kernels)))
+    assert other.version != read_bundle(small_bundle).version
 
 
-def test_extra_files_travel_and_leave_the_version(content: BundleContent, bundle_path: Path, tmp_path: Path) -> None:
-    path = write_bundle(tmp_path / "b", replace(content, extra_files={"MODEL_CARD.md": b"# card"}))
+def test_extra_files_are_stored_and_do_not_change_the_version(
+    small: BundleContent, small_bundle: Path, tmp_path: Path
+) -> None:
+    path = write_bundle(tmp_path / "b", replace(small, extra_files={"MODEL_CARD.md": b"# card"}))
     assert read_bundle(path).files["MODEL_CARD.md"] == b"# card"
-    assert read_bundle(path).version == read_bundle(bundle_path).version
+    assert read_bundle(path).version == read_bundle(small_bundle).version
 
 
 @pytest.mark.parametrize(
-    ("precision", "asked", "form"),
+    ("precision", "requested", "form"),
     [("int8", None, "cpu"), ("int8", "tensorrt", "tensorrt"), ("fp16", None, None)],
 )
-def test_an_int8_bundle_says_for_what(
-    content: BundleContent, tmp_path: Path, precision: str, asked: str | None, form: str | None
+def test_an_int8_bundle_records_its_form(
+    small: BundleContent, tmp_path: Path, precision: str, requested: str | None, form: str | None
 ) -> None:
-    path = write_bundle(tmp_path / "b", replace(content, precision=precision, int8_for=asked))
+    path = write_bundle(tmp_path / "b", replace(small, precision=precision, int8_for=requested))
     assert read_bundle(path).int8_for == form
 
 
-def test_an_int8_bundle_of_before_is_for_cpus_and_an_unknown_form_is_refused(
-    content: BundleContent, tmp_path: Path
-) -> None:
-    path = write_bundle(tmp_path / "b", replace(content, precision="int8", int8_for="tensorrt"))
+def test_an_older_int8_bundle_is_for_cpus_and_an_unknown_form_is_refused(small: BundleContent, tmp_path: Path) -> None:
+    path = write_bundle(tmp_path / "b", replace(small, precision="int8", int8_for="tensorrt"))
     manifest = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps({k: v for k, v in manifest.items() if k != "int8_for"}))
     assert read_bundle(path).int8_for == "cpu"
@@ -61,20 +75,20 @@ def test_an_int8_bundle_of_before_is_for_cpus_and_an_unknown_form_is_refused(
         read_bundle(path)
 
 
-def test_an_existing_bundle_is_kept_unless_told_otherwise(content: BundleContent, tmp_path: Path) -> None:
-    path = write_bundle(tmp_path / "b", content)
+def test_an_existing_bundle_is_replaced_only_with_overwrite(small: BundleContent, tmp_path: Path) -> None:
+    path = write_bundle(tmp_path / "b", small)
     with pytest.raises(BundleError, match="exists already"):
-        write_bundle(path, content)
-    write_bundle(path, replace(content, name="new"), overwrite=True)
+        write_bundle(path, small)
+    write_bundle(path, replace(small, name="new"), overwrite=True)
     assert read_bundle(path).name == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
 
 
-def test_a_folder_that_is_no_bundle_is_never_replaced(content: BundleContent, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_bundle_is_never_replaced(small: BundleContent, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "me.jpg").write_bytes(b"x")
     with pytest.raises(BundleError, match="not replaced"):
-        write_bundle(tmp_path / "photos", content, overwrite=True)
+        write_bundle(tmp_path / "photos", small, overwrite=True)
     assert (tmp_path / "photos" / "me.jpg").exists()
 
 
@@ -123,41 +137,37 @@ def _replace_kernels(path: Path) -> None:
         (_replace_kernels, r"kernels\.npz: level0"),
     ],
 )
-def test_what_is_wrong_is_named(
-    solo_bundle: Path, tmp_path: Path, damage: Callable[[Path], None], message: str
+def test_a_damaged_bundle_is_refused_by_the_name_of_the_fault(
+    small_bundle: Path, damage: Callable[[Path], None], message: str
 ) -> None:
-    path = tmp_path / "bundle"
-    shutil.copytree(solo_bundle, path)
-    damage(path)
+    damage(small_bundle)
     with pytest.raises(BundleError, match=message):
-        read_bundle(path)
+        read_bundle(small_bundle)
 
 
-def test_names_that_leave_the_folder_are_refused(solo_bundle: Path, tmp_path: Path) -> None:
-    path = tmp_path / "bundle"
-    shutil.copytree(solo_bundle, path)
-    manifest = json.loads((path / "manifest.json").read_text())
+def test_names_that_leave_the_folder_are_refused(small_bundle: Path) -> None:
+    manifest = json.loads((small_bundle / "manifest.json").read_text())
     manifest["files"]["../secret"] = {"bytes": 1, "sha256": ""}
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    (small_bundle / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="not a plain file name"):
-        read_bundle(path)
+        read_bundle(small_bundle)
 
 
-def test_a_file_larger_than_announced_is_not_read(solo_bundle: Path, tmp_path: Path) -> None:
+def test_a_file_larger_than_announced_is_not_read(small_bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "bomb.zip"
-    manifest = json.loads((solo_bundle / "manifest.json").read_text())
+    manifest = json.loads((small_bundle / "manifest.json").read_text())
     manifest["files"]["masks.onnx"]["bytes"] = 10
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("manifest.json", json.dumps(manifest))
-        archive.writestr("categories.onnx", (solo_bundle / "categories.onnx").read_bytes())
-        archive.writestr("kernels.npz", (solo_bundle / "kernels.npz").read_bytes())
+        archive.writestr("categories.onnx", (small_bundle / "categories.onnx").read_bytes())
+        archive.writestr("kernels.npz", (small_bundle / "kernels.npz").read_bytes())
         archive.writestr("masks.onnx", bytes(50_000_000))
     with pytest.raises(BundleError, match=r"masks\.onnx: is larger than 10 bytes"):
         read_bundle(path)
 
 
 @pytest.mark.parametrize("name", ["missing", "text.zip"])
-def test_what_is_no_bundle_is_refused(tmp_path: Path, name: str) -> None:
+def test_other_files_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "text.zip").write_text("hello")
     with pytest.raises(BundleError):
         read_bundle(tmp_path / name)

@@ -12,6 +12,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from solo_models.cli import main
 from solo_models.engine_file import EngineHeader, ShapeRange, write_engine
 from solo_models.install import install_command
 from solo_models.network import SoloNetwork
+from support.bundles import zipped_folder
 from support.networks import bundle_content, tiny_network
+from support.specs import quick_spec
 
 PLAN = b"ftrt: a plan"
 
@@ -95,11 +98,18 @@ def rich() -> BundleContent:
     }
     provenance = {"checkpoint_sha256": "ab" * 32, "tools": {"python": "3.11.7", "onnx": "1.23"}, "ran_on_gpu": False}
     card = {"MODEL_CARD.md": b"# card"}
-    return replace(bundle_content(tiny_network("solo")), parity=parity, provenance=provenance, extra_files=card)
+    return replace(
+        bundle_content(tiny_network("solo", quick_spec("solo"))), parity=parity, provenance=provenance, extra_files=card
+    )
+
+
+@cache
+def _decoupled() -> SoloNetwork:
+    return tiny_network("decoupled")
 
 
 def _own_checkpoint(path: Path, **options: Any) -> Path:
-    network = tiny_network("decoupled")
+    network = _decoupled()
     spec, meta = json.dumps(network.spec.to_dict()), {"mmdet_version": "3.3.0", "epoch": 36}
     torch.save({"spec": spec, "state_dict": network.state_dict(), "meta": meta}, path, **options)
     return path
@@ -149,7 +159,7 @@ def test_a_checkpoint_is_known_by_its_content(tell: Tell, tmp_path: Path, name: 
 
 def test_a_checkpoint_tells_its_network_and_where_it_came_from(tell: Tell, tmp_path: Path) -> None:
     told = tell(_own_checkpoint(tmp_path / "model.pth"))
-    network, expected = told.facts["network"], tiny_network("decoupled")
+    network, expected = told.facts["network"], _decoupled()
     assert told.facts["layout"] == told.line("layout") == "own"
     assert (network["variant"], network["backbone"]) == ("decoupled", "resnet18")
     assert (network["head_depth"], network["head_channels"], network["input_size"]) == (2, 32, "192x128")
@@ -367,7 +377,7 @@ def test_a_bundle_whose_graph_is_none_is_refused(refuse: Refuse, rich: BundleCon
 
 
 def test_a_zip_with_its_folder_on_top_is_a_bundle(tell: Tell, solo_bundle: Path, tmp_path: Path) -> None:
-    shutil.make_archive(str(tmp_path / "b"), "zip", solo_bundle.parent, solo_bundle.name)
+    zipped_folder(solo_bundle, tmp_path / "b.zip")
     told = tell(tmp_path / "b.zip")
     assert (told.line("kind"), told.line("form"), told.line("name")) == ("bundle", "zip", "tiny-solo")
 
@@ -431,7 +441,7 @@ def test_an_onnx_file_of_others_is_told_in_full(tell: Tell, tmp_path: Path) -> N
         (TensorProto.INT64, [], "unknown: no weights"),
     ],
 )
-def test_the_precision_is_read_off_weights_and_quantisation(
+def test_the_precision_is_read_off_weights_and_quantization(
     tell: Tell, tmp_path: Path, dtype: int, nodes: list[onnx.NodeProto], precision: str
 ) -> None:
     assert tell(_saved(tmp_path / "m", _model(dtype, *nodes))).facts["precision"] == precision

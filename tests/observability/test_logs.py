@@ -1,4 +1,4 @@
-"""The log: one line a record, nobody can forge one, and whatever happens to its file, serving goes on."""
+"""The log: one line a record, no line can be forged, and serving goes on whatever happens to the log's file."""
 
 import io
 import json
@@ -61,7 +61,7 @@ def failed_record() -> logging.LogRecord:
         return made
 
 
-def test_lines_tell_the_worker_where_there_are_several() -> None:
+def test_lines_have_the_workers_number_if_there_are_several() -> None:
     assert json.loads(json_line(record("x"), worker=0))["worker"] == 0
     assert "worker" not in json.loads(json_line(record("x")))
     assert text_line(record("x"), worker=3).split()[1:3] == [b"INFO", b"w3"]
@@ -103,7 +103,7 @@ def test_an_access_line_has_its_fields_and_the_requests_id() -> None:
 
 
 @pytest.mark.parametrize("sent", ["a\nINFO forged", "a\r\x1b[2J", "a\u2028b", "a\x85b", "\udcff", "a\x00"])
-def test_what_callers_send_never_begins_a_line_nor_steers_a_terminal(sent: str) -> None:
+def test_what_clients_send_never_starts_a_line_nor_controls_a_terminal(sent: str) -> None:
     text = text_line(record("file %s", sent)).decode()
     assert text.count("\n") == 1
     assert text[:-1].isprintable()
@@ -122,12 +122,12 @@ def test_a_traceback_is_indented_as_text_and_a_field_as_json() -> None:
     assert "ValueError: first" in fields["error"]
 
 
-def test_a_record_that_cannot_be_told_still_makes_a_line() -> None:
-    assert b"'%d' cannot be told with its arguments (service.py:12)" in text_line(record("%d", "many"))
+def test_a_record_that_cannot_be_formatted_still_makes_a_line() -> None:
+    assert b"'%d' cannot be formatted with its arguments (service.py:12)" in text_line(record("%d", "many"))
     assert json.loads(json_line(record("%d", "many")))["level"] == "info"
 
 
-def test_lines_arrive_whole_and_in_order_through_a_file_that_takes_little_at_a_time() -> None:
+def test_lines_arrive_complete_and_in_order_through_a_file_that_takes_a_few_bytes_at_a_time() -> None:
     class Narrow(Full):
         def write(self, line: memoryview, /) -> int:
             self.written += bytes(line[:3])
@@ -142,8 +142,8 @@ def test_lines_arrive_whole_and_in_order_through_a_file_that_takes_little_at_a_t
     assert writer.lost_lines == 0
 
 
-def test_lines_are_written_together_but_never_more_than_a_pipe_takes_whole() -> None:
-    """So that those of several workers do not mix, and a pipe that nobody reads ends with a whole line."""
+def test_lines_are_written_together_but_never_more_than_a_pipe_writes_atomically() -> None:
+    """So lines of several workers do not mix, and a pipe that nobody reads ends with a complete line."""
     written: list[bytes] = []
 
     class Watched(Full):
@@ -159,8 +159,8 @@ def test_lines_are_written_together_but_never_more_than_a_pipe_takes_whole() -> 
     assert len(written) < 100
     assert all(block.endswith(b"\n") for block in written)
     assert [len(block) <= 4096 for block in written] == [True] * (len(written) - 1) + [False]
-    told = [json.loads(line)["message"] for line in b"".join(written).splitlines()]
-    assert told == [*map(str, range(200)), "x" * 5000]
+    messages = [json.loads(line)["message"] for line in b"".join(written).splitlines()]
+    assert messages == [*map(str, range(200)), "x" * 5000]
 
 
 def test_a_file_that_would_block_is_tried_again() -> None:
@@ -179,7 +179,7 @@ def test_a_file_that_would_block_is_tried_again() -> None:
     assert (output.written.count(b"\n"), writer.lost_lines) == (1, 0)
 
 
-def test_a_full_disk_loses_lines_and_says_so_once_there_is_room() -> None:
+def test_a_full_disk_loses_lines_and_the_log_says_so_later() -> None:
     output = Full()
     writer = LogWriter("json", output)
     for _ in range(3):
@@ -189,9 +189,9 @@ def test_a_full_disk_loses_lines_and_says_so_once_there_is_room() -> None:
     output.is_full = False
     writer.emit(record("back"))
     writer.close()
-    told, back = (json.loads(line) for line in output.written.splitlines())
-    assert told["message"].startswith("3 lines of this log were lost")
-    assert (told["level"], back["message"], writer.lost_lines) == ("warning", "back", 3)
+    lost, back = (json.loads(line) for line in output.written.splitlines())
+    assert lost["message"].startswith("3 lines of this log were lost")
+    assert (lost["level"], back["message"], writer.lost_lines) == ("warning", "back", 3)
 
 
 def test_a_closed_file_loses_lines_and_nothing_else() -> None:
@@ -203,7 +203,7 @@ def test_a_closed_file_loses_lines_and_nothing_else() -> None:
     assert writer.lost_lines == 1
 
 
-def test_a_pipe_that_nobody_reads_holds_no_one_up() -> None:
+def test_a_pipe_that_nobody_reads_delays_nothing() -> None:
     released = threading.Event()
 
     class Stalled(Full):
@@ -241,13 +241,13 @@ def test_lost_lines_are_counted_for_the_metrics(root: logging.Logger) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
-def test_a_process_whose_log_is_on_a_full_disk_ends_well() -> None:
+def test_a_process_whose_log_is_on_a_full_disk_ends_normally() -> None:
     with Path("/dev/full").open("wb", buffering=0) as full:
         done = subprocess.run([sys.executable, "-c", _PROGRAM], stderr=full, stdout=subprocess.PIPE, check=False)
     assert (done.returncode, done.stdout) == (0, b"served\n")
 
 
-def test_a_process_whose_log_nobody_reads_any_more_ends_well() -> None:
+def test_a_process_whose_log_nobody_reads_ends_normally() -> None:
     reader, pipe = os.pipe()
     os.close(reader)
     try:

@@ -1,4 +1,4 @@
-"""What is counted, where, in which unit; and that no caller can make a series."""
+"""What each metric counts, in which unit; and that no client can create a series."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from starlette.middleware import Middleware
 from starlette.types import Receive, Scope, Send
 from support.small_app import MODEL, ask, make_telemetry, samples, small_app, value
 
-Asked = tuple[str, str, dict[str, Any]]
+Call = tuple[str, str, dict[str, Any]]
 PROBLEM = b'{"code":"overloaded","status":503}'
 
 
 class Guard:
-    """Stands before the application and lets nobody in."""
+    """A middleware that refuses every request."""
 
     def __init__(self, app: object) -> None:
         pass
@@ -27,7 +27,7 @@ class Guard:
         await Response(b"no", 401)(scope, receive, send)
 
 
-def told(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+def scraped(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     metrics.fold()
     return samples(metrics.text()[0].decode())
 
@@ -45,9 +45,9 @@ def access(**changed: object) -> Access:
 def test_a_request_is_counted_by_route_outcome_and_code_and_timed_in_seconds() -> None:
     metrics = fresh()
     metrics.begun()
-    assert value(told(metrics), "solo_requests_in_progress") == 1
+    assert value(scraped(metrics), "solo_requests_in_progress") == 1
     metrics.ended(access())
-    found = told(metrics)
+    found = scraped(metrics)
     assert value(found, "solo_requests_in_progress") == 0
     assert value(found, "solo_requests_total", route="/segment", outcome="ok", code="ok") == 1
     assert value(found, "solo_request_duration_seconds_sum", route="/segment") == pytest.approx(0.03)
@@ -58,11 +58,11 @@ def test_a_request_is_counted_by_route_outcome_and_code_and_timed_in_seconds() -
     assert value(found, "solo_request_images_sum") == 1
 
 
-def test_a_request_without_images_is_none_in_the_histogram_of_images() -> None:
+def test_a_request_without_images_is_not_in_the_histogram_of_images() -> None:
     metrics = fresh()
     metrics.begun()
     metrics.ended(access(images=0, route="/model"))
-    assert value(told(metrics), "solo_request_images_count") == 0
+    assert value(scraped(metrics), "solo_request_images_count") == 0
 
 
 @pytest.mark.parametrize(
@@ -70,11 +70,11 @@ def test_a_request_without_images_is_none_in_the_histogram_of_images() -> None:
     [(200, "ok"), (307, "ok"), (400, "client_error"), (422, "client_error"), (499, "gone"), (500, "server_error"),
      (503, "unavailable"), (504, "unavailable")],
 )  # fmt: skip
-def test_the_outcome_says_who_would_have_to_act(status: int, word: str) -> None:
+def test_the_outcome_says_who_has_to_act(status: int, word: str) -> None:
     assert outcome(status) == word
 
 
-def test_refusals_stages_batches_and_ends_of_images_are_told_apart() -> None:
+def test_refusals_stages_batches_and_outcomes_of_images_are_counted_separately() -> None:
     metrics = fresh()
     metrics.refused("overloaded", "queue_full")
     metrics.refused("overloaded", "pixels_full")
@@ -83,7 +83,7 @@ def test_refusals_stages_batches_and_ends_of_images_are_told_apart() -> None:
     metrics.answered("tiny", "ok", 900.0, 3, {"decode": 2.0, "queue": 700.0})
     metrics.answered("tiny", "gone", 10.0)
     metrics.waiting(5, 1_000_000)
-    found = told(metrics)
+    found = scraped(metrics)
     assert value(found, "solo_refused_total", code="overloaded", reason="queue_full") == 1
     assert value(found, "solo_refused_total", code="overloaded", reason="pixels_full") == 2
     assert value(found, "solo_stage_duration_seconds_sum", model="tiny", stage="queue") == pytest.approx(0.7)
@@ -98,33 +98,33 @@ def test_refusals_stages_batches_and_ends_of_images_are_told_apart() -> None:
     assert value(found, "solo_waiting_pixels") == 1_000_000
 
 
-def test_the_model_is_told_by_its_labels_and_readiness_is_that_of_all_models() -> None:
+def test_labels_describe_the_model_and_ready_means_all_models() -> None:
     models: list[ModelInfo] = []
     metrics = Metrics(lambda: models)
-    assert value(told(metrics), "solo_ready") == 0
+    assert value(scraped(metrics), "solo_ready") == 0
     models.append(MODEL)
-    found = told(metrics)
+    found = scraped(metrics)
     assert value(found, "solo_ready") == 1
     labels = {"name": "tiny", "version": "0123", "precision": "fp32", "engine": "onnxruntime 1.32.0 cpu"}
     assert value(found, "solo_model_info", **labels) == 1
     models.append(ModelInfo("other", "1", "fp32", "onnxruntime", ready=False))
-    assert value(told(metrics), "solo_ready") == 0
+    assert value(scraped(metrics), "solo_ready") == 0
 
 
 def test_memory_and_start_are_those_of_the_process() -> None:
-    found = told(fresh())
+    found = scraped(fresh())
     assert (value(found, "process_resident_memory_bytes") or 0) > 1 << 20
     assert (value(found, "process_start_time_seconds") or 0) > 1_600_000_000
 
 
-def test_every_application_counts_for_itself() -> None:
+def test_every_application_has_its_own_counters() -> None:
     first, second = fresh(), fresh()
     first.refused("overloaded", "queue_full")
-    assert value(told(second), "solo_refused_total", code="overloaded", reason="queue_full") is None
+    assert value(scraped(second), "solo_refused_total", code="overloaded", reason="queue_full") is None
 
 
-def test_series_without_labels_are_there_before_anything_happens() -> None:
-    found = told(fresh())
+def test_series_without_labels_exist_from_the_start() -> None:
+    found = scraped(fresh())
     for name in (
         "solo_waiting_images",
         "solo_waiting_pixels",
@@ -134,14 +134,14 @@ def test_series_without_labels_are_there_before_anything_happens() -> None:
         assert value(found, name) == 0
 
 
-def test_openmetrics_is_spoken_to_who_asks_for_it() -> None:
+def test_openmetrics_is_sent_to_clients_that_accept_it() -> None:
     content, media_type = fresh().text("application/openmetrics-text; version=1.0.0")
     assert content.endswith(b"# EOF\n")
     assert media_type.startswith("application/openmetrics-text; version=1.0.0")
     assert fresh().text("text/html")[1].startswith("text/plain; version=0.0.4")
 
 
-def test_the_code_of_a_refusal_is_taken_from_the_answer_itself() -> None:
+def test_the_code_of_a_refusal_is_taken_from_the_response() -> None:
     async def refuse(_: Request) -> Response:
         return Response(PROBLEM, 503, media_type="application/problem+json")
 
@@ -152,20 +152,20 @@ def test_the_code_of_a_refusal_is_taken_from_the_answer_itself() -> None:
         telemetry = make_telemetry()
         ask(small_app(telemetry, segment), ("POST", "/segment", {"content": b"x"}))
         assert (
-            value(told(telemetry.metrics), "solo_requests_total", route="/segment", outcome="unavailable", code=code)
+            value(scraped(telemetry.metrics), "solo_requests_total", route="/segment", outcome="unavailable", code=code)
             == 1
         )
 
 
 def test_a_refusal_before_routing_is_counted_under_the_path_if_there_is_such_a_route() -> None:
     async def never(_: Request) -> Response:
-        raise AssertionError("the guard lets nobody in")
+        raise AssertionError("the guard refuses every request")
 
     telemetry = make_telemetry()
     app = small_app(telemetry, never)
     app.user_middleware.append(Middleware(Guard))
     ask(app, ("POST", "/segment", {}), ("POST", "/segment2", {}), ("GET", "/items/a", {}))
-    found = told(telemetry.metrics)
+    found = scraped(telemetry.metrics)
     labels = {"outcome": "client_error", "code": "http_401"}
     assert value(found, "solo_requests_total", route="/segment", **labels) == 1
     assert value(found, "solo_requests_total", route="unmatched", **labels) == 2
@@ -177,22 +177,22 @@ def test_a_failure_that_only_the_outermost_layer_answers_is_a_server_error() -> 
 
     telemetry = make_telemetry()
     assert ask(small_app(telemetry, fail), ("POST", "/segment", {}))[0].status_code == 500
-    found = told(telemetry.metrics)
+    found = scraped(telemetry.metrics)
     assert value(found, "solo_requests_total", route="/segment", outcome="server_error", code="internal") == 1
     assert value(found, "solo_requests_in_progress") == 0
 
 
-def test_a_caller_that_went_away_is_gone_and_no_error() -> None:
+def test_a_client_that_disconnects_is_gone_and_not_an_error() -> None:
     async def wait(request: Request) -> Response:
         raise asyncio.CancelledError
 
     telemetry = make_telemetry()
     with pytest.raises(asyncio.CancelledError):
         ask(small_app(telemetry, wait), ("POST", "/segment", {}))
-    assert value(told(telemetry.metrics), "solo_requests_total", route="/segment", outcome="gone", code="gone") == 1
+    assert value(scraped(telemetry.metrics), "solo_requests_total", route="/segment", outcome="gone", code="gone") == 1
 
 
-def test_bytes_of_both_ways_images_and_instances_reach_the_access_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_bytes_images_and_instances_are_in_the_access_line(caplog: pytest.LogCaptureFixture) -> None:
     telemetry = make_telemetry()
 
     async def one_of_two(name: str, instances: int) -> None:
@@ -211,16 +211,16 @@ def test_bytes_of_both_ways_images_and_instances_reach_the_access_line(caplog: p
     assert line.ms > 0
 
 
-def test_nothing_that_a_caller_sends_becomes_a_label() -> None:
+def test_nothing_that_a_client_sends_becomes_a_label() -> None:
     async def answer(_: Request) -> Response:
         return Response(b"x")
 
-    def asked(*requests: Asked) -> int:
+    def series_after(*requests: Call) -> int:
         telemetry = make_telemetry()
         ask(small_app(telemetry, answer), *requests)
-        return len(told(telemetry.metrics))
+        return len(scraped(telemetry.metrics))
 
-    one_of_each: list[Asked] = [("GET", "/nowhere", {}), ("GET", "/items/a", {}), ("POST", "/segment", {})]
-    many: list[Asked] = [("GET", f"/{where}/{i}", {}) for i in range(5) for where in ("nowhere", "items")]
+    one_of_each: list[Call] = [("GET", "/nowhere", {}), ("GET", "/items/a", {}), ("POST", "/segment", {})]
+    many: list[Call] = [("GET", f"/{where}/{i}", {}) for i in range(5) for where in ("nowhere", "items")]
     many += [("POST", f"/segment?q={i}", {"headers": {"x-request-id": f"{i}", "host": f"h{i}"}}) for i in range(5)]
-    assert asked(*one_of_each, *many) == asked(*one_of_each)
+    assert series_after(*one_of_each, *many) == series_after(*one_of_each)

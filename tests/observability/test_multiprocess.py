@@ -1,4 +1,4 @@
-"""Metrics of several workers: one scrape for all, whoever answers it, and nothing lost with a dead one."""
+"""Metrics of several workers: any worker answers a scrape with all of them, and a dead worker's counts are kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ import pytest
 from prometheus_client import values
 from prometheus_client.multiprocess import MultiProcessCollector
 from solo_server.observability.metrics import Metrics
-from solo_server.observability.multiprocess import FOLDER, ProcessFigures, SupervisorFigures, count_as, metrics_folder
+from solo_server.observability.multiprocess import (
+    FOLDER,
+    SupervisorMetrics,
+    WorkerMetrics,
+    count_as_worker,
+    metrics_folder,
+)
 from support.small_app import MODEL, Samples, samples, value
 
 
@@ -25,27 +31,27 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 
 def worker(number: int) -> Metrics:
-    """Of a process that begins; several of them live in this one."""
-    count_as(number)
+    """The metrics of a new worker; this process plays several workers."""
+    count_as_worker(number)
     return Metrics(lambda: [MODEL], among_workers=True)
 
 
-def told(metrics: Metrics, *others: Metrics) -> Samples:
+def scraped(metrics: Metrics, *others: Metrics) -> Samples:
     for each in (metrics, *others):
         each.fold()
     return samples(metrics.text()[0].decode())
 
 
-def test_whichever_worker_answers_tells_of_all() -> None:
+def test_every_worker_answers_with_the_metrics_of_all() -> None:
     first, second = worker(0), worker(1)
     first.answered("tiny", "ok", 30.0)
     second.answered("tiny", "ok", 700.0)
     second.answered("tiny", "gone", 1.0)
     first.waiting(2, 1000)
     second.waiting(3, 500)
-    found = told(first, second)
+    found = scraped(first, second)
     here = {key: number for key, number in found.items() if key[0].startswith("solo_")}
-    assert here == {key: number for key, number in told(second).items() if key[0].startswith("solo_")}
+    assert here == {key: number for key, number in scraped(second).items() if key[0].startswith("solo_")}
     assert value(found, "solo_images_total", model="tiny", outcome="ok") == 2
     assert value(found, "solo_images_total", model="tiny", outcome="gone") == 1
     assert value(found, "solo_image_duration_seconds_count", model="tiny") == 3
@@ -54,37 +60,37 @@ def test_whichever_worker_answers_tells_of_all() -> None:
     assert (value(found, "solo_waiting_images"), value(found, "solo_waiting_pixels")) == (5, 1500)
 
 
-def test_a_worker_in_a_dead_ones_place_counts_on_and_holds_nothing_of_its(folder: Path) -> None:
-    figures = SupervisorFigures(str(folder), 2)
+def test_a_replacement_continues_the_counters_and_drops_the_gauges(folder: Path) -> None:
+    supervisor = SupervisorMetrics(str(folder), 2)
     other, dead = worker(0), worker(1)
     dead.answered("tiny", "ok", 1.0)
     dead.waiting(4, 4000)
     dead.fold()
     other.waiting(1, 100)
     files = sorted(file.name for file in folder.iterdir())
-    figures.ended(1)
-    assert value(told(other), "solo_waiting_images") == 1
-    assert value(told(other), "solo_images_total", model="tiny", outcome="ok") == 1
-    figures.restarted()
-    heir = worker(1)
-    heir.answered("tiny", "ok", 1.0)
-    heir.fold()
-    found = told(other)
+    supervisor.ended(1)
+    assert value(scraped(other), "solo_waiting_images") == 1
+    assert value(scraped(other), "solo_images_total", model="tiny", outcome="ok") == 1
+    supervisor.restarted()
+    replacement = worker(1)
+    replacement.answered("tiny", "ok", 1.0)
+    replacement.fold()
+    found = scraped(other)
     assert value(found, "solo_images_total", model="tiny", outcome="ok") == 2
     assert (value(found, "solo_workers"), value(found, "solo_worker_restarts_total")) == (2, 1)
-    assert sorted(file.name for file in folder.iterdir()) == files  # no more of them with every death
+    assert sorted(file.name for file in folder.iterdir()) == files  # files do not pile up
 
 
-def test_processes_are_told_together(folder: Path) -> None:
-    alone = ProcessFigures()
+def test_process_figures_are_merged(folder: Path) -> None:
+    alone = WorkerMetrics()
     metrics = worker(0)
-    ProcessFigures().update(ready=True)
-    one = told(metrics)
-    count_as(1)
-    second = ProcessFigures()
+    WorkerMetrics().update(ready=True)
+    one = scraped(metrics)
+    count_as_worker(1)
+    second = WorkerMetrics()
     second.update(ready=False)
     second.update(ready=False)
-    both = told(metrics)
+    both = scraped(metrics)
     assert alone is not second
     assert (value(one, "solo_workers_ready"), value(both, "solo_workers_ready")) == (1, 1)
     assert (value(one, "solo_ready"), value(both, "solo_ready")) == (1, 1)
@@ -95,9 +101,9 @@ def test_processes_are_told_together(folder: Path) -> None:
         assert value(both, name) == value(one, name)
 
 
-def test_what_no_worker_shares_is_of_the_one_that_answers_and_nothing_is_told_twice() -> None:
+def test_metrics_in_no_file_are_of_the_answering_worker_and_no_family_appears_twice() -> None:
     metrics = worker(0)
-    ProcessFigures().update(ready=True)
+    WorkerMetrics().update(ready=True)
     text = metrics.text()[0].decode()
     heads = [line for line in text.splitlines() if line.startswith("# TYPE")]
     assert len(heads) == len(set(heads))
@@ -106,7 +112,7 @@ def test_what_no_worker_shares_is_of_the_one_that_answers_and_nothing_is_told_tw
     assert any(name == "solo_model_info" for name, _ in samples(text))
 
 
-def test_a_file_that_begins_to_be_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_being_created_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     metrics, collect, failures = worker(0), MultiProcessCollector.collect, [struct.error(), struct.error()]
     metrics.answered("tiny", "ok", 1.0)
 
@@ -116,14 +122,14 @@ def test_a_file_that_begins_to_be_is_read_again(monkeypatch: pytest.MonkeyPatch)
         return collect(self)
 
     monkeypatch.setattr(MultiProcessCollector, "collect", failing)
-    assert value(told(metrics), "solo_images_total", model="tiny", outcome="ok") == 1
+    assert value(scraped(metrics), "solo_images_total", model="tiny", outcome="ok") == 1
     failures.extend(struct.error() for _ in range(3))
     with pytest.raises(struct.error):
         metrics.text()
 
 
-def test_the_folder_of_metrics_is_gone_afterwards() -> None:
+def test_the_metrics_folder_is_removed() -> None:
     with metrics_folder() as name:
-        SupervisorFigures(name, 2)
+        SupervisorMetrics(name, 2)
         assert os.listdir(name)
     assert not Path(name).exists()

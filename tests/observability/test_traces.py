@@ -1,4 +1,4 @@
-"""Spans of requests: one for the request, one for each stage of each image, in the caller's trace where it has one."""
+"""Spans: one for each request, one for each stage of each image, in the client's trace if it has one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def traces(exporter: InMemorySpanExporter) -> Iterator[Traces]:
     traces.close()
 
 
-def sorted_out(exporter: InMemorySpanExporter) -> tuple[ReadableSpan, list[ReadableSpan]]:
+def request_and_stages(exporter: InMemorySpanExporter) -> tuple[ReadableSpan, list[ReadableSpan]]:
     """The request's span, and those below it."""
     spans = exporter.get_finished_spans()
     requests = [s for s in spans if s.kind is SpanKind.SERVER]
@@ -60,7 +60,7 @@ def test_a_request_is_a_span_with_its_stages_below_it_one_after_another(
 ) -> None:
     stages = [Stage("queue", 3.0), Stage("decode", 5.0), Stage("preprocess", 1.0), Stage("categories", 20.0)]
     traces.record(ACCESS, BEGUN_NS, [ImageTrace(BEGUN_NS + 2 * MS, "tiny", "ok", stages)], {})
-    request, below = sorted_out(exporter)
+    request, below = request_and_stages(exporter)
     assert (request.name, request.start_time, request.end_time) == ("POST /segment", BEGUN_NS, BEGUN_NS + 50 * MS)
     assert request.parent is None
     assert request.attributes is not None
@@ -74,10 +74,10 @@ def test_a_request_is_a_span_with_its_stages_below_it_one_after_another(
     assert all(s.parent is not None and s.parent.span_id == request.context.span_id for s in below)
 
 
-def test_the_callers_trace_goes_on(traces: Traces, exporter: InMemorySpanExporter) -> None:
+def test_the_clients_trace_is_continued(traces: Traces, exporter: InMemorySpanExporter) -> None:
     image = ImageTrace(BEGUN_NS, "tiny", "ok", [Stage("decode", 1.0)])
     traces.record(ACCESS, BEGUN_NS, [image], {"traceparent": PARENT, "tracestate": "vendor=1"})
-    request, (decode,) = sorted_out(exporter)
+    request, (decode,) = request_and_stages(exporter)
     assert request.parent is not None
     assert (f"{request.context.trace_id:032x}", f"{request.parent.span_id:016x}") == (TRACE, "b7ad6b7169203331")
     assert decode.context.trace_id == request.context.trace_id
@@ -85,16 +85,14 @@ def test_the_callers_trace_goes_on(traces: Traces, exporter: InMemorySpanExporte
 
 
 @pytest.mark.parametrize("sent", ["", "x", PARENT.replace("b7ad", "zzzz"), f"00-{'0' * 32}-{'0' * 16}-01"])
-def test_a_broken_traceparent_begins_a_trace_of_its_own(
-    traces: Traces, exporter: InMemorySpanExporter, sent: str
-) -> None:
+def test_a_broken_traceparent_starts_a_new_trace(traces: Traces, exporter: InMemorySpanExporter, sent: str) -> None:
     traces.record(ACCESS, BEGUN_NS, [], {"traceparent": sent})
-    request, _ = sorted_out(exporter)
+    request, _ = request_and_stages(exporter)
     assert request.parent is None
     assert request.context.trace_id
 
 
-def test_what_the_caller_does_not_sample_is_not_sent(traces: Traces, exporter: InMemorySpanExporter) -> None:
+def test_a_trace_that_the_client_does_not_sample_is_not_sent(traces: Traces, exporter: InMemorySpanExporter) -> None:
     image = ImageTrace(BEGUN_NS, "tiny", "ok", [Stage("decode", 1.0)])
     traces.record(ACCESS, BEGUN_NS, [image], {"traceparent": PARENT[:-2] + "00"})
     assert exporter.get_finished_spans() == ()
@@ -103,17 +101,17 @@ def test_what_the_caller_does_not_sample_is_not_sent(traces: Traces, exporter: I
 @pytest.mark.parametrize(
     ("status", "code"), [(500, StatusCode.ERROR), (503, StatusCode.ERROR), (422, StatusCode.UNSET)]
 )
-def test_only_our_own_failures_are_errors(
+def test_only_server_failures_are_errors(
     traces: Traces, exporter: InMemorySpanExporter, status: int, code: StatusCode
 ) -> None:
     traces.record(Access("POST", "/segment", status, "a_code", 1.0, 0, 0, 0, 0), BEGUN_NS, [], {})
-    request, _ = sorted_out(exporter)
+    request, _ = request_and_stages(exporter)
     assert request.status.status_code is code
     assert request.attributes is not None
     assert request.attributes["solo.code"] == "a_code"
 
 
-def test_images_of_one_request_have_stages_of_their_own(traces: Traces, exporter: InMemorySpanExporter) -> None:
+def test_each_image_of_a_request_has_its_own_stages(traces: Traces, exporter: InMemorySpanExporter) -> None:
     telemetry = make_telemetry(traces)
 
     async def image(ms: float) -> None:
@@ -129,7 +127,7 @@ def test_images_of_one_request_have_stages_of_their_own(traces: Traces, exporter
         ("POST", "/segment", {"headers": {"traceparent": PARENT}}),
         ("GET", "/healthz", {}),
     )
-    request, below = sorted_out(exporter)  # the probe has none
+    request, below = request_and_stages(exporter)  # the probe has none
     assert f"{request.context.trace_id:032x}" == TRACE
     found: dict[object, list[tuple[str, float]]] = {}
     for span in below:
@@ -143,12 +141,12 @@ def test_without_traces_no_stages_are_kept() -> None:
     telemetry, kept = make_telemetry(), []
 
     async def segment(_: Request) -> Response:
-        from solo_server.observability.telemetry import SEEN
+        from solo_server.observability.telemetry import CURRENT_REQUEST
 
         telemetry.answered("tiny", "ok", 2.0, 1, {"decode": 1.0})
-        seen = SEEN.get()
-        assert seen is not None
-        kept.append((seen.images, list(seen.traced)))
+        record = CURRENT_REQUEST.get()
+        assert record is not None
+        kept.append((record.images, list(record.traced)))
         return Response(b"x")
 
     assert ask(small_app(telemetry, segment), ("POST", "/segment", {}))[0].status_code == 200
@@ -165,7 +163,7 @@ def test_without_traces_no_stages_are_kept() -> None:
         ("auto", {"OTEL_TRACES_EXPORTER": ""}),
     ],
 )
-def test_traces_are_off_where_nobody_asks_for_them(switch: str, environment: dict[str, str]) -> None:
+def test_traces_are_off_by_default_and_when_disabled(switch: str, environment: dict[str, str]) -> None:
     assert open_traces(switch, environment) is None
 
 
@@ -196,27 +194,27 @@ def test_the_service_has_a_name_and_the_standard_variable_wins(
         assert f'"service.name": "{name}"' in capsys.readouterr().out
 
 
-CANNOT_BE_HAD = [
+UNAVAILABLE = [
     ({"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER: 'zipkin' is none of otlp, console, none"),
-    ({"OTEL_TRACES_EXPORTER": "otlp", **GRPC}, "OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' is not spoken here"),
-    ({"OTEL_EXPORTER_OTLP_ENDPOINT": NOWHERE, **GRPC}, "OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' is not spoken here"),
+    ({"OTEL_TRACES_EXPORTER": "otlp", **GRPC}, "OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' is not supported"),
+    ({"OTEL_EXPORTER_OTLP_ENDPOINT": NOWHERE, **GRPC}, "OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' is not supported"),
     (
         {"OTEL_EXPORTER_OTLP_ENDPOINT": NOWHERE, "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/json"},
-        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: 'http/json' is not spoken here; http/protobuf is",
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: 'http/json' is not supported; use http/protobuf",
     ),
 ]
 
 
-@pytest.mark.parametrize(("environment", "message"), CANNOT_BE_HAD)
-def test_what_cannot_be_had_stops_the_start_where_traces_are_switched_on(
+@pytest.mark.parametrize(("environment", "message"), UNAVAILABLE)
+def test_an_unavailable_exporter_stops_the_start_if_traces_are_switched_on(
     environment: dict[str, str], message: str
 ) -> None:
     with pytest.raises(SettingsError, match=message):
         open_traces("on", environment)
 
 
-@pytest.mark.parametrize(("environment", "message"), CANNOT_BE_HAD)
-def test_what_a_cluster_sets_and_cannot_be_had_is_a_warning(
+@pytest.mark.parametrize(("environment", "message"), UNAVAILABLE)
+def test_an_unavailable_exporter_of_the_cluster_is_a_warning(
     environment: dict[str, str], message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert open_traces("auto", environment) is None
@@ -226,7 +224,7 @@ def test_what_a_cluster_sets_and_cannot_be_had_is_a_warning(
 
 
 @pytest.mark.parametrize("switch", ["auto", "on"])
-def test_of_several_exporters_those_that_can_be_had_are_taken(
+def test_of_several_exporters_the_available_ones_are_used(
     switch: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     traces = open_traces(switch, {"OTEL_TRACES_EXPORTER": "otlp, console,zipkin", **GRPC})
@@ -236,10 +234,10 @@ def test_of_several_exporters_those_that_can_be_had_are_taken(
     assert '"name": "POST /segment"' in capsys.readouterr().out
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2
-    assert all(line.endswith("; it is passed over") for line in said)
+    assert all(line.endswith("; this exporter is skipped") for line in said)
 
 
-def test_the_protocol_of_traces_wins_over_the_clusters(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_protocol_for_traces_wins_over_the_general_one(caplog: pytest.LogCaptureFixture) -> None:
     own = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": NOWHERE}
     traces = open_traces("auto", {**own, **GRPC})
     assert traces is not None
@@ -247,7 +245,7 @@ def test_the_protocol_of_traces_wins_over_the_clusters(caplog: pytest.LogCapture
     assert not caplog.records
 
 
-def test_values_that_the_package_refuses_are_one_line(
+def test_values_that_the_package_refuses_are_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many")  # which the package looks up itself
@@ -268,7 +266,7 @@ def test_missing_packages_stop_the_start_and_say_what_to_install(missing: str, m
 
 
 @pytest.mark.parametrize("missing", PACKAGES)
-def test_missing_packages_are_a_warning_where_only_the_cluster_asks(
+def test_missing_packages_are_a_warning_if_only_the_cluster_asks_for_traces(
     missing: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
@@ -277,7 +275,7 @@ def test_missing_packages_are_a_warning_where_only_the_cluster_asks(
     assert install_command("otel") in caplog.text
 
 
-def test_a_wrong_setting_of_our_own_stops_the_start() -> None:
+def test_a_wrong_value_of_solo_traces_stops_the_start() -> None:
     with pytest.raises(SettingsError, match="SOLO_TRACES: 'maybe' is none of auto, on, off"):
         Settings.read({"SOLO_TRACES": "maybe"})
 
@@ -312,7 +310,7 @@ def test_spans_reach_a_collector_over_http(monkeypatch: pytest.MonkeyPatch) -> N
     assert {span.name for span in resource.scope_spans[0].spans} == {"decode", "POST /segment"}
 
 
-def test_a_collector_that_is_not_there_costs_neither_an_answer_nor_a_long_goodbye(
+def test_without_a_collector_requests_are_answered_and_closing_is_quick(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def segment(_: Request) -> Response:

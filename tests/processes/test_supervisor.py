@@ -1,23 +1,23 @@
-"""Who takes a connection, what a dead worker leaves behind, when the next one starts: with workers that are only spoken for."""
+"""Who gets a connection, what happens to a dead worker's connections, when the next worker starts: with fake workers."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
-from solo_server.processes.supervisor import Delays, Supervisor, told
-from solo_server.processes.worker_handle import Worker, in_order_of_choice
+from solo_server.processes.supervisor import Delays, Supervisor, exit_text
+from solo_server.processes.worker_handle import WorkerHandle, by_preference
 
 WAIT_S = 30
 
 
-class Played:
-    """A worker process whose part the test plays: what it was sent, and how it ends."""
+class FakeWorker:
+    """A worker process played by the test: the signals it gets, and how it ends."""
 
     def __init__(self, number: int, channel: socket.socket) -> None:
         self.pid, self.number = 1000 + number, number
@@ -26,14 +26,14 @@ class Played:
         self.signals: list[int] = []
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
-    def say(self, *lines: str) -> None:
+    def send(self, *lines: str) -> None:
         self.channel.sendall("".join(f"{line}\n" for line in lines).encode())
 
     async def taken(self) -> socket.socket:
-        """The next connection, which it confirms."""
+        """Receive the next connection and confirm it."""
         await until(self.has_connection)
         _, descriptors, _, _ = socket.recv_fds(self.channel, 1, 1)
-        self.say("took 1")
+        self.send("took 1")
         return socket.socket(fileno=descriptors[0])
 
     def has_connection(self) -> bool:
@@ -55,14 +55,15 @@ class Played:
         return await self._ended
 
 
-class Stage:
-    """A supervisor, its workers in the order in which they were started, and the pauses that it made."""
+class FakeServer:
+    """A supervisor with its fake workers in the order of their starts, and the pauses it made."""
 
     def __init__(self, count: int, listener: socket.socket, drain_seconds: float = 20) -> None:
         self.address = listener.getsockname()
-        self.workers: list[Played] = []
+        self.workers: list[FakeWorker] = []
         self.pauses: list[float] = []
         self.restarts = 0
+        self.status: int | None = None
         self.ended: list[int] = []
         self._handlers: dict[int, Callable[[], object]] = {}
         asyncio.get_running_loop().add_signal_handler = self._handle  # type: ignore[method-assign]
@@ -71,15 +72,15 @@ class Stage:
             pause=self._pause,
         )  # fmt: skip
 
-    async def _start(self, number: int, channel: socket.socket) -> Played:
-        self.workers.append(Played(number, channel))
+    async def _start(self, number: int, channel: socket.socket) -> FakeWorker:
+        self.workers.append(FakeWorker(number, channel))
         return self.workers[-1]
 
     async def _pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
 
-    def hear(self, number: int) -> None:
-        """As if the supervisor's process had this signal; a real one could end the process that runs the tests."""
+    def signal(self, number: int) -> None:
+        """Call the supervisor's handler of a signal; a real signal could end the process that runs the tests."""
         self._handlers[number]()
 
     def _handle(self, number: int, handler: Callable[..., object], *arguments: object) -> None:
@@ -103,34 +104,36 @@ async def until(is_so: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-def played(count: int, play: Callable[[Stage], Awaitable[None]], drain_seconds: float = 20) -> int:
-    """The exit status of a supervisor while `play` goes on; whoever is left after it ends in order."""
-
-    async def run() -> int:
-        stage = Stage(count, socket.create_server(("127.0.0.1", 0)), drain_seconds)
-        running = asyncio.create_task(stage.supervisor.run())
-        try:
-            await stage.started(count)
-            await play(stage)
-        finally:
-            stage.supervisor.stop()
-            for worker in stage.workers:
-                worker.end(0)
-        return await running
-
-    return asyncio.run(run())
+@asynccontextmanager
+async def supervised(count: int, drain_seconds: float = 20) -> AsyncIterator[FakeServer]:
+    """A supervisor while the block runs; at its end all workers that are left end normally, and `status` is set."""
+    server = FakeServer(count, socket.create_server(("127.0.0.1", 0)), drain_seconds)
+    running = asyncio.create_task(server.supervisor.run())
+    try:
+        await server.started(count)
+        yield server
+    finally:
+        server.supervisor.stop()
+        for worker in server.workers:
+            worker.end(0)
+        server.status = await running
 
 
 @pytest.fixture
-def make() -> Iterator[Callable[..., Worker]]:
-    """Workers with a channel whose other end nobody reads."""
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., WorkerHandle]]:
+    """Makes worker handles whose channel has another end that nobody reads."""
     ends: list[socket.socket] = []
 
-    def worker(number: int, **state: Any) -> Worker:
+    def worker(number: int, **state: Any) -> WorkerHandle:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         ends.extend((ours, theirs))
-        return Worker(number, Silent(), ours, **state)
+        return WorkerHandle(number, Silent(), ours, **state)
 
     yield worker
     for end in ends:
@@ -138,7 +141,7 @@ def make() -> Iterator[Callable[..., Worker]]:
 
 
 class Silent:
-    """A process that the test says nothing of."""
+    """A process that does nothing."""
 
     pid = 1
 
@@ -150,24 +153,24 @@ class Silent:
 
 
 def test_the_ready_worker_with_the_fewest_connections_is_first_and_equals_take_turns(
-    make: Callable[..., Worker],
+    make: Callable[..., WorkerHandle],
 ) -> None:
     ready = [make(0, unready=None, connections=2), make(1, unready=None, connections=1, turn=9),
              make(2, unready=None, connections=1, turn=4)]  # fmt: skip
     others = [make(3, unready="warming"), make(4), make(5, unready=None, is_leaving=True)]
-    assert [w.number for w in in_order_of_choice([*ready, *others])] == [2, 1, 0]
+    assert [w.number for w in by_preference([*ready, *others])] == [2, 1, 0]
 
 
-def test_where_none_is_ready_whoever_is_there_says_why(make: Callable[..., Worker]) -> None:
-    assert [w.number for w in in_order_of_choice([make(0), make(1, unready="warming")])] == [1]
-    assert in_order_of_choice([make(0), make(1, unready="draining", is_leaving=True)]) == []
+def test_without_a_ready_worker_one_that_can_answer_gets_the_connection(make: Callable[..., WorkerHandle]) -> None:
+    assert [w.number for w in by_preference([make(0), make(1, unready="warming")])] == [1]
+    assert by_preference([make(0), make(1, unready="draining", is_leaving=True)]) == []
 
 
-def test_what_a_worker_says_may_come_in_pieces(make: Callable[..., Worker]) -> None:
+def test_messages_of_a_worker_may_arrive_in_pieces(make: Callable[..., WorkerHandle]) -> None:
     worker = make(0)
     with socket.socket() as first, socket.socket() as second:
-        assert worker.give(first, 1)
-        assert worker.give(second, 2)
+        assert worker.hand_over(first, 1)
+        assert worker.hand_over(second, 2)
         assert worker.path == "/segment"
         for piece in (
             b"unready war",
@@ -175,25 +178,25 @@ def test_what_a_worker_says_may_come_in_pieces(make: Callable[..., Worker]) -> N
             b" 2\nanswers /models/cat%20",
             b"s/segment\nready\nclosed 1\nleav",
         ):
-            worker.hear(piece)
+            worker.process_lines(piece)
         assert (worker.connections, worker.unready, worker.has_been_ready) == (1, None, True)
         assert worker.path == "/models/cat%20s/segment"
         assert first.fileno() == second.fileno() == -1  # our copies are closed
     assert not worker.is_leaving
-    worker.hear(b"ing\nrefused no such file\n")
+    worker.process_lines(b"ing\nrefused no such file\n")
     assert (worker.is_leaving, worker.refusal) == (True, "no such file")
 
 
-def test_a_worker_that_does_not_read_is_passed_over_without_waiting(make: Callable[..., Worker]) -> None:
+def test_a_worker_that_does_not_read_is_skipped_without_waiting(make: Callable[..., WorkerHandle]) -> None:
     worker = make(0, unready=None)
     worker.channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     with socket.socket() as connection:
-        given = sum(worker.give(connection, turn) for turn in range(10_000))
+        given = sum(worker.hand_over(connection, turn) for turn in range(10_000))
         assert given < 10_000
-        assert worker.connections == len(worker.untaken) == given
+        assert worker.connections == len(worker.unconfirmed) == given
 
 
-def test_the_next_attempt_comes_at_once_or_after_growing_delays() -> None:
+def test_the_next_start_comes_at_once_or_after_growing_delays() -> None:
     delays = Delays()
     assert delays.after(ready=True) == 0
     assert [delays.after(ready=False) for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
@@ -206,53 +209,54 @@ def test_the_next_attempt_comes_at_once_or_after_growing_delays() -> None:
     [(-9, "was killed by SIGKILL"), (-63, "was killed by signal 63"), (75, "ended with status 75 (the GPU is lost)"),
      (0, "ended with status 0")],
 )  # fmt: skip
-def test_the_end_of_a_process_is_told_in_words(status: int, words: str) -> None:
-    assert told(status) == words
+def test_the_log_says_in_words_how_a_process_ended(status: int, words: str) -> None:
+    assert exit_text(status) == words
 
 
-def test_connections_are_shared_evenly_among_callers_that_stay() -> None:
-    async def play(stage: Stage) -> None:
-        first, second = stage.workers
-        first.say("unready warming", "ready")
-        second.say("unready warming", "ready")
-        await until(lambda: len(in_order_of_choice(stage.supervisor._workers.values())) == 2)
-        callers = [stage.call() for _ in range(8)]
+@pytest.mark.anyio
+async def test_long_lived_connections_are_spread_evenly() -> None:
+    async with supervised(2) as server:
+        first, second = server.workers
+        first.send("unready warming", "ready")
+        second.send("unready warming", "ready")
+        await until(lambda: len(by_preference(server.supervisor._workers.values())) == 2)
+        callers = [server.call() for _ in range(8)]
         taken = [(await first.taken(), await second.taken()) for _ in range(4)]
         assert not first.has_connection()
         assert not second.has_connection()
-        second.say("closed 3")
-        await until(lambda: stage.supervisor._workers[1].connections == 1)
-        callers += [stage.call() for _ in range(3)]
+        second.send("closed 3")
+        await until(lambda: server.supervisor._workers[1].connections == 1)
+        callers += [server.call() for _ in range(3)]
         taken += [(await second.taken(), await second.taken()), (await second.taken(),)]  # type: ignore[list-item]  # one alone
         for connection in [*callers, *(c for pair in taken for c in pair)]:
             connection.close()
+    assert server.status == 0
 
-    assert played(2, play) == 0
 
-
-def test_while_nobody_is_there_connections_wait_and_then_are_served_by_whoever_comes() -> None:
-    async def play(stage: Stage) -> None:
-        with stage.call(b"hello") as caller:
+@pytest.mark.anyio
+async def test_connections_wait_until_a_worker_can_take_them() -> None:
+    async with supervised(2) as server:
+        with server.call(b"hello") as caller:
             await asyncio.sleep(0.05)
-            assert not any(worker.has_connection() for worker in stage.workers)
-            stage.workers[1].say("unready warming")
-            with await stage.workers[1].taken() as connection:
+            assert not any(worker.has_connection() for worker in server.workers)
+            server.workers[1].send("unready warming")
+            with await server.workers[1].taken() as connection:
                 assert connection.recv(5) == b"hello"
                 connection.sendall(b"warming")
             assert caller.recv(7) == b"warming"
+    assert server.status == 0
 
-    assert played(2, play) == 0
 
-
-def test_what_a_dead_worker_had_not_taken_goes_to_another() -> None:
-    async def play(stage: Stage) -> None:
-        first, second = stage.workers
-        first.say("unready warming", "ready")
-        await until(lambda: stage.supervisor._workers[0].unready is None)
-        with stage.call(b"taken") as lost, stage.call(b"not taken") as kept:
+@pytest.mark.anyio
+async def test_unconfirmed_connections_of_a_dead_worker_go_to_another() -> None:
+    async with supervised(2) as server:
+        first, second = server.workers
+        first.send("unready warming", "ready")
+        await until(lambda: server.supervisor._workers[0].unready is None)
+        with server.call(b"taken") as lost, server.call(b"not taken") as kept:
             with await first.taken():
-                await until(lambda: len(stage.supervisor._workers[0].untaken) == 1)
-                second.say("unready warming", "ready")
+                await until(lambda: len(server.supervisor._workers[0].unconfirmed) == 1)
+                second.send("unready warming", "ready")
             first.end(-9)
             with await second.taken() as connection:
                 assert connection.recv(100) == b"not taken"
@@ -260,115 +264,114 @@ def test_what_a_dead_worker_had_not_taken_goes_to_another() -> None:
             assert kept.recv(100) == b"answer"
             with suppress(ConnectionResetError):
                 assert lost.recv(100) == b""  # the one with the worker that it had is closed, here and there
-        await stage.started(3)
-        assert (stage.workers[2].number, stage.pauses, stage.ended) == (0, [], [0])
-        assert stage.restarts == 1
+        await server.started(3)
+        assert (server.workers[2].number, server.pauses, server.ended) == (0, [], [0])
+        assert server.restarts == 1
+    assert server.status == 0
 
-    assert played(2, play) == 0
 
-
-def test_a_worker_that_leaves_of_its_own_accord_gets_no_more() -> None:
-    async def play(stage: Stage) -> None:
-        first, second = stage.workers
-        first.say("unready warming", "ready", "unready draining", "leaving")
-        second.say("unready warming")
-        await until(lambda: stage.supervisor._workers[0].is_leaving and stage.supervisor._workers[1].can_take)
-        with stage.call(), await second.taken():
+@pytest.mark.anyio
+async def test_a_leaving_worker_gets_no_more_connections() -> None:
+    async with supervised(2) as server:
+        first, second = server.workers
+        first.send("unready warming", "ready", "unready draining", "leaving")
+        second.send("unready warming")
+        await until(lambda: server.supervisor._workers[0].is_leaving and server.supervisor._workers[1].can_take)
+        with server.call(), await second.taken():
             assert not first.has_connection()
+    assert server.status == 0
 
-    assert played(2, play) == 0
 
-
-def test_a_worker_that_dies_before_it_is_ready_is_started_after_growing_delays(
+@pytest.mark.anyio
+async def test_a_worker_that_dies_before_it_is_ready_is_started_after_growing_delays(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def play(stage: Stage) -> None:
-        stage.workers[0].say("unready warming", "ready")
-        stage.workers[0].end(-11)
+    async with supervised(1) as server:
+        server.workers[0].send("unready warming", "ready")
+        server.workers[0].end(-11)
         for count, status in ((2, 1), (3, 2), (4, 70)):
-            await stage.started(count)
-            stage.workers[-1].say("unready warming", *(["refused the bundle is damaged"] if status == 2 else []))
-            stage.workers[-1].end(status)
-        await stage.started(5)
-        assert stage.pauses == [1, 2, 4]
-
-    assert played(1, play) == 0
+            await server.started(count)
+            server.workers[-1].send("unready warming", *(["refused the bundle is damaged"] if status == 2 else []))
+            server.workers[-1].end(status)
+        await server.started(5)
+        assert server.pauses == [1, 2, 4]
+    assert server.status == 0
     said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert said == [
-        "worker 0 (pid 1000) was killed by SIGSEGV; another one starts now",
-        "worker 0 (pid 1000) ended with status 1 (the log has a traceback); another one starts in 1 s",
+        "worker 0 (pid 1000) was killed by SIGSEGV; its replacement starts now",
+        "worker 0 (pid 1000) ended with status 1 (the log has a traceback); its replacement starts in 1 s",
         "worker 0 (pid 1000) ended with status 2 (a setting, the bundle or the engine is wrong): the bundle is damaged; "
-        "another one starts in 2 s",
-        "worker 0 (pid 1000) ended with status 70 (the engine hangs); another one starts in 4 s",
+        "its replacement starts in 2 s",
+        "worker 0 (pid 1000) ended with status 70 (the engine hangs); its replacement starts in 4 s",
     ]
 
 
-def test_a_worker_that_refuses_to_start_at_first_stops_everything() -> None:
-    async def play(stage: Stage) -> None:
-        refusing, other = stage.workers
-        refusing.say("unready warming", "refused the bundle is damaged")
+@pytest.mark.anyio
+async def test_a_worker_that_refuses_to_start_at_first_stops_everything() -> None:
+    async with supervised(2) as server:
+        refusing, other = server.workers
+        refusing.send("unready warming", "refused the bundle is damaged")
         refusing.end(2)
         await until(lambda: other.signals == [signal.SIGTERM])
-        assert stage.supervisor.refusal == "the bundle is damaged"
+        assert server.supervisor.refusal == "the bundle is damaged"
+    assert server.status == 2
 
-    assert played(2, play) == 2
 
-
-def test_a_worker_that_does_not_end_in_time_is_killed_and_the_exit_status_says_so(
+@pytest.mark.anyio
+async def test_a_worker_that_does_not_end_in_time_is_killed_and_the_exit_status_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("solo_server.processes.supervisor.KILL_AFTER_S", 0.0)
 
-    async def play(stage: Stage) -> None:
-        stage.supervisor.stop()
-        await until(lambda: stage.workers[0].signals == [signal.SIGTERM, signal.SIGKILL])
+    async with supervised(1, drain_seconds=0) as server:
+        server.supervisor.stop()
+        await until(lambda: server.workers[0].signals == [signal.SIGTERM, signal.SIGKILL])
+    assert server.status == 1
 
-    assert played(1, play, drain_seconds=0) == 1
 
-
-def test_a_worker_that_leaves_and_does_not_end_is_killed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.anyio
+async def test_a_worker_that_leaves_and_does_not_end_is_killed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("solo_server.processes.supervisor.KILL_AFTER_S", 0.0)
 
-    async def play(stage: Stage) -> None:
-        stage.workers[0].say("unready warming", "ready", "unready stalled", "leaving")
-        await stage.started(2)
-        assert stage.workers[0].signals == [signal.SIGKILL]
+    async with supervised(1, drain_seconds=0) as server:
+        server.workers[0].send("unready warming", "ready", "unready stalled", "leaving")
+        await server.started(2)
+        assert server.workers[0].signals == [signal.SIGKILL]
+    assert server.status == 0
 
-    assert played(1, play, drain_seconds=0) == 0
 
-
-def test_signals_are_passed_on_to_the_workers_that_can_hear_them() -> None:
-    async def play(stage: Stage) -> None:
-        first, second = stage.workers
-        first.say("unready warming")
-        await until(lambda: stage.supervisor._workers[0].can_take)
-        stage.hear(signal.SIGHUP)
+@pytest.mark.anyio
+async def test_signals_are_passed_on_to_workers_that_have_handlers() -> None:
+    async with supervised(2) as server:
+        first, second = server.workers
+        first.send("unready warming")
+        await until(lambda: server.supervisor._workers[0].can_take)
+        server.signal(signal.SIGHUP)
         assert first.signals == [signal.SIGHUP]
         assert second.signals == []  # it has no handler yet, and would die of it
-        stage.hear(signal.SIGINT)
+        server.signal(signal.SIGINT)
         assert first.signals == [signal.SIGHUP, signal.SIGTERM]
-        stage.hear(signal.SIGTERM)
-        stage.hear(signal.SIGINT)
+        server.signal(signal.SIGTERM)
+        server.signal(signal.SIGINT)
         assert first.signals[2:] == [signal.SIGINT]
         assert second.signals == [signal.SIGTERM, signal.SIGINT]
+    assert server.status == 0
 
-    assert played(2, play) == 0
 
-
-def test_a_process_that_cannot_be_started_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
-    async def play(stage: Stage) -> None:
-        start, failures = stage.supervisor._start, [OSError("no memory"), OSError("no memory")]
+@pytest.mark.anyio
+async def test_a_worker_that_cannot_be_started_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    async with supervised(1) as server:
+        start, failures = server.supervisor._start, [OSError("no memory"), OSError("no memory")]
 
         def failing(number: int, channel: socket.socket) -> Coroutine[Any, Any, Any]:
             if failures:
                 raise failures.pop()
-            return start(number, channel)  # type: ignore[return-value]  # as `Stage` has it
+            return start(number, channel)  # type: ignore[return-value]  # as `FakeServer` has it
 
-        stage.supervisor._start = failing
-        stage.workers[0].say("unready warming", "ready")
-        stage.workers[0].end(0)
-        await stage.started(2)
-        assert stage.pauses == [1, 2]
-
-    assert played(1, play) == 0
+        server.supervisor._start = failing
+        server.workers[0].send("unready warming", "ready")
+        server.workers[0].end(0)
+        await server.started(2)
+        assert server.pauses == [1, 2]
+    assert server.status == 0
     assert "worker 0 cannot be started: no memory" in caplog.text

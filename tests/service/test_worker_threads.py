@@ -1,4 +1,4 @@
-"""Threads beside the event loop: every outcome comes back, whatever it is, and nothing ends the loop."""
+"""Worker threads return every outcome to the event loop, and no outcome ends the loop."""
 
 import asyncio
 import gc
@@ -8,18 +8,18 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from solo_server.errors import EngineFailure
-from solo_server.service.worker_threads import Threads
+from solo_server.service.worker_threads import WorkerThreads
 
 
-def run(scenario: Callable[[Threads], Awaitable[None]], count: int = 1) -> None:
-    async def whole() -> None:
-        threads = Threads("test", count)
+def run(scenario: Callable[[WorkerThreads], Awaitable[None]], count: int = 1) -> None:
+    async def started() -> None:
+        threads = WorkerThreads("test", count)
         try:
             await scenario(threads)
         finally:
             threads.stop()
 
-    asyncio.run(whole())
+    asyncio.run(started())
 
 
 def raising(problem: BaseException) -> Callable[[], None]:
@@ -29,16 +29,16 @@ def raising(problem: BaseException) -> Callable[[], None]:
     return work
 
 
-def test_results_come_back_each_to_its_caller() -> None:
-    async def scenario(threads: Threads) -> None:
+def test_each_caller_gets_its_own_result() -> None:
+    async def scenario(threads: WorkerThreads) -> None:
         assert await asyncio.gather(*(threads.run(lambda n=n: n * n) for n in range(50))) == [n * n for n in range(50)]
         assert threads.is_idle
 
     run(scenario, 3)
 
 
-def test_a_failure_is_the_callers_and_the_thread_goes_on() -> None:
-    async def scenario(threads: Threads) -> None:
+def test_a_failure_is_raised_to_the_caller_and_the_thread_continues() -> None:
+    async def scenario(threads: WorkerThreads) -> None:
         with pytest.raises(ValueError, match="wrong"):
             await threads.run(raising(ValueError("wrong")))
         for ending in (SystemExit(3), KeyboardInterrupt(), StopIteration()):
@@ -49,8 +49,8 @@ def test_a_failure_is_the_callers_and_the_thread_goes_on() -> None:
     run(scenario)
 
 
-def test_no_more_threads_begin_than_are_needed_or_allowed() -> None:
-    async def scenario(threads: Threads) -> None:
+def test_no_more_threads_start_than_are_needed_or_allowed() -> None:
+    async def scenario(threads: WorkerThreads) -> None:
         for _ in range(5):
             await threads.run(lambda: None)
         assert names() == {"solo-test_0"}
@@ -67,8 +67,8 @@ def names() -> set[str]:
     return {thread.name for thread in threading.enumerate() if thread.name.startswith("solo-test")}
 
 
-def test_what_is_cancelled_before_a_thread_has_it_does_not_run() -> None:
-    async def scenario(threads: Threads) -> None:
+def test_work_cancelled_before_a_thread_takes_it_does_not_run() -> None:
+    async def scenario(threads: WorkerThreads) -> None:
         gate, ran = threading.Event(), list[str]()
         first = asyncio.create_task(threads.run(lambda: gate.wait(30)))
         second = asyncio.create_task(threads.run(lambda: ran.append("second")))
@@ -84,8 +84,8 @@ def test_what_is_cancelled_before_a_thread_has_it_does_not_run() -> None:
     run(scenario)
 
 
-def test_a_result_that_nobody_waits_for_any_more_is_let_go() -> None:
-    async def scenario(threads: Threads) -> None:
+def test_a_result_whose_caller_was_cancelled_is_dropped() -> None:
+    async def scenario(threads: WorkerThreads) -> None:
         gate = threading.Event()
         first = asyncio.create_task(threads.run(lambda: gate.wait(30)))
         await asyncio.sleep(0.01)
@@ -96,11 +96,11 @@ def test_a_result_that_nobody_waits_for_any_more_is_let_go() -> None:
     run(scenario)
 
 
-def test_stop_cancels_what_waits_and_does_not_wait_for_what_runs() -> None:
+def test_stop_cancels_waiting_work_and_does_not_wait_for_running_work() -> None:
     gate = threading.Event()
 
     async def scenario() -> None:
-        threads = Threads("test", 1)
+        threads = WorkerThreads("test", 1)
         first, second = (asyncio.create_task(threads.run(lambda: gate.wait(30))) for _ in range(2))
         await asyncio.sleep(0.01)
         threads.stop()
@@ -116,11 +116,11 @@ def test_stop_cancels_what_waits_and_does_not_wait_for_what_runs() -> None:
     asyncio.run(scenario())
 
 
-def test_what_was_worked_on_is_not_kept_until_the_next_work_comes() -> None:
+def test_finished_work_is_freed_before_the_next_work_arrives() -> None:
     class Large:
         pass
 
-    async def scenario(threads: Threads) -> None:
+    async def scenario(threads: WorkerThreads) -> None:
         large = Large()
         seen = weakref.ref(large)
         await threads.run(lambda large=large: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 from solo_models.spec import Variant
@@ -22,3 +23,11 @@ def tiny_bundle(variant: Variant) -> Path:
         write_bundle(folder / content.name, content)
 
     return kept(f"tiny-{variant}", make, *EXPORTER) / f"tiny-{variant}"
+
+
+def zipped_folder(folder: Path, target: Path) -> Path:
+    """A zip, not compressed, of the folder itself: members are `NAME/manifest.json` and so on."""
+    with zipfile.ZipFile(target, "w") as archive:
+        for path in sorted(folder.iterdir()):
+            archive.write(path, f"{folder.name}/{path.name}")
+    return target

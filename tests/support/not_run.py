@@ -1,6 +1,8 @@
 """A pytest plugin that writes down what a run skipped, and the summary of it that `make test` ends with.
 
 pytest runs ─► build/not_run.txt, one `reason (n tests)` a line ─► python tests/support/not_run.py ─► the last lines of make test
+
+`--clear` begins a new list; `--all` is for `make test-all`.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ from pathlib import Path
 import pytest
 
 FILE = Path(__file__).parents[2] / "build" / "not_run.txt"
-ALWAYS = (
-    "CUDA and TensorRT code on a GPU: `make test` runs it on emulators and fakes; `solo selftest` runs it on a GPU",
+ONLY_IN_TEST_ALL = (
+    "GPU code against NVIDIA's packages, sanitizers and the race detector, container images: `make test-all` runs them"
 )
+ON_A_GPU = "CUDA and TensorRT code on a GPU: tests run it on emulators and fakes; `solo selftest` runs it on a GPU"
 _PREFIX = "Skipped: "
 
 
@@ -34,10 +37,11 @@ def append(lines: list[str], file: Path | None = None) -> None:
             out.writelines(f"{line}\n" for line in lines)
 
 
-def summary(file: Path = FILE) -> str:
-    """What was not run and why, one line each, without repetitions."""
+def summary(file: Path = FILE, *, is_all: bool = False) -> str:
+    """What was not run and why, one line each, without repetitions. is_all: of `make test-all`."""
     written = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return "\n".join(["Not run on this machine:", *(f"- {line}" for line in dict.fromkeys([*written, *ALWAYS]))])
+    always = [ON_A_GPU] if is_all else [ONLY_IN_TEST_ALL, ON_A_GPU]
+    return "\n".join(["Not run on this machine:", *(f"- {line}" for line in dict.fromkeys([*written, *always]))])
 
 
 def _tests(count: int) -> str:
@@ -48,4 +52,4 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--clear"]:
         FILE.unlink(missing_ok=True)
     else:
-        sys.stdout.write(f"{summary()}\n")
+        sys.stdout.write(f"{summary(is_all=sys.argv[1:] == ['--all'])}\n")

@@ -24,6 +24,14 @@ def tiny_spec(variant: Variant) -> ModelSpec:
     )
 
 
+def quick_spec(variant: Variant) -> ModelSpec:
+    """EfficientNet-Lite0 and three levels: a third of the weights of `tiny_spec`, and half the time of an export."""
+    levels = (8, 16, 32)
+    return replace(
+        tiny_spec(variant), backbone="efficientnet_lite0", grids=(9, 8, 7), fpn_strides=levels, strides=levels
+    )
+
+
 def deformable_spec(variant: Variant) -> ModelSpec:
     """As the published Light-DCN: deformable in stages 2 to 4 and at the end of every tower."""
     return replace(tiny_spec(variant), backbone="resnet50", deformable_stages=(2, 3, 4), deformable_towers=True)

@@ -1,4 +1,4 @@
-"""Cores that a container may use, from the files that the kernel shows it."""
+"""Cores that a container may use, from the files of its control group."""
 
 import os
 from pathlib import Path
@@ -24,26 +24,24 @@ def eight(monkeypatch: pytest.MonkeyPatch) -> None:
         ("", 8),
     ],
 )
-def test_a_quota_of_version_2_bounds_them(tmp_path: Path, content: str, expected: int) -> None:
+def test_a_quota_of_version_2_limits_the_cores(tmp_path: Path, content: str, expected: int) -> None:
     (tmp_path / "cpu.max").write_text(content)
     assert cores(tmp_path) == expected
 
 
 @pytest.mark.parametrize(("quota", "expected"), [("300000\n", 3), ("-1", 8), ("50000", 1)])
-def test_a_quota_of_version_1_bounds_them(tmp_path: Path, quota: str, expected: int) -> None:
+def test_a_quota_of_version_1_limits_the_cores(tmp_path: Path, quota: str, expected: int) -> None:
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
     assert cores(tmp_path) == expected
 
 
-def test_without_control_groups_they_are_those_that_the_process_may_run_on(tmp_path: Path) -> None:
+def test_without_control_groups_the_affinity_decides(tmp_path: Path) -> None:
     assert cores(tmp_path) == 8
 
 
 @pytest.mark.parametrize(("sharing", "expected"), [(1, 8), (3, 2), (8, 1), (20, 1)])
-def test_those_that_compute_side_by_side_have_a_share_each(
-    sharing: int, expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_and_replicas_get_a_share_each(sharing: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting, "cores", lambda: 8)
     assert share_of_cores(sharing) == expected

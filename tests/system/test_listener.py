@@ -1,4 +1,4 @@
-"""What the server listens on, and the address of it in the log: a URL that answers on this machine."""
+"""The listening socket, and its address in the log: a URL that works on this machine."""
 
 import errno
 import logging
@@ -62,12 +62,12 @@ def test_the_log_has_a_url_that_can_be_opened(
 @pytest.mark.parametrize(
     ("name", "only_ipv6", "said"),
     [
-        ((EVERY_IPV4, 80), True, "0.0.0.0:80: every address of this machine, IPv4 only (IPv6 as well: --host ::)"),
-        (("::", 80, 0, 0), False, "[::]:80: every address of this machine, IPv6 and IPv4"),
-        (("::", 80, 0, 0), True, "[::]:80: every address of this machine, IPv6 only: this system takes no IPv4"),
+        ((EVERY_IPV4, 80), True, "0.0.0.0:80: all addresses of this machine, IPv4 only (IPv6 as well: --host ::)"),
+        (("::", 80, 0, 0), False, "[::]:80: all addresses of this machine, IPv6 and IPv4"),
+        (("::", 80, 0, 0), True, "[::]:80: all addresses of this machine, IPv6 only: this system does not accept IPv4"),
     ],
 )
-def test_the_log_says_which_families_every_address_is_of(
+def test_the_log_says_which_address_families_are_accepted(
     name: tuple[Any, ...], only_ipv6: bool, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, _ = announced(Bound(name, only_ipv6), caplog)
@@ -85,20 +85,20 @@ def test_the_log_says_which_families_every_address_is_of(
         ("127.0.0.1", socket.AF_INET, False),
     ],
 )
-def test_every_ipv6_address_takes_ipv4_where_the_system_can(
+def test_all_ipv6_addresses_accept_ipv4_if_the_system_can(
     host: str, family: int, is_every: bool, has_both: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Any] = []
+    calls: list[Any] = []
     with socket.socket() as made:
         monkeypatch.setattr(module.socket, "has_dualstack_ipv6", lambda: has_both)
-        monkeypatch.setattr(module.socket, "create_server", lambda *a, **options: asked.append((a, options)) or made)
+        monkeypatch.setattr(module.socket, "create_server", lambda *a, **options: calls.append((a, options)) or made)
         assert listen(host, 80) is made
     options = {"family": family, "backlog": 1024, "dualstack_ipv6": is_every and has_both}
-    assert asked == [(((host, 80),), options)]
+    assert calls == [(((host, 80),), options)]
 
 
-def test_a_caller_over_ipv4_reaches_every_ipv6_address() -> None:
-    """Where this machine has no IPv6, the start says so instead."""
+def test_a_client_over_ipv4_reaches_a_server_on_all_ipv6_addresses() -> None:
+    """On a machine without IPv6, the start says so instead."""
     if not socket.has_dualstack_ipv6():
         with pytest.raises(SettingsError, match=r"cannot listen on \[::\]:0: this system has no IPv6"):
             listen("::", 0)
@@ -114,14 +114,16 @@ def test_a_caller_over_ipv4_reaches_every_ipv6_address() -> None:
 @pytest.mark.parametrize(
     ("number", "said"),
     [
-        (errno.EADDRINUSE, "another process does; stop it"),
-        (errno.EACCES, "this user may not; choose a port above 1023"),
+        (errno.EADDRINUSE, "another process uses this port; stop it"),
+        (errno.EACCES, "permission denied; choose a port above 1023"),
         (errno.EADDRNOTAVAIL, "this machine has no such address"),
         (errno.EAFNOSUPPORT, "this system has no IPv6"),
         (errno.ENOMEM, "no memory at all"),
     ],
 )
-def test_what_cannot_be_bound_is_one_line(host: str, number: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_cannot_be_bound_is_one_line(
+    host: str, number: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refused(*arguments: object, **options: object) -> socket.socket:
         raise OSError(number, "no memory at all (while attempting to bind on address)")
 

@@ -1,4 +1,4 @@
-"""What the C library keeps of freed memory."""
+"""All threads allocate from one heap of the C library."""
 
 import subprocess
 import sys

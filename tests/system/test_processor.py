@@ -1,4 +1,4 @@
-"""Decisions that depend on the processor, with the features of processors that the machine need not be."""
+"""Decisions that depend on the processor, for processors other than this machine's too."""
 
 import ctypes
 from collections.abc import Callable
@@ -29,9 +29,7 @@ NEON = frozenset({"neon", "dotprod", "bf16"})
         ("aarch64", NEON, None),
     ],
 )
-def test_kernels_are_compiled_for_avx2_wherever_it_is_there(
-    machine: str, features: frozenset[str], target: str | None
-) -> None:
+def test_kernels_are_compiled_for_avx2_if_available(machine: str, features: frozenset[str], target: str | None) -> None:
     assert kernel_target(Processor(machine, features)) == target
 
 
@@ -44,7 +42,7 @@ def test_kernels_are_compiled_for_avx2_wherever_it_is_there(
         ("arm64", NEON, False),
     ],
 )
-def test_pairs_are_multiplied_in_one_instruction_where_avx2_is_there(
+def test_pairs_are_multiplied_in_one_instruction_with_avx2(
     machine: str, features: frozenset[str], expected: bool
 ) -> None:
     assert has_pair_products(Processor(machine, features)) is expected
@@ -54,7 +52,7 @@ def test_pairs_are_multiplied_in_one_instruction_where_avx2_is_there(
     ("capabilities", "expected"),
     [(["FP32", "INT8", "BIN", "EXPORT_IMPORT"], False), (["FP32", "INT8", "BF16", "EXPORT_IMPORT"], True), ([], False)],
 )
-def test_bf16_is_there_where_openvino_says_so(capabilities: list[str], expected: bool) -> None:
+def test_bf16_is_available_if_openvino_says_so(capabilities: list[str], expected: bool) -> None:
     assert has_bf16(capabilities) is expected
 
 

@@ -1,4 +1,4 @@
-"""Where the user's caches lie, and that a user without a home has none instead of an error."""
+"""The user's cache folder; a user without a home has none, which is no error."""
 
 import pwd
 import sys
@@ -19,11 +19,11 @@ def without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwuid", unknown)
 
 
-def test_a_user_without_home_and_name_has_none() -> None:
+def test_a_user_without_home_and_name_has_no_cache_folder() -> None:
     assert user_cache() is None
 
 
-def test_the_home_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_in_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert user_cache() == Path("/home/me/.cache")
 
@@ -36,7 +36,7 @@ def test_an_absolute_variable_wins_and_needs_no_home(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("value", ["", "cache", "./cache"])
-def test_a_relative_variable_is_passed_over(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_is_ignored(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", value)
     assert user_cache() is None
     monkeypatch.setenv("HOME", "/home/me")

@@ -21,7 +21,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from solo_models.spec import ModelSpec, PreprocessSpec
-from solo_server.bench.protocol import Done, Hello, Order, Refused, work
+from solo_server.bench.protocol import Hello, Refused, TaskResult, WorkerSetup, run_worker
 
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
@@ -150,8 +150,8 @@ class ImageTask:
         """See `Worker.hello`."""
         return _hello()
 
-    def take(self, index: int) -> Done:
-        """See `Worker.take`."""
+    def run_task(self, index: int) -> TaskResult:
+        """See `Worker.run_task`."""
         start = perf_counter()
         image = _decode(self._bodies[index])
         if image is None:
@@ -162,7 +162,7 @@ class ImageTask:
         for mask in masks:
             coco_mask.encode(np.asfortranarray(mask, np.uint8))
         encode_ms = (perf_counter() - before) * 1e3
-        return Done({"decode": decode_ms, **stages_ms, "encode": encode_ms}, len(found.labels))
+        return TaskResult({"decode": decode_ms, **stages_ms, "encode": encode_ms}, len(found.labels))
 
 
 class BatchTask:
@@ -177,11 +177,11 @@ class BatchTask:
         """See `Worker.hello`."""
         return _hello()
 
-    def take(self, index: int) -> Done:
-        """See `Worker.take`."""
+    def run_task(self, index: int) -> TaskResult:
+        """See `Worker.run_task`."""
         start = perf_counter()
         self._peer.network(self._batches[index])
-        return Done({"network": (perf_counter() - start) * 1e3}, 0)
+        return TaskResult({"network": (perf_counter() - start) * 1e3}, 0)
 
 
 def _hello() -> Hello:
@@ -189,25 +189,25 @@ def _hello() -> Hello:
     return Hello("plain ONNX", f"onnxruntime {ort.__version__} cpu, one graph with the full head", versions)
 
 
-def _open(order: Order) -> ImageTask | BatchTask:
-    spec = ModelSpec.from_dict(order["spec"])
+def _open(setup: WorkerSetup) -> ImageTask | BatchTask:
+    spec = ModelSpec.from_dict(setup["spec"])
     if spec.postprocess.nms == "mask":
         raise Refused("postprocess.nms: the plain form has matrix NMS and none only")
     try:
-        peer = PlainOnnx(_exported(order), spec, order["threads"])
-        if "images" in order:
-            return ImageTask(peer, order["images"])
+        peer = PlainOnnx(_exported(setup), spec, setup["threads"])
+        if "images" in setup:
+            return ImageTask(peer, setup["images"])
     except OSError as problem:
         raise Refused(str(problem)) from problem
-    return BatchTask(peer, order["batches"], order["padded_hw"])
+    return BatchTask(peer, setup["batches"], setup["padded_hw"])
 
 
-def _exported(order: Order) -> bytes:
+def _exported(setup: WorkerSetup) -> bytes:
     """The graph, made by a process that ends before anything is measured."""
     with tempfile.TemporaryDirectory() as folder:
         spec, target = Path(folder, "spec.json"), Path(folder, "plain.onnx")
-        spec.write_text(json.dumps(order["spec"]))
-        command = [sys.executable, "-m", "solo_export.peers.plain_graph", order["checkpoint"], str(spec), str(target)]
+        spec.write_text(json.dumps(setup["spec"]))
+        command = [sys.executable, "-m", "solo_export.peers.plain_graph", setup["checkpoint"], str(spec), str(target)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode != 0:
             raise Refused((done.stderr.strip().splitlines() or ["the export ended without a word"])[-1])
@@ -220,4 +220,4 @@ def _decode(body: bytes) -> NDArray[np.uint8] | None:
 
 
 if __name__ == "__main__":
-    sys.exit(work(_open))
+    sys.exit(run_worker(_open))

@@ -153,7 +153,7 @@ def main() -> int:
     os.dup2(2, 1)  # mmdet prints; standard output belongs to the protocol
     start = perf_counter()
     try:
-        order = json.loads(sys.stdin.readline())["order"]
+        order = json.loads(sys.stdin.readline())["setup"]
         versions = mmdet_model.check_environment()
         reference = Reference(order)
         task = (ImageTask if "images" in order else BatchTask)(reference, order)
@@ -170,9 +170,9 @@ def main() -> int:
     say(answers, {"hello": hello})
     for line in sys.stdin:
         message = json.loads(line)
-        if "image" not in message:
+        if "task" not in message:
             break
-        say(answers, timed(reference.clock, task, message["image"]))
+        say(answers, timed(reference.clock, task, message["task"]))
     say(answers, {"peak_rss_mib": rss_mib("VmHWM")})
     return 0
 

@@ -12,16 +12,15 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from solo_models.bundle import BundleError, read_bundle
+from solo_models.exit_codes import NO_GPU, REFUSED
 
 from solo_server.backends.gpu.driver.driver import NoGpuError, find_devices
 from solo_server.backends.gpu.options import MAX_BATCH, CudaOptions
 from solo_server.errors import DeviceFailure, EngineFailure, SettingsError
-from solo_server.settings import parse_shapes
+from solo_server.setting_fields import parse_shapes
 
 if TYPE_CHECKING:
     from solo_server.backends.gpu.tensorrt.open import EngineBuilder
-
-BAD_INPUT, NO_GPU = 2, 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         return NO_GPU
     except (BundleError, SettingsError, EngineFailure, OSError) as problem:
         print(f"solo build-engine: {problem}", file=sys.stderr)
-        return BAD_INPUT
+        return REFUSED
     return 0
 
 

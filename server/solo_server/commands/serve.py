@@ -1,8 +1,8 @@
-"""`solo serve`: settings, then the server, which loads the model while it answers already that it is not ready.
+"""`solo serve`: reads the settings, then starts the server, which answers "not ready" while it loads the model.
 
     settings, keys, address ─► listening ─► model loaded, in a thread ─► warm: ready ─► SIGTERM: draining ─► exit status 0
 
-Whatever is wrong with settings or model is said in one line, exit status 2.
+A wrong setting or model is reported in one line, with exit status 2.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -26,8 +25,8 @@ from solo_models.bundle import BundleError
 from solo_models.demo import demo_bundle
 
 from solo_server.backends.cpu.kernels.compile import remove_private_cache
+from solo_server.commands.open_pipeline import open_pipeline
 from solo_server.commands.serve_arguments import add_arguments
-from solo_server.engine_names import GPU_ENGINES
 from solo_server.errors import DeviceFailure, DeviceLost, EngineHung, SettingsError
 from solo_server.exit_codes import ENGINE_HUNG, FAILED, GPU_LOST, MEANINGS, REFUSED
 from solo_server.http.api_keys import KeyRing
@@ -35,7 +34,6 @@ from solo_server.http.app import create_app
 from solo_server.http.connections import uvicorn_options
 from solo_server.observability import logs
 from solo_server.observability.traces import Traces, open_traces
-from solo_server.pipeline.pipeline import Pipeline
 from solo_server.processes.supervisor_main import become_supervisor
 from solo_server.processes.worker_channel import WorkerChannel
 from solo_server.service.model_repository import ModelRepository, model_repository
@@ -47,22 +45,19 @@ from solo_server.system.memory import share_one_heap
 __all__ = ["add_arguments", "run"]
 
 LOG = logging.getLogger("solo_server")
-WRITING_SECONDS = 1  # beyond `drain_seconds`: for the answers that it cuts short to reach their callers
+WRITING_SECONDS = 1  # after `drain_seconds`: for sending the last responses
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until stopped.
-
-    The exit status: 0, or one of `solo_server.exit_codes`.
-    """
+    """Serve until stopped. The exit status: 0, or one of `solo_server.exit_codes`."""
     share_one_heap()
-    given = dict(vars(arguments))
-    argv, place = given.pop("argv", []), given.pop("worker_channel", None)
-    channel = WorkerChannel.of(*place) if place else None
+    options = dict(vars(arguments))
+    argv, worker = options.pop("argv", []), options.pop("worker_channel", None)
+    channel = WorkerChannel.from_descriptor(*worker) if worker else None
     try:
-        settings = Settings.read(**given)
+        settings = Settings.read(**options)
         if channel is not None:
-            settings = channel.share(settings)
+            settings = channel.own_settings(settings)
         logs.configure(settings.log_format, settings.log_level, worker=None if channel is None else channel.number)
         keys = KeyRing.read(settings)
         if channel is not None:
@@ -76,15 +71,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _serve(settings: Settings, keys: KeyRing, source: socket.socket | WorkerChannel) -> int:
-    """source: of connections: the listener, or the supervisor."""
+    """Run the server. source: where connections come from, the listener or the supervisor's channel."""
     channel = source if isinstance(source, WorkerChannel) else None
 
     def on_ready() -> None:
         gc.collect()
-        gc.freeze()  # what is there now stays: the collector would go through all of it, with the event loop waiting
+        gc.freeze()  # the collector need not scan these objects again, which would block the event loop
         path = _segment_path(server.service)
         if isinstance(source, WorkerChannel):
-            source.tell_path(path)
+            source.report_path(path)
         else:
             announce(source, path)
         if channel is None or channel.number == 0:
@@ -94,20 +89,20 @@ def _serve(settings: Settings, keys: KeyRing, source: socket.socket | WorkerChan
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, server.handle_exit)
     if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, server.hang_up)
+        signal.signal(signal.SIGHUP, server.handle_hangup)
     server.run(sockets=[] if isinstance(source, WorkerChannel) else [source])
     status = _status(server.problem, channel) if server.started else FAILED
     if channel is not None:
         channel.end()
     if not server.service.is_idle or isinstance(server.problem, DeviceLost):
-        _leave(status)
+        _exit_now(status)
     return status
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which tells the service at once when it is to go down, and goes down where the service cannot go on.
+    """uvicorn's server. It drains the service on SIGTERM, and shuts down when the service cannot go on.
 
-    channel: where there are several workers: connections come from it, and it is told whether requests are taken.
+    channel: of one of several workers; connections come from it, and it reports whether requests are taken.
     """
 
     def __init__(
@@ -119,7 +114,7 @@ class _Server(uvicorn.Server):
         channel: WorkerChannel | None = None,
     ) -> None:
         self.problem: Exception | None = None
-        self._channel, self._keys, self._is_hung_up = channel, keys, False
+        self._channel, self._keys, self._has_hangup = channel, keys, False
         app = create_app(_repository(settings), settings, self._end, keys, traces, on_ready)
         self.service: Service = app.state.service
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -128,7 +123,7 @@ class _Server(uvicorn.Server):
             options["http"] = channel.reporting(options["http"])
         config = uvicorn.Config(
             app,
-            log_config=None,  # its lines go where ours go
+            log_config=None,  # uvicorn's lines go to the handlers of `logs.configure`
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=settings.drain_seconds + WRITING_SECONDS,
@@ -137,78 +132,78 @@ class _Server(uvicorn.Server):
         super().__init__(config)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """From here on there is an event loop for `handle_exit`."""
+        """Start; from now on `handle_exit` has an event loop."""
         self._loop = asyncio.get_running_loop()
-        self._loop.call_soon(self._reload)  # for a signal that came before
+        self._loop.call_soon(self._reload)  # for a SIGHUP that has arrived before
         await super().startup(sockets)
         if self._channel is not None:
             self._channel.open(self._new_connection, lambda: self.handle_exit(signal.SIGTERM, None))
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second."""
+        """Called ten times a second by uvicorn."""
         if self._channel is not None:
             self._channel.report(self.service.unready)
             if counter % 10 == 0:
-                self._channel.update_figures()
+                self._channel.update_metrics()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """No more connections; those that are there have what time is left."""
+        """Accept no more connections; open ones have until the end of the drain time."""
         if self._channel is not None:
             await self._channel.leave()
         await super().shutdown(sockets)
 
     def _new_connection(self) -> asyncio.Protocol:
-        protocol: Any = self.config.http_protocol_class  # uvicorn names all that it may be, with different arguments
+        protocol: Any = self.config.http_protocol_class  # uvicorn's type is a union of classes with different arguments
         connection: asyncio.Protocol = protocol(
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
         return connection
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGTERM or SIGINT; not handed on to whoever listened before, nobody: the exit status is 0."""
+        """SIGTERM or SIGINT: shut down. Unlike uvicorn's method it does not raise the signal again: the exit status is 0."""
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._drain)
 
-    def hang_up(self, sig: int, frame: FrameType | None) -> None:
-        """SIGHUP: keys and models are looked at again, by the event loop.
+    def handle_hangup(self, sig: int, frame: FrameType | None) -> None:
+        """SIGHUP: the event loop reloads keys and models.
 
-        Not here: the code that was interrupted may hold a lock, the log's for one, and would never give it back.
+        Not the handler itself: the interrupted code may hold a lock, for example the log's, which it would never release.
         """
-        self._is_hung_up = True
+        self._has_hangup = True
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._reload)
 
     def _reload(self) -> None:
-        if self._is_hung_up:
-            self._is_hung_up = False
+        if self._has_hangup:
+            self._has_hangup = False
             self._keys.reload()
             self.service.reload()
 
     def _drain(self) -> None:
         if self.service.unready != "draining":
             LOG.info(
-                "going down: no more requests are taken, those accepted have %d s", self.service.settings.drain_seconds
+                "shutting down: accepted requests have %d s, new ones are refused", self.service.settings.drain_seconds
             )
         self.service.drain()
 
     def _end(self, problem: Exception) -> None:
-        """Only a new process can mend this one."""
+        """Shut down because of a failure that only a new process can recover from, or a wrong setting or model."""
         self.problem = problem
         if isinstance(problem, DeviceLost | EngineHung):
             status = _status(problem)
             meaning = MEANINGS[status]
-            LOG.critical("%s; this process ends with status %d, for a supervisor to start another", meaning, status)
-        elif not isinstance(problem, _EXPECTED):
+            LOG.critical("%s; this process exits with status %d, to be restarted by its supervisor", meaning, status)
+        elif not isinstance(problem, _REFUSALS):
             LOG.critical("the model cannot be loaded", exc_info=problem)
         self.should_exit = True
         self.service.drain()
 
 
-_EXPECTED = (SettingsError, BundleError, DeviceFailure)
+_REFUSALS = (SettingsError, BundleError, DeviceFailure)
 
 
 def _status(problem: Exception | None, channel: WorkerChannel | None = None) -> int:
@@ -218,11 +213,11 @@ def _status(problem: Exception | None, channel: WorkerChannel | None = None) -> 
         return GPU_LOST
     if isinstance(problem, EngineHung):
         return ENGINE_HUNG
-    return _refuse(problem, channel) if isinstance(problem, _EXPECTED) else FAILED
+    return _refuse(problem, channel) if isinstance(problem, _REFUSALS) else FAILED
 
 
 def _refuse(problem: Exception, channel: WorkerChannel | None = None) -> int:
-    """In one line, which of several workers the supervisor tells."""
+    """Report the problem in one line; with several workers the supervisor prints it."""
     if channel is None:
         print(f"solo serve: {problem}", file=sys.stderr)
     else:
@@ -230,10 +225,10 @@ def _refuse(problem: Exception, channel: WorkerChannel | None = None) -> int:
     return REFUSED
 
 
-def _leave(status: int) -> NoReturn:
-    """End now: a thread that loads, compiles or hangs cannot be ended, and Python would wait for it.
+def _exit_now(status: int) -> NoReturn:
+    """Exit now: Python would wait for a thread that loads, compiles or hangs.
 
-    No destructors run: on a lost GPU those of TensorRT and ONNX Runtime may abort the process, which is another exit status.
+    No destructors run: on a lost GPU those of TensorRT and ONNX Runtime may abort the process and change the exit status.
     """
     remove_private_cache()
     logging.shutdown()
@@ -243,29 +238,12 @@ def _leave(status: int) -> NoReturn:
 
 
 def _repository(settings: Settings) -> ModelRepository:
-    """What the settings name; where they name nothing, the demo model."""
+    """The models that the settings name, by default the demo model."""
     bundle = settings.bundle or (None if settings.models else demo_bundle())
-    return model_repository(bundle, settings.models, lambda path: _open(path, settings))
+    return model_repository(bundle, settings.models, lambda path: open_pipeline(path, settings))
 
 
 def _segment_path(service: Service) -> str:
-    """Where an image can be posted: without a default model, to the first that is served."""
+    """The path that takes images: of the default model, or else of the first model served."""
     names = sorted(model.name for model in service.models.in_service())
     return "/segment" if service.models.default or not names else f"/models/{quote(names[0], safe='')}/segment"
-
-
-def _open(bundle_path: Path, settings: Settings) -> Pipeline:
-    pipeline = Pipeline.open(
-        bundle_path,
-        threads=settings.threads,
-        replicas=settings.replicas,
-        slots=settings.slots,
-        limits=settings.image_limits,
-        engine=settings.engine,
-        precision=settings.precision,
-        cuda=settings.cuda_options if settings.engine in GPU_ENGINES else None,
-    )
-    bundle = pipeline.bundle
-    LOG.info("%s %s, %s, %s", bundle.name, bundle.version, bundle.precision, bundle.spec.classes_in_words)
-    LOG.info("engine: %s (%s)", pipeline.backend.description, pipeline.engine_reason)
-    return pipeline

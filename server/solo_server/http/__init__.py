@@ -1,1 +1,1 @@
-"""What is HTTP and nothing else: reading requests off a connection, forms, and which answer a caller accepts."""
+"""The HTTP interface: connections, middleware, routes, bodies and forms, the wire format; `v2`: the Open Inference Protocol."""

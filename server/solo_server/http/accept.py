@@ -1,4 +1,4 @@
-"""Which of its two forms an answer of `/segment` has: JSON or an overlay, by `Accept` (RFC 9110, 12.5.1)."""
+"""Choosing the form of an answer of `/segment`, JSON or overlay, by the `Accept` header (RFC 9110, 12.5.1)."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ _PNG = ("image/png", "image/*")
 _JSON = ("application/json", "application/*", "*/*")
 
 
-def is_overlay_wanted(accept: str, is_overlay: bool) -> bool:
-    """Whether the answer is the overlay. is_overlay: the parameters ask for it, whatever is accepted.
+def is_overlay_requested(accept: str, is_overlay: bool) -> bool:
+    """Whether the answer is the overlay. is_overlay: whether the parameters ask for it.
 
-    The most wanted media type that the server has decides; where it has none of them, and no image is asked for, the parameters do.
+    The media type with the highest weight that the server has decides: PNG means the overlay, JSON leaves it to the parameters.
+    Where the server has none of the types, and none is an image, the parameters decide too.
 
     Raises:
-        NotAcceptable: images are accepted, but neither PNG nor JSON.
+        NotAcceptable: an image is accepted, but neither PNG nor JSON.
     """
-    wanted = [media_type for _, media_type in sorted(_weighted(accept), key=lambda pair: -pair[0])]
-    for media_type in wanted:
+    accepted = [media_type for _, media_type in sorted(_weighted(accept), key=lambda pair: -pair[0])]
+    for media_type in accepted:
         if media_type in _PNG:
             return True
         if media_type in _JSON:
             return is_overlay
-    if any(media_type.startswith("image/") for media_type in wanted):
+    if any(media_type.startswith("image/") for media_type in accepted):
         raise NotAcceptable("overlays are PNG; send `Accept: image/png` for one, `Accept: application/json` for masks")
     return is_overlay
 
 
 def _weighted(accept: str) -> Iterator[tuple[float, str]]:
-    """Weight and media type of each that is accepted, as they stand in the header; names do not depend on case."""
+    """Weight and media type, in lower case, of each element, in the order of the header."""
     for element in accept.lower().split(","):
         media_type, *parameters = (part.strip() for part in element.split(";"))
         weight = next((_weight(text[2:]) for text in parameters if text.startswith("q=")), 1.0)
@@ -39,7 +40,7 @@ def _weighted(accept: str) -> Iterator[tuple[float, str]]:
 
 
 def _weight(text: str) -> float:
-    """What cannot be read counts as 1, as if it was absent."""
+    """An invalid weight counts as 1, like a missing one."""
     try:
         return float(text)
     except ValueError:

@@ -1,9 +1,9 @@
-"""API keys: who may call. Read from a file or the environment, held as hashes only, read again when the file changes.
+"""API keys: who may call. Read from a file or the environment, kept as hashes only, read again when the file changes.
 
-    SOLO_API_KEYS_FILE   one key a line, `name:key` or the bare key; empty lines and lines that begin with `#` are skipped
+    SOLO_API_KEYS_FILE   one key a line, `name:key` or the key alone; empty lines and lines that begin with `#` are skipped
     SOLO_API_KEYS        the same, separated by commas
 
-No key, and nothing that one could be guessed from, goes to a log, an error or a `repr`: names and line numbers do.
+Logs, errors and `repr` contain names and line numbers, never a key or anything that one could be guessed from.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ from solo_server.http.problems import problem_response
 from solo_server.settings import Settings
 
 LOG = logging.getLogger("solo_server")
-OPEN_PATHS = frozenset(
-    {"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"}
-)  # probes carry no keys, and learn nothing
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+"""Open without a key: probes send none, and learn nothing."""
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 METRICS_PATH = "/metrics"
 MIN_KEY_LENGTH, MAX_KEY_LENGTH = 16, 512
@@ -40,33 +39,33 @@ NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """One caller. digest: SHA-256 of the key."""
+    """The key of one caller. digest: its SHA-256."""
 
     name: str
     digest: bytes = field(repr=False)
 
 
 class KeyRing:
-    """All keys that are accepted now; none at all where no key is asked for.
+    """All accepted keys; empty where no key is required.
 
-    clock: seconds, for how often the file is looked at.
+    clock: in seconds; limits how often the file is checked for changes.
     """
 
     def __init__(self, keys: Iterable[ApiKey] = (), file: Path | None = None, clock: Callable[[], float] = monotonic):
         self._fixed, self._file, self._clock = tuple(keys), file, clock
         self._from_file: tuple[ApiKey, ...] = ()
-        self._looked_at = clock()
-        self._state = _state(file) if file else None
+        self._checked_at = clock()
+        self._file_version = _version(file) if file else None
         if file:
             self._from_file = _read(file)
-        _refuse_twice(self._all)
+        _refuse_duplicates(self._all)
 
     @classmethod
     def read(cls, settings: Settings) -> KeyRing:
         """The keys that the settings name.
 
         Raises:
-            SettingsError: the file cannot be read, or a key is unusable; tells the variable and the line, never the key.
+            SettingsError: the file cannot be read, or a key is invalid; names the variable and the line, never the key.
         """
         try:
             fixed = parse_keys(settings.api_keys.split(","), "entry") if settings.api_keys else ()
@@ -79,39 +78,39 @@ class KeyRing:
 
     @property
     def is_empty(self) -> bool:
-        """No key is asked for."""
+        """Whether no key is required."""
         return not self._all
 
     def log_access(self, host: str) -> None:
-        """Tell the log who may call a server that listens on `host`."""
+        """Log who may call a server that listens on `host`."""
         if not self.is_empty:
-            LOG.info("API keys: asked for; known are %s", ", ".join(key.name for key in self._all))
+            LOG.info("API keys: required; known are %s", ", ".join(key.name for key in self._all))
         elif host not in LOOPBACK:
-            LOG.warning("API keys: none are asked for, and whoever reaches %s may call: docs/security.md", host)
+            LOG.warning("API keys: none are required; anyone who reaches %s may call: docs/security.md", host)
 
     def __repr__(self) -> str:
         return f"KeyRing({', '.join(key.name for key in self._all)})"
 
     def holder(self, key: str) -> str | None:
-        """The name that goes with `key`; takes the same time wherever in the list it stands, and where it is none."""
-        self._look()
+        """The name of the key's holder, or `None`. The time does not depend on whether, and where, the key is in the list."""
+        self._reload_if_changed()
         digest = _digest(key)
-        found = None
+        name = None
         for known in self._all:
             if hmac.compare_digest(known.digest, digest):
-                found = known.name
-        return found
+                name = known.name
+        return name
 
     def reload(self) -> None:
-        """Read the file again; where that fails the keys stay as they are, and the log says why."""
+        """Read the file again. If that fails, the previous keys stay in use, and the log says why."""
         if self._file is None:
             return
-        self._state = _state(self._file)
+        self._file_version = _version(self._file)
         try:
             keys = _read(self._file)
-            _refuse_twice((*self._fixed, *keys))
+            _refuse_duplicates((*self._fixed, *keys))
         except ValueError as problem:
-            LOG.error("API keys: %s: %s; the keys of before stay", self._file, problem)
+            LOG.error("API keys: %s: %s; the previous keys stay in use", self._file, problem)
             return
         self._from_file = keys
         LOG.info("API keys: %d read from %s", len(keys), self._file)
@@ -120,20 +119,20 @@ class KeyRing:
     def _all(self) -> tuple[ApiKey, ...]:
         return (*self._fixed, *self._from_file)
 
-    def _look(self) -> None:
+    def _reload_if_changed(self) -> None:
         now = self._clock()
-        if self._file is None or now - self._looked_at < CHECK_SECONDS:
+        if self._file is None or now - self._checked_at < CHECK_SECONDS:
             return
-        self._looked_at = now
-        if _state(self._file) != self._state:
+        self._checked_at = now
+        if _version(self._file) != self._file_version:
             self.reload()
 
 
 def parse_keys(lines: Iterable[str], line_word: str = "line") -> tuple[ApiKey, ...]:
-    """`name:key` or bare keys, which are named `key-` and their line.
+    """Parse lines of `name:key` or a key alone, which is named `key-` and its line number.
 
     Raises:
-        ValueError: unusable; tells the line, counted from 1 and named by `line_word`, and the reason, never the key.
+        ValueError: a line is invalid; names the line (`line_word` and its number from 1) and the reason, never the key.
     """
     keys = []
     for number, line in enumerate(lines, 1):
@@ -153,15 +152,15 @@ def parse_keys(lines: Iterable[str], line_word: str = "line") -> tuple[ApiKey, .
             raise ValueError(f"{line_word} {number}: a key is printable ASCII without spaces")
         keys.append(ApiKey(name if colon else f"key-{number}", _digest(key)))
     if not keys:
-        raise ValueError("there is no key")
-    _refuse_twice(keys)
+        raise ValueError("no key in it")
+    _refuse_duplicates(keys)
     return tuple(keys)
 
 
-class AskForKey:
-    """Lets through who brings a known key, as `Authorization: Bearer KEY` or `X-API-Key: KEY`; anyone to the probes.
+class ApiKeyMiddleware:
+    """Passes requests with a known key, `Authorization: Bearer KEY` or `X-API-Key: KEY`; probes need none.
 
-    The caller's name is in `scope["state"]["api_key"]` from here on. metrics_open: `/metrics` is open too.
+    Sets `scope["state"]["api_key"]` to the caller's name. metrics_open: `/metrics` needs no key either.
     """
 
     def __init__(self, app: ASGIApp, keys: KeyRing, metrics_open: bool) -> None:
@@ -169,7 +168,7 @@ class AskForKey:
         self._open = OPEN_PATHS | ({METRICS_PATH} if metrics_open else set())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on or answer 401 before a byte of the body is read."""
+        """Pass the request on, or answer 401 before the body is read."""
         if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in self._open):
             await self._app(scope, receive, send)
             return
@@ -199,29 +198,29 @@ def _read(file: Path) -> tuple[ApiKey, ...]:
     try:
         lines = decoded(content).splitlines()
     except UnicodeDecodeError:
-        raise ValueError("is no UTF-8 text") from None  # the error itself would quote the content
+        raise ValueError("is not UTF-8 text") from None  # the error itself would quote the content
     return parse_keys(lines)
 
 
 def _advice(problem: OSError) -> str:
-    """What helps where a container mounts the file, which keeps its owner and its rights."""
+    """Advice for a file that is mounted into a container, where it keeps its owner and its permissions."""
     if isinstance(problem, PermissionError) and hasattr(os, "getuid"):
-        return f"; the server runs as user {os.getuid()}, who has to be able to"
+        return f"; the server runs as user {os.getuid()}, which needs permission to read it"
     if isinstance(problem, IsADirectoryError):
-        return ", made perhaps by a mount of a file that was not there"
+        return "; Docker creates one where a file to be mounted does not exist"
     return ""
 
 
-def _refuse_twice(keys: Iterable[ApiKey]) -> None:
-    seen: dict[bytes, str] = {}
+def _refuse_duplicates(keys: Iterable[ApiKey]) -> None:
+    names: dict[bytes, str] = {}
     for key in keys:
-        if key.digest in seen:
-            raise ValueError(f"{seen[key.digest]} and {key.name} are the same key")
-        seen[key.digest] = key.name
+        if key.digest in names:
+            raise ValueError(f"{names[key.digest]} and {key.name} are the same key")
+        names[key.digest] = key.name
 
 
-def _state(file: Path) -> tuple[int, int, int] | None:
-    """What changes when the file does; `None` while there is none."""
+def _version(file: Path) -> tuple[int, int, int] | None:
+    """Modification time, size and inode, which differ when the file has changed; `None` if there is no file."""
     try:
         status = file.stat()
     except OSError:

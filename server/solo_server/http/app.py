@@ -1,6 +1,6 @@
-"""The FastAPI application: routes, and what stands around them; health, metrics.
+"""The FastAPI application: middleware, routes, health and metrics.
 
-RequestMiddleware ─► (CORS) ─► (keys) ─► Problems ─► routes
+RequestMiddleware ─► (CORS) ─► (API keys) ─► ProblemMiddleware ─► routes
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from solo_server.http.api_keys import KeyRing
-from solo_server.http.openapi import METRICS, READY
-from solo_server.http.problems import Problems
+from solo_server.http.openapi import METRICS, PROBLEMS, READY
+from solo_server.http.problems import ProblemMiddleware
 from solo_server.http.request_middleware import RequestMiddleware
-from solo_server.http.routes import PROBLEMS, DirectRoute, Routes, add_models, add_segment, json
+from solo_server.http.routes import add_models, add_segment
+from solo_server.http.routing import DirectRoute, Routes, json_response
 from solo_server.http.security import add_docs, add_guards
 from solo_server.http.uploads import UploadLimits
 from solo_server.http.v2.routes import add_v2
@@ -26,7 +27,7 @@ from solo_server.observability.metrics import Metrics, ModelInfo
 from solo_server.observability.telemetry import RequestTelemetry
 from solo_server.observability.traces import Traces
 from solo_server.pipeline.pipeline import Pipeline
-from solo_server.service.model_repository import ModelRepository, only
+from solo_server.service.model_repository import ModelRepository, single_model
 from solo_server.service.service import Service
 from solo_server.settings import Settings
 
@@ -39,17 +40,18 @@ def create_app(
     traces: Traces | None = None,
     on_ready: Callable[[], None] | None = None,
 ) -> FastAPI:
-    """The application around models, which are loaded (where that is still to be done) and warmed up when it starts, in a thread.
+    """The application around models. When it starts, models are loaded (unless they are) and warmed up, in a thread.
 
-    on_end: hears what only a new process can mend: a model cannot be loaded, its GPU is lost, its engine hangs. keys: who may
-    call; without them the settings tell. traces: where spans of requests go. on_ready: hears when requests are taken.
+    on_end: called with a failure that only a new process can fix: a model cannot be loaded, its GPU is lost, its engine hangs.
+    keys: the accepted API keys; without them the settings name them. traces: where spans of requests go. on_ready: called when
+    requests are accepted.
 
     Raises:
         SettingsError: the API keys cannot be read.
     """
     settings = settings or Settings()
     telemetry = RequestTelemetry(Metrics(lambda: _served(service), among_workers=settings.workers > 1), traces)
-    service = Service(only(models) if isinstance(models, Pipeline) else models, settings, on_end, telemetry)
+    service = Service(single_model(models) if isinstance(models, Pipeline) else models, settings, on_end, telemetry)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -65,7 +67,7 @@ def create_app(
         version=version("solo-inference"),
         description="Instance segmentation with SOLO: an image in, COCO RLE masks out.",
         lifespan=lifespan,
-        docs_url=None,  # `add_docs` has its own, under a policy
+        docs_url=None,  # `add_docs` adds a page with its own content security policy
         redoc_url=None,
     )
     app.state.service, app.state.settings = service, settings
@@ -83,8 +85,8 @@ def create_app(
 
 
 class _App(FastAPI):
-    """FastAPI for its routes and its document. What it would stand around them is for dependencies and handlers that none of
-    ours has, and takes longer than all of ours."""
+    """FastAPI's routes and OpenAPI document, without its middleware: that serves dependencies and exception handlers, which no
+    route here has, and takes longer than all of the server's own middleware."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -95,8 +97,8 @@ class _App(FastAPI):
             await self.middleware_stack(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Our own layers, the one that was added last outside."""
-        app: ASGIApp = Problems(Routes(self.router))
+        """The server's own middleware; the one that was added last is the outermost."""
+        app: ASGIApp = ProblemMiddleware(Routes(self.router))
         for layer, arguments, options in reversed(self.user_middleware):
             app = layer(app, *arguments, **options)
         return app
@@ -105,7 +107,7 @@ class _App(FastAPI):
 async def _start(
     service: Service, on_end: Callable[[Exception], None] | None, on_ready: Callable[[], None] | None
 ) -> None:
-    """While the server answers already; a failure is for whoever can end the process."""
+    """Start the service in the background, while the server already answers; a failure goes to `on_end`."""
     try:
         await service.start()
     except Exception as problem:
@@ -120,19 +122,22 @@ async def _start(
 def _add_health(app: FastAPI, service: Service) -> None:
     @app.get("/healthz", summary="The process is alive")
     async def healthz(_: Request) -> Response:
-        return json({"status": "ok"})
+        return json_response({"status": "ok"})
 
     ready = {"content": {"application/json": {"schema": READY}}}
 
     @app.get(
         "/readyz",
-        summary="Every model is warm and requests are taken",
-        responses={200: ready, 503: {"description": "not yet, or not any more", **ready}},
+        summary="Every model is warm and requests are accepted",
+        responses={
+            200: ready,
+            503: {"description": "starting, shutting down, or the engine is stalled or lost", **ready},
+        },
     )
     async def readyz(_: Request) -> Response:
         if (reason := service.unready) is not None:
-            return json({"status": "not ready", "reason": reason}, 503)
-        return json({"status": "ready"})
+            return json_response({"status": "not ready", "reason": reason}, 503)
+        return json_response({"status": "ready"})
 
     @app.get("/", include_in_schema=False)
     async def root(_: Request) -> Response:
@@ -142,7 +147,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
 def _add_metrics(app: FastAPI, telemetry: RequestTelemetry) -> None:
     @app.get(
         "/metrics",
-        summary="Prometheus's text, or OpenMetrics where Accept asks for it",
+        summary="Metrics in Prometheus's text format, or OpenMetrics if Accept asks for it",
         response_class=Response,
         responses={200: {"content": METRICS}, 401: PROBLEMS[401]},
     )

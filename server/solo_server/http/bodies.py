@@ -1,7 +1,7 @@
-"""What a caller sends: the body, within its limit; its form; and whether anyone still waits for the answer.
+"""The body of a request: receiving it within its limit, parsing forms, and cancelling the work when the caller disconnects.
 
-Whatever takes more than a moment with a large body is done in a worker, not on the event loop: joining it, parsing it, and giving
-its memory back to the system at the end (8 ms for 40 MB).
+What takes long with a large body is done in a worker, not on the event loop: joining it, parsing it, and freeing its memory at the
+end (8 ms for 40 MB).
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from solo_server.errors import BodyTooLarge, EmptyBody
 from solo_server.http.forms import Form, is_form, parse_form
 
 T = TypeVar("T")
-LARGE_BYTES = 256 << 10  # the parser takes a millisecond or two for so much
-HELD_BYTES = 2 << 20  # freeing so much takes half a millisecond
+LARGE_BYTES = 256 << 10  # parsing this much takes 1 to 2 ms
+FREED_IN_WORKER_BYTES = 2 << 20  # freeing this much takes 0.5 ms
 
 
 class InWorker(Protocol):
-    """Runs work in a thread."""
+    """Runs work in a worker thread."""
 
     def __call__(self, work: Callable[[], T], /) -> Awaitable[T]:
-        """What `work` returns or raises."""
+        """Returns or raises what `work` does."""
         ...
 
 
 def first_header(scope: Scope, name: bytes) -> str | None:
-    """The value of a header, `None` where there is none. name: in small letters. `Headers` takes four times as long."""
-    for found, value in scope["headers"]:
-        if found == name:
+    """The value of a header, or `None`. name: in lower case. Starlette's `Headers` takes four times as long."""
+    for key, value in scope["headers"]:
+        if key == name:
             return str(value, "latin-1")
     return None
 
 
-def hold(request: Request, size_bytes: int, *bodies: object) -> None:
-    """Leave it to `RequestMiddleware` to free these, if their bytes are many: whoever else drops them is not the last."""
-    if size_bytes > HELD_BYTES:
-        request.scope.setdefault("state", {}).setdefault("held", []).extend(bodies)
+def free_in_worker(request: Request, size_bytes: int, *bodies: object) -> None:
+    """Keep large bodies referenced until `RequestMiddleware` frees them in a worker, so that the event loop never frees them."""
+    if size_bytes > FREED_IN_WORKER_BYTES:
+        request.scope.setdefault("state", {}).setdefault("to_free", []).extend(bodies)
 
 
 async def read_body(request: Request, limit_bytes: int, in_worker: InWorker) -> bytes:
     """The whole body.
 
     Raises:
-        BodyTooLarge: it has more than `limit_bytes`; known from its length, or as soon as they are passed.
-        EmptyBody: it has none.
-        ClientDisconnect: the caller went away.
+        BodyTooLarge: more than `limit_bytes`; detected by `Content-Length`, or as soon as more is received.
+        EmptyBody: no bytes.
+        ClientDisconnect: the caller disconnected.
     """
     length = first_header(request.scope, b"content-length") or ""
     if length.isdecimal() and int(length) > limit_bytes:
@@ -70,36 +70,36 @@ async def read_body(request: Request, limit_bytes: int, in_worker: InWorker) -> 
     if size <= LARGE_BYTES:
         return b"".join(chunks)
     body = await in_worker(lambda: _joined(chunks))
-    hold(request, size, body)
+    free_in_worker(request, size, body)
     return body
 
 
 async def form_of(request: Request, body: bytes, max_files: int, in_worker: InWorker) -> Form | None:
-    """The form of a multipart request; `None` where the body is the image itself. Raises what `parse_form` raises."""
+    """The form of a multipart request; `None` if the body is the image itself. Raises what `parse_form` raises."""
     if not is_form(first_header(request.scope, b"content-type") or ""):
         return None
     headers = request.headers
     if len(body) <= LARGE_BYTES:
         return await parse_form(headers, body, max_files)
     form = await in_worker(lambda: asyncio.run(parse_form(headers, body, max_files)))
-    hold(request, len(body), *form.files)
+    free_in_worker(request, len(body), *form.files)
     return form
 
 
 @contextmanager
 def while_connected(request: Request) -> Iterator[None]:
-    """Cancels what is done within as soon as the caller has gone. The body must have been read.
+    """Cancel the block as soon as the caller disconnects. The body must have been read before.
 
     Raises:
-        ClientDisconnect: it has.
+        ClientDisconnect: the caller disconnected.
     """
-    task, gone = asyncio.current_task(), False
+    task, has_disconnected = asyncio.current_task(), False
 
     async def watch() -> None:
-        nonlocal gone
+        nonlocal has_disconnected
         while (await request.receive())["type"] != "http.disconnect":
-            pass  # uvicorn may tell once more that the body is complete
-        gone = True
+            pass  # uvicorn may repeat that the body is complete
+        has_disconnected = True
         if task is not None:
             task.cancel()
 
@@ -107,7 +107,7 @@ def while_connected(request: Request) -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        if not gone or task is None:
+        if not has_disconnected or task is None:
             raise
         task.uncancel()
         raise ClientDisconnect from None
@@ -117,5 +117,5 @@ def while_connected(request: Request) -> Iterator[None]:
 
 def _joined(chunks: list[bytes]) -> bytes:
     body = b"".join(chunks)
-    chunks.clear()  # here, not on the event loop
+    chunks.clear()  # frees them here, not on the event loop
     return body

@@ -1,14 +1,13 @@
-"""What a connection may cost before it is a request: uvicorn's protocol with bounds on time, headers, number and unread answers.
+"""Limits on connections: uvicorn's protocol with bounds on time, header size, number of connections and unread answers.
 
     connected ── headers within header_timeout_s and max_header_bytes ──> request ── answered ──> idle, for keep_alive_s
         │                                                                    │
         └── late: 408, too long: 431, no HTTP: 400; then closed              └── body: `solo_server.http.uploads`
 
-uvicorn knows none of these but keep_alive_s, and takes one byte as the end of being idle: without bounds, callers that trickle
-their headers hold connections for ever. When `max_connections` are open, whoever has waited longest without a complete request
-makes room for the next; where every one is in a request, the next is answered 503. Built on uvicorn's `HttpToolsProtocol` and its
-callbacks: `tests/http/test_connections.py` tells when another version of uvicorn breaks that. Requests that ask for another
-protocol are plain HTTP/1.1 here: `solo_server.http.request_parser`.
+Of these uvicorn has keep_alive_s only, and one received byte ends it: callers that trickle their headers would hold connections
+for ever. `solo_server.http.connection_limiter` decides which stay when `max_connections` are open. The protocol is built on
+uvicorn's `HttpToolsProtocol` and its callbacks; `tests/http/test_connections.py` fails if a version of uvicorn changes them.
+Requests for another protocol (`Upgrade`) are plain HTTP/1.1 here: `solo_server.http.request_parser`.
 """
 
 from __future__ import annotations
@@ -25,28 +24,31 @@ from httptools import HttpParserError
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from solo_server.errors import HeadersTooLarge, MalformedRequest, Overloaded, RequestTimeout, ServerError, Unavailable
+from solo_server.http.connection_limiter import ConnectionLimiter
 from solo_server.http.problems import problem_response, refusal
 from solo_server.http.request_parser import RequestParser
 from solo_server.http.socket_state import is_reset, unsent_bytes
 from solo_server.observability.observer import Observer, Unobserved
 from solo_server.settings import Settings
 
-REFUSED_AT_ONCE = 64  # connections above the limit that still get an answer; more are closed unread
-CALLER_CHECK_S = 0.1  # after a caller ended its side, and from then on: is it still there?
-REFUSED_TIMEOUT_S = 2.0  # how long such a connection may take to send its request, and to read the answer
+CALLER_CHECK_S = 0.1
+"""How often a caller that ended its side is checked: is it still connected?"""
+REFUSED_TIMEOUT_S = 2.0
+"""How long a connection above the limit may take to send its request, and to read the refusal."""
 SHARED_SECONDS = 30.0
-"""A connection to one of several workers lasts no longer: who stays must come to one that was replaced."""
-_CLOSING = {
+"""Longest life of a connection to one of several workers: callers that stay must reach workers that were replaced."""
+_REFUSAL_HEADERS = {
     431: {"connection": "close"},
-    503: {},
-}  # with a 503 a body may be on its way: closing now would tear the answer away
+    503: {},  # a body may be on its way: closing now would cut the answer off
+}
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """stall_s: for what is answered already: the rest of its body, and an answer that goes out slower than bytes_per_s.
+    """Limits of each connection.
 
-    lasting_s: a connection that is older, or at random half as old, ends with its next answer (`Connection: close`).
+    stall_s: how long an answered request may take to send the rest of its body, and an answer may go out slower than bytes_per_s.
+    lasting_s: a connection closes with its next answer (`Connection: close`) at an age between half of this and this, at random.
     """
 
     max_connections: int
@@ -58,7 +60,7 @@ class ConnectionLimits:
 
 
 def uvicorn_options(settings: Settings, observer: Observer | None = None) -> dict[str, Any]:
-    """What `uvicorn.Config` needs to bound connections as the settings say. observer: hears of refusals before the application."""
+    """Options for `uvicorn.Config` that limit connections as the settings say. observer: counts refusals made here."""
     limits = ConnectionLimits(
         max_connections=settings.max_connections,
         max_header_bytes=settings.max_header_bytes,
@@ -76,58 +78,13 @@ def uvicorn_options(settings: Settings, observer: Observer | None = None) -> dic
 
 
 def bounded_protocol(limits: ConnectionLimits, observer: Observer | None = None) -> type[BoundedProtocol]:
-    """The protocol class for one server; its connections are counted together."""
-    of_this_server = {
+    """The protocol class of one server; its connections are counted together."""
+    attributes = {
         "limits": limits,
         "limiter": ConnectionLimiter(limits.max_connections),
         "observer": observer or Unobserved(),
     }
-    return type("BoundedProtocol", (BoundedProtocol,), of_this_server)
-
-
-class ConnectionLimiter:
-    """Who is connected: in a request, waiting to send one (longest first), or let in only to be refused."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._in_request: set[BoundedProtocol] = set()
-        self._waiting: dict[BoundedProtocol, None] = {}
-        self._refused: set[BoundedProtocol] = set()
-
-    def enter(self, connection: BoundedProtocol) -> bool:
-        """Whether it may stay; one that waits is sent away for it where the house is full."""
-        if len(self._in_request) + len(self._waiting) >= self._most:
-            if not self._waiting:
-                self._refused.add(connection)
-                return False
-            longest = next(iter(self._waiting))
-            self.leave(longest)
-            longest.make_room()
-        self._waiting[connection] = None
-        return True
-
-    def starts(self, connection: BoundedProtocol) -> None:
-        """Its headers are complete."""
-        if connection in self._waiting:
-            del self._waiting[connection]
-            self._in_request.add(connection)
-
-    def waits(self, connection: BoundedProtocol) -> None:
-        """Its request is answered."""
-        if connection in self._in_request:
-            self._in_request.remove(connection)
-            self._waiting[connection] = None
-
-    def leave(self, connection: BoundedProtocol) -> None:
-        """It is closed, or as good as."""
-        self._waiting.pop(connection, None)
-        self._in_request.discard(connection)
-        self._refused.discard(connection)
-
-    @property
-    def overrun(self) -> bool:
-        """Too many are waiting to be refused."""
-        return len(self._refused) > REFUSED_AT_ONCE
+    return type("BoundedProtocol", (BoundedProtocol,), attributes)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -136,81 +93,81 @@ class BoundedProtocol(HttpToolsProtocol):
     limits: ClassVar[ConnectionLimits]
     limiter: ClassVar[ConnectionLimiter]
     observer: ClassVar[Observer]
-    parser: RequestParser  # type: ignore[assignment]  # which has all that uvicorn calls
+    parser: RequestParser  # type: ignore[assignment]  # it has all methods that uvicorn calls
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.parser = RequestParser(self, self._should_upgrade)
         self._served_app = self.app
         self._admitted = True
-        self._until = math.inf
-        self._begun = False  # the first byte of a request has come, its headers are not complete
-        self._receiving = False  # headers are complete, the body is not
+        self._expires_at = math.inf
+        self._in_headers = False  # a request has begun, its headers are not complete
+        self._in_body = False  # the headers are complete, the body is not
         self._header_bytes = 0
         self._framing_bytes = 0  # since the last byte of the body
         self._unsent_bytes: int | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        """Find a place; the clock for the first request starts."""
+        """Count the connection, and start the clock for its first request."""
         super().connection_made(transport)
-        self._until = self.loop.time() + self.limits.lasting_s * random.uniform(0.5, 1)  # noqa: S311  # no secret
-        self._admitted = self.limiter.enter(self)
-        if self.limiter.overrun:
+        self._expires_at = self.loop.time() + self.limits.lasting_s * random.uniform(0.5, 1)  # noqa: S311  # no secret
+        self._admitted = self.limiter.add(self)
+        if self.limiter.is_refusing_too_many:
             transport.abort()
         self._start_header_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing of it stays."""
-        self.limiter.leave(self)
+        """Stop counting the connection, and cancel its timers."""
+        self.limiter.remove(self)
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bound what may come before a request's headers are complete, and within its body without being of the body."""
-        if self._receiving:
+        """Limit the bytes of a request's headers, and the bytes between the chunks of its body."""
+        if self._in_body:
             self._framing_bytes += len(data)
         else:
             self._header_bytes += len(data)
         super().data_received(data)
-        if self._receiving and self._framing_bytes > self.limits.max_header_bytes:
-            self._give_up_body(
+        if self._in_body and self._framing_bytes > self.limits.max_header_bytes:
+            self._abort_body(
                 HeadersTooLarge(f"chunk sizes and trailers have more than {self.limits.max_header_bytes} bytes")
             )
-        if self._begun or self._header_bytes:  # they are not complete yet
+        if self._in_headers or self._header_bytes:  # the headers are not complete yet
             self._start_header_clock()
         if "headers" in self._timers and self._header_bytes > self.limits.max_header_bytes:
             self._refuse(self._too_large())
 
-    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio reads the answer, which uvicorn does not give
-        """The caller ended its side. Whether the connection stays open: until complete requests are answered."""
-        if not self._answering or self._receiving:
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio uses the result, which uvicorn does not return
+        """The caller ended its side. Returns whether the connection stays open: until all complete requests are answered."""
+        if not self._answering or self._in_body:
             return False
         self.cycle.keep_alive = False
-        self._watch_caller(has_asked=False)
+        self._watch_caller(has_probed=False)
         return True
 
     def on_message_begin(self) -> None:
-        """A request's first byte."""
-        self._begun = True
+        """The first byte of a request."""
+        self._in_headers = True
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One of the head. Trailers are dropped: as headers they would pass for what a proxy has checked (RFC 9110, 6.5.1)."""
-        if not self._receiving:
+        """One header. Trailers are dropped: as headers they would bypass the checks of a proxy (RFC 9110, 6.5.1)."""
+        if not self._in_body:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """From here it is a request: for the application, or to be refused."""
+        """Hand the request to the application, or refuse it."""
         if self.parser.get_method() == b"CONNECT":
-            raise HttpParserError("what follows is not framed")
-        if self._comes_again:
+            raise HttpParserError("bytes after CONNECT have no framing")
+        if self._is_parsed_again:
             return
         self._stop("headers")
-        self._begun, self._framing_bytes = False, 0
-        self.limiter.starts(self)
+        self._in_headers, self._framing_bytes = False, 0
+        self.limiter.request_started(self)
         size_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         size_bytes += self.parser.ignored_bytes
         self._header_bytes = 0
@@ -220,73 +177,79 @@ class BoundedProtocol(HttpToolsProtocol):
         elif size_bytes > self.limits.max_header_bytes:
             problem = self._too_large()
         if problem is not None:
-            self._tell(problem)
-        self.app = self._served_app if problem is None else refusal(problem, uuid.uuid4().hex, _CLOSING[problem.status])
+            self._observe_refusal(problem)
+        self.app = (
+            self._served_app
+            if problem is None
+            else refusal(problem, uuid.uuid4().hex, _REFUSAL_HEADERS[problem.status])
+        )
         super().on_headers_complete()
-        self._receiving = True  # not where that raised: a request before this one still gets its answer
+        self._in_body = True  # only if that did not raise: an earlier request still gets its answer
 
     def on_body(self, body: bytes) -> None:
-        """Some of it."""
+        """A part of the body."""
         self._framing_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The body is complete."""
-        if self._comes_again:
+        if self._is_parsed_again:
             return
-        self._receiving = False
+        self._in_body = False
         self._stop("rest")
         super().on_message_complete()
-        if self.loop.time() >= self._until and not self.cycle.response_started:
-            self.cycle.keep_alive = False  # not before the body is there: closing would tear the answer away
+        if self.loop.time() >= self._expires_at and not self.cycle.response_started:
+            self.cycle.keep_alive = False  # not before the body is complete: closing would cut the answer off
         if not self._admitted and not self._answering:
             self.transport.close()
 
     def on_response_complete(self) -> None:
-        """The answer is written: what is left of the body, and the reading of the answer, are bounded too."""
+        """The answer is written. Limit the time for the rest of the body, and for reading the answer."""
         super().on_response_complete()
         self._watch_unsent()
         if self.transport.is_closing() or self._answering:
             return
-        self.limiter.waits(self)
-        if self._receiving:
+        self.limiter.request_ended(self)
+        if self._in_body:
             seconds = self.limits.stall_s if self._admitted else REFUSED_TIMEOUT_S
             self._start("rest", seconds, self.transport.close)
         elif not self._admitted:
             self.transport.close()
 
     def pause_writing(self) -> None:
-        """The caller does not read as fast as we write."""
+        """The caller reads more slowly than the server writes."""
         super().pause_writing()
         self._watch_unsent()
 
     def resume_writing(self) -> None:
-        """It has read."""
+        """The caller has read enough."""
         super().resume_writing()
         self._unsent_bytes = None
 
     def send_400_response(self, msg: str) -> None:
-        """What came is no HTTP. A request before it still gets its own answer, where its body is complete."""
+        """The received bytes are no HTTP request. An earlier request whose body is complete still gets its own answer."""
         if not self._answering:
             is_connect = self.parser.get_method() == b"CONNECT"
-            detail = "CONNECT is not supported: this is no proxy" if is_connect else "this is no HTTP/1.1 request"
+            detail = (
+                "CONNECT is not supported: this server is not a proxy" if is_connect else "not a valid HTTP/1.1 request"
+            )
             self._refuse(MalformedRequest(detail))
-        elif self._receiving:
-            self._give_up_body(MalformedRequest("the body is not framed as its headers say"))
+        elif self._in_body:
+            self._abort_body(MalformedRequest("the framing of the body does not match the headers"))
         else:
             self.cycle.keep_alive = False
 
-    def make_room(self) -> None:
-        """Close, as another is waiting; who has begun a request is told."""
-        if self._begun:
-            detail = "too many connections are open; this one was waiting longest for its headers"
+    def evict(self) -> None:
+        """Close: a new connection needs the slot. Where a request has begun, it is answered 503."""
+        if self._in_headers:
+            detail = "too many connections are open; this one waited longest for its headers"
             self._refuse(Overloaded(detail, "connections_full"))
         else:
             self.transport.close()
 
     @property
-    def _comes_again(self) -> bool:
-        """The head in hand asks for a protocol that is not spoken here: the parser gives it once more, without that."""
+    def _is_parsed_again(self) -> bool:
+        """Whether the current headers ask for a protocol that the server does not speak: `RequestParser` parses them again."""
         return self.parser.should_upgrade() and not self._should_upgrade()
 
     @property
@@ -295,17 +258,17 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _headers_late(self) -> None:
         if self._answering:
-            self.cycle.keep_alive = False  # the next request trickles behind one that will be answered
-        elif self._begun:
-            self._refuse(RequestTimeout("the headers came too slowly"))
+            self.cycle.keep_alive = False  # an earlier request is still to be answered
+        elif self._in_headers:
+            self._refuse(RequestTimeout("the headers arrived too slowly"))
         else:
             self.transport.close()
 
     def _too_large(self) -> HeadersTooLarge:
         return HeadersTooLarge(f"request line and headers have more than {self.limits.max_header_bytes} bytes")
 
-    def _give_up_body(self, problem: ServerError) -> None:
-        """The rest of it cannot be read."""
+    def _abort_body(self, problem: ServerError) -> None:
+        """Stop reading the body; refuse the request, unless its answer has begun."""
         self.cycle.disconnected = True
         self.cycle.message_event.set()
         if self.cycle.response_started:
@@ -318,17 +281,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop("headers")
         if self.transport.is_closing():
             return
-        if self._answering and not self._receiving:
+        if self._answering and not self._in_body:
             self.cycle.keep_alive = False
             return
-        self._tell(problem)
+        self._observe_refusal(problem)
         response = problem_response(problem, uuid.uuid4().hex)
         headers = [*self.server_state.default_headers, *response.raw_headers, (b"connection", b"close")]
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
         self.transport.write(STATUS_LINE[problem.status] + lines + b"\r\n" + bytes(response.body))
         self.transport.close()
 
-    def _tell(self, problem: ServerError) -> None:
+    def _observe_refusal(self, problem: ServerError) -> None:
         self.observer.refused(problem.code, problem.reason if isinstance(problem, Unavailable) else "connection")
 
     def _start_header_clock(self) -> None:
@@ -336,23 +299,24 @@ class BoundedProtocol(HttpToolsProtocol):
             seconds = self.limits.header_timeout_s
             self._start("headers", seconds if self._admitted else min(seconds, REFUSED_TIMEOUT_S), self._headers_late)
 
-    def _watch_caller(self, has_asked: bool) -> None:
+    def _watch_caller(self, has_probed: bool) -> None:
         if "caller" not in self._timers:
-            self._start("caller", CALLER_CHECK_S, lambda: self._check_caller(has_asked))
+            self._start("caller", CALLER_CHECK_S, lambda: self._check_caller(has_probed))
 
-    def _check_caller(self, has_asked: bool) -> None:
-        """Whoever closed the connection looks like one that only ended its side, until something is sent: then a reset comes back.
+    def _check_caller(self, has_probed: bool) -> None:
+        """Abort, if the caller has closed the connection and not only its own side.
 
-        An interim answer is what can be sent before the answer; callers must be able to skip it (RFC 9110, 15.2).
+        Both look alike until something is sent: a closed connection then answers with a reset. An interim answer can be sent before
+        the answer; callers must be able to skip it (RFC 9110, 15.2).
         """
         if is_reset(self.transport):
             self.transport.abort()
             return
         cycle = self.cycle
-        if not has_asked and not self.pipeline and not cycle.response_started and cycle.scope["http_version"] == "1.1":
+        if not has_probed and not self.pipeline and not cycle.response_started and cycle.scope["http_version"] == "1.1":
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            has_asked = True
-        self._watch_caller(has_asked)
+            has_probed = True
+        self._watch_caller(has_probed)
 
     def _watch_unsent(self) -> None:
         size_bytes = unsent_bytes(self.transport)
@@ -363,7 +327,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _check_unsent(self) -> None:
         before, now = self._unsent_bytes, unsent_bytes(self.transport)
         if now and before is not None and before - now < self.limits.bytes_per_s * self.limits.stall_s:
-            self.transport.abort()  # close() would wait for ever for the caller to read
+            self.transport.abort()  # close() would wait for ever until the caller reads
         else:
             self._watch_unsent()
 

@@ -1,7 +1,7 @@
 """The parts of a `multipart/form-data` body: files, and fields, which are parameters.
 
-A part is a file if it has a file name (`filename`, or only `filename*`), or none but a `Content-Type` of an image. A file without
-name and bytes is what browsers send for an input that was left empty, and is passed over.
+A part is a file if it has a file name (`filename`, or only `filename*`) or the `Content-Type` of an image. A file without name and
+bytes is ignored: browsers send it for an empty file input.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from solo_server.errors import EmptyBody, InvalidQuery
 MEDIA_TYPE = "multipart/form-data"
 MAX_FIELDS = 256
 MAX_FIELD_BYTES = 16 << 10
-"""Of all fields together, as much as a query may have."""
+"""Limit for all fields together, the same as for a query string."""
 
 File = tuple[str, bytes]
-"""Name and bytes."""
+"""File name and bytes."""
 
-_TOO_MANY = "the form has too many files; at most {} are accepted at a time"
+_TOO_MANY = "too many files in the form; at most {} are accepted at a time"
 _QUOTED = re.compile(rb'"(?:\\.|[^"\\])*"')
 _EXTENDED_NAME = re.compile(rb";\s*filename\*\s*=\s*([^;\s]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """files: at least one, in their order; fields: names and values, in theirs."""
+    """A parsed form. files: at least one; fields: names and values. Both are in the order of the body."""
 
     files: list[File]
     fields: list[tuple[str, str]]
@@ -45,11 +45,11 @@ def is_form(content_type: str) -> bool:
 
 
 async def parse_form(headers: Headers, body: bytes, max_files: int) -> Form:
-    """The form of a request. headers: its own, which have the boundary.
+    """Parse the form of a request. headers: of the request; they contain the boundary.
 
     Raises:
-        InvalidQuery: the form is broken, or holds too many files or fields, or fields that are too large.
-        EmptyBody: it holds no file.
+        InvalidQuery: the form is malformed, or has too many files or fields, or fields that are too large.
+        EmptyBody: no file.
     """
 
     async def stream() -> AsyncGenerator[bytes, None]:
@@ -57,8 +57,8 @@ async def parse_form(headers: Headers, body: bytes, max_files: int) -> Form:
 
     try:
         parser = _Parser(headers, stream(), max_files=math.inf, max_fields=MAX_FIELDS)
-        parser.most_files = max_files
-        parser.spool_max_size = len(body) + 1  # the body is in memory already and bounded; nothing goes to disk
+        parser.max_form_files = max_files
+        parser.spool_max_size = len(body) + 1  # the body is in memory and limited already; nothing goes to disk
         parts = await parser.parse()
     except MultiPartException as problem:
         raise InvalidQuery(f"the multipart body cannot be read: {problem.message}") from problem
@@ -69,20 +69,20 @@ async def parse_form(headers: Headers, body: bytes, max_files: int) -> Form:
     await parts.close()
     files = [(name, content) for name, content in named if name or content]
     if not files:
-        raise EmptyBody("the multipart body holds no file; a file needs a file name, as `curl -F file=@FILE` gives it")
+        raise EmptyBody("no file in the multipart body; a file needs a file name, as in `curl -F file=@FILE`")
     if len(files) > max_files:
         raise InvalidQuery(_TOO_MANY.format(max_files))
     return Form(files, fields)
 
 
 class _Parser(MultiPartParser):
-    """Starlette's, which takes a part for a file only if it has `filename`."""
+    """Starlette's parser, extended: that takes a part as a file only if it has `filename`."""
 
-    most_files = 0
+    max_form_files = 0
     _field_bytes = 0
 
     def on_headers_finished(self) -> None:
-        """Give a name to what is a file without one."""
+        """Give a file name to files without one."""
         part = self._current_part
         disposition = part.content_disposition or b""
         if b"filename" not in parse_options_header(disposition)[1]:
@@ -91,17 +91,17 @@ class _Parser(MultiPartParser):
                 name = _decoded(extended[1]) if extended else ""
                 part.content_disposition = disposition + b'; filename="%s"' % name.encode(self._charset, "replace")
         super().on_headers_finished()
-        if self._current_files > 2 * self.most_files:  # half of them may be left empty
-            raise MultiPartException(_TOO_MANY.format(self.most_files))
+        if self._current_files > 2 * self.max_form_files:  # up to half may be empty file inputs
+            raise MultiPartException(_TOO_MANY.format(self.max_form_files))
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        """Bound the fields."""
+        """Limit the size of the fields."""
         part = self._current_part
         if part.file is None:
             self._field_bytes += end - start
         if self._field_bytes > MAX_FIELD_BYTES:
-            told = f"the field {part.field_name[:60]!r} takes the fields beyond {MAX_FIELD_BYTES} bytes"
-            raise MultiPartException(f"{told}; a file needs a file name")
+            message = f"the fields are larger than {MAX_FIELD_BYTES} bytes at {part.field_name[:60]!r}"
+            raise MultiPartException(f"{message}; a file needs a file name")
         super().on_part_data(data, start, end)
 
 
@@ -110,10 +110,10 @@ def _is_image(content_type: bytes) -> bool:
 
 
 def _decoded(extended: bytes) -> str:
-    """A file name as RFC 8187 has it: `UTF-8''na%C3%AFve.png`; what would end a quoted string is replaced."""
+    """Decode a file name by RFC 8187: `UTF-8''na%C3%AFve.png`. Characters that would end a quoted string are replaced."""
     charset, _, encoded = extended.decode("latin-1").strip('"').rpartition("'")
     try:
         name = unquote(encoded, charset.partition("'")[0] or "utf-8", "replace")
-    except LookupError:  # no such character set
+    except LookupError:  # unknown character set
         name = unquote(encoded)
     return re.sub(r'["\\\x00-\x1f]', "_", name)

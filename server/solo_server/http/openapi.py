@@ -1,6 +1,6 @@
-"""What the OpenAPI document tells of answers: their JSON schemas, and the media types that are no JSON.
+"""Responses in the OpenAPI document: JSON schemas, media types that are not JSON, and problems by status.
 
-Written by hand, since answers are made without pydantic; `tests/contract/test_document.py` holds the server to it.
+Written by hand, since responses are made without pydantic; `tests/contract/test_document.py` checks the server against it.
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 Schema = dict[str, Any]
+Responses = dict[int | str, dict[str, Any]]
+"""Responses of a route by status, as FastAPI takes them."""
 
 
 def _object(properties: Schema, optional: tuple[str, ...] = ()) -> Schema:
-    """With all `properties` required but the `optional` ones, and no others."""
+    """An object with exactly these properties; all but the `optional` ones are required."""
     required = [name for name in properties if name not in optional]
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
@@ -20,7 +22,8 @@ _TEXT: Schema = {"type": "string"}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 
 
-def _several(items: Schema, count: int) -> Schema:
+def _array(items: Schema, count: int) -> Schema:
+    """An array of exactly `count` items."""
     return {"type": "array", "items": items, "minItems": count, "maxItems": count}
 
 
@@ -35,21 +38,21 @@ PROBLEM = _object(
         "reason": {
             "type": "string",
             "pattern": "^[a-z_]+$",
-            "description": "of 503: what the server lacks at the moment",
+            "description": "503 only: what the server lacks at the moment",
         },
     },
     optional=("reason",),
 )
-"""RFC 9457; `solo_server.http.wire.problem_json`."""
+"""RFC 9457; made by `solo_server.http.problems.problem_json`."""
 
 _INSTANCE = _object(
     {
         "label": _TEXT,
         "class_id": _COUNT,
         "score": {"type": "number", "minimum": 0, "maximum": 1},
-        "box_xywh": _several(_COUNT, 4),
+        "box_xywh": _array(_COUNT, 4),
         "area": _COUNT,
-        "mask": _object({"size": _several(_COUNT, 2), "counts": _TEXT}),
+        "mask": _object({"size": _array(_COUNT, 2), "counts": _TEXT}),
     }
 )
 _RESULT: Schema = {
@@ -60,22 +63,42 @@ _RESULT: Schema = {
     "instances": {"type": "array", "items": _INSTANCE},
 }
 _FAILED_FILE = _object({"filename": _TEXT, "error": PROBLEM})
-_OF_A_FORM = {"anyOf": [_object(_RESULT), _FAILED_FILE]}
+_FORM_RESULT = {"anyOf": [_object(_RESULT), _FAILED_FILE]}
 _OVERLAY_PNG: Schema = {
     "type": "string",
     "contentEncoding": "base64",
     "contentMediaType": "image/png",
     "description": "with overlay=true: the image with its instances drawn on it",
 }
-_OF_ONE = {name: schema for name, schema in _RESULT.items() if name != "filename"} | {"overlay_png": _OVERLAY_PNG}
+_ONE_RESULT = {name: schema for name, schema in _RESULT.items() if name != "filename"} | {"overlay_png": _OVERLAY_PNG}
 SEGMENTED: Schema = {
     "anyOf": [
-        _object(_OF_ONE, optional=("overlay_png",)),
-        _object({"results": {"type": "array", "items": _OF_A_FORM, "minItems": 2}}),
+        _object(_ONE_RESULT, optional=("overlay_png",)),
+        _object({"results": {"type": "array", "items": _FORM_RESULT, "minItems": 2}}),
     ]
 }
-"""Of one image, or of a form with several; `solo_server.http.wire.result_json`."""
+"""The answer for one image, or for a form with several; made by `solo_server.http.wire.result_json`."""
 
 READY = _object({"status": {"enum": ["ready", "not ready"]}, "reason": _TEXT}, optional=("reason",))
 METRICS: Schema = {"text/plain": {"schema": _TEXT}, "application/openmetrics-text": {"schema": _TEXT}}
 """Media types of `GET /metrics`."""
+
+PROBLEMS: Responses = {
+    status: {"description": text, "content": {"application/problem+json": {"schema": PROBLEM}}}
+    for status, text in {
+        400: "empty_body",
+        401: "unauthorized",
+        403: "control_off",
+        404: "model_not_found",
+        406: "not_acceptable",
+        408: "request_timeout",
+        413: "body_too_large, image_too_large",
+        415: "unsupported_media_type",
+        422: "image_damaged, invalid_query, model_not_loadable",
+        431: "headers_too_large",
+        500: "internal",
+        503: "overloaded, not_ready",
+        504: "deadline_exceeded",
+    }.items()
+}
+"""Problems by status, with the codes that each status can have."""

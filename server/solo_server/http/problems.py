@@ -1,7 +1,7 @@
-"""A failure as an answer: problem+json, and below `/v2` that protocol's error;
-for the routes (`Problems`) and for what stands before them (`problem_response`, `refusal`).
+"""Failures as responses: problem+json, and below `/v2` that protocol's error.
 
-Every part of the server that says no says it through here, so that all refusals look alike.
+Every part of the server that refuses a request does it through here, so that all errors look alike: routes (`ProblemMiddleware`),
+and what runs before them (`problem_response`, `refusal`). Needs `solo_server.errors` alone: no kernels, numpy or pydantic.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from solo_server.errors import RequestError, ServerError, Unavailable
-from solo_server.http.wire import problem_json
 
 LOG = logging.getLogger("solo_server")
 MEDIA_TYPE = "application/problem+json"
@@ -29,15 +28,13 @@ SECURITY_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-"""Of every answer that does not set its own: nothing here is a page, and nothing may be kept by a cache."""
+"""Of every response that does not set its own: responses are no web pages, and no cache may keep them."""
 RAW_SECURITY_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
-
-
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
-class Problems:
-    """Answers whatever the routes raise, unless their answer has begun."""
+class ProblemMiddleware:
+    """Answers with a problem whatever the routes raise, unless their response has begun."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -56,11 +53,11 @@ class Problems:
         except Exception as problem:
             if has_begun or scope["type"] != "http":
                 raise
-            await _answer_to(problem, scope)(scope, receive, send)
+            await _response_to(problem, scope)(scope, receive, send)
 
 
 def problem_response(problem: ServerError, request_id: str, path: str = "") -> Response:
-    """The answer about `problem`. path: of the request, where it is known."""
+    """The response for `problem`. path: of the request, where it is known."""
     content, media_type = problem_body(problem_json(problem, request_id), path)
     response = Response(content, problem.status, media_type=media_type)
     response.raw_headers += [(b"x-request-id", request_id.encode()), *RAW_SECURITY_HEADERS]
@@ -71,15 +68,39 @@ def problem_response(problem: ServerError, request_id: str, path: str = "") -> R
     return response
 
 
+def refusal(problem: ServerError, request_id: str, extra_headers: Mapping[str, str] | None = None) -> ASGIApp:
+    """An ASGI application that answers every request with `problem`."""
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        response = problem_response(problem, request_id, scope["path"])
+        response.headers.update(extra_headers or {})
+        await response(scope, receive, send)
+
+    return refuse
+
+
+def problem_json(problem: ServerError, request_id: str) -> dict[str, Any]:
+    """A failure as RFC 9457 problem details with a stable `code`; those that can pass also have a `reason`."""
+    content = {
+        "type": "about:blank",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "request_id": request_id,
+    }
+    return content | {"reason": problem.reason} if isinstance(problem, Unavailable) else content
+
+
 def problem_body(details: Mapping[str, Any], path: str) -> tuple[bytes, str]:
-    """Problem details as bytes, and their media type; below `/v2` as its protocol has them, `error` being the text."""
+    """Problem details as bytes, and their media type; below `/v2` in that protocol's form, with the detail as `error`."""
     if path != V2 and not path.startswith(f"{V2}/"):
         return orjson.dumps(details), MEDIA_TYPE
     kept = {name: details[name] for name in ("code", "request_id", "reason") if name in details}
     return orjson.dumps({"error": details["detail"], **kept}), "application/json"
 
 
-def _answer_to(problem: Exception, scope: Scope) -> Response:
+def _response_to(problem: Exception, scope: Scope) -> Response:
     request_id = scope["state"]["request_id"]
     if isinstance(problem, HTTPException):
         content = {"type": "about:blank", "title": problem.detail, "status": problem.status_code, "detail": problem.detail,
@@ -87,24 +108,13 @@ def _answer_to(problem: Exception, scope: Scope) -> Response:
         body, media_type = problem_body(content, scope["path"])
         return Response(body, problem.status_code, problem.headers, media_type)
     if isinstance(problem, ClientDisconnect):
-        LOG.info("request %s: the caller went away", request_id)
+        LOG.info("request %s: the caller disconnected", request_id)
         return Response(status_code=499)  # nobody reads it
     if not isinstance(problem, ServerError):
         LOG.exception("request %s failed", request_id, exc_info=problem)
-        problem = ServerError("an unexpected failure; the log knows more")
+        problem = ServerError("unexpected failure; see the server's log")
     elif not isinstance(problem, RequestError):
-        # refusals come by the hundred and are no fault; the request's own line has their code
+        # refusals are frequent and no fault; the request's own log line has their code
         level = logging.DEBUG if isinstance(problem, Unavailable) else logging.WARNING
         LOG.log(level, "request %s: %s: %s", request_id, problem.code, problem.detail)
     return problem_response(problem, request_id, scope["path"])
-
-
-def refusal(problem: ServerError, request_id: str, extra: Mapping[str, str] | None = None) -> ASGIApp:
-    """An application that answers every request with `problem`; extra: further headers."""
-
-    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
-        response = problem_response(problem, request_id, scope["path"])
-        response.headers.update(extra or {})
-        await response(scope, receive, send)
-
-    return refuse

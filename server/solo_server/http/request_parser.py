@@ -1,8 +1,8 @@
-"""httptools' parser, but a request that asks for another protocol is read as plain HTTP/1.1 unless that protocol is spoken here.
+"""httptools' parser, extended: it ignores `Upgrade` unless the server speaks the protocol that the request asks for.
 
-RFC 9110, 7.8: a server may ignore `Upgrade`, and then answers the request as if the field was absent. httptools cannot: it calls
-the message complete at the end of its head, and takes the bytes of its body for the next request. Behind a proxy that counts the
-body that is request smuggling. So the head is parsed a second time, by a new parser and without `Upgrade`, which frames the body.
+A server may ignore `Upgrade` and answer as if the field was absent (RFC 9110, 7.8). httptools cannot: it treats such a message as
+complete after its head, and parses the body as the next request. Behind a proxy that forwards the body this is request smuggling.
+Therefore the head is parsed again without `Upgrade`, by a new parser, which then frames the body.
 
     bytes ─► parser ─► head with Upgrade ─► head without it ─► new parser ─► body, next request
                   └──── any other request ────────────────────────────────────────────┘
@@ -19,24 +19,24 @@ _UPGRADE = b"upgrade"
 
 
 class RequestParser:
-    """For one connection; what uvicorn's protocol uses of `HttpRequestParser`.
+    """The parser of one connection, with the methods of `HttpRequestParser` that uvicorn calls.
 
-    protocol: hears of requests; it must leave the head of a request with `should_upgrade()` alone, for it comes again. is_spoken:
-    whether the request in hand asks for a protocol that takes the connection over; asked once its head is complete.
+    protocol: receives the callbacks; it must ignore a complete head with `should_upgrade()`, because that is parsed again.
+    is_supported: whether the current request asks for a protocol that the server speaks; called when its head is complete.
     """
 
-    def __init__(self, protocol: HttpToolsProtocol, is_spoken: Callable[[], bool]) -> None:
-        self._protocol, self._is_spoken = protocol, is_spoken
+    def __init__(self, protocol: HttpToolsProtocol, is_supported: Callable[[], bool]) -> None:
+        self._protocol, self._is_supported = protocol, is_supported
         self._parser = self._fresh()
         self.ignored_bytes = 0
-        """Of fields that were left out of the head in hand."""
+        """Size of the fields that were left out of the current head."""
 
     def feed_data(self, data: bytes) -> None:
-        """Parse what has come.
+        """Parse received bytes.
 
         Raises:
-            HttpParserError: it is no HTTP/1.1.
-            HttpParserUpgrade: at the end of a head that asks for a protocol which is spoken.
+            HttpParserError: not HTTP/1.1.
+            HttpParserUpgrade: at the end of a head that asks for a protocol which the server speaks.
         """
         rest = memoryview(data)
         while rest:
@@ -44,7 +44,7 @@ class RequestParser:
                 self._parser.feed_data(rest)
                 return
             except HttpParserUpgrade as upgrade:
-                if self._is_spoken():
+                if self._is_supported():
                     raise
                 rest = rest[upgrade.args[0] :]
             self._parse_head_again()
@@ -62,11 +62,11 @@ class RequestParser:
         return self._parser.should_keep_alive()
 
     def should_upgrade(self) -> bool:
-        """Whether the head in hand is of a request for another protocol, or of a CONNECT."""
+        """Whether the current head asks for another protocol, or is a CONNECT."""
         return self._parser.should_upgrade()
 
     def _parse_head_again(self) -> None:
-        """Without `Upgrade`: names and values are those that were parsed, so no byte of them can be taken for another field."""
+        """Parse without `Upgrade`. Names and values are parsed ones, so that none of their bytes can start another field."""
         method, version = self._parser.get_method(), self._parser.get_http_version().encode()
         url, headers = self._protocol.url, self._protocol.headers
         kept = [(name, value) for name, value in headers if name != _UPGRADE]
@@ -80,5 +80,5 @@ class RequestParser:
         parser = HttpRequestParser(self._protocol)
         parser.set_dangerous_leniencies(
             lenient_data_after_close=True
-        )  # as uvicorn does: a request before it is answered
+        )  # as uvicorn does: an earlier request is answered
         return parser

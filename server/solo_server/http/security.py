@@ -1,6 +1,6 @@
-"""What stands between the edge and the routes, from the outside in: CORS, API keys; and the policy of `/docs`.
+"""CORS and API keys, in front of the routes; and the content security policy of `/docs`.
 
-CORS comes before the keys, since a browser's preflight brings none.
+CORS comes before the keys, since a browser's preflight request has no key.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse
 
-from solo_server.http.api_keys import AskForKey, KeyRing
+from solo_server.http.api_keys import ApiKeyMiddleware, KeyRing
 from solo_server.settings import Settings
 
 _CORS_REQUEST_HEADERS = ("authorization", "x-api-key", "content-type", "x-request-id", "x-request-timeout-ms",
                          "inference-header-content-length")  # fmt: skip
-_CORS_ANSWER_HEADERS = ("x-request-id", "retry-after", "inference-header-content-length")
+_CORS_RESPONSE_HEADERS = ("x-request-id", "retry-after", "inference-header-content-length")
 
 
 def add_guards(app: FastAPI, settings: Settings, keys: KeyRing) -> None:
-    """Put the guards around `app`; whatever is added later stands outside of them."""
+    """Add the middleware; middleware that is added later is outside of it."""
     if not keys.is_empty:
-        app.add_middleware(AskForKey, keys=keys, metrics_open=settings.metrics_open)
+        app.add_middleware(ApiKeyMiddleware, keys=keys, metrics_open=settings.metrics_open)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=("GET", "POST"),
             allow_headers=_CORS_REQUEST_HEADERS,
-            expose_headers=_CORS_ANSWER_HEADERS,
+            expose_headers=_CORS_RESPONSE_HEADERS,
             allow_credentials=False,
         )
 
 
 def add_docs(app: FastAPI) -> None:
-    """`/docs` with a policy of its own: that page's scripts and nothing else."""
+    """`/docs` with a policy of its own that allows the scripts of that page only."""
     page = get_swagger_ui_html(openapi_url="/openapi.json", title=app.title, swagger_favicon_url="data:,")
     headers = {"content-security-policy": page_policy(bytes(page.body).decode())}
 
@@ -49,7 +49,7 @@ def add_docs(app: FastAPI) -> None:
 
 
 def page_policy(html: str) -> str:
-    """The narrowest Content-Security-Policy under which `html` works: its own inline scripts by hash, the hosts that it names."""
+    """The strictest Content-Security-Policy that `html` works with: its inline scripts by hash, and the hosts that it names."""
     scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
     hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts]
     script_hosts = _origins(re.findall(r'<script src="([^"]+)"', html))

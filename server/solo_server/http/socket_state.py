@@ -1,4 +1,4 @@
-"""What the kernel knows of a connection and asyncio does not say."""
+"""What the kernel knows of a connection and asyncio does not report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if sys.platform == "linux":
 
 
 def unsent_bytes(transport: asyncio.Transport) -> int:
-    """What waits in this process and, where something does, in the kernel, whose buffer empties in steps of a megabyte."""
+    """Unsent bytes in this process and, if there are any, in the kernel too, whose buffer empties in steps of a megabyte."""
     size_bytes = transport.get_write_buffer_size()
     if size_bytes and sys.platform == "linux":
         queued = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
@@ -21,5 +21,5 @@ def unsent_bytes(transport: asyncio.Transport) -> int:
 
 
 def is_reset(transport: asyncio.Transport) -> bool:
-    """Whether the other side has answered what was sent with a reset, which is not reported once its side has ended."""
+    """Whether the other side has answered with a reset; asyncio does not report that after the other side has ended."""
     return bool(transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))

@@ -1,4 +1,4 @@
-"""The HTTP edge: what a query may hold, and results as the JSON that callers see. The wire format is the contract."""
+"""The wire format of `POST /segment`, which is the contract: parameters as they are read, and results as JSON."""
 
 from __future__ import annotations
 
@@ -11,115 +11,116 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from solo_models.spec import ModelSpec
 from solo_models.suggestion import nearest
 
-from solo_server.errors import InvalidQuery, ServerError, Unavailable
-from solo_server.service.model_registry import ModelStatus, ServedModel
+from solo_server.errors import InvalidQuery
 from solo_server.types import ImageResult, Query
 
 MAX_INSTANCES = 500
 MAX_TIMEOUT_MS = 600_000
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 TIMEOUT_KEY = TIMEOUT_HEADER.lower().encode()
-_FILE_ADVICE = "; a part that is a file needs a file name"
-OVERLAY_SCORE_THRESHOLD = 0.3  # an image for people: below it overlays fill up with doubtful masks
+_FILE_ADVICE = "; a file needs a file name"
+OVERLAY_SCORE_THRESHOLD = 0.3  # overlays are for people: below this score they fill up with doubtful masks
+
+Parameters = Mapping[str, str | float | Sequence[str]]
+"""Parameters of `POST /segment` by name: one value each, or a sequence of values where a parameter is given several times."""
 
 
 class SegmentQuery(BaseModel):
-    """Query parameters of `POST /segment`; unknown names are refused."""
+    """The checked parameters of `POST /segment`; unknown names are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
     score_threshold: Annotated[
-        float | None, Field(ge=0, le=1, description="lowest final score (default 0.05; for overlays 0.3)")
+        float | None,
+        Field(ge=0, le=1, description="lowest final score of an instance (default 0.05; for overlays 0.3)"),
     ] = None
-    max_instances: Annotated[int | None, Field(ge=1, le=MAX_INSTANCES, description="at most so many (default 100)")] = (
-        None
-    )
+    max_instances: Annotated[
+        int | None, Field(ge=1, le=MAX_INSTANCES, description="most instances to return (default 100)")
+    ] = None
     classes: Annotated[
         tuple[str, ...] | None,
-        Field(
-            description="names or ids of the wanted classes: comma-separated, repeated for a name with a comma, or both"
-        ),
+        Field(description="class names or ids, comma-separated; repeat the parameter for a name with a comma in it"),
     ] = None
     nms: Annotated[
         Literal["matrix", "mask", "none"] | None,
-        Field(description="matrix NMS (reference, default), greedy mask NMS, or none"),
+        Field(description="matrix NMS (as in the reference, default), greedy mask NMS, or none"),
     ] = None
-    format: Annotated[Literal["rle", "overlay"], Field(description="JSON with RLE masks, or a PNG to look at")] = "rle"
+    format: Annotated[
+        Literal["rle", "overlay"], Field(description="JSON with RLE masks, or a PNG with the instances drawn")
+    ] = "rle"
     overlay: Annotated[
-        bool, Field(description="the JSON answer also has that PNG, as overlay_png in base64; one image a request")
+        bool, Field(description="add the PNG to the JSON answer as overlay_png, in base64; one image a request")
     ] = False
 
     @property
-    def drawn_from(self) -> float:
-        """Of overlays: the lowest score that is drawn."""
+    def overlay_threshold(self) -> float:
+        """The lowest score that an overlay draws."""
         return OVERLAY_SCORE_THRESHOLD if self.score_threshold is None else self.score_threshold
 
     def to_query(self, spec: ModelSpec, hint: str = "GET /model lists them") -> Query:
-        """Resolve class names against a model; for overlays with the instances that are counted but not drawn.
+        """The query for the pipeline, with class names resolved; for overlays it includes instances that are only counted.
 
-        hint: where the caller finds the names that there are.
+        hint: tells the caller of an unknown class where the known ones are listed.
 
         Raises:
-            InvalidQuery: a class that the model does not know; an overlay in an answer that is one.
+            InvalidQuery: the model has no such class; or `overlay` is combined with `format=overlay`.
         """
         if self.overlay and self.format == "overlay":
-            raise InvalidQuery("overlay: adds the PNG to a JSON answer, but this request asks for the PNG alone")
+            raise InvalidQuery("overlay: adds the PNG to a JSON answer, but this request asks for the PNG only")
         threshold = self.score_threshold
         if threshold is not None and (self.overlay or self.format == "overlay"):
             threshold = min(threshold, spec.postprocess.score_threshold)
         class_ids = None if self.classes is None else _class_ids(self.classes, spec, hint)
         return Query(threshold, self.max_instances, class_ids, self.nms)
 
-    def answered(self, result: ImageResult) -> ImageResult:
-        """What a JSON answer with an overlay has: not the instances that the overlay only counts."""
+    def filter_result(self, result: ImageResult) -> ImageResult:
+        """The result for a JSON answer with an overlay: without the instances that the overlay only counts."""
         if self.score_threshold is None:
             return result
-        lowest = np.float32(self.score_threshold)  # as the network's scores are compared with it
+        lowest = np.float32(self.score_threshold)  # the type that scores are compared in
         return replace(result, instances=tuple(each for each in result.instances if np.float32(each.score) >= lowest))
 
 
 _NAMES = sorted(SegmentQuery.model_fields)
 DEFAULTS = SegmentQuery()
-"""What `read_query` makes of no parameters."""
-Parameters = dict[str, list[str]]
-"""Names with all values that were given, in their order."""
+"""The query without any parameters."""
 
 
 def gather(pairs: Iterable[tuple[str, str]]) -> Parameters:
-    """Names and values of a query or a form, as they came."""
-    gathered: Parameters = {}
+    """The parameters of a query string or a form, with all values of each in their order."""
+    gathered: dict[str, list[str]] = {}
     for name, value in pairs:
         gathered.setdefault(name, []).append(value)
     return gathered
 
 
 def join_form(query: Parameters, form: Parameters) -> Parameters:
-    """Parameters of a query and of the form that came with it.
+    """The parameters of a query string and of the form in the same request.
 
     Raises:
-        InvalidQuery: one is given both ways, or a field of the form is unknown.
+        InvalidQuery: a parameter is in both, or a field of the form is unknown.
     """
     for name in form:
         if name not in SegmentQuery.model_fields:
-            raise unknown_parameter(f"the form's field {name[:60]!r} is no parameter", name, _NAMES, _FILE_ADVICE)
+            raise unknown_parameter(f"the form field {name[:60]!r} is not a parameter", name, _NAMES, _FILE_ADVICE)
         if name in query:
-            raise InvalidQuery(f"{name}: is given in the query and in the form; give it once")
-    return query | form
+            raise InvalidQuery(f"{name}: is in the query and in the form; give it once")
+    return {**query, **form}
 
 
-def read_query(parameters: Mapping[str, Any]) -> SegmentQuery:
-    """Parameters with a value each, or a sequence of values where one was given several times.
+def read_query(parameters: Parameters) -> SegmentQuery:
+    """Check the parameters of a request.
 
-    FastAPI would do the same in a third of a millisecond, for every request.
+    Done here because FastAPI takes a third of a millisecond for it in every request.
 
     Raises:
-        InvalidQuery: one is unknown, has an impossible value, or several values and is not `classes`.
+        InvalidQuery: a parameter is unknown, has an invalid value, or has several values and is not `classes`.
     """
-    content = {}
-    for name, given in parameters.items():
-        values = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    content: dict[str, Any] = {}
+    for name, value in parameters.items():
+        values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
         if name not in SegmentQuery.model_fields:
-            raise unknown_parameter(f"there is no parameter {name[:60]!r}", name, _NAMES)
+            raise unknown_parameter(f"unknown parameter {name[:60]!r}", name, _NAMES)
         if name != "classes" and len(values) != 1:
             raise InvalidQuery(f"{name}: is given {len(values)} times; give it once")
         content[name] = values if name == "classes" else values[0]
@@ -129,19 +130,19 @@ def read_query(parameters: Mapping[str, Any]) -> SegmentQuery:
         raise invalid_query(problem.errors()) from problem
 
 
-def unknown_parameter(told: str, name: str, known: Iterable[str], advice: str = "") -> InvalidQuery:
-    """What was told, the nearest known name, and all of them."""
+def unknown_parameter(message: str, name: str, known: Iterable[str], advice: str = "") -> InvalidQuery:
+    """A problem with the message, the known name nearest to `name`, and all known names."""
     names = list(known)
-    found = nearest(name[:60].lower().replace("-", "_"), names)
-    suggestion = f"; did you mean {found}?" if found else ";"
-    return InvalidQuery(f"{told}{suggestion} known are {', '.join(names)}{advice}")
+    match = nearest(name[:60].lower().replace("-", "_"), names)
+    suggestion = f"; did you mean {match}?" if match else ";"
+    return InvalidQuery(f"{message}{suggestion} known are {', '.join(names)}{advice}")
 
 
 def read_timeout(text: str | None) -> int | None:
     """The header `X-Request-Timeout-Ms`, in milliseconds.
 
     Raises:
-        InvalidQuery: it is no whole number of 1 to `MAX_TIMEOUT_MS`.
+        InvalidQuery: not a whole number from 1 to `MAX_TIMEOUT_MS`.
     """
     if text is None:
         return None
@@ -151,7 +152,7 @@ def read_timeout(text: str | None) -> int | None:
 
 
 def openapi_parameters() -> list[dict[str, Any]]:
-    """What `read_query` and `read_timeout` take, for the OpenAPI document."""
+    """The parameters of `read_query` and `read_timeout`, for the OpenAPI document."""
     return [
         *({"name": name, "in": "query", "required": False, "schema": schema, "description": schema.get("description", "")}
           for name, schema in SegmentQuery.model_json_schema()["properties"].items()),
@@ -160,25 +161,25 @@ def openapi_parameters() -> list[dict[str, Any]]:
 
 
 def form_properties() -> dict[str, Any]:
-    """The same parameters as fields of a form, for the OpenAPI document."""
+    """The parameters of `read_query` as fields of a form, for the OpenAPI document."""
     return dict(SegmentQuery.model_json_schema()["properties"])
 
 
 def timeout_parameter() -> dict[str, Any]:
-    """What `read_timeout` takes, for the OpenAPI document."""
-    timeout = {"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_MS}
-    told = "answer within so many milliseconds, or with 504; an image whose time is over is not inferred"
-    return {"name": TIMEOUT_HEADER, "in": "header", "required": False, "schema": timeout, "description": told}
+    """The header of `read_timeout`, for the OpenAPI document."""
+    schema = {"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_MS}
+    description = "answer within this many milliseconds, or with 504; images that time out are not inferred"
+    return {"name": TIMEOUT_HEADER, "in": "header", "required": False, "schema": schema, "description": description}
 
 
 def invalid_query(errors: Sequence[Any]) -> InvalidQuery:
-    """The first of pydantic's complaints, as `parameter: what is wrong`."""
+    """The first of pydantic's errors, as `parameter: message`."""
     first = errors[0]
     return InvalidQuery(f"{first['loc'][0] if first['loc'] else 'query'}: {first['msg']}")
 
 
 def result_json(result: ImageResult, name: str, version: str, class_names: Sequence[str]) -> dict[str, Any]:
-    """The answer for one image. name, version: of the model, as it is served."""
+    """The JSON of one image. name, version: of the model, as it is served."""
     return {
         "image": {"width": result.original_hw[1], "height": result.original_hw[0]},
         "model": {"name": name, "version": version},
@@ -197,69 +198,23 @@ def result_json(result: ImageResult, name: str, version: str, class_names: Seque
     }
 
 
-def model_json(served: ServedModel) -> dict[str, Any]:
-    """The answer of `GET /models/{name}`. bundle: twelve hex digits that tell the content, whatever the version is called."""
-    pipeline = served.pipeline
-    bundle = pipeline.bundle
-    return {
-        "name": served.name,
-        "version": served.version,
-        "bundle": bundle.version,
-        "precision": bundle.precision,
-        "engine": pipeline.backend.description,
-        "engine_reason": pipeline.engine_reason,
-        "classes": list(bundle.spec.class_names),
-        "spec": bundle.spec.to_dict(),
-        "provenance": bundle.provenance,
-        "parity": bundle.parity,
-    }
-
-
-def listed_json(listed: Sequence[ModelStatus], default: str | None) -> dict[str, Any]:
-    """The answer of `GET /models`."""
-    return {"default": default, "models": [_listed(one) for one in listed]}
-
-
-def _listed(one: ModelStatus) -> dict[str, Any]:
-    content: dict[str, Any] = {"name": one.name, "version": one.version, "state": one.state}
-    if one.served is None:
-        return content
-    pipeline = one.served.pipeline
-    bundle = pipeline.bundle
-    engine = pipeline.backend.description
-    return content | {"bundle": bundle.version, "precision": bundle.precision, "engine": engine}
-
-
-def problem_json(problem: ServerError, request_id: str) -> dict[str, Any]:
-    """A failure as RFC 9457 problem details with a stable `code`; those that can pass also have a `reason`."""
-    content = {
-        "type": "about:blank",
-        "title": problem.title,
-        "status": problem.status,
-        "detail": problem.detail,
-        "code": problem.code,
-        "request_id": request_id,
-    }
-    return content | {"reason": problem.reason} if isinstance(problem, Unavailable) else content
-
-
 def _class_ids(values: Iterable[str], spec: ModelSpec, hint: str) -> tuple[int, ...]:
-    """Each once. A value that is exactly a name is taken whole, any other is split at its commas."""
+    """The ids without duplicates. A value that equals a class name is that class; any other is split at its commas."""
     ids = {name: number for number, name in reversed(list(enumerate(spec.class_names)))}
     are_numbers = any(map(_is_digits, ids))
-    whole = ([value] if value in ids else value.split(",") for value in values)
-    return tuple(dict.fromkeys(_class_id(name, ids, are_numbers, spec, hint) for names in whole for name in names))
+    split = ([value] if value in ids else value.split(",") for value in values)
+    return tuple(dict.fromkeys(_class_id(name, ids, are_numbers, spec, hint) for names in split for name in names))
 
 
 def _class_id(name: str, ids: Mapping[str, int], are_numbers: bool, spec: ModelSpec, hint: str) -> int:
-    """Of a name, or an id itself. are_numbers: some names are digits; there are no ids then, which could be taken for names."""
+    """The id of a class name, or the id itself. are_numbers: some names are digits; ids are not accepted then."""
     stripped = name.strip()
     for form in (name, stripped):
         if form in ids:
             return ids[form]
     unknown = f"classes: the model has no class {stripped[:60]!r}; {hint}"
     if are_numbers and _is_digits(stripped):
-        raise InvalidQuery(f"{unknown}; names of this model are numbers, so that ids cannot be given")
+        raise InvalidQuery(f"{unknown}; this model has class names that are numbers, so ids are not accepted")
     if (
         _is_digits(stripped)
         and len(stripped) < 10
@@ -268,10 +223,10 @@ def _class_id(name: str, ids: Mapping[str, int], are_numbers: bool, spec: ModelS
     ):
         return int(stripped)
     if any("," in known for known in ids):
-        unknown += "; give `classes` once for each name that has a comma"
+        unknown += "; repeat `classes` for each name with a comma in it"
     raise InvalidQuery(unknown)
 
 
 def _is_digits(name: str) -> bool:
-    """Whether it could be an id."""
+    """Whether the name could be an id."""
     return name.isascii() and name.isdecimal()

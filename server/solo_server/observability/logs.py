@@ -1,10 +1,10 @@
-"""The server's log: one line a record, as text or as JSON, written by a thread of its own.
+"""The server's log: one line a record, as text or as JSON, written by a separate thread.
 
-    any thread ─► one line ─► bounded queue ─► writer thread, all that is there ─► stderr
+    any thread ─► one line ─► bounded queue ─► writer thread: all queued lines ─► stderr
                                   └ full, or stderr cannot be written: the line is lost and counted
 
-So neither a full disk nor a pipe that nobody reads stops an answer. When lines can be written again, one says how many were lost.
-What callers send (header values, file names) can never begin a line of its own: text is escaped, JSON is JSON.
+So neither a full disk nor a pipe that nobody reads delays a response. When lines can be written again, one says how many were lost.
+What clients send (header values, file names) can never start a new line: text is escaped, JSON is JSON.
 """
 
 from __future__ import annotations
@@ -27,22 +27,20 @@ from typing import Any, Protocol
 import orjson
 
 ACCESS = logging.getLogger("solo_server.access")
-FORMATS = ("text", "json")
-LEVELS = ("debug", "info", "warning", "error")
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""Of the request that the running code serves; every line it logs has it."""
+"""Id of the request that the current task serves; every line that the task logs has it."""
 QUEUED_LINES = 10_000
-"""Lines that wait for the writer: some megabytes at most."""
+"""Most lines that wait for the writer: a few megabytes."""
 CLOSE_SECONDS = 2.0
-AT_ONCE = 100  # lines between two rests
+MAX_LINES = 100  # written before the next rest
 BLOCK_BYTES = 4096  # PIPE_BUF of Linux
 REST_SECONDS = 0.05
-"""Of the writer after each call: waking it up costs more than a line."""
+"""The writer sleeps so long after each call: waking it up costs more than a line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One answered request. route: the path's template; code: `ok` or a problem's code; ms: from the head to the last byte."""
+    """One answered request. route: the path's template; code: `ok` or a problem's code; ms: until the response's last byte."""
 
     method: str
     route: str
@@ -56,7 +54,7 @@ class Access:
 
 
 def access_record(level: int, access: Access) -> logging.LogRecord:
-    """The record of an answered request. It is made for each, so where in the code and in which thread is not looked up."""
+    """The record of an answered request. It is made for each request, so it leaves out the place in the code and the thread."""
     record = logging.LogRecord.__new__(logging.LogRecord)
     record.__dict__.update(_ACCESS_RECORD)
     record.levelno, record.levelname, record.created = level, logging.getLevelName(level), time()
@@ -69,30 +67,30 @@ _ACCESS_FIELDS = tuple(field.name for field in fields(Access))
 
 
 class Output(Protocol):
-    """Where lines go: an unbuffered binary file."""
+    """What lines are written to: an unbuffered binary file."""
 
     def write(self, line: memoryview, /) -> int | None:
-        """How many bytes were taken, perhaps not all; `None` where a non-blocking file takes none just now."""
+        """How many bytes were written, perhaps not all; `None` if a non-blocking file takes none now."""
         ...
 
 
 class LogWriter(logging.Handler):
-    """Turns records into lines at once, and writes them later: the first one soon, those that come in the meantime together."""
+    """Formats records immediately and writes the lines later: the first one soon, those that arrive meanwhile together."""
 
     def __init__(self, form: str, output: Output, queued_lines: int = QUEUED_LINES, worker: int | None = None) -> None:
         super().__init__()
         self._line = partial(json_line if form == "json" else text_line, worker=worker)
-        self._output, self._most = output, queued_lines
+        self._output, self._max_queued = output, queued_lines
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._queued = self._done = 0  # lines; the second are the writer's
-        self._unsaid = 0
+        self._queued = self._done = 0  # lines; the writer counts the second
+        self._unreported = 0
         self._counting = threading.Lock()
         self.lost_lines = 0
         threading.Thread(target=self._write_all, name="solo-log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue the record's line. Never waits, never raises. (One thread at a time is in here: see `logging.Handler`.)"""
-        if self._queued - self._done < self._most:
+        """Queue the record's line. Never waits, never raises. (`logging.Handler` calls it from one thread at a time.)"""
+        if self._queued - self._done < self._max_queued:
             line = self._line(record)
             self._queued += 1
             self._lines.put(line)
@@ -100,7 +98,7 @@ class LogWriter(logging.Handler):
             self._lose(1)
 
     def close(self) -> None:
-        """Wait until all is written, for two seconds at most: nobody may be reading."""
+        """Wait until all is written, but at most two seconds: perhaps nobody reads."""
         deadline = monotonic() + CLOSE_SECONDS
         while self._done < self._queued and monotonic() < deadline:
             sleep(0.005)
@@ -109,40 +107,40 @@ class LogWriter(logging.Handler):
     def _lose(self, count: int) -> None:
         with self._counting:
             self.lost_lines += count
-            self._unsaid += count
+            self._unreported += count
 
     def _write_all(self) -> None:
         while True:
             lines = [self._lines.get()]
-            while len(lines) < AT_ONCE and not self._lines.empty():
+            while len(lines) < MAX_LINES and not self._lines.empty():
                 lines.append(self._lines.get())
-            written = self._written(lines) if self._tell_lost() else 0
+            written = self._written(lines) if self._report_lost() else 0
             if written < len(lines):
                 self._lose(len(lines) - written)
             self._done += len(lines)
-            if len(lines) < AT_ONCE:
+            if len(lines) < MAX_LINES:
                 sleep(REST_SECONDS)
 
-    def _tell_lost(self) -> bool:
+    def _report_lost(self) -> bool:
         with self._counting:
-            count, self._unsaid = self._unsaid, 0
+            count, self._unreported = self._unreported, 0
         if count == 0 or self._written([self._line(_record_of_lost(count))]):
             return True
         with self._counting:
-            self._unsaid += count
+            self._unreported += count
         return False
 
     def _written(self, lines: list[bytes]) -> int:
-        """How many of the lines could be written, the first ones."""
+        """How many of the first lines could be written."""
         written = 0
         for block in _blocks(lines):
-            count = self._written_together(block)
+            count = self._written_block(block)
             written += count
             if count < len(block):
                 break
         return written
 
-    def _written_together(self, lines: list[bytes]) -> int:
+    def _written_block(self, lines: list[bytes]) -> int:
         left = memoryview(b"".join(lines))
         try:
             while left:
@@ -150,14 +148,14 @@ class LogWriter(logging.Handler):
                 if taken is None:
                     sleep(0.02)
                 left = left[taken or 0 :]
-        except (OSError, ValueError):  # disk full, nobody at the pipe's other end, closed
+        except (OSError, ValueError):  # disk full, pipe without a reader, closed
             pass
         ends = list(accumulate(map(len, lines)))
         return bisect_right(ends, ends[-1] - len(left))
 
 
 def _blocks(lines: list[bytes]) -> Iterator[list[bytes]]:
-    """Lines for one call each: no more bytes than a pipe takes whole or not at all, unless a line alone has more."""
+    """Lines to write with one call each: no more bytes than a pipe writes atomically, unless a single line has more."""
     block, size_bytes = list[bytes](), 0
     for line in lines:
         if block and size_bytes + len(line) > BLOCK_BYTES:
@@ -171,9 +169,9 @@ def _blocks(lines: list[bytes]) -> Iterator[list[bytes]]:
 def configure(
     form: str = "text", level: str = "info", output: Output | None = None, worker: int | None = None
 ) -> LogWriter:
-    """Send every logger's records to `output`, or else to stderr, in place of wherever they went before.
+    """Send every logger's records to `output`, by default stderr, instead of to the handlers set before.
 
-    worker: the number that every line tells, where several processes write to one log.
+    worker: a number that every line gets, where several processes write to one log.
 
     `logging.shutdown`, which Python calls when a process ends, waits for the last lines.
     """
@@ -184,45 +182,45 @@ def configure(
         handler.close()
     root.addHandler(writer)
     root.setLevel(level.upper())
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line has them
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line shows them
     return writer
 
 
 def lost_lines() -> int:
-    """How many lines could not be written since the start."""
+    """How many lines were lost since the start."""
     return sum(h.lost_lines for h in logging.getLogger().handlers if isinstance(h, LogWriter))
 
 
 def json_line(record: logging.LogRecord, worker: int | None = None) -> bytes:
-    """One JSON object: time, level, logger, message; worker, request_id, the fields of `Access` and error where there are any."""
-    told: dict[str, Any] = {
+    """One JSON object: time, level, logger, message; worker, request_id, the fields of `Access` and error if present."""
+    content: dict[str, Any] = {
         "time": _time(record),
         "level": record.levelname.lower(),
         "logger": record.name,
-        "message": _sound(_message(record)),
+        "message": _without_surrogates(_message(record)),
     }
     if worker is not None:
-        told["worker"] = worker
+        content["worker"] = worker
     request_id = REQUEST_ID.get()
     if request_id is not None:
-        told["request_id"] = request_id
+        content["request_id"] = request_id
     access = getattr(record, "access", None)
     if isinstance(access, Access):
-        told |= {name: getattr(access, name) for name in _ACCESS_FIELDS}
+        content |= {name: getattr(access, name) for name in _ACCESS_FIELDS}
     if record.exc_info:
-        told["error"] = _sound("".join(traceback.format_exception(*record.exc_info)))
-    return orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)
+        content["error"] = _without_surrogates("".join(traceback.format_exception(*record.exc_info)))
+    return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def text_line(record: logging.LogRecord, worker: int | None = None) -> bytes:
-    """Time, level, worker (`w0`), logger, message, request id; lines of a traceback follow, indented."""
+    """Time, level, worker (`w0`), logger, message, request id; the lines of a traceback follow, indented."""
     request_id = REQUEST_ID.get()
-    known_by = "" if request_id is None else f" [{request_id}]"
-    whose = "" if worker is None else f"w{worker} "
-    lines = [f"{_time(record)} {record.levelname} {whose}{record.name} {_printable(_message(record))}{known_by}"]
+    suffix = "" if request_id is None else f" [{request_id}]"
+    process = "" if worker is None else f"w{worker} "
+    lines = [f"{_time(record)} {record.levelname} {process}{record.name} {_printable(_message(record))}{suffix}"]
     if record.exc_info:
-        told = "".join(traceback.format_exception(*record.exc_info)).split("\n")
-        lines += [f"    {_printable(line)}" for line in told if line]
+        trace = "".join(traceback.format_exception(*record.exc_info)).split("\n")
+        lines += [f"    {_printable(line)}" for line in trace if line]
     return ("\n".join(lines) + "\n").encode()
 
 
@@ -235,8 +233,8 @@ def _message(record: logging.LogRecord) -> str:
         )
     try:
         return record.getMessage()
-    except Exception:  # whatever a __str__ does: the line still tells where to look
-        return f"{record.msg!r} cannot be told with its arguments ({record.pathname}:{record.lineno})"
+    except Exception:  # a __str__ may raise anything: the line still says where to look
+        return f"{record.msg!r} cannot be formatted with its arguments ({record.pathname}:{record.lineno})"
 
 
 def _time(record: logging.LogRecord) -> str:
@@ -256,8 +254,8 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
-def _sound(text: str) -> str:
-    """Lone surrogates as escapes: JSON has none."""
+def _without_surrogates(text: str) -> str:
+    """Lone surrogates as escapes: JSON cannot hold them."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

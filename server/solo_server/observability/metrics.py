@@ -1,11 +1,11 @@
 """Counters, histograms and gauges in Prometheus's format, behind `GET /metrics`.
 
-What happens is added up in plain numbers (`Counts`, `Bins`), at a tenth of the cost, until somebody looks:
+Events are added up in plain numbers (`CounterBuffer`, `HistogramBuffer`), at a tenth of the cost, until the next scrape:
 
     event loop ─► Observer's methods, begun, ended ─► fold ─► text, in any thread
 
-Every application has a registry of its own. Labels hold only what the server or its operator chose: routes, codes, reasons, stages,
-the model. Nothing that a caller sends becomes a label, so that there are never more series than code. Docs: docs/operations.md.
+Every application has its own registry. Label values come from the server or its operator: routes, codes, reasons, stages, models.
+Nothing that a client sends becomes a label, so clients cannot create series. Docs: docs/operations.md.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from solo_server.observability.logs import Access, lost_lines
-from solo_server.observability.multiprocess import SUM, of_all_workers
+from solo_server.observability.multiprocess import SUM, merged_registry
 from solo_server.observability.observer import NO_STAGES
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 IMAGES = (1, 2, 4, 8, 16, 32, 64)
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each of ours, which no query needs: process_start_time_seconds is there
+disable_created_metrics()  # type: ignore[no-untyped-call]  # twice the series, and no query needs them: there is process_start_time_seconds
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What `solo_model_info` tells. ready: its requests are taken."""
+    """The labels of `solo_model_info`. ready: the model takes requests."""
 
     name: str
     version: str
@@ -42,23 +42,23 @@ class ModelInfo:
 
 
 class Metrics:
-    """All metrics of one application. An `Observer`; whole requests are told by `begun` and `ended`."""
+    """All metrics of one application. An `Observer`; `begun` and `ended` are called for each request."""
 
     def __init__(self, models: Callable[[], Sequence[ModelInfo]], *, among_workers: bool = False) -> None:
-        """among_workers: `text` tells of all workers of this server; see `solo_server.observability.multiprocess`."""
+        """among_workers: `text` has the metrics of all workers; see `solo_server.observability.multiprocess`."""
         self.registry, self._among_workers = CollectorRegistry(), among_workers
         ProcessCollector(registry=self.registry)
-        self.registry.register(_AtScrape(models))
-        self._tallies: list[Counts | Bins] = []
+        self.registry.register(_ScrapedMetrics(models))
+        self._buffers: list[CounterBuffer | HistogramBuffer] = []
         self._add_requests()
         self._add_images()
 
     def begun(self) -> None:
-        """A request's head has come."""
+        """The head of a request has arrived."""
         self._requests_now += 1
 
     def ended(self, access: Access) -> None:
-        """A request was answered, or its caller went away."""
+        """A request was answered, or its client disconnected."""
         self._requests_now -= 1
         self._requests.add(1, access.route, outcome(access.status), access.code)
         self._request_seconds.observe(access.ms / 1e3, access.route)
@@ -67,7 +67,7 @@ class Metrics:
         if access.images:
             self._request_images.observe(access.images)
         if self._among_workers:
-            self.fold()  # another worker may be asked for it next
+            self.fold()  # another worker may answer the next scrape
 
     def refused(self, code: str, reason: str) -> None:
         """See `Observer`."""
@@ -93,140 +93,142 @@ class Metrics:
             self._stage_seconds.observe(ms / 1e3, model, name)
 
     def fold(self) -> None:
-        """Have `text` tell all that has happened until now. Of the event loop's thread, as all that is folded."""
-        for tally in self._tallies:
-            tally.fold()
+        """Add what has happened since the last call to the metrics that `text` shows. Called in the event loop's thread."""
+        for buffer in self._buffers:
+            buffer.fold()
         self._in_progress.set(self._requests_now)
         self._waiting_images.set(self._waiting_now[0])
         self._waiting_pixels.set(self._waiting_now[1])
 
     def text(self, accept: str = "") -> tuple[bytes, str]:
-        """The exposition of what was folded, and its media type: Prometheus's text, or OpenMetrics where `accept` asks for it."""
+        """The metrics as of the last `fold`, and their media type: Prometheus's text, or OpenMetrics if `accept` asks for it."""
         encode, media_type = choose_encoder(accept)
-        return encode(of_all_workers(self.registry) if self._among_workers else self.registry), media_type
+        return encode(merged_registry(self.registry) if self._among_workers else self.registry), media_type
 
     def _add_requests(self) -> None:
-        self._requests = self._count(
+        self._requests = self._counter(
             "solo_requests", "Requests by route, outcome and code.", "route", "outcome", "code"
         )
-        self._request_seconds = self._bin(
+        self._request_seconds = self._histogram(
             "solo_request_duration_seconds",
-            "From a request's head to the last byte of its answer, receiving the body included.",
+            "From a request's head to the last byte of its response, receiving the body included.",
             SECONDS,
             "route",
         )
-        self._received = self._count("solo_received_bytes", "Bytes of request bodies.")
-        self._sent = self._count("solo_sent_bytes", "Bytes of response bodies.")
-        self._request_images = self._bin("solo_request_images", "Accepted images of a request that had any.", IMAGES)
-        self._refused = self._count(
+        self._received = self._counter("solo_received_bytes", "Bytes of request bodies.")
+        self._sent = self._counter("solo_sent_bytes", "Bytes of response bodies.")
+        self._request_images = self._histogram(
+            "solo_request_images", "Accepted images per request with images.", IMAGES
+        )
+        self._refused = self._counter(
             "solo_refused", "Requests and images refused before any work, by reason.", "code", "reason"
         )
         self._in_progress = self._gauge("solo_requests_in_progress", "Requests begun and not yet answered.")
         self._requests_now = 0
 
     def _add_images(self) -> None:
-        told = "Accepted images by how they ended."
-        self._images = self._count("solo_images", told, "model", "outcome")
-        told = "From an image's acceptance to its end."
-        self._image_seconds = self._bin("solo_image_duration_seconds", told, SECONDS, "model")
-        told = "Stages of an image."
-        self._stage_seconds = self._bin("solo_stage_duration_seconds", told, SECONDS, "model", "stage")
-        self._instances = self._count("solo_instances", "Instances found.")
-        self._batch_images = self._bin("solo_batch_images", "Images of a batch.", IMAGES, "model")
-        told = "A batch in the engine; on a CPU, where images are done in one go, all of an image."
-        self._batch_seconds = self._bin("solo_batch_duration_seconds", told, SECONDS, "model")
+        text = "Accepted images by outcome."
+        self._images = self._counter("solo_images", text, "model", "outcome")
+        text = "From an image's acceptance to its end."
+        self._image_seconds = self._histogram("solo_image_duration_seconds", text, SECONDS, "model")
+        text = "Stages of an image."
+        self._stage_seconds = self._histogram("solo_stage_duration_seconds", text, SECONDS, "model", "stage")
+        self._instances = self._counter("solo_instances", "Instances found.")
+        self._batch_images = self._histogram("solo_batch_images", "Images per batch.", IMAGES, "model")
+        text = "A batch in the engine; where images run to completion on one thread (CPU): the whole image."
+        self._batch_seconds = self._histogram("solo_batch_duration_seconds", text, SECONDS, "model")
         self._waiting_images = self._gauge("solo_waiting_images", "Images accepted and not yet answered.")
-        self._waiting_pixels = self._gauge("solo_waiting_pixels", "Pixels of the waiting images.")
+        self._waiting_pixels = self._gauge("solo_waiting_pixels", "Pixels of the waiting images, before resizing.")
         self._waiting_now = 0, 0
 
-    def _count(self, name: str, told: str, *labels: str) -> Counts:
-        counts = Counts(Counter(name, told, labels, registry=self.registry))
-        self._tallies.append(counts)
-        return counts
+    def _counter(self, name: str, text: str, *labels: str) -> CounterBuffer:
+        buffer = CounterBuffer(Counter(name, text, labels, registry=self.registry))
+        self._buffers.append(buffer)
+        return buffer
 
-    def _bin(self, name: str, told: str, bounds: Sequence[float], *labels: str) -> Bins:
-        bins = Bins(_Histogram(name, told, labels, buckets=bounds, registry=self.registry), bounds)
-        self._tallies.append(bins)
-        return bins
+    def _histogram(self, name: str, text: str, bounds: Sequence[float], *labels: str) -> HistogramBuffer:
+        buffer = HistogramBuffer(_Histogram(name, text, labels, buckets=bounds, registry=self.registry), bounds)
+        self._buffers.append(buffer)
+        return buffer
 
-    def _gauge(self, name: str, told: str) -> Gauge:
-        return Gauge(name, told, registry=self.registry, multiprocess_mode=SUM)
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, registry=self.registry, multiprocess_mode=SUM)
 
 
-class Counts:
-    """What is to be added to a counter, by its labels."""
+class CounterBuffer:
+    """Amounts to be added to a counter, by labels."""
 
     def __init__(self, counter: Counter) -> None:
         self._counter = counter
         self._amounts: defaultdict[tuple[str, ...], float] = defaultdict(float)
 
     def add(self, amount: float, *labels: str) -> None:
-        """So many more."""
+        """Add to the buffer."""
         self._amounts[labels] += amount
 
     def fold(self) -> None:
-        """Add it."""
+        """Move the amounts to the counter."""
         for labels, amount in self._amounts.items():
             (self._counter.labels(*labels) if labels else self._counter).inc(amount)
         self._amounts.clear()
 
 
-class Bins:
-    """What is to be added to a histogram of these upper bounds, by its labels: how many values in each bucket, and their sum."""
+class HistogramBuffer:
+    """Values to be added to a histogram with these upper bounds, by labels: the count of each bucket, and the sum."""
 
     def __init__(self, histogram: _Histogram, bounds: Sequence[float]) -> None:
         self._histogram, self._bounds = histogram, bounds
         self._bins: defaultdict[tuple[str, ...], list[float]] = defaultdict(lambda: [0] * (len(bounds) + 2))
 
     def observe(self, value: float, *labels: str) -> None:
-        """One more value."""
+        """Add a value to the buffer."""
         bins = self._bins[labels]
         bins[bisect_left(self._bounds, value)] += 1
         bins[-1] += value
 
     def fold(self) -> None:
-        """Add it."""
+        """Move the values to the histogram."""
         for labels, (*counts, total) in self._bins.items():
             (self._histogram.labels(*labels) if labels else self._histogram).add(counts, total)
         self._bins.clear()
 
 
 class _Histogram(Histogram):
-    """One that takes many values at once."""
+    """A histogram to which many values can be added with one call."""
 
     def add(self, counts: Sequence[float], total: float) -> None:
-        """counts: for each bucket, that above the last bound included; total: sum of the values."""
+        """counts: of each bucket, the one above the last bound included; total: sum of the values."""
         self._sum.inc(total)
         for bucket, count in zip(self._buckets, counts, strict=True):
             if count:
                 bucket.inc(count)
 
 
-class _AtScrape(Collector):
-    """What is looked up when somebody asks."""
+class _ScrapedMetrics(Collector):
+    """Metrics whose values are read at each scrape."""
 
     def __init__(self, models: Callable[[], Sequence[ModelInfo]]) -> None:
         self._models = models
 
     def collect(self) -> Iterator[Metric]:
-        """Families with the values of now."""
+        """The families with their current values."""
         models = self._models()
         yield GaugeMetricFamily(
             "solo_ready",
             "1 when every model is warm and requests are taken.",
             value=float(bool(models) and all(m.ready for m in models)),
         )
-        told = InfoMetricFamily("solo_model", "The models served.", labels=["name", "version", "precision", "engine"])
+        info = InfoMetricFamily("solo_model", "The models served.", labels=["name", "version", "precision", "engine"])
         for model in models:
-            told.add_metric([model.name, model.version, model.precision, model.engine], {})
-        yield told
+            info.add_metric([model.name, model.version, model.precision, model.engine], {})
+        yield info
         yield CounterMetricFamily(
             "solo_log_lines_lost", "Lines of the log that could not be written, of this process.", value=lost_lines()
         )
 
 
 def outcome(status: int) -> str:
-    """A status in one word: who would have to act on it."""
+    """A status in one word, which says who has to act: the client, the operator, the server's developers."""
     if status < 400:
         return "ok"
     if status == 499:

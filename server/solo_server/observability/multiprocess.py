@@ -1,12 +1,12 @@
-"""Metrics of several worker processes as one: whichever answers a scrape tells of all.
+"""The metrics of several worker processes, merged: whichever worker answers a scrape shows the metrics of all.
 
     worker 0 ─► counter_0.db ... ─┐
     worker 1 ─► counter_1.db ... ─┼─► MultiProcessCollector ─► /metrics of any worker
-    supervisor ─► its own ────────┘        and what is in no file, of the worker that answers
+    supervisor ─► its own ────────┘        and metrics that are in no file, of the worker that answers
 
-Every process keeps its values in files of a folder that the supervisor makes (`PROMETHEUS_MULTIPROC_DIR`). They are named by the
-worker's number, not its process: the worker in a dead one's place counts on where that one ended, and no files pile up. Gauges of
-a dead worker go with it.
+Every process keeps its values in files, in a folder that the supervisor makes (`PROMETHEUS_MULTIPROC_DIR`). The files are named by
+the worker's number, not its process id: a replacement continues the counters of the worker before it, and files do not pile up. The
+gauges of a dead worker are removed.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from solo_server.observability.logs import lost_lines
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 SUM: Final = "livesum"
-"""How gauges of several workers become one: their sum, of those that live."""
+"""How the gauges of several workers are merged: the sum over living workers."""
 _MODES: dict[str, Literal["livemax", "livemin"]] = {
     "process_start_time_seconds": "livemax",
     "process_max_fds": "livemin",
 }
-_READS = 3  # of files that begin to be at this moment
+_READS = 3  # attempts, while a starting worker creates its files
 
 
-def count_as(number: int) -> None:
-    """All metrics that this process makes from now on are those of worker `number`."""
+def count_as_worker(number: int) -> None:
+    """Metrics that this process creates from now on belong to worker `number`."""
     values.ValueClass = values.MultiProcessValue(process_identifier=lambda: number)  # type: ignore[no-untyped-call]  # as its documentation does
 
 
-def of_all_workers(own: CollectorRegistry) -> CollectorRegistry:
-    """All workers' metrics, and beside them those of `own` that no worker shares.
+def merged_registry(own: CollectorRegistry) -> CollectorRegistry:
+    """All workers' metrics, and those metrics of `own` that are in no file.
 
     Raises:
         ValueError: this process has no supervisor, hence no folder.
@@ -53,8 +53,8 @@ def of_all_workers(own: CollectorRegistry) -> CollectorRegistry:
     return registry
 
 
-class ProcessFigures:
-    """What this worker tells of itself while it lives, for all that has no value of its own accord: to be updated now and then."""
+class WorkerMetrics:
+    """This worker's readiness and process figures, which have to be polled: `update` is called about once a second."""
 
     def __init__(self) -> None:
         self._process = ProcessCollector(registry=None)
@@ -69,17 +69,17 @@ class ProcessFigures:
         self._lost = Counter("solo_log_lines_lost", "Lines of the log that could not be written.", registry=None)
         self._ready = Gauge(
             "solo_ready",
-            "1 when requests are taken, by one worker at least.",
+            "1 when at least one worker takes requests.",
             registry=None,
             multiprocess_mode="livemax",
         )
         self._ready_workers = Gauge(
-            "solo_workers_ready", "Workers whose requests are taken.", registry=None, multiprocess_mode=SUM
+            "solo_workers_ready", "Workers that take requests.", registry=None, multiprocess_mode=SUM
         )
-        self._told_cpu = self._told_lost = 0.0
+        self._counted_cpu = self._counted_lost = 0.0
 
     def update(self, *, ready: bool) -> None:
-        """The values of now."""
+        """Set the current values."""
         self._ready.set(ready)
         self._ready_workers.set(ready)
         for family in self._process.collect():
@@ -87,39 +87,39 @@ class ProcessFigures:
             if family.name in self._gauges:
                 self._gauges[family.name].set(value)
             else:
-                self._cpu.inc(max(value - self._told_cpu, 0.0))
-                self._told_cpu = value
+                self._cpu.inc(max(value - self._counted_cpu, 0.0))
+                self._counted_cpu = value
         lost = lost_lines()
-        self._lost.inc(lost - self._told_lost)
-        self._told_lost = lost
+        self._lost.inc(lost - self._counted_lost)
+        self._counted_lost = lost
 
 
-class SupervisorFigures:
-    """What the supervisor counts: how many workers there are to be, and how many had to be started anew."""
+class SupervisorMetrics:
+    """What the supervisor counts: the workers that should run, and those that were replaced."""
 
     def __init__(self, folder: str, workers: int) -> None:
         self._folder = os.environ[FOLDER] = folder
         value = values.MultiProcessValue(process_identifier=lambda: "supervisor")  # type: ignore[no-untyped-call]
-        told = "Workers that there are to be."
-        value("gauge", "solo_workers", "solo_workers", (), (), told, "mostrecent").set(workers, 1.0)
-        told = "Workers that ended and were started anew."
-        self._restarts = value("counter", "solo_worker_restarts", "solo_worker_restarts_total", (), (), told)
+        text = "Workers that should run."
+        value("gauge", "solo_workers", "solo_workers", (), (), text, "mostrecent").set(workers, 1.0)
+        text = "Workers that ended and were replaced."
+        self._restarts = value("counter", "solo_worker_restarts", "solo_worker_restarts_total", (), (), text)
 
     def ended(self, number: int) -> None:
-        """A worker is no more: what it held is not there any more, what it counted is."""
+        """A worker has ended: remove its gauges, keep its counters."""
         mark_process_dead(number, self._folder)  # type: ignore[no-untyped-call]
 
     def restarted(self) -> None:
-        """A worker was started in another's place."""
+        """A replacement was started."""
         self._restarts.inc(1)
 
 
 @contextmanager
 def metrics_folder() -> Iterator[str]:
-    """A new folder for all workers' metrics, and no more of it afterwards.
+    """A new folder for all workers' metrics, removed at the end.
 
     Raises:
-        SettingsError: there is no place for it.
+        SettingsError: it cannot be created.
     """
     try:
         folder = TemporaryDirectory(prefix="solo-metrics-", ignore_cleanup_errors=True)
@@ -130,7 +130,7 @@ def metrics_folder() -> Iterator[str]:
 
 
 def remove_folder() -> None:
-    """Where the supervisor cannot any more. What other workers still write goes to files without a name."""
+    """Remove the folder when the supervisor is gone. Other workers may still write to the deleted files."""
     shutil.rmtree(os.environ[FOLDER], ignore_errors=True)
 
 
@@ -139,7 +139,7 @@ class _Merged(Collector):
         self._own = own
 
     def collect(self) -> Iterator[Metric]:
-        """Of all workers, then what only this process knows."""
+        """The metrics of all workers, then those that only this process has."""
         merged = _read_all()
         yield from merged
         names = {family.name for family in merged}
@@ -150,7 +150,7 @@ def _read_all() -> list[Metric]:
     for attempt in range(_READS):
         try:
             return list(MultiProcessCollector(None).collect())  # type: ignore[no-untyped-call]
-        except struct.error:  # a worker that starts has made a file, and not yet its length
+        except struct.error:  # a starting worker has created a file but not written its length yet
             if attempt == _READS - 1:
                 raise
     return []

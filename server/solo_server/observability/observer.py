@@ -1,7 +1,7 @@
-"""What the service tells of its work, for metrics, logs and traces; by default to nobody.
+"""The interface through which the service reports its work to metrics, logs and traces.
 
-All methods are called on the event loop's thread: they must return at once and must not raise. `answered` is called in
-the task of the request, so that context variables tell whose image it is. model: its name.
+All methods are called on the event loop's thread: they must return quickly and must not raise. `answered` is called in the
+task of the request, so that a context variable knows the request. model: the model's name.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ NO_STAGES: Mapping[str, float] = {}
 
 
 class Observer(Protocol):
-    """Hears of every image: refused or accepted, batched, its stages, answered."""
+    """Is called for every image: refused or accepted, batched, answered with the times of its stages."""
 
     def refused(self, code: str, reason: str) -> None:
-        """A request or image was not accepted: `code` of the problem, and its `reason` (queue_full, warming, ...)."""
+        """A request or image was refused. code: of the problem; reason: queue_full, warming, ..."""
         ...
 
     def waiting(self, images: int, pixels: int) -> None:
-        """How many images are accepted and not yet answered, and how many pixels they have; at each change."""
+        """At each change: how many images are accepted and not yet answered, and how many pixels they have."""
         ...
 
     def batched(self, model: str, images: int, infer_ms: float) -> None:
-        """A batch of so many images came back from the engine, or failed there, after so long."""
+        """A batch came back from the engine, or failed there."""
         ...
 
     def answered(
         self, model: str, outcome: str, total_ms: float, instances: int = 0, stages_ms: Mapping[str, float] = NO_STAGES
     ) -> None:
-        """An accepted image's end, once for each: `ok`, the problem's code, or `gone`: the caller went away, or another
-        image of the request failed and this one was given up (`/v2`).
+        """The end of an accepted image, once for each. outcome: `ok`, the problem's code, or `gone`: the client disconnected,
+        or another image of the request failed and this one was given up (`/v2`).
 
-        instances, stages_ms: of one that is `ok`: how many were found, and how long `queue`, `decode`, `preprocess`, the backend's
-        stages and `answer` (JSON or PNG) took.
+        instances, stages_ms: of an image that is `ok`: the instances found, and the times of `queue`, `decode`, `preprocess`, the
+        backend's stages and `answer` (JSON or PNG).
         """
         ...
 
 
 class Unobserved:
-    """Nobody looks."""
+    """An observer that does nothing, for services without telemetry."""
 
     def refused(self, code: str, reason: str) -> None:
         """See `Observer`."""

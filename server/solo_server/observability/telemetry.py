@@ -1,6 +1,6 @@
-"""What is told of every request: one access line, its metrics, its trace. Knows nothing of images but what `observe` tells.
+"""The telemetry of every request: one access line, its metrics, its trace.
 
-request ─► RequestMiddleware ─► application ─► service ─► RequestTelemetry (an Observer), whose context variable knows the request
+request ─► RequestMiddleware ─► application ─► service ─► RequestTelemetry (an Observer; a context variable knows the request)
             └ at the end: Access ─► metrics, log, trace
 """
 
@@ -22,15 +22,15 @@ from solo_server.observability.observer import NO_STAGES
 from solo_server.observability.traces import ImageTrace, Stage, Traces
 
 PROBES = ("/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
-"""Asked every few seconds: their successes are worth a line at level debug only, and no trace."""
+"""Called every few seconds: a success gets a log line at level debug only, and no trace."""
 PROBLEM_TYPES = ("application/problem+json", "application/json")
-"""The second below `/v2`, and of `/readyz`, which tells no code."""
+"""Media types of error responses; the second below `/v2`, and of `/readyz`, which has no code."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 @dataclass(slots=True)
 class RequestRecord:
-    """One request so far, gathered while it runs."""
+    """What is known of one request while it runs. gone: the client disconnected; traced: its images, if there are traces."""
 
     begun: float = field(default_factory=perf_counter)
     status: int | None = None
@@ -42,10 +42,9 @@ class RequestRecord:
     gone: bool = False
     images: int = 0
     traced: list[ImageTrace] = field(default_factory=list)
-    """The images, where there are traces."""
 
     def sent(self, message: Message) -> None:
-        """A part of the answer goes out."""
+        """A part of the response is sent."""
         if message["type"] == "http.response.start":
             self.status = status = int(message["status"])
             if status >= 400:
@@ -57,32 +56,32 @@ class RequestRecord:
             self.bytes_out += len(body)
 
 
-SEEN: ContextVar[RequestRecord | None] = ContextVar("seen", default=None)
+CURRENT_REQUEST: ContextVar[RequestRecord | None] = ContextVar("current_request", default=None)
 
 
 class RequestTelemetry:
-    """What the service tells goes to the metrics, and to the request that it is about."""
+    """Passes what the service reports to the metrics, and to the record of the current request."""
 
     def __init__(self, metrics: Metrics, traces: Traces | None = None) -> None:
         self.metrics, self.traces = metrics, traces
         self.refused, self.waiting, self.batched = metrics.refused, metrics.waiting, metrics.batched
 
     def begun(self, request_id: str) -> RequestRecord:
-        """A request's head has come; whatever its task logs has its id."""
-        seen = RequestRecord()
-        SEEN.set(seen)  # each request runs in a task, hence a context, of its own
+        """The head of a request has arrived; everything that its task logs has its id."""
+        record = RequestRecord()
+        CURRENT_REQUEST.set(record)  # each request runs in its own task, hence context
         REQUEST_ID.set(request_id)
         self.metrics.begun()
-        return seen
+        return record
 
-    def ended(self, scope: Scope, seen: RequestRecord) -> None:
-        """It was answered, or its caller went away."""
-        access = _access(scope, seen)
+    def ended(self, scope: Scope, record: RequestRecord) -> None:
+        """The request was answered, or its client disconnected."""
+        access = _access(scope, record)
         self.metrics.ended(access)
         is_probe = access.route in PROBES
         if self.traces is not None and not is_probe:
             carrier = {k: v for k, v in Headers(scope=scope).items() if k in ("traceparent", "tracestate")}
-            self.traces.record(access, time_ns() - int(access.ms * 1e6), seen.traced, carrier)
+            self.traces.record(access, time_ns() - int(access.ms * 1e6), record.traced, carrier)
         level = logging.DEBUG if is_probe and access.status < 400 else logging.INFO
         if ACCESS.isEnabledFor(level):
             ACCESS.handle(access_record(level, access))
@@ -92,26 +91,26 @@ class RequestTelemetry:
     ) -> None:
         """See `Observer`."""
         self.metrics.answered(model, outcome, total_ms, instances, stages_ms)
-        seen = SEEN.get()
-        if seen is None:
+        record = CURRENT_REQUEST.get()
+        if record is None:
             return
-        seen.images += 1
-        seen.instances += instances
+        record.images += 1
+        record.instances += instances
         if self.traces is not None:
             stages = [Stage(name, ms) for name, ms in stages_ms.items()]
-            seen.traced.append(ImageTrace(time_ns() - int(total_ms * 1e6), model, outcome, stages))
+            record.traced.append(ImageTrace(time_ns() - int(total_ms * 1e6), model, outcome, stages))
 
 
 def _code(status: int, content_type: str, body: bytes) -> str:
-    """The code that the answer itself tells, so that it does not matter which layer refused."""
-    told = orjson.loads(body) if content_type in PROBLEM_TYPES else {}
-    return str(told.get("code", f"http_{status}"))
+    """The code in the response itself, whichever layer has refused the request."""
+    problem = orjson.loads(body) if content_type in PROBLEM_TYPES else {}
+    return str(problem.get("code", f"http_{status}"))
 
 
-def _access(scope: Scope, seen: RequestRecord) -> Access:
-    status, code = seen.status, seen.code
-    if status is None:  # nothing was answered: the caller has gone, or a failure that only the outermost layer answers
-        status, code = (499, "gone") if seen.gone else (500, "internal")
+def _access(scope: Scope, record: RequestRecord) -> Access:
+    status, code = record.status, record.code
+    if status is None:  # no response yet: the client disconnected, or a failure that only the outermost layer answers
+        status, code = (499, "gone") if record.gone else (500, "internal")
     elif status == 499:
         code = "gone"
     return Access(
@@ -119,16 +118,16 @@ def _access(scope: Scope, seen: RequestRecord) -> Access:
         route=_route(scope),
         status=status,
         code=code,
-        ms=round((perf_counter() - seen.begun) * 1e3, 3),
-        bytes_in=seen.bytes_in,
-        bytes_out=seen.bytes_out,
-        images=seen.images,
-        instances=seen.instances,
+        ms=round((perf_counter() - record.begun) * 1e3, 3),
+        bytes_in=record.bytes_in,
+        bytes_out=record.bytes_out,
+        images=record.images,
+        instances=record.instances,
     )
 
 
 def _route(scope: Scope) -> str:
-    """The path's template; where a guard answered before there was one, the path itself if the application has just that."""
+    """The path's template. If a middleware answered before routing: the path itself, if the application has such a route."""
     route = scope.get("route")
     if route is not None:
         return str(route.path)

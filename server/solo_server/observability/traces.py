@@ -1,7 +1,7 @@
-"""OpenTelemetry traces: one span a request, one below it for each stage of each image. Needs the extra `otel`.
+"""OpenTelemetry traces: one span per request, and below it one per stage of each image. Needs the extra `otel`.
 
-Spans are made when the request has ended, from the times that it was seen to take: nothing waits for a trace, and a request that is
-not sampled costs nothing. What the standard `OTEL_*` variables say of exporter, sampler, service name and limits holds.
+Spans are made from measured times after the request has ended: nothing waits for a trace, and a request that is not sampled costs
+nothing. The standard `OTEL_*` variables choose exporter, sampler, service name and limits.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("solo_server")
 VARIABLES = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-"""One of these set is what `SOLO_TRACES=auto` waits for."""
+"""`SOLO_TRACES=auto` is on if one of these is set."""
 PROTOCOL = "http/protobuf"
 CLOSE_SECONDS = 3.0
 BEFORE_QUEUE = ("decode", "preprocess")
-"""Stages that come first, although answers tell of the queue before them."""
+"""Stages that run first, although `timings_ms` has the queue before them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage of an image, and how long it took."""
+    """One stage of an image, and its time."""
 
     name: str
     ms: float
@@ -44,7 +44,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class ImageTrace:
-    """One image: when it was accepted (nanoseconds since 1970), its model's name, how it ended, its stages in order."""
+    """One image. begun_ns: when it was accepted, in nanoseconds since 1970; model: its name; stages: in order."""
 
     begun_ns: int
     model: str
@@ -53,16 +53,16 @@ class ImageTrace:
 
 
 def open_traces(switch: str, environment: Mapping[str, str] | None = None) -> Traces | None:
-    """What the settings ask for; switch: `on`, `off`, or `auto`, which is on where an `OTEL_*` variable says where spans go.
+    """Open traces as the settings say. switch: `on`, `off`, or `auto`: on if an `OTEL_*` variable says where spans go.
 
-    `OTEL_*` variables are often set for a whole cluster. What they ask for and cannot be had is passed over with a warning, and
-    where nothing is left, `auto` leaves traces off.
+    `OTEL_*` variables are often set for a whole cluster. An exporter that is not available is skipped with a warning; if none
+    is left, `auto` leaves traces off.
 
     Raises:
-        SettingsError: `on`, and their packages are not installed, or there is no exporter that can be had.
+        SettingsError: the switch is `on`, and a package is missing or no exporter is available.
     """
     environment = os.environ if environment is None else environment
-    if not _is_wanted(switch, environment):
+    if not _is_enabled(switch, environment):
         return None
     try:
         return Traces(_provider(environment))
@@ -74,7 +74,7 @@ def open_traces(switch: str, environment: Mapping[str, str] | None = None) -> Tr
 
 
 class Traces:
-    """Makes the spans of requests that have ended."""
+    """Makes the spans of finished requests."""
 
     def __init__(self, provider: TracerProvider) -> None:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -84,7 +84,7 @@ class Traces:
         self._propagator = TraceContextTextMapPropagator()
 
     def record(self, access: Access, begun_ns: int, images: Sequence[ImageTrace], carrier: Mapping[str, str]) -> None:
-        """The spans of one request. carrier: its `traceparent` and `tracestate`, whose trace it goes on."""
+        """Record the spans of one request. carrier: its headers `traceparent` and `tracestate`, whose trace it continues."""
         from opentelemetry.trace import SpanKind, Status, StatusCode
 
         span = self._tracer.start_span(
@@ -111,13 +111,13 @@ class Traces:
         span.end(begun_ns + int(access.ms * 1e6))
 
     def close(self) -> None:
-        """Send what has not been sent; where nobody takes it, that is given up after three seconds."""
+        """Send the remaining spans, for at most three seconds."""
         sending = threading.Thread(target=self._provider.shutdown, name="solo-traces", daemon=True)
         sending.start()
         sending.join(CLOSE_SECONDS)
 
     def _record_image(self, request: Span, number: int, image: ImageTrace) -> None:
-        """Stages follow each other from the image's acceptance on: lengths are measured, gaps between stages are not shown."""
+        """Spans of the stages, one directly after another from the image's acceptance: lengths are measured, gaps are not shown."""
         from opentelemetry.trace import set_span_in_context
 
         parent, at_ns = set_span_in_context(request), image.begun_ns
@@ -132,7 +132,7 @@ class Traces:
             span.end(at_ns)
 
 
-def _is_wanted(switch: str, environment: Mapping[str, str]) -> bool:
+def _is_enabled(switch: str, environment: Mapping[str, str]) -> bool:
     is_disabled = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
     if switch == "off" or is_disabled or environment.get("OTEL_TRACES_EXPORTER") == "none":
         return False
@@ -140,7 +140,7 @@ def _is_wanted(switch: str, environment: Mapping[str, str]) -> bool:
 
 
 def _provider(environment: Mapping[str, str]) -> TracerProvider:
-    """With every exporter that can be had. Raises SettingsError: there is none, a package is missing, or a value is refused."""
+    """A provider with all available exporters. Raises SettingsError: no exporter, a missing package or a bad value."""
     try:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -153,7 +153,7 @@ def _provider(environment: Mapping[str, str]) -> TracerProvider:
         raise SettingsError(
             f"SOLO_TRACES: {problem.name} is missing; {install_command('otel')}, or switch traces off: SOLO_TRACES=off"
         ) from problem
-    except ValueError as problem:  # the package reads more variables itself, limits for one
+    except ValueError as problem:  # the package itself reads further variables, such as limits
         raise SettingsError(f"OTEL_*: {problem}") from problem
     return provider
 
@@ -167,8 +167,8 @@ def _exporters(environment: Mapping[str, str]) -> list[SpanExporter]:
             problems.append(str(problem))
     if not exporters:
         raise SettingsError("; ".join(problems))
-    for told in problems:
-        LOG.warning("%s; it is passed over", told)
+    for text in problems:
+        LOG.warning("%s; this exporter is skipped", text)
     return exporters
 
 
@@ -182,14 +182,14 @@ def _exporter(kind: str, environment: Mapping[str, str]) -> SpanExporter:
     names = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
     name = next((name for name in names if environment.get(name)), names[0])  # the first wins
     if environment.get(name, "") not in ("", PROTOCOL):
-        raise SettingsError(f"{name}: {environment[name]!r} is not spoken here; {PROTOCOL} is ({names[0]})")
+        raise SettingsError(f"{name}: {environment[name]!r} is not supported; use {PROTOCOL} ({names[0]})")
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     return OTLPSpanExporter()
 
 
 def _resource() -> Resource:
-    """What `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say; a name where they say none."""
+    """From `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES`, with a default name."""
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 
     resource = Resource.create()

@@ -1,4 +1,4 @@
-"""Bytes to instances: the one path that the server, the command line and the benchmarks all take."""
+"""Bytes to instances: the path that the server, the command line and the benchmarks share."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from solo_server.backends.base import Backend
 from solo_server.backends.choose import choose
 from solo_server.backends.cpu.pool import Pool
 from solo_server.backends.replicas import Replicas
-from solo_server.backends.stopwatch import IsWanted, Stopwatch
+from solo_server.backends.stopwatch import IsCancelled, Stopwatch, never
 from solo_server.engine_names import GPU_ENGINES
 from solo_server.errors import SettingsError
 from solo_server.pipeline.image import ImageLimits, decode, decode_draft, peek_size, prepare, size
 from solo_server.system.cores import share_of_cores
-from solo_server.system.memory import return_unused
+from solo_server.system.memory import release_unused_memory
 from solo_server.types import ImageResult, PreparedImage, Query, UInt8
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 
 Body = bytes | UInt8
-"""An image as it comes: the bytes of a file, or RGB pixels `(H, W, 3) uint8`."""
+"""An image as received: the bytes of a file, or RGB pixels `(H, W, 3) uint8`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """An image ready for a batch, with the time that its own stages took, in milliseconds.
+    """An image ready for a batch, and how long its stages took in milliseconds.
 
-    rgb: what was decoded, smaller than the image where it was drafted.
+    rgb: the decoded pixels; of a draft, fewer than the image has.
     """
 
     image: PreparedImage
@@ -45,7 +45,7 @@ class Decoded:
 
 
 class Pipeline:
-    """One bundle on one backend. Stages can be called one by one; `segment` runs them all."""
+    """One bundle on one backend. Stages can be called one by one; `segment` runs all of them."""
 
     def __init__(
         self, bundle: Bundle, backend: Backend, limits: ImageLimits | None = None, engine_reason: str = ""
@@ -68,12 +68,12 @@ class Pipeline:
     ) -> Pipeline:
         """Read a bundle and load it into the engine that `solo_server.backends.choose` picks.
 
-        threads: cores of one inference; 0 takes all, shared among the replicas. slots: images at a time in each on a CPU; 0 is
-        the engine's own, for callers that have more than one (for GPUs `cuda` tells).
+        threads: cores of one inference; 0 divides all of them among the replicas. slots: images at a time in each replica on a CPU;
+        0 is the engine's default, for callers with more than one image at a time. On a GPU, `cuda` has the slots.
 
         Raises:
             BundleError: missing, damaged, or not loadable.
-            SettingsError: this bundle cannot run on that engine, or in that precision; or there is no GPU for it.
+            SettingsError: this bundle cannot run on that engine or in that precision, or it needs a GPU and there is none.
             DeviceFailure: the GPU failed, or has too little memory.
         """
         content = read_bundle(bundle)
@@ -85,36 +85,36 @@ class Pipeline:
         share = threads or share_of_cores(replicas)
         backends = [choice.open(content, Pool(share), cuda, slots) for _ in range(replicas)]
         backend = backends[0] if replicas == 1 else Replicas(backends)
-        return_unused()
+        release_unused_memory()
         return cls(content, backend, limits, choice.reason)
 
     def warm_up(self) -> None:
-        """Everything that is slow only once, and an empty image of the usual 4:3: runtimes plan at first."""
+        """Do what is slow only once: compile kernels, and run an empty image of 4:3, since runtimes plan at the first one."""
         rules = self.bundle.spec.preprocess
         height = rules.short_side
         blank = np.zeros((height, min(rules.long_side, height * 4 // 3), 3), np.uint8)
         self.backend.warm_up(prepare(blank, rules))
 
     def peek_size(self, body: Body) -> int | None:
-        """As `pixels`, within microseconds; `None` where it would take longer. Raises ImageTooLarge."""
+        """As `pixels`, within microseconds; `None` if that takes longer. Raises ImageTooLarge."""
         hw = peek_size(body, self._limits)
         return None if hw is None else hw[0] * hw[1]
 
     def pixels(self, body: Body) -> int:
-        """How many pixels decoding would make, from the header alone; raises what `solo_server.pipeline.image.size` raises."""
+        """The number of pixels that decoding gives, from the header alone; raises what `solo_server.pipeline.image.size` raises."""
         height, width = size(body, self._limits)
         return height * width
 
-    def decode(self, body: Body, *, whole: bool = False) -> Decoded:
+    def decode(self, body: Body, *, for_overlay: bool = False) -> Decoded:
         """Decode, resize and pad one image; raises what `solo_server.pipeline.image.decode` raises.
 
-        whole: every pixel is decoded even where drafts are allowed, so that the image can be drawn on.
+        for_overlay: the image will be drawn on, so it is decoded at full size even where drafts are allowed.
         """
         start = perf_counter()
         rules = self.bundle.spec.preprocess
         if not isinstance(body, bytes):
             rgb, original_hw = body, body.shape[:2]
-        elif self._limits.draft and not whole:
+        elif self._limits.draft and not for_overlay:
             rgb, original_hw = decode_draft(body, self._limits, rules)
         else:
             rgb = decode(body, self._limits)
@@ -128,14 +128,14 @@ class Pipeline:
         return self.backend.infer(images, queries or [Query()] * len(images))
 
     def finish(
-        self, output: Any, decoded: Decoded, query: Query, infer_ms: float, is_wanted: IsWanted = lambda: True
+        self, output: Any, decoded: Decoded, query: Query, infer_ms: float, is_cancelled: IsCancelled = never
     ) -> ImageResult:
-        """Whatever remains to be done for one image (`Backend.finish`), and how long everything took.
+        """Post-process one image (`Backend.finish`) and add up how long all stages took.
 
         Raises:
-            NotWanted: `is_wanted` has become false on the way.
+            Cancelled: `is_cancelled` became true meanwhile.
         """
-        watch = Stopwatch(is_wanted)
+        watch = Stopwatch(is_cancelled)
         geometry = decoded.image.geometry
         instances = self.backend.finish(output, geometry, query, watch)
         first, *later = self.backend.stages
@@ -151,8 +151,8 @@ class Pipeline:
         """One image from bytes to instances."""
         return self.segment_decoded(self.decode(body), query or Query())
 
-    def segment_decoded(self, decoded: Decoded, query: Query, is_wanted: IsWanted = lambda: True) -> ImageResult:
+    def segment_decoded(self, decoded: Decoded, query: Query, is_cancelled: IsCancelled = never) -> ImageResult:
         """Network and post-processing of one image; raises what `finish` raises."""
         start = perf_counter()
         output = self.infer([decoded.image], [query])[0]
-        return self.finish(output, decoded, query, (perf_counter() - start) * 1e3, is_wanted)
+        return self.finish(output, decoded, query, (perf_counter() - start) * 1e3, is_cancelled)

@@ -1,1 +1,1 @@
-"""Several server processes on one machine, and what restarts them."""
+"""Several server processes on one machine: a supervisor, and the workers that it starts and restarts."""

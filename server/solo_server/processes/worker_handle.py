@@ -1,4 +1,4 @@
-"""The workers as their supervisor sees them: what each has told, what it was handed, and who takes the next connection."""
+"""The workers as their supervisor sees them: their state, the connections they were handed, and who gets the next one."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ LOG = logging.getLogger("solo_server")
 
 
 class Process(Protocol):
-    """What is known of a worker's process, as `asyncio.subprocess.Process` has it."""
+    """A worker's process: the part of `asyncio.subprocess.Process` that is used."""
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """Process id."""
         ...
 
     def send_signal(self, signal: int, /) -> None:
-        """Raises ProcessLookupError where it has ended."""
+        """Raises ProcessLookupError: the process has ended."""
         ...
 
     async def wait(self) -> int:
-        """Its exit status; below 0, the signal that ended it."""
+        """Wait for its end. The exit status; below 0, minus the signal that ended it."""
         ...
 
 
 Start = Callable[[int, socket.socket], Awaitable[Process]]
-"""Starts worker number so and so, with its end of the channel."""
+"""Starts the worker of a number, with its end of the channel."""
 
 
 @dataclass(slots=True, eq=False)
-class Worker:
-    """One worker, and what it has told. channel: our end; untaken: handed to it, oldest first, and not confirmed yet.
+class WorkerHandle:
+    """One worker and its state. channel: the supervisor's end; unready: why it takes no requests, `None` if it does.
 
-    path: where an image can be posted.
+    unconfirmed: connections handed to it, oldest first, that it has not confirmed; turn: of the connection handed over last;
+    has_time_limit: it is killed if it does not end in time; path: where images are posted; partial: the start of a line.
     """
 
     number: int
@@ -48,36 +49,36 @@ class Worker:
     turn: int = 0
     has_been_ready: bool = False
     is_leaving: bool = False
-    is_bounded: bool = False
+    has_time_limit: bool = False
     refusal: str = ""
     path: str = "/segment"
-    untaken: deque[socket.socket] = field(default_factory=deque)
+    unconfirmed: deque[socket.socket] = field(default_factory=deque)
     partial: bytes = b""
 
     @property
     def can_take(self) -> bool:
-        """It is there, whether or not it is ready."""
+        """It can take connections, whether or not it is ready."""
         return self.unready != "starting" and not self.is_leaving
 
-    def give(self, connection: socket.socket, turn: int) -> bool:
-        """Hand over; False where it has no room just now, or is gone. Never waits."""
+    def hand_over(self, connection: socket.socket, turn: int) -> bool:
+        """Hand a connection over; False if the channel is full or closed. Never waits."""
         try:
             socket.send_fds(self.channel, [b"c"], [connection.fileno()])
-        except OSError:  # its end of the channel is full, or closed, which we shall read
+        except OSError:  # full, or closed, which the next read of the channel shows
             return False
-        self.untaken.append(connection)
+        self.unconfirmed.append(connection)
         self.connections += 1
         self.turn = turn
         return True
 
-    def hear(self, received: bytes) -> None:
-        """What it says: `solo_server.processes.worker_channel` has the list."""
+    def process_lines(self, received: bytes) -> None:
+        """Update the state from what the worker has sent; `solo_server.processes.worker_channel` lists the messages."""
         *lines, self.partial = (self.partial + received).split(b"\n")
         for line in lines:
             word, _, rest = line.decode().partition(" ")
             if word == "took":
-                for _ in range(min(int(rest), len(self.untaken))):
-                    self.untaken.popleft().close()
+                for _ in range(min(int(rest), len(self.unconfirmed))):
+                    self.unconfirmed.popleft().close()
             elif word == "closed":
                 self.connections -= int(rest)
             elif word in ("ready", "unready"):
@@ -90,23 +91,23 @@ class Worker:
             elif word == "refused":
                 self.refusal = rest
 
-    def tell(self, number: int) -> None:
-        """Send a signal, if it still is there."""
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless the process has ended."""
         try:
             self.process.send_signal(number)
         except ProcessLookupError:
             LOG.debug("worker %d has ended already", self.number)
 
 
-def in_order_of_choice(workers: Iterable[Worker]) -> list[Worker]:
-    """Who may take a connection: ready ones, or else whoever is there to say why not; fewest connections first, then by turns."""
-    there = [worker for worker in workers if worker.can_take]
-    ready = [worker for worker in there if worker.unready is None]
-    return sorted(ready or there, key=lambda worker: (worker.connections, worker.turn))
+def by_preference(workers: Iterable[WorkerHandle]) -> list[WorkerHandle]:
+    """Workers that may get a connection: the ready ones, or else those that can answer why not. Fewest connections first."""
+    available = [worker for worker in workers if worker.can_take]
+    ready = [worker for worker in available if worker.unready is None]
+    return sorted(ready or available, key=lambda worker: (worker.connections, worker.turn))
 
 
-def received_from(channel: socket.socket) -> bytes | None:
-    """What is there to read; `None` at the end."""
+def read_available(channel: socket.socket) -> bytes | None:
+    """What can be read without waiting; `None` at the channel's end."""
     try:
         return channel.recv(65536) or None
     except BlockingIOError:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from solo_models.bundle import BundleError, read_bundle
 from solo_models.demo import demo_bundle
+from solo_models.exit_codes import FAILED, NO_GPU, REFUSED
 
 from solo_server.backends.gpu.driver.driver import NoGpuError
 from solo_server.bench.errors import BenchError
@@ -32,7 +33,6 @@ from solo_server.selftest.measuring import TimingPlan
 from solo_server.selftest.opening import ENGINES, OpenedGpu, OpeningFailed, open_gpu
 from solo_server.selftest.progress import ForwardingHandler, Log, progress_log
 
-PASSED, FAILED, BAD_INPUT, NO_GPU = 0, 1, 2, 3
 MOST_IMAGES = 64
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 DEFAULT_OUTPUT = Path("solo-selftest.json")
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         document = with_parts(head, {"open": failed_part(problem.__cause__ or problem, "open")})
     except (SettingsError, BundleError, BenchError, OSError) as problem:
         print(f"solo selftest: {problem}", file=sys.stderr)
-        return BAD_INPUT
+        return REFUSED
     return write_report(document | {"log": without_names(lines)}, arguments.output)
 
 
@@ -115,7 +115,7 @@ def write_report(document: Document, path: Path) -> int:
     write_document(path, document)
     print("\n".join(summary_lines(document)))
     print(f"wrote {path}; it contains no names of hosts, users or folders, so you can attach it to an issue")
-    return PASSED if document["verdict"] == PASS else FAILED
+    return 0 if document["verdict"] == PASS else FAILED
 
 
 def sizes_up_to(max_batch: int) -> TimingPlan:

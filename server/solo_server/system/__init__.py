@@ -1,1 +1,1 @@
-"""The system that the server runs on: its processor, its variables, its addresses."""
+"""The machine that the server runs on: processor, cores, memory, environment variables, addresses."""

@@ -1,4 +1,4 @@
-"""How many cores this process may use: fewer than the machine has where a container or `taskset` says so."""
+"""How many cores this process may use, which a container or `taskset` may limit."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def cores(cgroups: Path = CGROUPS) -> int:
-    """Cores, at least one: those that the process may run on, and no more than its control group has time for.
+    """Cores that the process may run on, limited by the CPU quota of its control group; at least one.
 
-    A quota of 1.5 cores counts as two. Inside a container the control group is the root of what is mounted there; quotas of
-    groups further in are not looked for.
+    A quota of 1.5 cores counts as two. Inside a container its control group is mounted as the root; quotas of nested groups are
+    not read.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota(cgroups)
@@ -21,12 +21,12 @@ def cores(cgroups: Path = CGROUPS) -> int:
 
 
 def share_of_cores(sharing: int) -> int:
-    """Cores for each of `sharing` that compute side by side, at least one."""
+    """Cores for each of `sharing` workers or replicas; at least one."""
     return max(1, cores() // sharing)
 
 
 def _quota(cgroups: Path) -> float | None:
-    """Cores' worth of time that the control group may take; `None` where there is no limit, or none that can be read."""
+    """The quota of the control group in cores; `None` if there is none, or it cannot be read."""
     try:
         if (cgroups / "cpu.max").exists():  # version 2
             given, period = (cgroups / "cpu.max").read_text().split()

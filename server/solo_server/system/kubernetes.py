@@ -1,7 +1,7 @@
-"""The variables that Kubernetes adds to every container of a namespace, one group for each Service there.
+"""The environment variables that Kubernetes adds to every container of a namespace, one group for each Service.
 
-For a Service called `solo` or `solo-inference` their names begin as those of our settings do, `SOLO_`. The forms are those of
-`pkg/kubelet/envvars/envvars.go`; N is the Service's name in capitals, with `_` for `-`:
+For a Service called `solo` or `solo-inference` their names begin with `SOLO_`, as the names of settings do. The forms are those
+of `pkg/kubelet/envvars/envvars.go`; N is the Service's name in capitals, with `_` for `-`:
 
     N_SERVICE_HOST=10.0.0.1                       N_SERVICE_PORT=8000   N_SERVICE_PORT_HTTP=8000
     N_PORT=tcp://10.0.0.1:8000                    N_PORT_8000_TCP=tcp://10.0.0.1:8000
@@ -32,7 +32,7 @@ _FORMS = tuple(
 )
 
 
-def is_of_a_service(name: str, value: str) -> bool:
+def is_service_variable(name: str, value: str) -> bool:
     """Whether Kubernetes sets this variable for a Service: name and value both have one of its forms."""
     return any(
         names.fullmatch(name) and (match := values.fullmatch(value)) and _is_address(match.groupdict().get("address"))
@@ -41,7 +41,7 @@ def is_of_a_service(name: str, value: str) -> bool:
 
 
 def _is_address(text: str | None) -> bool:
-    """Whether it is an IP address, with or without brackets; a value that has none cannot be wrong in it."""
+    """Whether it is an IP address, with or without brackets; true for `None`: a value without an address."""
     try:
         return text is None or bool(ip_address(text.strip("[]")))
     except ValueError:

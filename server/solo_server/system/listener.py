@@ -1,4 +1,4 @@
-"""The address that the server listens on: bound before anything is loaded, and written to the log as a URL that answers."""
+"""The address that the server listens on: bound before a model is loaded, and written to the log as a URL that works."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from solo_server.errors import SettingsError
 LOG = logging.getLogger("solo_server")
 BACKLOG = 1024
 _ADVICE = {
-    errno.EADDRINUSE: "another process does; stop it, or choose another port (--port, SOLO_PORT)",
-    errno.EACCES: "this user may not; choose a port above 1023 (--port, SOLO_PORT)",
+    errno.EADDRINUSE: "another process uses this port; stop it, or choose another port (--port, SOLO_PORT)",
+    errno.EACCES: "permission denied; choose a port above 1023 (--port, SOLO_PORT)",
     errno.EADDRNOTAVAIL: "this machine has no such address (--host, SOLO_HOST)",
     errno.EAFNOSUPPORT: "this system has no IPv6 (--host, SOLO_HOST)",
-    socket.EAI_NONAME: "that is no address, and no known name of one (--host, SOLO_HOST)",
+    socket.EAI_NONAME: "not an address, and not a known host name (--host, SOLO_HOST)",
 }
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. `::` takes IPv4 as well, where the system has sockets that do.
+    """A listening socket. `::` accepts IPv4 as well, if the system has such sockets.
 
     Raises:
         SettingsError: the address cannot be bound.
@@ -42,30 +42,31 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def announce(listener: socket.socket, path: str) -> None:
-    """Write to the log where the server answers. path: where an image can be posted.
+    """Log the server's URL, with an example. path: the path that takes images.
 
-    A listener on every address gets a line of its own: the URL then names the loopback address, which a browser or curl on
-    this machine can open.
+    A listener on all addresses gets a line of its own; the URL then has the loopback address, which works on this machine.
     """
     host, port = listener.getsockname()[:2]
     if _is_every_address(host):
-        LOG.info("listening on %s: every address of this machine, %s", _authority(host, port), _families(listener))
+        LOG.info("listening on %s: all addresses of this machine, %s", _authority(host, port), _families(listener))
     url = _url(host, port)
     LOG.info("%s  try: curl --data-binary @photo.jpg %s", url, shlex.quote(url + path))
 
 
 def _url(host: str, port: int) -> str:
-    """A URL that answers on this machine. host: as `getsockname` returns it."""
+    """A URL that works on this machine. host: as `getsockname` returns it."""
     if _is_every_address(host):
         host = "::1" if ":" in host else "127.0.0.1"
-    return f"http://{_authority(host.replace('%', '%25'), port)}"  # %25: RFC 6874, a link-local address's interface
+    return (
+        f"http://{_authority(host.replace('%', '%25'), port)}"  # %25: the interface of a link-local address, RFC 6874
+    )
 
 
 def _families(listener: socket.socket) -> str:
     if listener.family != socket.AF_INET6:
         return "IPv4 only (IPv6 as well: --host ::)"
     if listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
-        return "IPv6 only: this system takes no IPv4 on the same socket (IPv4: --host 0.0.0.0)"
+        return "IPv6 only: this system does not accept IPv4 on the same socket (IPv4: --host 0.0.0.0)"
     return "IPv6 and IPv4"
 
 
@@ -74,7 +75,7 @@ def _authority(host: str, port: int) -> str:
 
 
 def _is_every_address(host: str) -> bool:
-    """Whether it is `0.0.0.0` or `::`, however it is written; the empty name is the former."""
+    """Whether it is `0.0.0.0` or `::`, in any notation; an empty name is `0.0.0.0`."""
     try:
         return ip_address(host or "0.0.0.0").is_unspecified  # noqa: S104 - compared, not bound
     except ValueError:

@@ -1,4 +1,4 @@
-"""Memory that the allocator keeps although nobody uses it any more. Only glibc is known here; elsewhere nothing happens."""
+"""Returns memory to the system that the allocator keeps after it was freed. Works with glibc; elsewhere it does nothing."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ _M_ARENA_MAX = -8  # of malloc.h
 
 
 def share_one_heap() -> None:
-    """One heap for all threads instead of one for each, before there are threads.
+    """Use one heap for all threads instead of one per thread. Call it before threads start.
 
-    Each would keep what its largest images left between smaller things that still live: after images of 64 million pixels on
-    every thread that is several hundred megabytes. `MALLOC_ARENA_MAX` in the environment does the same.
+    Each heap would keep the free memory of its largest images, between smaller objects that still live: after images of
+    64 million pixels on every thread, several hundred megabytes. `MALLOC_ARENA_MAX` in the environment does the same.
     """
     mallopt = _of_libc("mallopt")
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
 
 
-def return_unused() -> None:
-    """Give free memory back to the system: loading a network leaves as much as its weights."""
+def release_unused_memory() -> None:
+    """Return free memory to the system: loading a network leaves as much as its weights take."""
     gc.collect()
     malloc_trim = _of_libc("malloc_trim")
     if malloc_trim is not None:

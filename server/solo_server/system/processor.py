@@ -1,9 +1,9 @@
-"""What the processor can do, and every decision that depends on its instructions.
+"""What the processor supports, and every decision that depends on its instructions.
 
     LLVM's feature list ─► Processor ─► kernel_target, has_pair_products      (compiled kernels)
     OpenVINO's capabilities ─► has_bf16                                       (engine openvino)
 
-The decisions take the processor as an argument, so that tests give them the features of processors that the machine is not.
+The decisions take the processor as an argument, so that tests can pass other processors than this machine's.
 `solo_server.system.cores` decides how many cores there are.
 """
 
@@ -17,7 +17,7 @@ from functools import cache
 import llvmlite.binding as llvm
 
 PORTABLE_TARGET = "x86-64-v3"
-"""What x86 kernels are compiled for: AVX2 and FMA, in processors since 2013."""
+"""Target of x86 kernels: AVX2 and FMA, in processors since 2013."""
 _X86 = ("x86_64", "amd64")
 _PORTABLE_FEATURES = frozenset({"avx2", "fma", "bmi2", "f16c"})
 
@@ -43,9 +43,9 @@ def this_processor() -> Processor:
 
 
 def kernel_target(processor: Processor) -> str | None:
-    """The processor that kernels are compiled for; `None` leaves the choice to numba, which takes the very processor.
+    """The target that kernels are compiled for; `None`: numba's default, this very processor.
 
-    The portable target lets kernels that are compiled while an image is built serve on other machines, with the same results.
+    With the portable target, kernels compiled while a container image is built run on other machines, with the same results.
     """
     return PORTABLE_TARGET if processor.is_x86 and processor.features >= _PORTABLE_FEATURES else None
 
@@ -53,13 +53,13 @@ def kernel_target(processor: Processor) -> str | None:
 def has_pair_products(processor: Processor) -> bool:
     """Whether 16-bit kernels may use AVX2's instruction that multiplies pairs of int16 and adds each pair.
 
-    Without it they are compiled from plain multiplications and additions, which give the same numbers.
+    Without it they use plain multiplications and additions, which give the same numbers.
     """
     return processor.is_x86 and "avx2" in processor.features
 
 
 def has_bf16(capabilities: Collection[str]) -> bool:
-    """Whether OpenVINO computes in bfloat16 here. capabilities: its `OPTIMIZATION_CAPABILITIES` of the device CPU.
+    """Whether OpenVINO computes in bfloat16 on this CPU. capabilities: `OPTIMIZATION_CAPABILITIES` of its device CPU.
 
     Without bf16 instructions (avx512_bf16, amx_bf16) OpenVINO computes in float32 and does not say so.
     """

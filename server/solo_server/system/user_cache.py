@@ -1,4 +1,4 @@
-"""The user's cache folder, where there is one: containers run as users without a name, an entry in passwd or a `HOME`."""
+"""The user's cache folder, if there is one: container users may have no name, no entry in passwd and no `HOME`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 
 
 def user_cache() -> Path | None:
-    """`XDG_CACHE_HOME`, else `.cache` in the home folder, else `None`; it may not be there, or not be writable.
+    """`XDG_CACHE_HOME`, else `.cache` in the home folder, else `None`. The folder may not exist or not be writable.
 
     On Windows `LOCALAPPDATA`, else the home folder.
     """
     given = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "")
-    if os.path.isabs(given):  # the XDG specification passes over relative ones
+    if os.path.isabs(given):  # the XDG specification says to ignore relative paths
         return Path(given)
     home = _home()
     return home if home is None or sys.platform == "win32" else home / ".cache"
 
 
 def _home() -> Path | None:
-    """`HOME`, else the user's entry in passwd; `None` where there is neither."""
+    """`HOME`, else the user's entry in passwd; `None` if there is neither."""
     try:
         return Path.home()
-    except (RuntimeError, KeyError):  # the latter, of Python's `pwd`, should a version of it let that through
+    except (RuntimeError, KeyError):  # `pwd` raises KeyError, in case a Python version does not catch it
         return None

@@ -1,1 +1,1 @@
-"""The Open Inference Protocol v2 over HTTP, with Triton's binary tensors, so that its clients work unchanged: docs/v2.md."""
+"""The Open Inference Protocol v2 over HTTP with Triton's binary tensors; Triton's clients work unchanged: docs/v2.md."""

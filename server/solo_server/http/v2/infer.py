@@ -1,4 +1,4 @@
-"""One `infer` request: its place first, then its body, its images side by side, and the answer's tensors."""
+"""One `infer` request: admission first, then its body, its images concurrently, and the tensors of the answer."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from fastapi.responses import Response
 
 from solo_server import types
 from solo_server.errors import RequestError
-from solo_server.http.bodies import LARGE_BYTES, hold, read_body, while_connected
-from solo_server.http.v2.mask_budget import HeldResponse, MaskBudget
-from solo_server.http.v2.outputs import Found, make, mask_bytes
+from solo_server.http.bodies import LARGE_BYTES, free_in_worker, read_body, while_connected
+from solo_server.http.v2.mask_budget import BudgetedResponse, MaskBudget
+from solo_server.http.v2.outputs import InferResults, make_tensors, mask_bytes
 from solo_server.http.v2.requests import InferRequest, inflate, read_request
 from solo_server.http.v2.tensors import LENGTH_HEADER, write
 from solo_server.http.wire import TIMEOUT_HEADER, read_timeout
 from solo_server.pipeline.pipeline import Body
-from solo_server.service.service import Admitted, Service
+from solo_server.service.service import AdmittedRequest, Service
 
 
-async def infer(service: Service, room: MaskBudget, request: Request, name: str, version: str | None) -> Response:
-    """The answer for all images of a request; if one of them fails, so does the request.
+async def infer(service: Service, budget: MaskBudget, request: Request, name: str, version: str | None) -> Response:
+    """The answer for all images of a request; if one of them fails, the request fails.
 
     Raises:
         ServerError: see `solo_server.errors`.
-        ClientDisconnect: the caller went away.
+        ClientDisconnect: the caller disconnected.
     """
     timeout_ms = read_timeout(request.headers.get(TIMEOUT_HEADER))
     with service.admit(timeout_ms, name, version) as admitted:
-        asked = await _read(service, request)
-        query = asked.query.to_query(admitted.model.pipeline.bundle.spec)
-        if asked.timeout_s is not None:
-            admitted.answer_within(asked.timeout_s)
+        infer_request = await _read(service, request)
+        query = infer_request.query.to_query(admitted.model.pipeline.bundle.spec)
+        if infer_request.timeout_s is not None:
+            admitted.answer_within(infer_request.timeout_s)
         with while_connected(request):
-            results = await _results(admitted, asked, query)
-            found = Found(results, admitted.model.pipeline.bundle.spec.class_names)
-            size_bytes = mask_bytes(asked.wanted, found)
-            room.occupy(size_bytes)
+            image_results = await _infer_images(admitted, infer_request, query)
+            results = InferResults(image_results, admitted.model.pipeline.bundle.spec.class_names)
+            size_bytes = mask_bytes(infer_request.outputs, results)
+            budget.reserve(size_bytes)
             try:
-                content, json_bytes = await service.in_worker(lambda: _written(admitted, asked, found))
+                content, json_bytes = await service.in_worker(lambda: _written(admitted, infer_request, results))
             except BaseException:
-                room.leave(size_bytes)
+                budget.release(size_bytes)
                 raise
     headers = {} if json_bytes is None else {LENGTH_HEADER: str(json_bytes)}
     media_type = "application/json" if json_bytes is None else "application/octet-stream"
-    return HeldResponse(content, headers, media_type, room, size_bytes)
+    return BudgetedResponse(content, headers, media_type, budget, size_bytes)
 
 
 async def _read(service: Service, request: Request) -> InferRequest:
@@ -57,36 +57,38 @@ async def _read(service: Service, request: Request) -> InferRequest:
 
     if len(body) <= LARGE_BYTES and not encoding:
         return read()
-    asked = await service.in_worker(read)
-    hold(request, sum(map(_size_bytes, asked.images)), *asked.images)
-    return asked
+    infer_request = await service.in_worker(read)
+    free_in_worker(request, sum(map(_size_bytes, infer_request.images)), *infer_request.images)
+    return infer_request
 
 
 def _size_bytes(image: Body) -> int:
     return len(image) if isinstance(image, bytes) else image.nbytes
 
 
-async def _results(admitted: Admitted, asked: InferRequest, query: types.Query) -> list[types.ImageResult]:
-    """Of all images, each of which has a place of its own; the first failure ends the others."""
+async def _infer_images(
+    admitted: AdmittedRequest, infer_request: InferRequest, query: types.Query
+) -> list[types.ImageResult]:
+    """The results of all images, each admitted on its own; the first failure cancels the others."""
 
-    async def one(index: int, image: Body) -> types.ImageResult:
+    async def infer_image(index: int, image: Body) -> types.ImageResult:
         try:
             return await admitted.answer(image, query, lambda result, _: result)
         except RequestError as problem:
-            if len(asked.images) > 1:
-                problem.detail = f"{asked.input_name}[{index}]: {problem.detail}"
+            if len(infer_request.images) > 1:
+                problem.detail = f"{infer_request.input_name}[{index}]: {problem.detail}"
             raise
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(index, image)) for index, image in enumerate(asked.images)]
+            tasks = [group.create_task(infer_image(index, image)) for index, image in enumerate(infer_request.images)]
     except BaseExceptionGroup as problems:
         raise problems.exceptions[0] from problems
     return [task.result() for task in tasks]
 
 
-def _written(admitted: Admitted, asked: InferRequest, found: Found) -> tuple[bytes, int | None]:
+def _written(admitted: AdmittedRequest, infer_request: InferRequest, results: InferResults) -> tuple[bytes, int | None]:
     content = {"model_name": admitted.model.name, "model_version": admitted.model.version}
-    if asked.request_id is not None:
-        content["id"] = asked.request_id
-    return write(content, make(asked.wanted, found))
+    if infer_request.request_id is not None:
+        content["id"] = infer_request.request_id
+    return write(content, make_tensors(infer_request.outputs, results))

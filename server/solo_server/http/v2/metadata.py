@@ -1,4 +1,4 @@
-"""What the protocol tells of the server and its models: metadata, Triton's configuration, the index of its repository."""
+"""Server and model metadata, Triton's model configuration, and the index of the model repository."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 from solo_server.http.v2.outputs import OUTPUTS
 from solo_server.http.v2.requests import INPUTS
-from solo_server.service.model_registry import FAILED, LOADING, READY, UNLOADING, ModelStatus, ServedModel
+from solo_server.service.model_registry import FAILED, LOADING, READY, UNLOADING, ModelStatus
+from solo_server.service.served_model import ServedModel
 
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "parameters")
 _STATES = {READY: "READY", LOADING: "LOADING", UNLOADING: "UNLOADING", FAILED: "UNAVAILABLE"}
@@ -21,7 +22,7 @@ def server_metadata() -> dict[str, Any]:
 
 
 def model_metadata(served: ServedModel, versions: Sequence[str]) -> dict[str, Any]:
-    """The answer of `GET /v2/models/{name}`. versions: of the model, in service."""
+    """The answer of `GET /v2/models/{name}`. versions: those in service."""
     return {
         "name": served.name,
         "versions": list(versions),
@@ -45,17 +46,17 @@ def model_config(served: ServedModel) -> dict[str, Any]:
     }
 
 
-def repository_index(listed: Sequence[ModelStatus], *, ready_only: bool) -> list[dict[str, str]]:
+def repository_index(statuses: Sequence[ModelStatus], *, ready_only: bool) -> list[dict[str, str]]:
     """The answer of `POST /v2/repository/index`."""
     return [
-        {"name": one.name, "version": one.version, "state": _STATES[one.state], "reason": _reason(one)}
-        for one in listed
-        if not ready_only or one.state == READY
+        {"name": status.name, "version": status.version, "state": _STATES[status.state], "reason": _reason(status)}
+        for status in statuses
+        if not ready_only or status.state == READY
     ]
 
 
 def _platform(served: ServedModel) -> str:
-    """As `solo_onnxruntime`: the engine's name, without its version."""
+    """For example `solo_onnxruntime`: the engine's name without its version."""
     return f"solo_{served.pipeline.backend.description.split(' ')[0]}"
 
 
@@ -63,9 +64,9 @@ def _tensor(name: str, datatype: str, shape: Sequence[int]) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": list(shape)}
 
 
-def _config(name: str, datatype: str, shape: Sequence[int], **more: bool) -> dict[str, Any]:
-    return {"name": name, "data_type": _CONFIG_TYPES[datatype], "dims": list(shape), **more}
+def _config(name: str, datatype: str, shape: Sequence[int], **flags: bool) -> dict[str, Any]:
+    return {"name": name, "data_type": _CONFIG_TYPES[datatype], "dims": list(shape), **flags}
 
 
-def _reason(one: ModelStatus) -> str:
-    return "it could not be loaded; the log says why" if one.state == FAILED else ""
+def _reason(status: ModelStatus) -> str:
+    return "loading failed; see the server's log" if status.state == FAILED else ""

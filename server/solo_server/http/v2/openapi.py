@@ -1,10 +1,10 @@
-"""What the OpenAPI document says about the routes below `/v2`."""
+"""The routes below `/v2` in the OpenAPI document: schemas of requests and responses, and problems by status."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from solo_server.http.routes import PROBLEMS
+from solo_server.http.openapi import PROBLEMS, Responses
 from solo_server.http.v2.outputs import OUTPUTS
 from solo_server.http.v2.requests import INPUTS, MAX_TIMEOUT_US, QUERY
 from solo_server.http.v2.tensors import LENGTH_HEADER, MAX_AXES
@@ -18,7 +18,7 @@ _ERROR = {
     "required": ["error", "code", "request_id"],
     "properties": {"error": _TEXT, "code": _TEXT, "request_id": _TEXT, "reason": _TEXT},
 }
-_MORE_CODES = {
+_V2_CODES = {
     400: "empty_body, invalid_tensor",
     422: "answer_too_large, image_damaged, invalid_query, model_not_loadable",
 }
@@ -67,7 +67,7 @@ _REQUEST = {
 INFER: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "JSON alone, or with binary tensors behind it.",
+        "description": "JSON, alone or followed by binary tensors.",
         "content": {"application/json": {"schema": _REQUEST}, "application/octet-stream": _BINARY},
     },
     "parameters": [
@@ -77,21 +77,21 @@ INFER: dict[str, Any] = {
             "in": "header",
             "required": False,
             "schema": {"type": "integer", "minimum": 1},
-            "description": "bytes of the JSON part, where binary tensors follow it",
+            "description": "bytes of the JSON part, if binary tensors follow it",
         },
     ],
 }
 INFERRED: dict[str, Any] = {
-    "description": "The outputs: JSON alone, or with binary tensors behind it.",
+    "description": "The outputs: JSON, alone or followed by binary tensors.",
     "content": {"application/json": {"schema": _OBJECT}, "application/octet-stream": _BINARY},
 }
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Failures of a route, in the protocol's form: the codes that each status can have."""
+def problems(*statuses: int) -> Responses:
+    """Problems of a route in the protocol's form, with the codes that each status can have."""
     return {
         status: {
-            "description": _MORE_CODES.get(status, PROBLEMS[status]["description"]),
+            "description": _V2_CODES.get(status, PROBLEMS[status]["description"]),
             "content": {"application/json": {"schema": _ERROR}},
         }
         for status in statuses

@@ -1,4 +1,4 @@
-"""A request's body to what it asks for: images, query, deadline, outputs. Nothing here touches a model or decodes an image."""
+"""Parsing the body of an `infer` request: images, query, timeout, outputs. Needs no model, and decodes no image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from solo_server.errors import BodyTooLarge, InvalidQuery, InvalidTensor, UnsupportedMediaType
-from solo_server.http.v2.outputs import OUTPUTS, Wanted
+from solo_server.http.v2.outputs import OUTPUTS, RequestedOutput
 from solo_server.http.v2.tensors import (
     InputTensor,
     bytes_of_uint8,
@@ -29,32 +29,32 @@ from solo_server.types import UInt8
 
 IMAGE, PIXELS = "IMAGE", "PIXELS"
 INPUTS = {IMAGE: ("BYTES", (-1,)), PIXELS: ("UINT8", (-1, -1, -1, 3))}
-"""Datatype and shape by name; a request has one of them. Also taken: IMAGE (N, 1), PIXELS (H, W, 3)."""
+"""Datatype and shape by name; a request has one of these inputs. IMAGE (N, 1) and PIXELS (H, W, 3) are accepted too."""
 QUERY = frozenset(SegmentQuery.model_fields) - {"format", "overlay"}
 OWN_PARAMETERS = ("binary_data_output", "timeout")
 MAX_TIMEOUT_US = MAX_TIMEOUT_MS * 1000
-_WINDOW_BITS = {"gzip": 31, "deflate": 15}  # zlib's names for the two framings
+_WINDOW_BITS = {"gzip": 31, "deflate": 15}  # how zlib selects the format
 
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """What one request asks for. request_id: the caller's, to be returned; timeout_s: `None` where it tells none."""
+    """A parsed request. request_id: the caller's, returned in the answer; timeout_s: `None` for no timeout."""
 
     request_id: str | None
     input_name: str
     images: list[Body]
     query: SegmentQuery
     timeout_s: float | None
-    wanted: tuple[Wanted, ...]
+    outputs: tuple[RequestedOutput, ...]
 
 
 def inflate(body: bytes, encoding: str, limit_bytes: int) -> bytes:
-    """A body as it was before its `Content-Encoding`; never more than `limit_bytes` are made.
+    """Decompress a body by its `Content-Encoding`, to at most `limit_bytes`.
 
     Raises:
-        UnsupportedMediaType: neither gzip nor deflate.
-        BodyTooLarge: it would be larger.
-        InvalidTensor: it is damaged.
+        UnsupportedMediaType: an encoding other than gzip, deflate and identity.
+        BodyTooLarge: more than `limit_bytes`.
+        InvalidTensor: damaged or truncated.
     """
     name = encoding.strip().lower()
     if name in ("", "identity"):
@@ -65,26 +65,26 @@ def inflate(body: bytes, encoding: str, limit_bytes: int) -> bytes:
     try:
         plain = inflater.decompress(body, limit_bytes + 1)
     except zlib.error as problem:
-        raise InvalidTensor(f"the body is no {name} that can be read") from problem
+        raise InvalidTensor(f"the body is not valid {name}") from problem
     if len(plain) > limit_bytes:
-        raise BodyTooLarge(f"the body has more than {limit_bytes} bytes when it is inflated")
+        raise BodyTooLarge(f"the body has more than {limit_bytes} bytes after decompression")
     if not inflater.eof or inflater.unused_data:
-        raise InvalidTensor(f"the body is {name} that is cut off, or goes on behind its end")
+        raise InvalidTensor(f"the body is {name} that is truncated, or followed by other bytes")
     return plain
 
 
 def read_request(body: bytes, header_length: str | None, max_images: int) -> InferRequest:
-    """A request of `infer`. header_length: see `split`.
+    """Parse the body of an `infer` request. header_length: see `split`.
 
     Raises:
-        InvalidTensor, BodyTooLarge: the body is not what the protocol says.
-        InvalidQuery: a parameter is unknown or has an impossible value.
+        InvalidTensor, BodyTooLarge: the body does not follow the protocol.
+        InvalidQuery: a parameter is unknown or has an invalid value.
     """
     content, binary = split(body, header_length)
     parameters = member_object(content.get("parameters", {}), "parameters")
     tensors = read_tensors(content.get("inputs"), binary)
     if len(tensors) != 1 or tensors[0].name not in INPUTS:
-        raise InvalidTensor(f"inputs: must be one of {' and '.join(INPUTS)}")
+        raise InvalidTensor(f"inputs: must be one input, {' or '.join(INPUTS)}")
     request_id = content.get("id")
     return InferRequest(
         None if request_id is None else member_text(request_id, "id"),
@@ -92,7 +92,7 @@ def read_request(body: bytes, header_length: str | None, max_images: int) -> Inf
         _images(tensors[0], max_images),
         _query(parameters),
         _timeout_s(parameters.get("timeout")),
-        _wanted(content.get("outputs"), parameters),
+        _outputs(content.get("outputs"), parameters),
     )
 
 
@@ -102,7 +102,9 @@ def _images(tensor: InputTensor, max_images: int) -> list[Body]:
         raise InvalidTensor(f"{tensor.field}.datatype: {tensor.name} is of type {kind}")
     if not _fits(tensor):
         alternative = "[N, 1]" if tensor.name == IMAGE else "[H, W, 3]"
-        raise InvalidTensor(f"{tensor.field}.shape: {tensor.name} has {list(shape)} or {alternative}, and none is 0")
+        raise InvalidTensor(
+            f"{tensor.field}.shape: {tensor.name} has the shape {list(shape)} or {alternative}, and no axis is 0"
+        )
     count = 1 if len(tensor.shape) == 3 else tensor.shape[0]
     if count > max_images:
         raise InvalidTensor(f"{tensor.field}.shape: {count} images; at most {max_images} are accepted at a time")
@@ -110,7 +112,7 @@ def _images(tensor: InputTensor, max_images: int) -> list[Body]:
 
 
 def _fits(tensor: InputTensor) -> bool:
-    """Whether the shape is one that its input can have."""
+    """Whether the input may have this shape."""
     axes, last = len(tensor.shape), tensor.shape[-1:]
     if tensor.name == IMAGE:
         return tensor.count > 0 and (axes == 1 or (axes == 2 and last == (1,)))
@@ -118,23 +120,23 @@ def _fits(tensor: InputTensor) -> bool:
 
 
 def _rgb(tensor: InputTensor) -> list[Body]:
-    """Images `(H, W, 3) uint8` that share the request's memory."""
+    """Images, `(H, W, 3) uint8`, which share the memory of the body."""
     pixels: UInt8 = np.frombuffer(bytes_of_uint8(tensor), np.uint8)
     return list(pixels.reshape(-1, *tensor.shape[-3:]))
 
 
 def _query(parameters: Mapping[str, Any]) -> SegmentQuery:
-    given = {name: value for name, value in parameters.items() if name not in OWN_PARAMETERS}
-    if unknown := sorted(set(given) - QUERY):
+    in_query = {name: value for name, value in parameters.items() if name not in OWN_PARAMETERS}
+    if unknown := sorted(set(in_query) - QUERY):
         known = (*sorted(QUERY), *OWN_PARAMETERS)
-        raise unknown_parameter(f"parameters: there is no {unknown[0][:60]!r}", unknown[0], known)
-    if wrong := [name for name, value in given.items() if not isinstance(value, (str, int, float)) or value is True]:
+        raise unknown_parameter(f"parameters: unknown parameter {unknown[0][:60]!r}", unknown[0], known)
+    if wrong := [name for name, value in in_query.items() if not isinstance(value, (str, int, float)) or value is True]:
         raise InvalidQuery(f"{wrong[0]}: must be a string or a number")
-    return read_query(given)
+    return read_query(in_query)
 
 
 def _timeout_s(microseconds: Any) -> float | None:
-    """0 is none, as with Triton."""
+    """In seconds; 0 means no timeout, as in Triton."""
     if microseconds is None:
         return None
     if type(microseconds) is not int or not 0 <= microseconds <= MAX_TIMEOUT_US:
@@ -142,22 +144,22 @@ def _timeout_s(microseconds: Any) -> float | None:
     return microseconds / 1e6 or None
 
 
-def _wanted(listed: Any, parameters: Mapping[str, Any]) -> tuple[Wanted, ...]:
-    """Outputs in the order of the request; without any all but masks as arrays."""
+def _outputs(requested: Any, parameters: Mapping[str, Any]) -> tuple[RequestedOutput, ...]:
+    """The requested outputs in their order. If none are requested: all but masks as arrays."""
     is_binary = member_bool(parameters.get("binary_data_output", False), "parameters.binary_data_output")
-    if listed is None or listed == []:
-        return tuple(Wanted(output, is_binary) for output in OUTPUTS.values() if not output.is_mask)
-    wanted: dict[str, Wanted] = {}
-    for i, one in enumerate(member_list(listed, "outputs")):
+    if requested is None or requested == []:
+        return tuple(RequestedOutput(output, is_binary) for output in OUTPUTS.values() if not output.is_mask)
+    outputs: dict[str, RequestedOutput] = {}
+    for i, each in enumerate(member_list(requested, "outputs")):
         field = f"outputs[{i}]"
-        name = member_text(member_object(one, field).get("name"), f"{field}.name")
-        if name not in OUTPUTS or name in wanted:
-            told = "is there twice" if name in wanted else f"is none of {', '.join(OUTPUTS)}"
-            raise InvalidTensor(f"{field}.name: {name[:60]!r} {told}")
-        own = member_object(one.get("parameters", {}), f"{field}.parameters")
+        name = member_text(member_object(each, field).get("name"), f"{field}.name")
+        if name not in OUTPUTS or name in outputs:
+            reason = "is requested twice" if name in outputs else f"is none of {', '.join(OUTPUTS)}"
+            raise InvalidTensor(f"{field}.name: {name[:60]!r} {reason}")
+        own = member_object(each.get("parameters", {}), f"{field}.parameters")
         refuse_shared_memory(own, field)
         if "classification" in own:
             raise InvalidTensor(f"{field}.parameters.classification: is not supported")
-        told_binary = member_bool(own.get("binary_data", is_binary), f"{field}.parameters.binary_data")
-        wanted[name] = Wanted(OUTPUTS[name], told_binary)
-    return tuple(wanted.values())
+        own_is_binary = member_bool(own.get("binary_data", is_binary), f"{field}.parameters.binary_data")
+        outputs[name] = RequestedOutput(OUTPUTS[name], own_is_binary)
+    return tuple(outputs.values())

@@ -1,4 +1,4 @@
-"""What an operator sees of real requests: metrics as Prometheus reads them, access lines, traces."""
+"""Real requests as an operator sees them: metrics as Prometheus parses them, access lines, traces."""
 
 import json
 import logging
@@ -49,7 +49,7 @@ def _scraped(http: httpx.Client) -> Samples:
     return samples(response.text)
 
 
-def test_one_image_is_seen_in_every_stage(http: httpx.Client, pipeline: Pipeline) -> None:
+def test_one_image_is_counted_in_every_stage(http: httpx.Client, pipeline: Pipeline) -> None:
     answer = http.post("/segment", content=PNG).json()
     found = _scraped(http)
     stages = ("decode", "preprocess", "queue", *pipeline.backend.stages, "answer")
@@ -60,9 +60,9 @@ def test_one_image_is_seen_in_every_stage(http: httpx.Client, pipeline: Pipeline
     assert {dict(labels)["stage"] for name, labels in found if name == "solo_stage_duration_seconds_count"} == set(
         stages
     )
-    told_s = answer["timings_ms"]["categories"] / 1e3
+    reported_s = answer["timings_ms"]["categories"] / 1e3
     assert value(found, "solo_stage_duration_seconds_sum", model="tiny-solo", stage="categories") == pytest.approx(
-        told_s, abs=1e-5
+        reported_s, abs=1e-5
     )
     assert value(found, "solo_requests_total", route="/segment", outcome="ok", code="ok") == 1
     assert value(found, "solo_images_total", model="tiny-solo", outcome="ok") == 1
@@ -72,25 +72,25 @@ def test_one_image_is_seen_in_every_stage(http: httpx.Client, pipeline: Pipeline
     assert value(found, "solo_waiting_images") == value(found, "solo_waiting_pixels") == 0
 
 
-def test_the_scrape_itself_is_the_one_request_in_progress(http: httpx.Client) -> None:
+def test_the_scrape_itself_is_the_only_request_in_progress(http: httpx.Client) -> None:
     assert value(_scraped(http), "solo_requests_in_progress") == 1
 
 
-def test_the_model_and_its_readiness_are_told(http: httpx.Client, pipeline: Pipeline) -> None:
+def test_metrics_have_the_model_and_its_readiness(http: httpx.Client, pipeline: Pipeline) -> None:
     found = _scraped(http)
     assert value(found, "solo_ready") == 1
     bundle, engine = pipeline.bundle, pipeline.backend.description
-    told = {"name": bundle.name, "version": bundle.version, "precision": "fp32", "engine": engine}
-    assert value(found, "solo_model_info", **told) == 1
+    info = {"name": bundle.name, "version": bundle.version, "precision": "fp32", "engine": engine}
+    assert value(found, "solo_model_info", **info) == 1
 
 
-def test_openmetrics_is_answered_to_who_asks(http: httpx.Client) -> None:
+def test_metrics_are_openmetrics_if_accept_asks_for_it(http: httpx.Client) -> None:
     response = http.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
     assert response.headers["content-type"].startswith("application/openmetrics-text")
     assert response.text.endswith("# EOF\n")
 
 
-def test_refusals_and_ends_of_images_are_counted_by_code(http: httpx.Client) -> None:
+def test_refusals_and_outcomes_of_images_are_counted_by_code(http: httpx.Client) -> None:
     http.post("/segment", content=b"no image")
     http.post("/segment", content=PNG, params={"nms": "soft"})
     http.get("/nowhere/at/all")
@@ -102,10 +102,10 @@ def test_refusals_and_ends_of_images_are_counted_by_code(http: httpx.Client) -> 
     assert value(found, "solo_requests_total", route="unmatched", outcome="client_error", code="not_found") == 1
     assert value(found, "solo_requests_total", route="/segment", outcome="ok", code="ok") == 1
     assert value(found, "solo_images_total", model="tiny-solo", outcome="image_damaged") == 1
-    assert value(found, "solo_request_images_sum") == 3  # one that is none, and two in a form
+    assert value(found, "solo_request_images_sum") == 3  # one body that is no image, and a form with two
 
 
-def test_before_the_model_is_warm_its_absence_is_told_and_refusals_have_a_reason(pipeline: Pipeline) -> None:
+def test_before_the_model_is_warm_metrics_have_no_model_and_refusals_have_a_reason(pipeline: Pipeline) -> None:
     with serving(create_app(pipeline), lifespan="off") as client:
         assert client.post("/segment", content=PNG).status_code == 503
         found = _scraped(client)
@@ -129,7 +129,7 @@ def test_every_request_has_one_access_line_with_its_id(http: httpx.Client, caplo
             answer = http.post("/segment", content=PNG, headers={"x-request-id": "abc-1"}).json()
             http.post("/segment?q=%1b[2J", content=b"secret\nINFO forged", headers={"x-request-id": "abc-2"})
             http.get("/nowhere%0aINFO/at all")
-            http.get("/healthz")  # has no line, and comes after that of the one before
+            http.get("/healthz")  # has no line; when it is answered, the line before is written
     finally:
         logging.getLogger("solo_server").removeHandler(handler)
     access = [line for line in lines if line["logger"] == "solo_server.access"]
@@ -145,9 +145,9 @@ def test_every_request_has_one_access_line_with_its_id(http: httpx.Client, caplo
     assert "forged" not in json.dumps(lines)
 
 
-def test_a_request_is_one_trace_in_its_callers(http: httpx.Client, exporter: InMemorySpanExporter) -> None:
+def test_a_request_is_a_part_of_its_callers_trace(http: httpx.Client, exporter: InMemorySpanExporter) -> None:
     http.post("/segment", content=PNG, headers={"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"})
-    http.get("/healthz")  # a request is told of once its answer is out: before the next is served
+    http.get("/healthz")  # a request is recorded after its answer is sent, before the next one is served
     spans = exporter.get_finished_spans()
     request = next(s for s in spans if s.kind is SpanKind.SERVER)
     below = [s for s in spans if s is not request]
@@ -156,5 +156,5 @@ def test_a_request_is_one_trace_in_its_callers(http: httpx.Client, exporter: InM
         "decode", "preprocess", "queue", "categories", "towers", "masks", "nms", "encode", "answer",
     ]  # fmt: skip
     begun, ended = request.start_time or 0, request.end_time or 0
-    slack_ns = 5_000_000  # two clocks, and the gaps between stages
+    slack_ns = 5_000_000  # two clocks, and gaps between stages
     assert all(begun - slack_ns <= (s.start_time or 0) <= (s.end_time or 0) <= ended + slack_ns for s in below)
