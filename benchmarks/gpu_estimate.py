@@ -1,12 +1,12 @@
-"""An ESTIMATE of what the GPU path could take on three GPUs that it has never run on; nothing in it was measured on a GPU.
+"""An ESTIMATE of the GPU path's time on three GPUs that it has never run on; nothing in it was measured on a GPU.
 
     python benchmarks/gpu_estimate.py [-o benchmarks/results/gpu_estimate.json]
 
     network           GFLOP (solo_models/arithmetic.py) and bytes of activations and weights, part by part, against the data sheet
-    post-processing   operations and bytes of every launch that `postprocess/cuda/stages.py` would queue for an assumed image,
+    post-processing   operations and bytes of every launch that `gpu/postprocess/stages.py` would queue for an assumed image,
                       against the data sheet, the registers and shared memory of kernels.json, and the cost of a launch
 
-Each part takes the longer of computing and moving bytes. What is assumed stands in `ASSUMPTIONS` and in the file.
+Each part takes the longer of computing and moving bytes. Assumptions are in `ASSUMPTIONS` and in the file.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ def main() -> int:
     scene = Scene()
     estimates = [_estimate(name, variant, hw, scene, costs) for name, variant in NETWORKS.items() for hw in SIZES]
     for entry in estimates:
-        for gpu, told in entry["gpus"].items():
+        for gpu, estimate in entry["gpus"].items():
             print(
-                f"{entry['network']} {entry['padded_hw']} {gpu}: estimate {told['estimate_ms']} ms with {told['precision']}"
+                f"{entry['network']} {entry['padded_hw']} {gpu}: estimate {estimate['estimate_ms']} ms with {estimate['precision']}"
             )
     if arguments.output:
         found = {

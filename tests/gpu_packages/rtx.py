@@ -1,4 +1,4 @@
-"""TensorRT for RTX in the place of `tensorrt`: its parser and builder are real and need no GPU when told which to build for."""
+"""TensorRT for RTX in the place of `tensorrt`: its parser and builder are real, and need no GPU if the target is given."""
 
 from collections.abc import Sequence
 from types import SimpleNamespace

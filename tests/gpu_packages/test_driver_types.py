@@ -92,9 +92,9 @@ def test_every_call_that_we_make_has_arguments_of_the_right_types(typed: TypedDr
     assert set(typed.names()) == set(FUNCTIONS)
 
 
-@pytest.mark.parametrize(("code", "told"), [(2, "CUDA_ERROR_OUT_OF_MEMORY"), (700, "CUDA_ERROR_ILLEGAL_ADDRESS")])
-def test_real_codes_are_told_by_name(typed: TypedDriver, code: int, told: str) -> None:
+@pytest.mark.parametrize(("code", "message"), [(2, "CUDA_ERROR_OUT_OF_MEMORY"), (700, "CUDA_ERROR_ILLEGAL_ADDRESS")])
+def test_real_codes_are_reported_by_name(typed: TypedDriver, code: int, message: str) -> None:
     device = open_device()
     typed.codes["cuMemAlloc"] = driver.CUresult(code).name
-    with pytest.raises(DeviceFailure, match=told):
+    with pytest.raises(DeviceFailure, match=message):
         device.allocate(4, "some")

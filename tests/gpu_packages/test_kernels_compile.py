@@ -102,7 +102,7 @@ def test_kept_cubins_need_no_nvrtc(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert kernels_cubin(path, (8, 0), tmp_path / "kept") == first
 
 
-def test_nvrtcs_words_are_told(tmp_path: Path) -> None:
+def test_nvrtcs_log_is_in_the_error(tmp_path: Path) -> None:
     path = tmp_path / "broken.cu"
     path.write_text('extern "C" __global__ void f(uint8_t* a) {}')
     with pytest.raises(DeviceFailure, match=r"broken\.cu(.|\n)*NVRTC_ERROR_COMPILATION(.|\n)*uint8_t"):

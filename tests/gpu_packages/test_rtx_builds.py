@@ -35,14 +35,14 @@ def _onnx(name: str, precision: str, kind: str) -> bytes:
     return (GRAPHS / f"{name}.{precision}.{kind}.onnx").read_bytes()
 
 
-def _build(order: PlanRequest) -> tuple[dict[str, tuple[int, ...]], list[tuple[str, int, int]]]:
-    """Shapes of the network's outputs by name, and the steps that were told."""
+def _build(request: PlanRequest) -> tuple[dict[str, tuple[int, ...]], list[tuple[str, int, int]]]:
+    """Shapes of the network's outputs by name, and the steps that were reported."""
     networks: list[Any] = []
-    told: list[tuple[str, int, int]] = []
-    built = build_plan(rtx_for(CAPABILITIES, networks), order, lambda *step: told.append(step))
+    steps_seen: list[tuple[str, int, int]] = []
+    built = build_plan(rtx_for(CAPABILITIES, networks), request, lambda *step: steps_seen.append(step))
     assert len(built.plan) > EMPTY_PLAN_BYTES
     outputs = [networks[0].get_output(i) for i in range(networks[0].num_outputs)]
-    return {output.name: tuple(output.shape) for output in outputs}, told
+    return {output.name: tuple(output.shape) for output in outputs}, steps_seen
 
 
 def _fixed(content: bytes, shapes: dict[str, tuple[int, ...]]) -> bytes:
@@ -85,10 +85,10 @@ def test_graphs_of_fixed_shapes_build_with_the_shapes_of_three_images(name: str,
 def test_graphs_build_with_our_profiles_and_leave_the_batch_open(name: str, precision: str, kind: str) -> None:
     spec = _spec(name)
     profiles = engine_profiles(spec, max_batch=4).of_graph(f"{kind}.onnx")
-    outputs, told = _build(PlanRequest(f"{kind}.onnx", _onnx(name, precision, kind), profiles))
+    outputs, steps_seen = _build(PlanRequest(f"{kind}.onnx", _onnx(name, precision, kind), profiles))
     assert outputs == _expected(spec, kind, -1, [(-1, -1)] * len(spec.grids))
-    assert len(told) > 10
-    assert all(0 <= step <= steps for _, step, steps in told)
+    assert len(steps_seen) > 10
+    assert all(0 <= step <= steps for _, step, steps in steps_seen)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -129,7 +129,7 @@ def test_an_operator_that_tensorrt_lacks_is_named_with_its_node() -> None:
 
 
 def test_the_int8_form_for_cpus_is_refused_by_the_parser() -> None:
-    """Which is why `solo build-engine` says so before: a zero point that is none, as activations for CPUs have."""
+    """Hence `solo build-engine` refuses it earlier: activations for CPUs have zero points."""
     model = onnx.ModelProto.FromString(_onnx("solo", "int8", "masks"))
     zero = next(t for t in model.graph.initializer if t.name == "level.zero")
     zero.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(zero) + np.int8(3), zero.name))

@@ -1,4 +1,4 @@
-"""A fake of the module `cuda.bindings.driver`: notes what is called with what, and answers with the codes it is told to.
+"""A fake of the module `cuda.bindings.driver`: records calls, and returns the codes that a test sets.
 
 `tests/gpu_packages/test_driver_api.py` compares its functions with the real module's.
 """

@@ -59,7 +59,7 @@ class FakeEvent:
             start = self.device.own(FakeEvent, earlier)
             for event in (start, self):
                 if not event.timed or not event.recorded("milliseconds_since").known:
-                    raise NotTimed("an event has no timing, or nobody has waited for it")
+                    raise NotTimed("an event has no timing, or the host has not waited for it")
             return (self.reached_s - start.reached_s) * 1e3
 
     def recorded(self, what: str) -> Work:

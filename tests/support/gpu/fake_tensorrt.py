@@ -9,7 +9,7 @@ shapes inside of it, then the address of every tensor, 256-byte aligned; memory 
 contexts of one stream only; a context is used by one thread, on one stream, and not thrown away while its run is queued; a
 capture holds nothing that a new shape needs once; a graph is of one context, whose shapes do not change any more.
 
-Faults can be asked for: `fail`.
+Faults are set with `fail`.
 """
 
 from __future__ import annotations
@@ -379,7 +379,7 @@ class FakeContext:
 
 
 def _run(engine: FakeEngine, shapes: dict[str, Shape], addresses: dict[str, int], life: _Life) -> Callable[[], None]:
-    """What the device does; holds no context, so that contexts end when nobody has them any more."""
+    """The work on the device. It holds no context, so that contexts end with their last reference."""
     trt, device = engine.trt, engine.trt.device
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""What is kept between starts is whole or absent, and two processes do not make the same thing at once."""
+"""Cached files are complete or absent, and two processes do not make the same file at once."""
 
 import atexit
 import errno
@@ -93,38 +93,38 @@ def _hold(path: Path, held: Event, release: Event) -> None:
         release.wait(30)
 
 
-def test_a_second_process_waits_and_says_for_whom(tmp_path: Path) -> None:
+def test_a_second_process_waits_and_says_for_which(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     held, release = context.Event(), context.Event()
     process = context.Process(target=_hold, args=(tmp_path / "engine", held, release))
     process.start()
     assert held.wait(30)
-    told: list[str] = []
+    messages: list[str] = []
     order: list[str] = []
 
     def give_back() -> None:
         order.append("released")
         release.set()
 
-    def say(text: str) -> None:
-        told.append(text)
-        order.append("told")
+    def waiting(text: str) -> None:
+        messages.append(text)
+        order.append("waiting")
         threading.Timer(0.1, give_back).start()
 
-    with locked(tmp_path / "engine", say):
+    with locked(tmp_path / "engine", waiting):
         order.append("taken")
     process.join(30)
-    assert told == [f"waiting for engine, which process {process.pid} is making"]
-    assert order == ["told", "released", "taken"]
+    assert messages == [f"waiting for engine, which process {process.pid} is making"]
+    assert order == ["waiting", "released", "taken"]
     assert process.exitcode == 0
 
 
-def test_a_free_lock_is_taken_without_a_word_again_and_again(tmp_path: Path) -> None:
-    told: list[str] = []
+def test_a_free_lock_is_taken_without_a_message(tmp_path: Path) -> None:
+    messages: list[str] = []
     for _ in range(2):
-        with locked(tmp_path / "engine", told.append):
+        with locked(tmp_path / "engine", messages.append):
             pass
-    assert told == []
+    assert messages == []
 
 
 def test_a_killed_holder_gives_the_lock_back(tmp_path: Path) -> None:
@@ -135,12 +135,12 @@ def test_a_killed_holder_gives_the_lock_back(tmp_path: Path) -> None:
     assert held.wait(30)
     process.kill()
     process.join(30)
-    told: list[str] = []
-    with locked(tmp_path / "engine", told.append):
-        assert told == []
+    messages: list[str] = []
+    with locked(tmp_path / "engine", messages.append):
+        assert messages == []
 
 
-def test_a_file_system_without_locks_is_worked_on_without(
+def test_a_file_system_without_locks_needs_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(file: object, operation: int) -> None:

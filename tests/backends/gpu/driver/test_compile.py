@@ -1,4 +1,4 @@
-"""Cubins are compiled once for each source, GPU and compiler, kept whole or made again, and used without a compiler."""
+"""Cubins are compiled once for each source, GPU and compiler, cached intact or made again, and used without a compiler."""
 
 from __future__ import annotations
 
@@ -94,7 +94,9 @@ def test_the_second_start_compiles_nothing(nvrtc: FakeNvrtc, source: Path, tmp_p
     assert nvrtc.compiled == len(kept(tmp_path / "kept")) == 1
 
 
-def test_another_source_header_gpu_or_compiler_is_compiled_anew(nvrtc: FakeNvrtc, source: Path, tmp_path: Path) -> None:
+def test_another_source_header_gpu_or_compiler_is_compiled_again(
+    nvrtc: FakeNvrtc, source: Path, tmp_path: Path
+) -> None:
     def cubin(capability: tuple[int, int] = CAPABILITY) -> bytes:
         return kernels_cubin(source, capability, tmp_path / "kept")
 
@@ -164,7 +166,7 @@ def test_a_library_that_is_missing_is_named(
         kernels_cubin(source, CAPABILITY, tmp_path / "kept")
 
 
-def test_what_does_not_compile_tells_the_compilers_words_and_keeps_nothing(
+def test_what_does_not_compile_has_the_compilers_log_and_caches_nothing(
     nvrtc: FakeNvrtc, source: Path, tmp_path: Path
 ) -> None:
     nvrtc.fails = True

@@ -1,4 +1,4 @@
-"""What is asked of NVIDIA's driver, in which order, and what its answers become; against a fake of its Python module."""
+"""Calls of NVIDIA's driver, their order, and how results are converted; with a fake of its Python module."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_all_devices_are_found_without_taking_a_context(driver: FakeDriver) -> N
 
 
 @pytest.mark.parametrize(
-    ("codes", "devices", "told"),
+    ("codes", "devices", "message"),
     [
         ({"cuInit": RuntimeError("no libcuda")}, 1, "no libcuda"),
         ({"cuInit": "CUDA_ERROR_NO_DEVICE"}, 0, "CUDA_ERROR_NO_DEVICE"),
@@ -67,14 +67,14 @@ def test_all_devices_are_found_without_taking_a_context(driver: FakeDriver) -> N
     ],
 )
 def test_a_machine_without_a_gpu_says_why(
-    driver: FakeDriver, codes: dict[str, str | Exception], devices: int, told: str
+    driver: FakeDriver, codes: dict[str, str | Exception], devices: int, message: str
 ) -> None:
     driver.codes, driver.devices = dict(codes), devices
     found = find_devices()
     assert found.devices == ()
-    assert told in found.reason
+    assert message in found.reason
     driver.codes = dict(codes)
-    with pytest.raises(SettingsError, match=told):
+    with pytest.raises(SettingsError, match=message):
         open_device()
 
 
