@@ -57,6 +57,12 @@ def test_both_engines_are_built_and_then_found(
     assert len(trt.configs) == 2
 
 
+def test_the_help_says_that_tensorrt_is_experimental(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["build-engine", "--help"])
+    assert "Experimental: TensorRT has never run on a GPU" in capsys.readouterr().out
+
+
 def test_the_workspace_reaches_the_builder(trt: FakeTensorRt, solo_bundle: Path, tmp_path: Path) -> None:
     assert main(["build-engine", str(solo_bundle), "--cache", str(tmp_path), "--workspace-mib", "512"]) == 0
     assert [config.workspace for config in trt.configs] == [512 << 20] * 2

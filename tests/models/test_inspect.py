@@ -512,7 +512,7 @@ def test_an_engine_tells_its_header_and_what_it_needs(tell: Tell, tmp_path: Path
     assert told.line("gpu") == "Tesla V100-SXM2-16GB"
     assert told.facts["plan"]["profiles"][0]["images"]["max"] == [8, 512, 864, 3]
     assert told.line("images") == "min 1x512x864x3, opt 2x512x864x3, max 8x512x864x3"
-    assert told.facts["usable_here"].startswith("not looked into")
+    assert told.facts["usable_here"].startswith("not checked")
 
 
 def test_an_engine_that_has_run_says_so(tell: Tell, tmp_path: Path) -> None:

@@ -25,19 +25,22 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `solo build-engine`."""
+    parser.epilog = "Experimental: TensorRT has never run on a GPU; solo selftest compares it with the CPU."
     parser.add_argument("bundle", type=Path, help="bundle folder or zip")
     add_engine_arguments(parser)
-    parser.add_argument("--no-build", action="store_true", help="only look whether the engines are there and load")
+    parser.add_argument(
+        "--no-build", action="store_true", help="only check that the engines are in the cache and can be loaded"
+    )
 
 
 def add_engine_arguments(parser: argparse._ActionsContainer) -> None:
-    """Those that `solo export` takes as well."""
+    """Arguments that `solo export` has too."""
     parser.add_argument("--max-batch", type=int, default=MAX_BATCH, help="images in one batch (default %(default)s)")
     parser.add_argument(
         "--shapes",
         default="",
         metavar="LONGxSHORT,...",
-        help="padded sizes that get profiles of their own, such as 1088x800 for landscape and portrait, 1088x800:portrait for one",
+        help="padded sizes with profiles of their own, such as 1088x800 for landscape and portrait, 1088x800:portrait for one",
     )
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="where engines are kept (SOLO_CACHE; default ~/.cache/solo)"
@@ -48,7 +51,7 @@ def add_engine_arguments(parser: argparse._ActionsContainer) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit status 0 with both engines there, 2 for a bundle or options that cannot be built, 3 without GPU or TensorRT."""
+    """Exit status 0 with both engines in the cache, 2 for a bundle or options that cannot be built, 3 without GPU or TensorRT."""
     start = monotonic()
 
     def log(message: str) -> None:

@@ -1,4 +1,4 @@
-"""Batches that are nobody's: random scores and mask features, post-processed on the CPU and on the fake device.
+"""Random batches: scores and mask features, post-processed on the CPU and on the fake device.
 
 scene = make_scene("solo", images=3)
 expected = scene.on_cpu(queries)

@@ -1,8 +1,8 @@
-"""Rules of CUDA that the fake device watches: one error for each way to break one."""
+"""Violations of CUDA's rules that the fake device detects: one error class each."""
 
 
 class Breach(AssertionError):
-    """A rule of CUDA was broken. No `DeviceFailure`: nothing that handles those may take it for one."""
+    """A rule of CUDA was broken. Not a `DeviceFailure`, so that no handler of those catches it."""
 
 
 class UseAfterFree(Breach):
@@ -10,19 +10,19 @@ class UseAfterFree(Breach):
 
 
 class DoubleFree(Breach):
-    """Freed once more."""
+    """Memory or a graph was freed twice."""
 
 
 class FreedWhileQueued(Breach):
-    """Freed while queued work, of which nobody knows that it is done, uses it."""
+    """Freed while queued work uses it that is not known to be done."""
 
 
 class OutOfBounds(Breach):
-    """A copy beyond a buffer, an address in no buffer, or bytes around a buffer that have changed."""
+    """A copy beyond a buffer, an address outside of all buffers, or changed bytes around a buffer."""
 
 
 class WrittenAfterFree(Breach):
-    """Freed memory is not what it was filled with."""
+    """Freed memory was changed."""
 
 
 class Leaked(Breach):
@@ -30,32 +30,32 @@ class Leaked(Breach):
 
 
 class PinnedRace(Breach):
-    """Pinned memory was written, or given to another copy, before the host knew that a copy was done."""
+    """Pinned memory was written, or used by another copy, before a copy was known to be done."""
 
 
 class NotRecorded(Breach):
-    """An event was waited for, or read, before it was put on a stream."""
+    """An event was waited for, or read, before it was recorded."""
 
 
 class NotTimed(Breach):
-    """Elapsed time of events without timing, or not known to have been reached."""
+    """Elapsed time of events without timing, or not known to be reached."""
 
 
 class CaptureBroken(Breach):
-    """While capturing something was asked for that cannot be captured."""
+    """A call during a capture that cannot be captured."""
 
 
 class WrongThread(Breach):
-    """A thread called without having said `use()`."""
+    """A thread called before its `use()`."""
 
 
 class WrongLaunch(Breach):
-    """A launch that the driver would refuse, or whose arguments are not the kernel's."""
+    """A launch that the driver would refuse, or with wrong arguments."""
 
 
 class TouchedByHost(Breach):
-    """The host looked at device memory."""
+    """The host accessed device memory."""
 
 
 class Foreign(Breach):
-    """A thing of another device."""
+    """An object of another device."""

@@ -37,7 +37,7 @@ class FakeBuffer:
 
 
 class FakePinned:
-    """Page-locked memory; see `PinnedBuffer`. pending: ranges of copies not known to be done: (start, end, is a download, work)."""
+    """Page-locked memory; see `PinnedBuffer`. pending: copies not known to be done: (start, end, is a download, work)."""
 
     def __init__(self, device: FakeDevice, size_bytes: int, name: str) -> None:
         self.device = device
@@ -56,7 +56,7 @@ class FakePinned:
         self.device.free_block(self.block)
 
     def claim(self, start: int, size_bytes: int, download: bool, work: Work) -> None:
-        """Note a copy. Raises PinnedRace where another is on its way and one of the two writes."""
+        """Register a copy. Raises PinnedRace where it overlaps a pending copy and one of the two writes."""
         self.pending = [claim for claim in self.pending if not claim[3].known]
         for begin, end, writes, _ in self.pending:
             if begin < start + size_bytes and start < end and (writes or download):
