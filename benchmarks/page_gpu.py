@@ -43,7 +43,7 @@ def gpu_parity(results: Results) -> Lines:
     yield from ("", *notes)
     check = results.read("gpu_h200_check")
     yield ""
-    yield "Kernels alone, their network on the CPU (`benchmarks/gpu_check.py`), all five parts:"
+    yield "Kernels alone, with the network on the CPU (`benchmarks/gpu_check.py`), all five parts:"
     yield ""
     for name, parts in check["networks"].items():
         yield f"- {name}: {', '.join(sorted({part['verdict'] for part in parts.values()}))};"
@@ -53,7 +53,7 @@ def gpu_parity(results: Results) -> Lines:
         yield f"- {failure};"
     device = check["device"]
     bindings = check["versions"]["cuda-bindings"]
-    yield f"- {device['name']}, compute capability {device['compute_capability']}; cuda-bindings {bindings} unless said."
+    yield f"- {device['name']}, compute capability {device['compute_capability']}; cuda-bindings {bindings} unless noted."
 
 
 def gpu_measured(results: Results) -> Lines:
@@ -64,19 +64,19 @@ def gpu_measured(results: Results) -> Lines:
     for name, title in SELF_TESTS.items():
         content = results.read(name)
         batches = content["parts"]["batches"]
-        for told in batches["sizes"].values():
-            copies = told["h2d_latency_ms"]["median"] + told["d2h_latency_ms"]["median"]
+        for size in batches["sizes"].values():
+            copies = size["h2d_latency_ms"]["median"] + size["d2h_latency_ms"]["median"]
             times = (
-                told["network_ms"]["median"],
-                told["postprocess_ms"]["median"],
+                size["network_ms"]["median"],
+                size["postprocess_ms"]["median"],
                 copies,
-                told["host_walltime_ms"]["median"],
+                size["host_walltime_ms"]["median"],
             )
             yield row(
                 f"{_tested(title, content)}, {size_text(batches['padded_hw'])}",
-                str(told["images"]),
+                str(size["images"]),
                 *(f"{number(value)} ms" for value in times),
-                number(told["images_per_second"]),
+                number(size["images_per_second"]),
             )
     yield ""
     for name in SELF_TESTS:
@@ -120,19 +120,20 @@ def gpu_estimate(results: Results) -> Lines:
         "images/s (estimate)",
     )
     for entry in content["estimates"]:
-        for gpu, told in entry["gpus"].items():
-            network = told["network"][told["precision"]]
-            times = (network["least_ms"], network["estimate_ms"], told["postprocess_estimate_ms"], told["estimate_ms"])
+        for gpu, estimate in entry["gpus"].items():
+            network = estimate["network"][estimate["precision"]]
+            post_ms, total_ms = estimate["postprocess_estimate_ms"], estimate["estimate_ms"]
+            times = (network["least_ms"], network["estimate_ms"], post_ms, total_ms)
             yield row(
                 f"{entry['network']}, {size_text(entry['padded_hw'])}",
                 gpu,
                 *(f"{number(value)} ms" for value in times),
-                number(told["estimate_fps"]),
+                number(estimate["estimate_fps"]),
             )
     yield from ("", "Assumed:", "")
     shares: dict[str, Any] = content["assumptions"]
-    told = ", ".join(f"{name} {value}" for name, value in shares.items())
-    yield f"- {told} (`benchmarks/gpu_estimate.py` says of each what it is);"
+    assumptions = ", ".join(f"{name} {value}" for name, value in shares.items())
+    yield f"- {assumptions} (explained in `benchmarks/gpu_estimate.py`);"
     scene = content["scene"]
     yield (
         f"- a crowded image of {scene['original_hw'][1]}x{scene['original_hw'][0]}: {scene['candidates']} candidates of one "
@@ -151,7 +152,7 @@ def gpu_memory(_: Results) -> Lines:
         "masks",
         "answer",
         "together",
-        "an image more",
+        "per additional image",
     )
     for name, variant in NETWORKS.items():
         spec = spec_of(variant)

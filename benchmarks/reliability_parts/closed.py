@@ -24,11 +24,11 @@ def closed(options: RunOptions) -> dict[str, Any]:
     with served() as server, in_child(in_process.__file__, options.images(), IN_FLIGHT, count) as child:
         target = options.target(server.address)
         warm_up(target, server)
-        child.ask(0)
+        child.run_task(0)
         found = []
         for number in range(rounds):
             point = run_load("closed", IN_FLIGHT, target, server, lambda load: load.closed(IN_FLIGHT, inf, count))
-            answers = [child.ask(task) for task in range(len(in_process.TASKS))]
+            answers = [child.run_task(task) for task in range(len(in_process.TASKS))]
             found.append(_round(load_figures(point), answers, count))
             log(f"closed {number + 1}/{rounds}: " + ", ".join(f"{n} {found[-1][n]['per_s']}" for n in CONTENDERS))
     return {"in_flight": IN_FLIGHT, "images_a_round": count, "rounds": found, **summary(found)}

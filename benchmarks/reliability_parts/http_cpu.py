@@ -48,7 +48,7 @@ def http_cpu(options: RunOptions) -> dict[str, Any]:
     with served(program=STUB) as server, served(program=BARE) as bare, alone as service:
         target = options.target(server.address)
         warm_up(target, server)
-        service.ask(0)
+        service.run_task(0)
         bare_target = options.target(bare.address)
         before_s = server.cpu_s() or 0.0
         sleep(options.pick(IDLE_S, 1))
@@ -56,7 +56,7 @@ def http_cpu(options: RunOptions) -> dict[str, Any]:
         for number in range(rounds):
             for name, (level, drive) in loads.items():
                 found[name].append(_cpu_ms(run_load("closed", level, target, server, drive)))
-            found[SERVICE_8].append(round(service.ask(0).cpu_s * 1e3 / count, 4))
+            found[SERVICE_8].append(round(service.run_task(0).cpu_s * 1e3 / count, 4))
             found[BARE_8].append(_cpu_ms(run_load("closed", 8, bare_target, bare, loads["closed_8"][1])))
             log(f"http_cpu {number + 1}/{rounds}: " + ", ".join(f"{n} {v[-1]} ms" for n, v in found.items()))
     if options.profile:

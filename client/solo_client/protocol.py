@@ -94,7 +94,7 @@ class Protocol:
             if text is not None and text.strip() in ("", ".", ".."):
                 raise InvalidArgument(name, f"must be a name, not {text!r}")
         if self.version is not None and self.model_name is None:
-            raise InvalidArgument("version", "goes with a model")
+            raise InvalidArgument("version", "needs a model")
 
     def common_headers(self) -> dict[str, str]:
         """Headers of every request."""

@@ -2,6 +2,5 @@
 
 import os
 
-os.environ.setdefault(
-    "ORT_DISABLE_TELEMETRY", "1"
-)  # ONNX Runtime tells its makers about every model that it loads else
+# without this ONNX Runtime reports every model that it loads to its makers
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

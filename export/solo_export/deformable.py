@@ -1,6 +1,7 @@
-"""Deformable convolution (DCNv1) in standard operators: one GridSample reads all nine taps, a 1x1 convolution sums them up.
+"""Deformable convolution (DCNv1) in standard operators: one GridSample reads all nine taps, a 1x1 convolution sums them.
 
-`DeformConv` proper is opset 19 and unknown to TensorRT 10.4; GridSample is neither. Plain form: `solo_models.deformable`.
+ONNX's `DeformConv` needs opset 19, and TensorRT 10.4 does not have it; GridSample works in both. Plain form:
+`solo_models.deformable`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Array = NDArray[np.float64]
 
 
 def deformable_conv(g: GraphBuilder, x: str, conv: DeformableConv, weight: Array, bias: Array | None, name: str) -> str:
-    """The output of `conv` on `x`, with its BatchNorm folded into `weight (O, C, 3, 3)` and `bias (O,)` beforehand."""
+    """The output of `conv` on `x`, with its BatchNorm already folded into `weight (O, C, 3, 3)` and `bias (O,)`."""
     stride = conv.stride[0]
     swapped = np.arange(2 * TAPS).reshape(TAPS, 2)[:, ::-1].reshape(-1)  # (dy, dx) of each tap to the grid's (x, y)
     offset_weight, offset_bias = (p.detach().double().numpy()[swapped] for p in conv.conv_offset.parameters())
@@ -36,7 +37,7 @@ def deformable_conv(g: GraphBuilder, x: str, conv: DeformableConv, weight: Array
 
 
 def _tap_positions(g: GraphBuilder, height: str, width: str, stride: int) -> str:
-    """Where each tap of each output pixel reads without offsets: `(1, 9, h*w, 2)`, x before y, in input pixels."""
+    """Position of each tap of each output pixel without offsets: `(1, 9, h*w, 2)`, x before y, in input pixels."""
     shape = g.op("Concat", g.constant([1, TAPS]), height, width, axis=0)
     maps = []
     for axis, length, target, tap in (

@@ -1,8 +1,8 @@
 """Soft masks of the selected instances to masks and boxes at the output size, as graph nodes: step 7 of the reference.
 
 Last stage of the single-file model. As in `solo_server.rle`, two bilinear resizes (mask stride to padded image, cropped, to
-output size) are one matrix an axis, evaluated only where a value above the threshold can reach, one instance after another:
-no float array of the image's size is ever built. The matrices are what Resize makes of an identity matrix.
+output size) are one matrix per axis, multiplied only where the result can be above the threshold, one instance after another:
+no float array of the image's size is ever built. The matrices are identity matrices passed through Resize.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FLOAT, INT64, UINT8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """`(2,) int64` each, height and width: the padded image, what of it is the image, and the size of the result."""
+    """`(2,) int64` each, height and width: of the padded image, of the image within it, and of the result."""
 
     padded_hw: str
     image_hw: str
@@ -29,7 +29,7 @@ class Sizes:
 def draw(g: GraphBuilder, soft: str, rows: str, sizes: Sizes, threshold: float) -> tuple[str, str]:
     """`boxes (N, 4) float32` as x, y, width, height and `masks (N, H, W) uint8`, in pixels of the output size.
 
-    soft: `(U, h, w) float32` at the mask stride; rows: `(N,) int64`, which of them; N = 0 gives empty ones.
+    soft: `(U, h, w) float32` at the mask stride; rows: `(N,) int64`, indices into `soft`; N = 0 gives empty results.
     """
     some, none = g.body("drawing"), g.body("nothing_found")
     drawn = _drawn(some, some.op("Gather", soft, rows), sizes, threshold)
@@ -44,7 +44,7 @@ def draw(g: GraphBuilder, soft: str, rows: str, sizes: Sizes, threshold: float) 
 
 
 def not_empty(g: GraphBuilder, tensor: str) -> str:
-    """`(1,) bool`: does a tensor of one axis hold anything?"""
+    """`(1,) bool`: whether a tensor of one axis is not empty."""
     return g.op("Greater", g.side(tensor, 0), g.constant([0]))
 
 
@@ -58,7 +58,7 @@ class _Axis:
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """The part of an axis that a mask can reach. start, stop: `(1,) int64`; matrix: `(stop - start, taps) float32`."""
+    """The part of an axis that a mask can cover. start, stop: `(1,) int64`; matrix: `(stop - start, taps) float32`."""
 
     start: str
     stop: str
@@ -100,7 +100,7 @@ def _axis(g: GraphBuilder, soft: str, axis: int, sizes: Sizes) -> _Axis:
 def _span(g: GraphBuilder, axis: _Axis, above: str, other: int) -> _Span:
     """Output positions that have a tap in a row (a column, for `other` 0) with a value above the threshold.
 
-    Where there is none, since all of the mask is padding, it is the whole axis: the mask is computed, and empty.
+    If there are none, since the mask lies in the padding, the span is the full axis: the mask is computed, and empty.
     """
     occupied = g.op("ReduceMax", above, axes=[other], keepdims=0)
     touched = g.op("Cast", g.op("Greater", g.op("MatMul", axis.matrix, occupied), g.constant(0.0)), to=UINT8)

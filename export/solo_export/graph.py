@@ -1,7 +1,7 @@
-"""A small builder of ONNX graphs, opset 17: one method a layer, weights as initialisers, names that can be read.
+"""A small builder of ONNX graphs, opset 17: one method per layer, weights as initialisers, readable names.
 
-A branch of an If, or the body of a Scan or Loop, is a builder too: `body()` gives one, and its constants are those of the
-whole model, so that a weight used in several branches is stored once. `inline` copies a finished model into the graph.
+A branch of an If, or the body of a Scan or Loop, is a builder too: `body()` returns one. It shares the constants of the model, so
+that a weight used in several branches is stored once. `inline` copies a finished model into the graph.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Shape = Sequence[int | str | None]
 
 
 class InlineError(ValueError):
-    """A model that cannot be copied into another graph: its opset, an operator domain or a function stands against it."""
+    """A model that cannot be copied into another graph, because of its opset, an operator domain or a function."""
 
 
 class GraphBuilder:
-    """Collects nodes in execution order; every method returns the name of the tensor it makes."""
+    """Collects nodes in execution order; every method returns the name of its output tensor."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -48,7 +48,7 @@ class GraphBuilder:
         self._outputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
 
     def constant(self, value: NDArray[Any] | Sequence[int] | float, name: str = "") -> str:
-        """An initialiser: integers become int64, floats float32; equal small constants are shared."""
+        """An initialiser: integers become int64, floats float32; equal unnamed constants are shared."""
         array = np.asarray(value)
         array = array.astype(np.int64 if array.dtype.kind in "iu" else np.float32)
         key = name or f"const_{array.dtype}_{'x'.join(map(str, array.shape))}_{_digest(array)}"
@@ -75,7 +75,7 @@ class GraphBuilder:
         return self.op("Conv", *inputs, kernel_shape=list(weight.shape[2:]), **attributes)
 
     def group_norm(self, x: str, weight: NDArray[Any], bias: NDArray[Any], groups: int, eps: float, name: str) -> str:
-        """GroupNorm as a normalisation over groups laid out as instances, which every opset-17 runtime has."""
+        """GroupNorm as InstanceNormalization over groups, which every opset-17 runtime has."""
         grouped = self.op("Reshape", x, self.constant([0, groups, -1]))
         one, zero = self.constant(np.ones(groups), f"ones_{groups}"), self.constant(np.zeros(groups), f"zeros_{groups}")
         normed = self.op("InstanceNormalization", grouped, one, zero, epsilon=eps)
@@ -95,7 +95,7 @@ class GraphBuilder:
         return self.op("Resize", x, "", "", sizes, coordinate_transformation_mode=transform, **how)
 
     def body(self, name: str) -> GraphBuilder:
-        """A builder of a branch or loop body. It sees every tensor made here so far and shares the constants."""
+        """A builder of a branch or loop body. It can read every tensor of this graph so far, and shares its constants."""
         inner = GraphBuilder(f"{name}_{next(self._numbers)}")
         inner._constants, inner._numbers = self._constants, self._numbers
         return inner
@@ -105,7 +105,7 @@ class GraphBuilder:
         return self.input(f"parameter_{next(self._numbers)}", dtype, [None] * rank)
 
     def result(self, tensor: str, dtype: int, rank: int) -> None:
-        """Declare an output of a branch or loop body; it may be a tensor from outside."""
+        """Declare an output of a branch or loop body; it may be a tensor of the outer graph."""
         self.output(tensor, f"result_{next(self._numbers)}", [None] * rank, dtype)
 
     def choose(self, condition: str, then: GraphBuilder, otherwise: GraphBuilder) -> list[str]:
@@ -172,7 +172,7 @@ def _check_inlinable(model: onnx.ModelProto) -> None:
 
 
 def _in_order(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Nodes after those that they read from; ONNX Runtime's own float16 converter writes graphs that are not."""
+    """The nodes in topological order; ONNX Runtime's float16 converter writes them in another."""
     known = {"", *(value.name for value in graph.input), *(tensor.name for tensor in graph.initializer)}
     ordered: list[onnx.NodeProto] = []
     waiting = list(graph.node)
@@ -185,13 +185,15 @@ def _in_order(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
             else:
                 late.append(node)
         if len(late) == len(waiting):
-            raise InlineError(f"{graph.name}: {late[0].name} reads what no node makes, or the graph has a cycle")
+            raise InlineError(
+                f"{graph.name}: {late[0].name} reads a tensor that no node outputs, or the graph has a cycle"
+            )
         waiting = late
     return ordered
 
 
 def _renamed(node: onnx.NodeProto, rename: Callable[[str], str]) -> onnx.NodeProto:
-    """A copy with every name changed, those inside its branches and bodies too."""
+    """A copy with every name changed, also inside its branches and bodies."""
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
     copy.name = rename(node.name)

@@ -1,8 +1,8 @@
-"""The soft masks of one level's selected cells as graph nodes; what `solo_server.backends.cpu.masks` does with numpy.
+"""The soft masks of one level's selected cells as graph nodes; `solo_server.backends.cpu.masks` computes the same with numpy.
 
-Stands between the two network graphs and `postprocess_graph` in the single-file model. A mask is made at its level's own
-resolution and then enlarged, only for the cells asked for: the last 1x1 mask convolution commutes with bilinear doubling, and
-a 3x3 one of the doubled map is the sum of its nine taps' products, each doubled and shifted. All names are float32 tensors.
+In the single-file model this comes between the two network graphs and `postprocess_graph`. A mask is computed at its level's own
+resolution and then enlarged, only for the selected cells: the last 1x1 mask convolution commutes with bilinear doubling, and
+a 3x3 one of the doubled map is the sum of its nine taps' products, each doubled and shifted. All tensors are float32.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def resize_to(g: GraphBuilder, maps: str, hw: str) -> str:
 
 
 def _direct(g: GraphBuilder, kernels: Kernels, level: int, within: str, feature: str, mask_hw: str) -> str:
-    """SOLO: each cell has a kernel of its own."""
+    """SOLO: each cell has its own kernel."""
     weight, bias = (g.constant(kernels[name], f"kernels.{name}") for name in (f"level{level}", f"level{level}_bias"))
     flat = g.op("Reshape", feature, g.constant([0, 0, -1]))
     logits = g.op("MatMul", g.op("Gather", weight, within), flat)
@@ -56,14 +56,14 @@ def _direct(g: GraphBuilder, kernels: Kernels, level: int, within: str, feature:
     return g.op("Squeeze", _enlarge(g, _double(g, maps, hw), mask_hw), g.constant([0]))
 
 
-def _axis_masks(g: GraphBuilder, kernels: Kernels, name: str, wanted: str, feature: str, mask_hw: str) -> str:
-    """Decoupled: the map of one axis for each of `wanted` `(n,)`; computed once for those that occur several times."""
-    places, _, back = g.ops("Unique", 3, wanted, sorted=1)
+def _axis_masks(g: GraphBuilder, kernels: Kernels, name: str, positions: str, feature: str, mask_hw: str) -> str:
+    """Decoupled: the map of one axis for each of `positions` `(n,)`; equal positions are computed once."""
+    places, _, back = g.ops("Unique", 3, positions, sorted=1)
     taps = _taps(g, kernels, name, places, feature)
     hw = g.op("Shape", feature, start=2)
     maps = g.op("Reshape", taps, g.op("Concat", g.constant([-1, 9]), hw, axis=0))
     bias = g.op("Gather", g.constant(kernels[f"{name}_bias"], f"kernels.{name}_bias"), places)
-    # Each tap's map is moved to where the tap looks from, zeros coming in at the border, and all nine are added.
+    # Shift each tap's map by the tap's offset, with zeros at the border, and add all nine.
     shifts = g.constant(np.eye(9).reshape(1, 9, 3, 3), "tap_shifts")
     logits = g.op("Conv", _double(g, maps, hw), shifts, kernel_shape=[3, 3], pads=[1] * 4)
     logits = g.op("Add", logits, g.op("Unsqueeze", bias, g.constant([1, 2, 3])))
@@ -84,5 +84,5 @@ def _double(g: GraphBuilder, maps: str, hw: str) -> str:
 
 
 def _enlarge(g: GraphBuilder, logits: str, mask_hw: str) -> str:
-    """The reference's order: sigmoid first, then bilinear to the mask stride."""
+    """In the reference's order: sigmoid, then bilinear to the mask stride."""
     return resize_to(g, g.op("Sigmoid", logits), mask_hw)

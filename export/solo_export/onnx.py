@@ -1,4 +1,4 @@
-"""The network as two ONNX graphs and a set of kernels, rewritten by exact algebra (DESIGN: docs/architecture.md).
+"""The network as two ONNX graphs and a set of kernels, mathematically equivalent to the plain form (docs/architecture.md).
 
 `categories`: a padded uint8 image to category scores after points-NMS, and the head's level features.
 `masks`: the features of one level to its mask features; one graph for all levels, since the towers are shared.
@@ -69,7 +69,7 @@ def categories_model(network: SoloNetwork) -> onnx.ModelProto:
 
 
 def masks_model(network: SoloNetwork) -> onnx.ModelProto:
-    """Input `level (batch, fpn_channels, h, w)`; outputs `mask_features_0` (and `_1` where x and y have own towers)."""
+    """Input `level (batch, fpn_channels, h, w)`; outputs `mask_features_0` (and `_1` where x and y have their own towers)."""
     spec, g = network.spec, GraphBuilder("masks")
     level = g.input("level", TensorProto.FLOAT, ("batch", spec.fpn_channels, "height", "width"))
     x, y = coordinates(g, level)
@@ -81,7 +81,7 @@ def masks_model(network: SoloNetwork) -> onnx.ModelProto:
 
 
 def mask_kernels(network: SoloNetwork) -> Kernels:
-    """The last mask convolutions, named and shaped as `solo_models.bundle.kernel_shapes` says."""
+    """The last mask convolutions, with the names and shapes of `solo_models.bundle.kernel_shapes`."""
     kernels: Kernels = {}
     for level in range(len(network.spec.grids)):
         if network.spec.is_decoupled:
@@ -109,7 +109,9 @@ def fold_halving(weight: Array) -> Array:
 
 
 def _normalise(g: GraphBuilder, images: str, image_hw: str, spec: ModelSpec) -> str:
-    cast = g.op("Cast", images, to=TensorProto.FLOAT)  # all that reads `images`: TensorRT lists uint8 for Cast only
+    cast = g.op(
+        "Cast", images, to=TensorProto.FLOAT
+    )  # only the Cast reads `images`: TensorRT supports uint8 for Cast alone
     pixels = g.op("Transpose", cast, perm=[0, 3, 1, 2])
     mean, std = (np.array(v).reshape(1, 3, 1, 1) for v in (spec.preprocess.mean, spec.preprocess.std))
     centred = g.op("Sub", pixels, g.constant(mean, "pixel_mean"))
@@ -199,7 +201,7 @@ def _geometry(conv: nn.Conv2d) -> dict[str, Any]:
 
 
 def _levels(g: GraphBuilder, network: SoloNetwork, features: list[str]) -> list[str]:
-    """Feature pyramid and its resizing to the head's strides."""
+    """The feature pyramid, resized to the head's strides."""
     spec, neck = network.spec, network.neck
     laterals = [cast(nn.Conv2d, m) for m in neck.lateral]
     merged = [
@@ -222,7 +224,7 @@ def _levels(g: GraphBuilder, network: SoloNetwork, features: list[str]) -> list[
 
 
 def _resized_levels(g: GraphBuilder, spec: ModelSpec, levels: list[str]) -> list[str]:
-    """Add the level beyond C5 where the specification has one, and double those that the head wants finer."""
+    """Add the level beyond C5 if the specification has one, and double the levels that the head reads at half the stride."""
     sides = {spec.fpn_strides[i]: (g.side(x, 2), g.side(x, 3)) for i, x in enumerate(levels)}
     if len(levels) < len(spec.grids):
         start, end, axes, steps = ([0, 0], [2**31, 2**31], [2, 3], [2, 2])
@@ -262,7 +264,7 @@ def conv_norm_relu(g: GraphBuilder, x: str, block: Any, spec: ModelSpec, name: s
 
 
 def _mask_tower(g: GraphBuilder, tower: nn.Sequential, level: str, extra: str, spec: ModelSpec, name: str) -> str:
-    """The first convolution is split: image channels, plus coordinate channels that depend on the shape only."""
+    """The first convolution is split into feature channels and coordinate channels, which depend on the shape only."""
     first: Any = tower[0]
     weight = float64(first.conv.weight)
     own = g.conv(level, weight[:, : spec.fpn_channels], None, f"{name}.0.features", pads=[1] * 4)
@@ -278,7 +280,7 @@ def _mask_tower(g: GraphBuilder, tower: nn.Sequential, level: str, extra: str, s
 
 
 def coordinates(g: GraphBuilder, level: str) -> tuple[str, str]:
-    """CoordConv maps x and y, `(1, 1, h, w)` each: -1 to 1 with both ends, over the padded map."""
+    """CoordConv maps x and y, `(1, 1, h, w)` each: from -1 to 1 inclusive, over the padded map."""
     height, width = g.side(level, 2), g.side(level, 3)
     shape = g.op("Concat", g.constant([1, 1]), height, width, axis=0)
     maps = []
@@ -295,5 +297,5 @@ def coordinates(g: GraphBuilder, level: str) -> tuple[str, str]:
 
 
 def float64(tensor: Any) -> Array:
-    """A weight for arithmetic at export time."""
+    """A weight as float64, for arithmetic at export time."""
     return cast(Array, tensor.detach().double().numpy())

@@ -1,9 +1,9 @@
-"""Post-processing as graph nodes: what `solo_server.postprocess` does with numpy, steps 2 to 7 of the reference.
+"""Post-processing as graph nodes, steps 2 to 7 of the reference; `solo_server.backends.cpu.postprocess` does it with numpy.
 
     scores ─► find_candidates ─► (masks of their cells) ─► select: stride filter, maskness, NMS, cut ─► draw: masks, boxes
 
-The contract is mmdet's `SOLOHead` with matrix NMS (Wang et al., SOLOv2 section 3.3). Everything here takes and returns names of
-tensors. TopK puts equal values in order of their index, which makes it the stable sort that the server uses.
+The contract is mmdet's `SOLOHead` with matrix NMS (Wang et al., SOLOv2 section 3.3). Functions take and return names of
+tensors. TopK orders equal values by index, like the stable sort of the server.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FLOAT, INT64, UINT8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8
 class Candidates:
     """Every (cell, class) above the threshold, in order of cell, then class; K of them, in U different cells.
 
-    cells: `(U,) int64`, rising; rows: `(K,) int64`, which of `cells`; labels: `(K,) int64`; scores: `(K,) float32`.
+    cells: `(U,) int64`, rising; rows: `(K,) int64`, indices into `cells`; labels: `(K,) int64`; scores: `(K,) float32`.
     """
 
     cells: str
@@ -54,8 +54,8 @@ class Selection:
 def find_candidates(g: GraphBuilder, scores: str, settings: PostprocessSpec) -> Candidates:
     """From category scores `(cells, C) float32`.
 
-    A category score is an upper bound of the final score: where more is asked for than the candidate threshold, what lies below
-    cannot matter.
+    A category score is an upper bound of the final score: if the score threshold is above the candidate threshold, it applies
+    here already.
     """
     higher = settings.score_threshold > settings.candidate_threshold
     threshold = g.constant(max(settings.candidate_threshold, settings.score_threshold))
@@ -103,14 +103,14 @@ def _suppressed(
 
 
 def _best(g: GraphBuilder, scores: str, most: int) -> tuple[str, str]:
-    """The highest values, at most `most`, and their positions; equal ones in the order in which they came."""
+    """The highest values, at most `most`, and their positions; equal ones keep their order."""
     number = g.op("Min", g.side(scores, 0), g.constant([most]))
     values, positions = g.ops("TopK", 2, scores, number)
     return values, positions
 
 
 def _better(g: GraphBuilder, labels: str) -> str:
-    """`(n, n) bool`: is the row's mask before the column's, and of the same label?"""
+    """`(n, n) bool`: whether the row's mask comes before the column's and has the same label."""
     zero, one = g.constant(np.array(0)), g.constant(np.array(1))
     index = g.op("Range", zero, g.op("Squeeze", g.side(labels, 0)), one)
     first, second = ([g.op("Unsqueeze", values, g.constant([axis])) for values in (index, labels)] for axis in (1, 0))
@@ -118,7 +118,7 @@ def _better(g: GraphBuilder, labels: str) -> str:
 
 
 def _ious(g: GraphBuilder, masks: CellMasks, rows: str, better: str, threshold: float) -> str:
-    """`(n, n) float32`: overlap of binary masks where `better`, else 0. Products of 8-bit integers, which are exact."""
+    """`(n, n) float32`: IoU of binary masks where `better`, else 0. Products of 8-bit integers are exact."""
     inside = g.op("Cast", g.op("Greater", masks.soft, g.constant(threshold)), to=TensorProto.INT8)
     flat = g.op("Reshape", g.op("Gather", inside, rows), g.constant([0, -1]))
     left = g.op("Cast", flat, to=UINT8)  # uint8 by int8 is the pair that CPUs multiply fastest
@@ -129,7 +129,7 @@ def _ious(g: GraphBuilder, masks: CellMasks, rows: str, better: str, threshold: 
 
 
 def _matrix_decay(g: GraphBuilder, ious: str, better: str, settings: PostprocessSpec) -> str:
-    """Factor of each mask `(n,)`: the strongest decay by a better mask, relieved by how suppressed that one is itself."""
+    """Factor of each mask `(n,)`: the strongest decay by a better mask, compensated by how much that one is suppressed itself."""
     relief = g.op("Unsqueeze", g.op("ReduceMax", ious, axes=[0], keepdims=0), g.constant([1]))
     if settings.decay_kernel == "gaussian":
         sigma = g.constant(-settings.sigma)

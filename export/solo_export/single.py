@@ -2,8 +2,8 @@
 
     images ─► categories graph ─► candidates ─► level by level: if any, masks graph and masks of those cells ─► select ─► draw
 
-Both network graphs are copied as they are, in whatever precision they were exported; post-processing is float32. A level's
-masks are inside an If: without candidates its towers do not run. Weights lie outside and are stored once.
+Both network graphs are copied as they are, in the precision in which they were exported; post-processing is float32. A level's
+masks are inside an If: without candidates its towers do not run. Weights are stored once, outside the branches.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FLOAT, INT64, UINT8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8
 
 
 class SingleFileError(ValueError):
-    """The graphs and kernels given do not make up the network that the specification describes."""
+    """The graphs and kernels do not match the specification."""
 
 
 def single_file_model(
@@ -37,7 +37,7 @@ def single_file_model(
     `boxes (N, 4) float32`, `scores (N,) float32`, `labels (N,) int64`, `masks (N, H, W) uint8`.
 
     Raises:
-        SingleFileError: inputs, outputs or kernels are not those that `spec` asks for.
+        SingleFileError: inputs, outputs or kernels do not match `spec`.
         InlineError: a graph is not of opset 17 or uses operators of other domains.
     """
     _check(spec, categories, masks, kernels)
@@ -72,14 +72,14 @@ class _Towers:
         self._first_cells = np.cumsum([0, *(grid * grid for grid in spec.grids)])
 
     def cell_masks(self, levels: list[str], cells: str) -> CellMasks:
-        """Of the cells `(U,) int64`, rising, which come level by level."""
+        """Masks of the cells `(U,) int64`, rising, and thus level by level."""
         parts = [self._of_level(i, level, cells) for i, level in enumerate(levels)]
         if len(parts) == 1:
             return CellMasks(*parts[0])
         return CellMasks(*(self._g.op("Concat", *same, axis=0) for same in zip(*parts, strict=True)))
 
     def _of_level(self, level: int, features: str, cells: str) -> list[str]:
-        """Soft masks, areas and maskness of those of `cells` that are of this level."""
+        """Soft masks, areas and maskness of the `cells` of this level."""
         g = self._g
         first, beyond = (g.constant(np.array(cell)) for cell in self._first_cells[level : level + 2])
         here = g.op("And", g.op("GreaterOrEqual", cells, first), g.op("Less", cells, beyond))
@@ -103,28 +103,28 @@ class _Towers:
 
 def _check(spec: ModelSpec, categories: onnx.ModelProto, masks: onnx.ModelProto, kernels: Kernels) -> None:
     towers = 2 if spec.variant == "decoupled" else 1
-    wanted = {
+    expected = {
         "categories": (["images", "image_hw"], ["scores", *(f"level_{i}" for i in range(len(spec.grids)))]),
         "masks": (["level"], [f"mask_features_{i}" for i in range(towers)]),
     }
-    for (name, (inputs, outputs)), model in zip(wanted.items(), (categories, masks), strict=True):
+    for (name, (inputs, outputs)), model in zip(expected.items(), (categories, masks), strict=True):
         for kind, names, values in (("inputs", inputs, model.graph.input), ("outputs", outputs, model.graph.output)):
             if [value.name for value in values] != names:
                 raise SingleFileError(f"{name}: {kind} must be {names}, are {[value.name for value in values]}")
     for name, shape in kernel_shapes(spec).items():
         if name not in kernels or kernels[name].shape != shape:
-            raise SingleFileError(f"kernels: {name}: must be there, of shape {shape}")
+            raise SingleFileError(f"kernels: {name}: is missing, or not of shape {shape}")
 
 
 def _types(categories: onnx.ModelProto, masks: onnx.ModelProto) -> list[tuple[int, int]]:
-    """Of each output of the categories graph: the type it has, and the one it is wanted in."""
-    have = [_kind(output) for output in categories.graph.output]
-    return list(zip(have, [FLOAT, *[_kind(masks.graph.input[0])] * (len(have) - 1)], strict=True))
+    """The actual and the required type of each output of the categories graph."""
+    actual = [_kind(output) for output in categories.graph.output]
+    return list(zip(actual, [FLOAT, *[_kind(masks.graph.input[0])] * (len(actual) - 1)], strict=True))
 
 
 def _kind(value: onnx.ValueInfoProto) -> int:
     return value.type.tensor_type.elem_type
 
 
-def _cast(g: GraphBuilder, tensor: str, have: int, want: int) -> str:
-    return tensor if have == want else g.op("Cast", tensor, to=want)
+def _cast(g: GraphBuilder, tensor: str, actual: int, required: int) -> str:
+    return tensor if actual == required else g.op("Cast", tensor, to=required)

@@ -1,7 +1,7 @@
 """How much arithmetic a network takes: multiply-adds of its convolutions, by part, for a padded image size.
 
-Two forms: `reference` runs the full head as mmdet does, `needed` what `docs/architecture.md` leaves of it. One multiply-add counts
-as two operations; normalisation, activation, resizing and the sampling of deformable convolutions are not counted.
+Two forms: `reference` is the full head as in mmdet, `needed` is what the server computes of it (`docs/architecture.md`). One
+multiply-add counts as two operations. Normalisation, activation, resizing and the sampling of deformable convolutions do not count.
 Standard library only.
 """
 
@@ -10,17 +10,22 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from solo_models.spec import LITE0_STAGES, RESNET_BLOCKS, ModelSpec
-
-OFFSET_CHANNELS = 18  # of a deformable 3x3 convolution
-TOWER_INPUTS = {"solo": (2,), "decoupled": (1, 1), "decoupled_light": (2,)}  # coordinate channels of each mask tower
+from solo_models.spec import (
+    BACKBONE_STRIDES,
+    DEFORMABLE_OFFSETS,
+    LITE0_STAGES,
+    RESNET_BLOCKS,
+    TOWER_COORDINATES,
+    ModelSpec,
+    backbone_channels,
+)
 
 Hw = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
-    """GFLOP of one image. towers: a level each, 0 where it is not run; last: the last mask convolution of all levels."""
+    """GFLOP of one image. towers: one value per level, 0 where they do not run; last: the last mask convolution of all levels."""
 
     backbone: float
     neck: float
@@ -50,10 +55,10 @@ def reference(spec: ModelSpec, padded_hw: Hw) -> Arithmetic:
 def needed(
     spec: ModelSpec, padded_hw: Hw, levels: Collection[int] | None = None, kernels: Mapping[int, int] | None = None
 ) -> Arithmetic:
-    """The halving of the finest level folded into its convolution; the rest only where something was found.
+    """The halving of the finest level is folded into its convolution; mask towers and kernels run only for levels with candidates.
 
-    levels: whose mask towers run (default: all). kernels: how many last mask kernels a level applies, at the level's own
-    resolution: selected cells, or selected rows plus columns of a decoupled head (default: none).
+    levels: those whose mask towers run (default: all). kernels: how many last mask kernels a level applies, at its own
+    resolution: one per selected cell, or per selected row and column of a decoupled head (default: none).
     """
     run = set(range(len(spec.grids)) if levels is None else levels)
     towers = [_towers(spec, _level_hw(spec, i, padded_hw)) if i in run else 0 for i in range(len(spec.grids))]
@@ -72,7 +77,7 @@ def _gflop(multiply_adds: int) -> float:
 
 
 def _at(padded_hw: Hw, stride: int) -> int:
-    """Pixels of a map."""
+    """The number of pixels of a map."""
     return (padded_hw[0] // stride) * (padded_hw[1] // stride)
 
 
@@ -117,7 +122,7 @@ def _lite0(padded_hw: Hw) -> int:
 
 
 def _neck(spec: ModelSpec, padded_hw: Hw, *, folded: bool) -> int:
-    """Lateral 1x1 and output 3x3 convolutions; a level beyond C5 is subsampled and costs nothing."""
+    """Lateral 1x1 and output 3x3 convolutions; a level beyond C5 is subsampled, without arithmetic."""
     total, width = 0, spec.fpn_channels
     for level, channels in enumerate(_lateral_channels(spec)):
         halved = folded and spec.strides[level] == 2 * spec.fpn_strides[level]
@@ -129,11 +134,8 @@ def _neck(spec: ModelSpec, padded_hw: Hw, *, folded: bool) -> int:
 
 def _lateral_channels(spec: ModelSpec) -> tuple[int, ...]:
     """Channels of the backbone features that the pyramid reads."""
-    small = (64, 128, 256, 512)
-    features = {"efficientnet_lite0": (24, 40, 112, 320), "resnet18": small, "resnet34": small}
-    channels = features.get(spec.backbone, (256, 512, 1024, 2048))
-    start = (4, 8, 16, 32).index(spec.fpn_strides[0])
-    return channels[start : start + len(spec.fpn_strides)]
+    start = BACKBONE_STRIDES.index(spec.fpn_strides[0])
+    return backbone_channels(spec.backbone)[start : start + len(spec.fpn_strides)]
 
 
 def _categories(spec: ModelSpec) -> int:
@@ -142,7 +144,7 @@ def _categories(spec: ModelSpec) -> int:
 
 
 def _towers(spec: ModelSpec, pixels: int) -> int:
-    return pixels * sum(_tower(spec, spec.fpn_channels + extra) for extra in TOWER_INPUTS[spec.variant])
+    return pixels * sum(_tower(spec, spec.fpn_channels + extra) for extra in TOWER_COORDINATES[spec.variant])
 
 
 def _tower(spec: ModelSpec, channels_in: int) -> int:
@@ -159,4 +161,4 @@ def _last_kernel(spec: ModelSpec, level: int, padded_hw: Hw) -> int:
 
 def _three(channels_in: int, channels: int, deformable: bool) -> int:
     """A 3x3 convolution for one output pixel; a deformable one has a second that predicts its offsets."""
-    return 9 * channels_in * (channels + (OFFSET_CHANNELS if deformable else 0))
+    return 9 * channels_in * (channels + (DEFORMABLE_OFFSETS if deformable else 0))

@@ -1,6 +1,6 @@
 """Backbones: ResNet-18/34/50/101 ("pytorch" style, stride on the 3x3) and EfficientNet-Lite0; features C2-C5.
 
-Parameter names of the ResNets are torchvision's, which both published SOLO code bases share.
+Parameter names of the ResNets are torchvision's, as in both published SOLO code bases.
 EfficientNet-Lite0: the six-line table of tensorflow/tpu models/official/efficientnet/lite (first block fixed, ReLU6, no
 squeeze-and-excitation), with TensorFlow's asymmetric "same" padding.
 """
@@ -20,15 +20,8 @@ from solo_models.spec import LITE0_STAGES, RESNET_BLOCKS, Backbone
 LITE0_FEATURE_STAGES = (1, 2, 4, 6)  # the last stage at each stride 4, 8, 16, 32
 
 
-def backbone_channels(name: Backbone) -> tuple[int, int, int, int]:
-    """Channels of C2, C3, C4, C5."""
-    if name == "efficientnet_lite0":
-        return (24, 40, 112, 320)
-    return (64, 128, 256, 512) if name in ("resnet18", "resnet34") else (256, 512, 1024, 2048)
-
-
 def build_backbone(name: Backbone, deformable_stages: tuple[int, ...] = ()) -> nn.Module:
-    """The network whose forward maps an image `(N, 3, h, w)` to `[C2, C3, C4, C5]`.
+    """A network that maps images `(N, 3, h, w)` to `[C2, C3, C4, C5]`.
 
     deformable_stages: ResNet stages 1 to 4 whose 3x3 convolutions are deformable.
     """
@@ -121,7 +114,7 @@ class SameConv(nn.Conv2d):
         return total // 2, total - total // 2
 
     def normed(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-        """Convolution and BatchNorm; with fixed statistics as one convolution, which halves the memory traffic."""
+        """Convolution and BatchNorm; outside training they are one convolution, which halves the memory traffic."""
         before, after = self.pads()
         if before != after:
             x, before = F.pad(x, (before, after, before, after)), 0
@@ -135,7 +128,7 @@ class SameConv(nn.Conv2d):
 
 
 class InvertedResidual(nn.Module):
-    """Expand 1x1, depthwise, project 1x1; ReLU6; shortcut where the shape allows it."""
+    """Expand 1x1, depthwise, project 1x1; ReLU6; shortcut where input and output have the same shape."""
 
     def __init__(self, channels_in: int, channels: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -213,7 +206,7 @@ def _downsample(channels_in: int, channels: int, stride: int) -> nn.Sequential |
 
 
 def freeze_batch_norm(module: nn.Module) -> None:
-    """Keep running statistics as they are, in training as well (small batches would spoil them)."""
+    """Keep running statistics fixed in training too: those of small batches are too noisy."""
     for child in module.modules():
         if isinstance(child, nn.BatchNorm2d):
             child.eval()

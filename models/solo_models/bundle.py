@@ -3,12 +3,12 @@
     BUNDLE/
       manifest.json       MUST  format version, specification, provenance, parity, size and sha256 of every other file
       categories.onnx     MUST  image -> category scores and level features
-      masks.onnx          MUST  features of one level -> mask features; run only for levels where something was found
+      masks.onnx          MUST  features of one level -> mask features; run only for levels with candidates
       kernels.npz         MUST  the last mask convolution of every level, applied to the selected cells only
       MODEL_CARD.md       MAY   any further file that the manifest lists
 
-A zip may hold the folder itself, as archivers pack it: `BUNDLE/manifest.json` and so on. Reading validates the manifest, then
-sizes and hashes, before anything is used: a damaged or newer bundle never half-loads. Writing is atomic.
+A zip may contain the folder itself, as archivers pack it: `BUNDLE/manifest.json` and so on. Reading validates the manifest, then
+sizes and hashes, before anything is used: a damaged or newer bundle is never loaded in part. Writing is atomic.
 Standard library and numpy only.
 """
 
@@ -40,7 +40,7 @@ CATEGORIES = "categories.onnx"
 MASKS = "masks.onnx"
 KERNELS = "kernels.npz"
 REQUIRED = (CATEGORIES, MASKS, KERNELS)
-INT8_FORMS = ("cpu", "tensorrt")  # activations with a zero point and weights of 7 bits; without one, and of 8 bits
+INT8_FORMS = ("cpu", "tensorrt")  # 7-bit weights and a zero point of activations; 8-bit weights and none
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_FILE_BYTES = 2 << 30
@@ -49,12 +49,12 @@ Kernels = dict[str, NDArray[np.float32]]
 
 
 class BundleError(ValueError):
-    """A bundle that cannot be used; the message names the file or the manifest field at fault."""
+    """A bundle that cannot be used; the message names the invalid file or manifest field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A validated bundle. files: read when they are asked for, checked against the manifest every time: graphs are large.
+    """A validated bundle. files: read and checked against the manifest at each access, since graphs are large.
 
     kernels: `level{i}` `(S*S, C)` and `level{i}_bias` `(S*S,)` for SOLO; `level{i}_x`, `level{i}_y` `(S, C, 3, 3)` and
     `level{i}_x_bias`, `level{i}_y_bias` `(S,)` for the decoupled variants; float32.
@@ -74,7 +74,7 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class BundleContent:
-    """What the exporter has made: everything but hashes. `extra_files` are copied as they are; int8_for: see `Bundle`."""
+    """The content of a bundle to be written, without hashes. `extra_files` are copied as they are; int8_for: see `Bundle`."""
 
     name: str
     spec: ModelSpec
@@ -89,16 +89,16 @@ class BundleContent:
 
 
 def write_bundle(target: Path, content: BundleContent, *, overwrite: bool = False) -> Path:
-    """Write a folder, or one zip where `target` ends in `.zip`; complete or not at all.
+    """Write a folder, or a zip if `target` ends in `.zip`, atomically.
 
     Raises:
-        BundleError: `target` exists and `overwrite` is false, or is something else than a bundle.
+        BundleError: `target` exists, and `overwrite` is false or it is not a bundle.
     """
     if target.exists():
         if not overwrite:
             raise BundleError(f"{target} exists already")
         if target.is_dir() and not (target / MANIFEST).exists():
-            raise BundleError(f"{target} is a folder but no bundle; it is not replaced")
+            raise BundleError(f"{target} is a folder but not a bundle; it is not replaced")
     files = _files_of(content)
     with atomic_write(target) as scratch:
         (_write_zip if target.suffix == ".zip" else _write_folder)(scratch, files)
@@ -106,7 +106,7 @@ def write_bundle(target: Path, content: BundleContent, *, overwrite: bool = Fals
 
 
 def as_bundle(content: BundleContent) -> Bundle:
-    """What `read_bundle` would return once `content` is written.
+    """The bundle that `read_bundle` returns once `content` is written.
 
     Raises:
         BundleError: the content does not fit its specification.
@@ -137,10 +137,10 @@ class Identity:
 
 
 def identify(source: Path) -> Identity:
-    """Name and version of a bundle folder or zip from its manifest alone; whether its files are whole only `read_bundle` tells.
+    """Name and version of a bundle folder or zip, from its manifest alone; only `read_bundle` checks its other files.
 
     Raises:
-        BundleError: there is no manifest, or it is not a bundle's.
+        BundleError: no manifest, or not that of a bundle.
     """
     with _named(source):
         if source.is_dir():
@@ -156,21 +156,21 @@ def identify(source: Path) -> Identity:
 
 @contextmanager
 def _named(source: Path) -> Iterator[None]:
-    """What goes wrong inside is a BundleError that begins with `source`; so is that it is not there, or is something else."""
+    """Turn errors of the block into a BundleError that begins with `source`; raise one too if `source` is not a bundle."""
     try:
-        if told := file_kinds.not_a_bundle(source):
-            raise BundleError(told)
+        if reason := file_kinds.not_a_bundle(source):
+            raise BundleError(reason)
         yield
     except file_kinds.DAMAGED_ZIP as problem:
         raise BundleError(f"{source} is neither a bundle folder nor a bundle zip") from problem
     except OSError as problem:
-        raise BundleError(f"{source}: cannot be read: {_told(problem, source)}") from problem
+        raise BundleError(f"{source}: cannot be read: {_os_reason(problem, source)}") from problem
     except BundleError as problem:
         raise BundleError(f"{source}: {problem}") from problem
 
 
-def _told(problem: OSError, source: Path) -> str:
-    """The reason and, where it is not `source` itself, the file."""
+def _os_reason(problem: OSError, source: Path) -> str:
+    """The reason, and the file where that is not `source` itself."""
     name = Path(str(problem.filename)).name if problem.filename else source.name
     return f"{problem.strerror}" if name == source.name else f"{name}: {problem.strerror}"
 
@@ -221,7 +221,7 @@ def _read_zipped(source: Path, name: str, limit_bytes: int) -> bytes:
 
 
 def _read_member(archive: zipfile.ZipFile, root: str, name: str, limit_bytes: int) -> bytes:
-    """The file `name` below `root`, which is a prefix of the member's name and never a path of the file system."""
+    """The file `name` below `root`, a prefix of the member's name; nothing is unpacked to the file system."""
     try:
         member = archive.getinfo(root + name)
     except KeyError:
@@ -243,7 +243,7 @@ def _read(fallback_name: str, read: Any) -> Bundle:
         _required(listed, name)
     files = _Files(listed, read)
     for name in listed:
-        if name != KERNELS:  # which are read below
+        if name != KERNELS:  # they are read below
             files[name]
     return Bundle(
         name=_field(manifest, "name", str) or fallback_name,
@@ -266,7 +266,7 @@ def _spec(manifest: dict[str, Any]) -> ModelSpec:
 
 
 def _required(listed: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The manifest's entry of a file that no bundle can do without."""
+    """The manifest's entry of a required file."""
     if name not in listed:
         raise BundleError(f"{MANIFEST}: files: {name} is not listed")
     entry: dict[str, Any] = listed[name]
@@ -276,10 +276,10 @@ def _required(listed: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 class _Files(Mapping[str, bytes]):
-    """Contents by name, read anew and checked at every access.
+    """Contents by name, read and checked at each access.
 
     Raises:
-        BundleError: a file is missing, damaged, or was changed since.
+        BundleError: a file is missing, damaged or changed.
     """
 
     def __init__(self, listed: Mapping[str, Any], read: Any) -> None:
@@ -296,7 +296,7 @@ class _Files(Mapping[str, bytes]):
 
 
 def _int8_form(manifest: dict[str, Any]) -> str | None:
-    """Bundles of before the forms were told apart are for CPUs."""
+    """The form of an int8 bundle; older manifests do not name it, and are for CPUs."""
     if manifest["precision"] != "int8":
         return None
     form: str = _field({"int8_for": INT8_FORMS[0], **manifest}, "int8_for", str)
@@ -306,7 +306,7 @@ def _int8_form(manifest: dict[str, Any]) -> str | None:
 
 
 def _version(spec: ModelSpec, listed: Mapping[str, Any]) -> str:
-    """Twelve hex digits that change with whatever changes results: weights and specification, not notes beside them."""
+    """Twelve hex digits that change with the weights and the specification, and not with further files."""
     digest = hashlib.sha256(json.dumps(spec.to_dict(), sort_keys=True).encode())
     for name in REQUIRED:
         digest.update(bytes.fromhex(listed[name]["sha256"]))

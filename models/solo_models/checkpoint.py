@@ -1,7 +1,7 @@
-"""Trained checkpoints of published code bases to our network: the layout and the specification are read off names and shapes.
+"""Trained checkpoints of published code bases to our network: names and shapes of tensors give the layout and the specification.
 
-Key tables: mmdet `mask_head.*`, official SOLO (WXinlong) `bbox_head.*`, and our own, which also carries its specification. How a
-file becomes named tensors, without executing anything in it: `solo_models.tensors`.
+Layouts: mmdet `mask_head.*`, official SOLO (WXinlong) `bbox_head.*`, and our own, which also has its specification.
+`solo_models.tensors` reads a file into named tensors, without executing anything in it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from solo_models.class_names import chosen_names
-from solo_models.deformable import OFFSET_CHANNELS
 from solo_models.network import SoloNetwork
 from solo_models.spec import (
+    DEFORMABLE_OFFSETS,
     STANDARD_FPN_STRIDES,
     STANDARD_STRIDES,
     Backbone,
@@ -70,10 +70,10 @@ _BLOCKS_TO_RESNET: dict[tuple[bool, int], Backbone] = {
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A network with its trained weights, in evaluation mode, and where it came from.
+    """A network with its trained weights, in evaluation mode, and its origin.
 
-    provenance: what the training code noted of itself (versions, epoch), and where in the file the weights lay.
-    unused_names: what is wrong with the file's class names, where it has some that are not used; one sentence.
+    provenance: what the training code recorded (versions, epoch), and the file's entry that holds the weights.
+    unused_names: one sentence on why the file's class names are not used; `None` where they are, or it has none.
     """
 
     network: SoloNetwork
@@ -102,7 +102,7 @@ def read_checkpoint(
         if layout == "own":
             spec = _own_spec(stored.spec)
         else:
-            spec, unused_names = _infer_spec(state, layout, stored.noted_class_names)
+            spec, unused_names = _infer_spec(state, layout, stored.recorded_class_names)
         spec = adjusted(spec, class_names, size)
     except SpecError as problem:
         raise CheckpointError(str(problem)) from problem
@@ -117,11 +117,12 @@ def adjusted(spec: ModelSpec, class_names: tuple[str, ...] | None, size: tuple[i
 
     Raises:
         CheckpointError: not as many names as classes.
-        SpecError: a size that no network can have.
+        SpecError: an invalid size.
     """
     if class_names is not None:
         if len(class_names) != spec.num_classes:
-            raise CheckpointError(f"has {spec.classes_in_words}, {len(class_names)} names are given")
+            given = "1 name is" if len(class_names) == 1 else f"{len(class_names)} names are"
+            raise CheckpointError(f"has {spec.classes_in_words}, but {given} given")
         spec = replace(spec, class_names=class_names)
     if size is not None:
         spec = replace(spec, preprocess=replace(spec.preprocess, long_side=size[0], short_side=size[1]))
@@ -142,13 +143,13 @@ def _layout(state: Mapping[str, Tensor]) -> Layout:
     tops = sorted({key.split(".")[0] for key in state})[:6]
     kind = " (a two-stage detector such as Mask R-CNN)" if "roi_head" in tops else ""
     raise CheckpointError(
-        "holds no SOLO head: none of head.categories (own), mask_head.conv_cls (mmdet), bbox_head.solo_cate (official) "
+        "contains no SOLO head: none of head.categories (own), mask_head.conv_cls (mmdet), bbox_head.solo_cate (official) "
         f"is there; its tensors begin with {', '.join(tops)}{kind}"
     )
 
 
 def _our_names(tensors: Mapping[str, Tensor], layout: Layout) -> dict[str, str]:
-    """Our name to the file's name of every tensor."""
+    """A map from our name to the file's name of every tensor."""
     names: dict[str, str] = {}
     for theirs in tensors:
         ours = _renamed(theirs, layout)
@@ -159,13 +160,12 @@ def _our_names(tensors: Mapping[str, Tensor], layout: Layout) -> dict[str, str]:
 
 
 def _renamed(key: str, layout: Layout) -> str:
-    """A published tensor's name in our network; names that we do not know stay as they are."""
+    """The name in our network of a tensor in the file; unknown names stay as they are."""
     if layout == "own":
         return key
     names = _HEAD_NAMES[layout]
-    key = re.sub(
-        r"(?<!\.conv)(?<!\.conv\d)\.(conv\d?)_offset\.", r".\1.conv_offset.", key
-    )  # mmdet 1.x: beside the convolution
+    # mmdet 1.x puts the offsets beside the convolution
+    key = re.sub(r"(?<!\.conv)(?<!\.conv\d)\.(conv\d?)_offset\.", r".\1.conv_offset.", key)
     if match := re.fullmatch(r"neck\.(lateral|fpn)_convs\.(\d+)\.conv\.(weight|bias)", key):
         return f"neck.{'lateral' if match[1] == 'lateral' else 'output'}.{match[2]}.{match[3]}"
     if not key.startswith(names["prefix"]):
@@ -175,7 +175,7 @@ def _renamed(key: str, layout: Layout) -> str:
 
 
 def _published_name(ours: str, layout: Layout, variant: Variant) -> str:
-    """What a tensor of our network is called in the layout: the inverse of `_renamed`, for messages."""
+    """The name in the layout of a tensor of our network: the inverse of `_renamed`, for messages."""
     if layout == "own":
         return ours
     if match := re.fullmatch(r"neck\.(lateral|output)\.(\d+)\.(weight|bias)", ours):
@@ -189,7 +189,7 @@ def _published_name(ours: str, layout: Layout, variant: Variant) -> str:
 
 
 def _is_used(theirs: str, variant: Variant) -> bool:
-    """Several published names lead to one of ours; the variant decides which."""
+    """Whether the variant has this published name; several of them stand for one of ours."""
     if theirs in ("solo_cate", "dsolo_cate"):
         return (variant != "solo") == theirs.startswith("d")
     if theirs in ("mask_convs", "ins_convs"):
@@ -199,15 +199,17 @@ def _is_used(theirs: str, variant: Variant) -> bool:
 
 def _own_spec(text: str | None) -> ModelSpec:
     if text is None:
-        raise CheckpointError("our own layout, but without its specification (the entry `spec`)")
+        raise CheckpointError("has our own layout, but not its specification (the entry `spec`)")
     try:
         return ModelSpec.from_dict(json.loads(text))
     except (ValueError, TypeError) as problem:
         raise CheckpointError(f"spec: {problem}") from problem
 
 
-def _infer_spec(state: Mapping[str, Tensor], layout: Layout, noted: Sequence[object]) -> tuple[ModelSpec, str | None]:
-    """Everything that shapes tell, and what is wrong with the class names `noted`; state: tensors under our names."""
+def _infer_spec(
+    state: Mapping[str, Tensor], layout: Layout, recorded_names: Sequence[object]
+) -> tuple[ModelSpec, str | None]:
+    """The specification from shapes and the recorded class names, and why those are not used. state: tensors under our names."""
     decoupled = "head.kernels_x.0.weight" in state
     variant: Variant = (
         "solo" if not decoupled else "decoupled" if "head.mask_towers.1.0.conv.weight" in state else "decoupled_light"
@@ -221,11 +223,11 @@ def _infer_spec(state: Mapping[str, Tensor], layout: Layout, noted: Sequence[obj
 
     def rows(ours: str) -> int:
         if ours not in state:
-            raise CheckpointError(f"misses {_published_name(ours, layout, variant)}")
+            raise CheckpointError(f"lacks {_published_name(ours, layout, variant)}")
         return len(state[ours])
 
     cells = [rows(f"{kernel}.{i}.weight") for i in range(levels)]
-    class_names, problem = chosen_names(rows("head.categories.weight"), noted)
+    class_names, problem = chosen_names(rows("head.categories.weight"), recorded_names)
     spec = ModelSpec(
         variant=variant,
         backbone=_infer_backbone(state),
@@ -247,40 +249,41 @@ def _infer_backbone(state: Mapping[str, Tensor]) -> Backbone:
     blocks = _count(state, r"backbone\.layer3\.(\d+)\.")
     found = _BLOCKS_TO_RESNET.get(("backbone.layer1.0.conv3.weight" in state, blocks))
     if found is None:
-        raise CheckpointError(f"backbone: {blocks} blocks in layer3 are no ResNet-18, -34, -50 or -101")
+        raise CheckpointError(f"backbone: with {blocks} blocks in layer3 it is not a ResNet-18, -34, -50 or -101")
     return found
 
 
 def _deformable_stages(state: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """ResNet stages with offsets, which must be those of DCNv1 with one group: (dy, dx) for each of nine taps."""
+    """ResNet stages with offsets. Only DCNv1 with one group is supported: (dy, dx) for each of nine taps."""
     for key, value in state.items():
-        if re.search(r"\.conv_offset(_mask)?\.", key) and len(value) != OFFSET_CHANNELS:
-            kind = "DCNv2 (modulated)" if len(value) == 3 * OFFSET_CHANNELS // 2 else "of several groups"
+        if re.search(r"\.conv_offset(_mask)?\.", key) and len(value) != DEFORMABLE_OFFSETS:
+            kind = "DCNv2 (modulated)" if len(value) == 3 * DEFORMABLE_OFFSETS // 2 else "of several groups"
             raise CheckpointError(
                 f"{key}: {len(value)} channels: deformable convolutions {kind} are not supported, only DCNv1's "
-                f"{OFFSET_CHANNELS} channels"
+                f"{DEFORMABLE_OFFSETS} channels"
             )
     matches = (re.match(r"backbone\.layer(\d)\.\d+\.conv2\.conv_offset\.", key) for key in state)
     return tuple(sorted({int(match[1]) for match in matches if match}))
 
 
 def _fill(spec: ModelSpec, state: Mapping[str, Tensor], published: Callable[[str], str]) -> SoloNetwork:
-    """The network of `spec` with each tensor used exactly once; `published` gives a tensor's name in the file."""
+    """The network of `spec` with each tensor used exactly once. published: maps our name of a tensor to the file's."""
     network = SoloNetwork(spec).eval()
-    wanted = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
+    expected = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
     given = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
-    for verb, names in (("misses", wanted.keys() - given.keys()), ("has unknown", given.keys() - wanted.keys())):
+    for verb, names in (("lacks", expected.keys() - given.keys()), ("has unknown", given.keys() - expected.keys())):
         if names:
             listed = sorted(map(published, names))
             more = ", ..." if len(listed) > 10 else ""
-            raise CheckpointError(f"{verb} {len(names)} tensors: {', '.join(listed[:10])}{more}")
-    wrong = [k for k in sorted(wanted) if wanted[k].shape != given[k].shape]
+            plural = "" if len(names) == 1 else "s"
+            raise CheckpointError(f"{verb} {len(names)} tensor{plural}: {', '.join(listed[:10])}{more}")
+    wrong = [k for k in sorted(expected) if expected[k].shape != given[k].shape]
     if wrong:
         k = wrong[0]
-        raise CheckpointError(f"{published(k)}: shape {tuple(given[k].shape)}, expected {tuple(wanted[k].shape)}")
+        raise CheckpointError(f"{published(k)}: shape {tuple(given[k].shape)}, expected {tuple(expected[k].shape)}")
     unusable = [k for k in sorted(given) if not torch.isfinite(given[k]).all()]
     if unusable:
-        raise CheckpointError(f"{published(unusable[0])}: holds values that are not finite")
+        raise CheckpointError(f"{published(unusable[0])}: contains values that are not finite")
     network.load_state_dict(given, strict=False)
     return network
 

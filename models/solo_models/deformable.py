@@ -1,4 +1,4 @@
-"""Deformable 3x3 convolution, first version (DCNv1, arXiv 1703.06211): every tap reads where a learned offset points.
+"""Deformable 3x3 convolution, first version (DCNv1, arXiv 1703.06211): each tap reads at a learned offset.
 
 The plain form in PyTorch. One deformable group, as in the published SOLO networks (stages of the backbone, last tower convolution).
 """
@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from solo_models.spec import DEFORMABLE_OFFSETS
+
 TAPS = 9
-OFFSET_CHANNELS = 2 * TAPS  # (dy, dx) of every tap, row by row
 
 
 class DeformableConv(nn.Conv2d):
@@ -18,12 +19,12 @@ class DeformableConv(nn.Conv2d):
 
     def __init__(self, channels_in: int, channels: int, stride: int = 1) -> None:
         super().__init__(channels_in, channels, 3, stride, 1, bias=False)
-        self.conv_offset = nn.Conv2d(channels_in, OFFSET_CHANNELS, 3, stride, 1)
+        self.conv_offset = nn.Conv2d(channels_in, DEFORMABLE_OFFSETS, 3, stride, 1)
         for parameter in self.conv_offset.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(N, Cin, h, w)` -> `(N, C, h/stride, w/stride)`; outside the map the image is zero."""
+        """`(N, Cin, h, w)` -> `(N, C, h/stride, w/stride)`; positions outside the map read zero."""
         offsets = self.conv_offset(x)
         n, _, height, width = offsets.shape
         dy, dx = offsets.reshape(n, TAPS, 2, height * width).unbind(2)
@@ -34,7 +35,7 @@ class DeformableConv(nn.Conv2d):
 
 
 def sampling_positions(height: int, width: int, stride: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and column that each tap of each output pixel reads without offsets, `(9, height*width)` each, in input pixels."""
+    """Row and column of each tap of each output pixel without offsets, `(9, height*width)` each, in input pixels."""
     tap = torch.arange(TAPS, device=like.device)
     row = torch.arange(height, device=like.device) * stride - 1
     column = torch.arange(width, device=like.device) * stride - 1

@@ -1,4 +1,4 @@
-"""How facts about a file are told: as strict JSON, or laid out in lines for people."""
+"""Facts about a file as strict JSON, or as lines for people."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Facts = dict[str, Any]
 
 
 def as_json(facts: Facts) -> str:
-    """Strict JSON: NaN and infinities, which Python reads in manifests and writes, become texts."""
+    """Strict JSON: NaN and infinities, which Python's reader accepts, become strings."""
     return json.dumps(json.loads(json.dumps(facts), parse_constant=str), indent=1)
 
 
 def as_lines(facts: Facts) -> Iterator[str]:
-    """The facts for people: single ones first, then each group under its heading."""
+    """The facts as lines: single values first, then each group under its heading."""
     yield from _aligned(_rows({k: v for k, v in facts.items() if not isinstance(v, dict)}))
     for heading, group in facts.items():
         if isinstance(group, dict):
@@ -71,5 +71,5 @@ def _text(key: str, value: Any, *, inside: bool = False) -> str:
 
 
 def printable(text: str) -> str:
-    """Without control characters: what a file says must not reach into the terminal."""
+    """Replace control characters: text of a file must not control the terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)

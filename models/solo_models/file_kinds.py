@@ -1,7 +1,7 @@
-"""What lies at a path, recognised by its content: nothing is unpacked or executed, and only heads and lists of names are read.
+"""The kind of a file or folder, recognised by its content: only file heads and lists of names are read, nothing is unpacked.
 
-kind_of(path) ─► bundle, checkpoint, engine or onnx; UnknownKind for anything else, with the reason
-not_a_bundle(path) ─► the sentence for whoever named something else where a bundle is wanted, with the command to type
+kind_of(path) ─► bundle, checkpoint, engine or onnx; UnknownKind with the reason for anything else
+not_a_bundle(path) ─► the error message where a bundle is required and the path is something else, with the command to type
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from solo_models.foreign import is_foreign
 Kind = Literal["bundle", "checkpoint", "engine", "onnx"]
 MANIFEST = "manifest.json"
 GRAPHS = ("categories.onnx", "masks.onnx")
-DAMAGED_ZIP = (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError)  # what zipfile raises on opening one
-OF_TORCH = "data.pkl"  # in every zip of torch.save
+DAMAGED_ZIP = (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError)  # what zipfile raises for a damaged file
+TORCH_MEMBER = "data.pkl"  # in every zip of torch.save
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".pkl")
 MOST_LISTED, MOST_OPENED = 10_000, 100
 SHOWN_REASON = 100  # characters: zipfile quotes kilobytes of a damaged file
@@ -29,14 +29,14 @@ EXPORT = "to make a bundle: solo export CHECKPOINT -o BUNDLE"
 
 
 class UnknownKind(ValueError):
-    """Nothing that we know; the message says what it is instead, without the path."""
+    """A file or folder of unknown kind; the message says what was found, without the path."""
 
 
 def kind_of(path: Path) -> Kind:
-    """What a file or folder is.
+    """The kind of a file or folder.
 
     Raises:
-        UnknownKind: of no kind that we know, or damaged.
+        UnknownKind: of unknown kind, or damaged.
         OSError: it cannot be opened.
     """
     if path.is_dir():
@@ -52,17 +52,16 @@ def kind_of(path: Path) -> Kind:
         return _kind_of_zip(path)
     if head.startswith((MAGIC[:-1], BARE_PLAN_MAGIC)):
         return "engine"
-    if is_safetensors or re.match(rb"\x80[\x01-\x05]", head):  # the latter: a pickle, torch's format before 1.6
+    if is_safetensors or re.match(rb"\x80[\x01-\x05]", head):  # the second: a pickle, torch's format before 1.6
         return "checkpoint"
-    if re.match(
-        rb"\x08[\x01-\x7f][\x12\x1a\x22\x28\x32\x3a\x42]", head
-    ):  # ir_version, then another field of ModelProto
+    # ir_version, then another field of ModelProto
+    if re.match(rb"\x08[\x01-\x7f][\x12\x1a\x22\x28\x32\x3a\x42]", head):
         return "onnx"
     raise UnknownKind("is no checkpoint, bundle, ONNX file or engine" if head else "is empty")
 
 
 def not_a_bundle(path: Path) -> str | None:
-    """What a path is that is no bundle, and what to type instead; `None` where it is one.
+    """Why a path is not a bundle, and what to type instead; `None` if it is one.
 
     Raises:
         OSError: it cannot be opened.
@@ -82,15 +81,15 @@ def not_a_bundle(path: Path) -> str | None:
 
 
 def export_command(checkpoint: Path) -> str:
-    """What makes a bundle of it, beside where it is typed."""
+    """The command that makes a bundle of the checkpoint, in the current folder."""
     target = checkpoint.stem if checkpoint.stem != checkpoint.name else f"{checkpoint.name}_bundle"
     return f"solo export {shlex.quote(str(checkpoint))} -o {shlex.quote(target)}"
 
 
 def bundle_roots(names: Iterable[str]) -> list[str]:
-    """What stands before the names of a zipped bundle's files: nothing, or the folder that was packed with them.
+    """The prefix of a zipped bundle's file names: "", or the folder that was packed with them.
 
-    names: of a zip's members. Empty where it holds no bundle; more than one where several folders of it are bundles.
+    names: those of a zip's members. Empty if it contains no bundle; more than one if several of its folders are bundles.
     """
     known = set(names)
     roots = [name.removesuffix(MANIFEST) for name in known if PurePosixPath(name).name == MANIFEST]
@@ -110,13 +109,13 @@ def _kind_of_zip(path: Path) -> Kind:
         raise UnknownKind(f"is a zip of {len(roots)} bundles ({roots[0]}, ...): pack each into a zip of its own")
     if roots:
         return "bundle"
-    if any(PurePosixPath(name).name == OF_TORCH for name in names):
+    if any(PurePosixPath(name).name == TORCH_MEMBER for name in names):
         return "checkpoint"
-    raise UnknownKind(f"is a zip with neither {MANIFEST} (a bundle) nor {OF_TORCH} (a checkpoint)")
+    raise UnknownKind(f"is a zip with neither {MANIFEST} (a bundle) nor {TORCH_MEMBER} (a checkpoint)")
 
 
 def _of_a_folder(folder: Path) -> str:
-    """What a folder without a manifest holds, and what to do."""
+    """What a folder without a manifest contains, and what to do."""
     entries = [entry for entry in islice(folder.iterdir(), MOST_LISTED) if not is_foreign(entry.name)]
     if not entries:
         return f"the folder is empty: is it mounted? {EXPORT[0].upper()}{EXPORT[1:]}"
@@ -136,11 +135,11 @@ def _of_a_folder(folder: Path) -> str:
 
 
 def _kinds(entries: Iterable[Path]) -> Iterator[tuple[Path, Kind]]:
-    """Of the entries of a folder those of a known kind, of folders only bundles. Not all are opened: likely names come first."""
+    """The entries of known kind; of folders only bundles. At most `MOST_OPENED` are opened, likely names first."""
     likely = sorted(entries, key=lambda path: (path.suffix not in CHECKPOINT_SUFFIXES, path.name))
     for path in likely[:MOST_OPENED]:
         try:
             if not path.is_dir() or (path / MANIFEST).is_file():
                 yield path, kind_of(path)
         except (UnknownKind, OSError):
-            continue  # nothing of ours, or nothing that may be read
+            continue  # of another kind, or not readable

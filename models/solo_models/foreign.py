@@ -1,4 +1,4 @@
-"""Names that file servers, file systems and desktops leave in every folder, and that are never a model's."""
+"""Names of files and folders that file servers, file systems and desktops create: they are never models."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ NAMES = frozenset(
 
 
 def is_foreign(name: str) -> bool:
-    """Whether a file or folder of that name is no model, whatever it holds."""
+    """Whether a file or folder of that name is not a model, whatever it contains."""
     return name.startswith(PREFIXES) or name.lower() in NAMES

@@ -1,7 +1,7 @@
 """The SOLO heads: category scores for every grid cell, and a soft mask for every grid cell (section 3.1, figure 3).
 
-The plain form, which builds every mask of every cell. It is what training uses and what the exported form is checked
-against; the server never runs it. Semantics: mmdet `models/dense_heads/solo_head.py`, decoupled: section 5 of the paper.
+The plain form, which builds the masks of all cells. Training uses it, and the exported form is checked against it; the
+server never runs it. Semantics: mmdet `models/dense_heads/solo_head.py`, decoupled: section 5 of the paper.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from solo_models.deformable import DeformableConv
-from solo_models.spec import ModelSpec
+from solo_models.spec import TOWER_COORDINATES, ModelSpec
 
 
 class ConvNormRelu(nn.Module):
-    """3x3 convolution without bias (deformable where asked for), GroupNorm, ReLU."""
+    """3x3 convolution without bias (deformable on request), GroupNorm, ReLU."""
 
     def __init__(self, channels_in: int, channels: int, groups: int, deformable: bool = False) -> None:
         super().__init__()
@@ -32,13 +32,13 @@ class ConvNormRelu(nn.Module):
 
 
 class SoloHead(nn.Module):
-    """Towers shared by all levels, last mask convolutions (`kernels*`) of their own for each level."""
+    """Towers shared by all levels; each level has its own last mask convolutions (`kernels*`)."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
-        extra = {"solo": (2,), "decoupled": (1, 1), "decoupled_light": (2,)}[spec.variant]
-        self.mask_towers = nn.ModuleList(_tower(spec, spec.fpn_channels + n) for n in extra)
+        coordinates = TOWER_COORDINATES[spec.variant]
+        self.mask_towers = nn.ModuleList(_tower(spec, spec.fpn_channels + n) for n in coordinates)
         self.category_tower = _tower(spec, spec.fpn_channels)
         self.categories = nn.Conv2d(spec.head_channels, spec.num_classes, 3, padding=1)
         if spec.is_decoupled:
@@ -56,7 +56,7 @@ class SoloHead(nn.Module):
         ]
 
     def category_logits(self, features: list[Tensor]) -> list[Tensor]:
-        """One `(N, C, S, S)` a level, before the sigmoid."""
+        """One `(N, C, S, S)` per level, before the sigmoid."""
         logits = []
         for feature, grid in zip(features, self.spec.grids, strict=True):
             logits.append(self.categories(self.category_tower(_bilinear(feature, (grid, grid)))))
@@ -95,7 +95,7 @@ class SoloHead(nn.Module):
 
 
 def coordinates(feature: Tensor) -> Tensor:
-    """CoordConv channels x, y of a map: `(N, 2, h, w)` from -1 to 1 with both ends."""
+    """CoordConv channels x, y of a map: `(N, 2, h, w)`, from -1 to 1 inclusive."""
     n, _, h, w = feature.shape
     y = torch.linspace(-1, 1, h, device=feature.device, dtype=feature.dtype)
     x = torch.linspace(-1, 1, w, device=feature.device, dtype=feature.dtype)
@@ -103,7 +103,7 @@ def coordinates(feature: Tensor) -> Tensor:
 
 
 def points_nms(scores: Tensor) -> Tensor:
-    """Zero each score that a neighbour at the top, left or top-left exceeds; `(N, C, S, S)`. Ties survive."""
+    """Set each score to zero that the neighbour above, left or above left exceeds; `(N, C, S, S)`. Ties survive."""
     best = F.max_pool2d(F.pad(scores, (1, 0, 1, 0), value=-torch.inf), 2, stride=1)
     return torch.where(best == scores, scores, torch.zeros_like(scores))
 

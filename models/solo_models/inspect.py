@@ -1,8 +1,8 @@
-"""`solo inspect`: what a checkpoint, bundle, ONNX file or engine is, recognised by its content. Nothing in a file is executed.
+"""`solo inspect`: describes a checkpoint, bundle, ONNX file or engine, recognised by its content. Nothing in a file is executed.
 
-Each kind has one function that gathers JSON-ready facts; `--json` prints them, else they are laid out in lines. torch and onnx
-are imported by the functions that read checkpoints and ONNX files and nowhere else, so that bundles and engines can be looked
-at where neither is installed. A graph's inputs and outputs are therefore read here, from the bytes.
+One function per kind collects JSON-ready facts; `--json` prints them as they are, else they become lines. Only the functions that
+read checkpoints and ONNX files import torch and onnx, so that bundles and engines can be inspected without them: inputs and
+outputs of graphs are read from the bytes (`onnx_signature`).
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from solo_models.exit_codes import REFUSED
 from solo_models.facts import Facts, as_json, as_lines, printable
 from solo_models.file_kinds import UnknownKind, export_command, kind_of
 from solo_models.install import install_command
-from solo_models.onnx_ends import DamagedGraph, dtype_name, graph_ends
+from solo_models.onnx_signature import DamagedGraph, dtype_name, graph_signature
 from solo_models.spec import ModelSpec
 
 MAX_ONNX_BYTES = 2 << 30
 SHOWN_REASON = 400  # zipfile quotes kilobytes of a damaged file
 
 _PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
-_NEVER_ON_GPU = "the graphs keep to operators that TensorRT 10.4 lists; never run on a GPU by TensorRT"
+_NEVER_ON_GPU = "the graphs use only operators that TensorRT 10.4 lists; this bundle has never run on a GPU"
 _CPU_ONLY = (
-    "no: this INT8 form is made for CPUs, its activations have zero points, which TensorRT refuses; "
-    "solo export --precision int8 --int8-for tensorrt makes the other"
+    "no: this form of INT8 is for CPUs, its activations have zero points, which TensorRT refuses; "
+    "solo export --precision int8 --int8-for tensorrt makes the other form"
 )
 
 
 class InspectError(ValueError):
-    """A file of no kind that we know, or one that is damaged or that cannot be read here."""
+    """A file of unknown kind, a damaged file, or one whose reader is not installed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit status 0 when the facts are printed, 2 when there are none."""
+    """Exit status 0 when the facts are printed, 2 when the file cannot be read."""
     path: Path = arguments.file
     try:
         facts = inspect_file(path)
@@ -63,10 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def inspect_file(path: Path) -> Facts:
-    """All that a file tells of itself; `kind`, the first entry, is `checkpoint`, `bundle`, `onnx` or `engine`.
+    """All facts about a file; `kind`, the first entry, is `checkpoint`, `bundle`, `onnx` or `engine`.
 
     Raises:
-        InspectError: no such file, of no known kind, damaged, or the package that reads it is not installed.
+        InspectError: no such file, of unknown kind, damaged, or the package that reads it is not installed.
         BundleError, EngineFileError: a bundle or an engine that is damaged, or newer than this program.
         OSError: the file cannot be opened.
     """
@@ -83,22 +83,22 @@ def _checkpoint(path: Path) -> Facts:
         from solo_models.checkpoint import CheckpointError, read_checkpoint
 
         try:
-            found = read_checkpoint(path)
+            checkpoint = read_checkpoint(path)
         except CheckpointError as problem:
             raise InspectError(str(problem)) from problem
     except ModuleNotFoundError as problem:
         raise InspectError(_needs("a checkpoint", problem)) from problem
-    network = _network(found.network.spec)
+    network = _network(checkpoint.network.spec)
     return {
-        "layout": found.layout,
-        "sha256": found.sha256,
+        "layout": checkpoint.layout,
+        "sha256": checkpoint.sha256,
         "bytes": path.stat().st_size,
-        "tensors": sum(not name.endswith("num_batches_tracked") for name in found.network.state_dict()),
-        "parameters_millions": round(sum(p.numel() for p in found.network.parameters()) / 1e6, 3),
+        "tensors": sum(not name.endswith("num_batches_tracked") for name in checkpoint.network.state_dict()),
+        "parameters_millions": round(sum(p.numel() for p in checkpoint.network.parameters()) / 1e6, 3),
         "export": f"{export_command(path)} --size {network['input_size']}",
-        **({"unused_class_names": found.unused_names} if found.unused_names else {}),
+        **({"unused_class_names": checkpoint.unused_names} if checkpoint.unused_names else {}),
         "network": network,
-        "provenance": found.provenance,
+        "provenance": checkpoint.provenance,
     }
 
 
@@ -121,7 +121,7 @@ def _bundle(path: Path) -> Facts:
         "precision": bundle.precision,
         **({} if bundle.int8_for is None else {"int8_for": bundle.int8_for}),
         "network": _network(bundle.spec),
-        **{name: _ends(bundle.files[name], f"{name}: ") for name in (CATEGORIES, MASKS)},
+        **{name: _signature(bundle.files[name], f"{name}: ") for name in (CATEGORIES, MASKS)},
         "kernels": {"dtype": "float32", "shapes": {name: kernel.shape for name, kernel in bundle.kernels.items()}},
         "files": {name: {"bytes": len(content)} for name, content in bundle.files.items()},
         "provenance": bundle.provenance,
@@ -133,9 +133,9 @@ def _bundle(path: Path) -> Facts:
     }
 
 
-def _ends(content: bytes, of: str = "") -> Facts:
+def _signature(content: bytes, of: str = "") -> Facts:
     try:
-        return dict(graph_ends(content))
+        return dict(graph_signature(content))
     except DamagedGraph as problem:
         raise InspectError(f"{of}{problem}") from problem
 
@@ -143,7 +143,7 @@ def _ends(content: bytes, of: str = "") -> Facts:
 def _onnx(path: Path) -> Facts:
     size = path.stat().st_size
     if size > MAX_ONNX_BYTES:
-        raise InspectError(f"has {size} bytes, an ONNX file at most {MAX_ONNX_BYTES}")
+        raise InspectError(f"has {size} bytes; an ONNX file has at most {MAX_ONNX_BYTES}")
     try:
         import onnx
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf brings no types
@@ -165,18 +165,18 @@ def _onnx(path: Path) -> Facts:
         "precision": _precision(operators, weights),
         "bytes": size,
         "sha256": hashlib.sha256(content).hexdigest(),
-        **_ends(content),
+        **_signature(content),
         "operators": {"nodes": operators.total(), "counts": dict(operators.most_common())},
         "weights": weights,
         "metadata": {entry.key: _parsed(entry.value) for entry in model.metadata_props},
     }
     if not _is_text(facts):
-        raise InspectError("holds names that are not UTF-8, hence is damaged")
+        raise InspectError("contains names that are not UTF-8: it is damaged")
     return facts
 
 
 def _bodies(model: Any) -> Iterator[Any]:
-    """Whatever has nodes: the graph, local functions, and the branches and loop bodies in them."""
+    """Everything that has nodes: the graph, local functions, and the branches and loop bodies in them."""
     waiting = [model.graph, *model.functions]
     while waiting:
         yield (body := waiting.pop())
@@ -185,11 +185,11 @@ def _bodies(model: Any) -> Iterator[Any]:
 
 
 def _weights(bodies: Iterable[Any]) -> Facts:
-    """Number and size of the tensors of each dtype, initialisers and `Constant` nodes, the dtype with most bytes first."""
+    """Number and size of the tensors of each dtype (initialisers and `Constant` nodes), the dtype with most bytes first."""
     found: dict[str, Counter[str]] = {}
     for body in bodies:
         constants = [a.t for node in body.node if node.op_type == "Constant" for a in node.attribute if a.HasField("t")]
-        for tensor in (*getattr(body, "initializer", ()), *constants):  # a function has none of its own
+        for tensor in (*getattr(body, "initializer", ()), *constants):  # a function has no initialisers
             bits = int((re.findall(r"\d+", dtype_name(tensor.data_type)) or [8])[0])
             size = math.prod(tensor.dims) * bits // 8
             found.setdefault(dtype_name(tensor.data_type), Counter()).update(tensors=1, bytes=size)
@@ -197,7 +197,7 @@ def _weights(bodies: Iterable[Any]) -> Facts:
 
 
 def _precision(operators: Counter[str], weights: Facts) -> str:
-    """`int8` where activations are quantized, else the floating point type of most weights."""
+    """`int8` where activations are quantized, else the floating-point type with most weights."""
     if operators["QuantizeLinear"]:
         return "int8"
     return next((_PRECISIONS[dtype] for dtype in weights if dtype in _PRECISIONS), "unknown: no weights")
@@ -211,7 +211,7 @@ def _parsed(value: str) -> Any:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether no string is in fact bytes, which is how protobuf hands out what is not UTF-8."""
+    """Whether all strings are UTF-8: protobuf returns others as bytes."""
     if isinstance(value, dict):
         return all(isinstance(key, str) and _is_text(item) for key, item in value.items())
     return not isinstance(value, bytes)

@@ -1,6 +1,6 @@
 """Feature pyramid (FPN): backbone features to levels of one width, section 3.2 of the paper.
 
-Biased convolutions without norm or activation, nearest x2 top-down; the level beyond C5 is P5 subsampled by two, as in
+Convolutions with bias, without norm or activation; nearest x2 top-down; the level beyond C5 is P5 subsampled by two, as in
 mmdet `models/necks/fpn.py` with `start_level=0` and `num_outs=5`.
 """
 
@@ -9,8 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from solo_models.backbone import backbone_channels
-from solo_models.spec import BACKBONE_STRIDES, ModelSpec
+from solo_models.spec import BACKBONE_STRIDES, ModelSpec, backbone_channels
 
 
 class FeaturePyramid(nn.Module):
@@ -25,7 +24,7 @@ class FeaturePyramid(nn.Module):
         self.output = nn.ModuleList(nn.Conv2d(spec.fpn_channels, spec.fpn_channels, 3, padding=1) for _ in channels_in)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Raises nothing; sides must be multiples of the coarsest stride."""
+        """`[C2..C5]` to the levels; sides must be multiples of the coarsest stride."""
         merged = [lateral(c) for lateral, c in zip(self.lateral, features[self.start :], strict=False)]
         for i in range(len(merged) - 1, 0, -1):
             merged[i - 1] = merged[i - 1] + F.interpolate(merged[i], size=merged[i - 1].shape[-2:], mode="nearest")

@@ -24,7 +24,7 @@ class SoloNetwork(nn.Module):
     def normalise(self, images: Tensor, image_hw: Tensor) -> Tensor:
         """Padded images `(N, h, w, 3) uint8` RGB to network input `(N, 3, h, w) float32`.
 
-        image_hw: `(N, 2) int64`, the part of each image that is not padding; outside it the result is zero.
+        image_hw: `(N, 2) int64`, the part of each image that is not padding; the result is zero in the padding.
         """
         mean, std = (
             images.new_tensor(v, dtype=torch.float32) for v in (self.spec.preprocess.mean, self.spec.preprocess.std)

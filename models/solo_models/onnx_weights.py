@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from solo_models.onnx_ends import DamagedGraph, fields
+from solo_models.onnx_signature import DamagedGraph, fields
 
 MODEL_GRAPH, GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_OUTPUT = 7, 1, 5, 12
 NODE_INPUT, NODE_OUTPUT = 1, 2

@@ -1,7 +1,7 @@
 """Sizes as users type and read them: LONGxSHORT, the longer side first, in pixels.
 
-A network has one input size for landscape and portrait images, so its order says nothing of the orientation. Where the orientation
-matters it is a word: `1088x800:portrait`.
+A network has one input size for landscape and portrait images, so the order of the sides does not give the orientation. Where the
+orientation matters it is a word: `1088x800:portrait`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Size = tuple[int, int]
 
 
 class SizeError(argparse.ArgumentTypeError):
-    """What was typed is no size; one line says what is wrong. argparse shows it after the option's name."""
+    """Invalid text for a size; the message is one line. argparse shows it after the option's name."""
 
 
 def parse_size(text: str) -> Size:
-    """`1333x800` to `(1333, 800)`: the longer side, the shorter side.
+    """`1333x800` to `(1333, 800)`: the longer and the shorter side.
 
     Raises:
-        SizeError: another form, the shorter side first, or a side out of range.
+        SizeError: not of this form, the shorter side first, or a side out of range.
     """
     match = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})", text)
     if match is None:
@@ -40,7 +40,7 @@ def parse_size(text: str) -> Size:
 
 
 def parse_oriented(text: str) -> tuple[Size, ...]:
-    """Sizes `(height, width)`: of `1088x800` landscape and portrait, of `1088x800:portrait` that one only.
+    """Sizes `(height, width)`: landscape and portrait of `1088x800`, portrait alone of `1088x800:portrait`.
 
     Raises:
         SizeError: see `parse_size`; the word is neither `landscape` nor `portrait`.

@@ -1,6 +1,6 @@
-"""What a SOLO network is: every number that inference needs to know, and nothing that it does not.
+"""The specification of a SOLO network: every number that inference needs, and no other.
 
-Stands at the head of the flow: the network, the exporter, the bundle and the server all read a `ModelSpec`.
+The network, the exporter, the bundle and the server all read a `ModelSpec`.
 Defaults are those of the paper and of both published implementations (SOLO: arXiv 1912.04488, sections 3 and 4).
 """
 
@@ -34,11 +34,14 @@ LITE0_STAGES = (  # blocks, kernel, stride, expansion, output channels
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
-DEFORMABLE_FIELDS = ("deformable_stages", "deformable_towers")  # may be absent: older bundles do not have them
+TOWER_COORDINATES = {"solo": (2,), "decoupled": (1, 1), "decoupled_light": (2,)}
+"""How many coordinate channels each mask tower of a variant reads beside the features."""
+DEFORMABLE_OFFSETS = 18  # channels: (dy, dx) for each of the nine taps of a deformable 3x3 convolution
+DEFORMABLE_FIELDS = ("deformable_stages", "deformable_towers")  # optional: older bundles do not have them
 
 
 class SpecError(ValueError):
-    """A specification that no SOLO network can have. `field` is the dotted name of the value at fault."""
+    """An invalid specification. `field`: the dotted name of the invalid value."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
@@ -172,7 +175,7 @@ class ModelSpec:
 
     @property
     def classes_in_words(self) -> str:
-        """Their number: `1 class`, `80 classes`."""
+        """The number of classes as text: `1 class`, `80 classes`."""
         return "1 class" if self.num_classes == 1 else f"{self.num_classes} classes"
 
     @property
@@ -182,7 +185,7 @@ class ModelSpec:
 
     @property
     def first_cells(self) -> tuple[int, ...]:
-        """Where each level's cells begin among all cells, and at last their number."""
+        """The index of each level's first cell among all cells, followed by the number of all cells."""
         return tuple(accumulate((grid * grid for grid in self.grids), initial=0))
 
     @property
@@ -196,7 +199,7 @@ class ModelSpec:
         return self.strides[0] // 2
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-ready form, the inverse of `from_dict`; what only deformable networks have is left out of others."""
+        """JSON-ready form, the inverse of `from_dict`; without the fields of deformable networks where they are empty."""
         return {k: v for k, v in asdict(self).items() if v or k not in DEFORMABLE_FIELDS}
 
     @classmethod
@@ -208,6 +211,13 @@ class ModelSpec:
         """
         spec: ModelSpec = _read_record(cls, value, "")
         return spec
+
+
+def backbone_channels(name: Backbone) -> tuple[int, int, int, int]:
+    """Channels of C2, C3, C4, C5."""
+    if name == "efficientnet_lite0":
+        return (24, 40, 112, 320)
+    return (64, 128, 256, 512) if name in ("resnet18", "resnet34") else (256, 512, 1024, 2048)
 
 
 def _require(condition: bool, name: str, problem: str) -> None:
@@ -242,6 +252,6 @@ def _read_value(kind: Any, value: Any, name: str) -> Any:
     if kind is bool:
         _require(isinstance(value, bool), name, "must be true or false")
         return value
-    wanted = str if items else kind  # a Literal of strings; which ones is checked by the record itself
-    _require(isinstance(value, wanted) and not isinstance(value, bool), name, f"must be of type {wanted.__name__}")
+    expected = str if items else kind  # a Literal of strings; the record itself checks which ones
+    _require(isinstance(value, expected) and not isinstance(value, bool), name, f"must be of type {expected.__name__}")
     return value

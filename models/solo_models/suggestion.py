@@ -1,4 +1,4 @@
-"""The nearest known name, for messages about a name that is not known."""
+"""The known name nearest to an unknown one, for error messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from difflib import get_close_matches
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str | None:
     """The known name that is spelled most like `name`; `None` where none is close.
 
-    prefix: begins all of them, and is left out of the comparison: it would make every two of them alike.
+    prefix: what all names begin with; it is not compared, since it would make all names similar.
     """
     rests = [other.removeprefix(prefix) for other in known]
     found = get_close_matches(name.removeprefix(prefix), rests, n=1)

@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).parents[1] / "gpu_packages"))
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from standin import ENVIRONMENT, build, check_base, make_base, run, twice
+from image_builder import ENVIRONMENT, build, check_base, make_base, run, twice
 from support.not_run import append
 
 NOT_RUN_MESSAGE = """

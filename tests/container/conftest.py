@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from standin import Image, laid_out
+from image_builder import Image, laid_out
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

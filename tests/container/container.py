@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from standin import Image
+from image_builder import Image
 
 ENTER = r"""
 set -eu

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from container import running
-from standin import Image, laid_out
+from image_builder import Image, laid_out
 
 TENSORRT = {"gpu": "10.4.0", "gpu-modern": "10.16.1.11"}
 CHECK = (

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from asking import ended, free_port, serving, until
 from container import running
+from image_builder import ROOT, Image, size_bytes
 from memory import limited
+from server_calls import ended, free_port, serving, until
 from solo_models.bundle import read_bundle, write_bundle
 from solo_models.demo import demo_bundle
-from standin import ROOT, Image, size_bytes
 from support.networks import bundle_content, tiny_network
 
 ASTRONAUT = ROOT / "tests/images/astronaut.jpg"

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from container import running
+from image_builder import Image, size_bytes
 from solo_models.bundle import read_bundle
-from standin import Image, size_bytes
 from support.networks import tiny_network
 
 

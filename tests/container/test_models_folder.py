@@ -7,10 +7,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from asking import ended, free_port, serving, until
+from image_builder import ROOT, Image
+from server_calls import ended, free_port, serving, until
 from solo_models.bundle import write_bundle
 from solo_models.demo import demo_bundle
-from standin import ROOT, Image
 from support.networks import bundle_content, tiny_network
 
 PHOTOGRAPH = (ROOT / "tests/images/astronaut.jpg").read_bytes()

@@ -179,7 +179,7 @@ def test_class_names_come_from_meta_or_the_caller_or_are_numbered(wide: SoloNetw
     assert noted.network.spec.class_names == ("x_y", "_background_", "x y")
     assert noted.unused_names is None
     plain = _save(tmp_path, state)
-    with pytest.raises(CheckpointError, match="3 classes, 2 names"):
+    with pytest.raises(CheckpointError, match="3 classes, but 2 names are given"):
         read_checkpoint(plain, class_names=("a", "b"))
 
 
@@ -243,7 +243,7 @@ def test_code_in_a_file_is_never_executed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], call: Callable[..., Any], named: str, zipped: bool
 ) -> None:
     payload = Payload(call, str(tmp_path / "made")) if call is os.mkdir else Payload(call, b"executed")
-    with pytest.raises(CheckpointError, match=rf"holds more than tensors: reading \S*{named} would run code"):
+    with pytest.raises(CheckpointError, match=rf"contains more than tensors: reading \S*{named} would run code"):
         read_checkpoint(_save(tmp_path, {"state_dict": {}, "meta": payload}, _use_new_zipfile_serialization=zipped))
     assert "executed" not in capsys.readouterr().out
     assert not (tmp_path / "made").exists()
@@ -357,10 +357,10 @@ def _without(key: str) -> Callable[[State], State]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: {"fc.weight": torch.ones(2)}, "holds no SOLO head.*fc"),
-        (lambda s: s | {"mask_head.extra.weight": torch.ones(1)}, r"has unknown 1 tensors: mask_head\.extra\.weight"),
-        (_without("neck.fpn_convs.1.conv.bias"), r"misses 1 tensors: neck\.fpn_convs\.1\.conv\.bias"),
-        (_without("neck.lateral_convs.0.conv.weight"), r"misses neck\.lateral_convs\.0\.conv\.weight"),
+        (lambda s: {"fc.weight": torch.ones(2)}, "contains no SOLO head.*fc"),
+        (lambda s: s | {"mask_head.extra.weight": torch.ones(1)}, r"has unknown 1 tensor: mask_head\.extra\.weight"),
+        (_without("neck.fpn_convs.1.conv.bias"), r"lacks 1 tensor: neck\.fpn_convs\.1\.conv\.bias"),
+        (_without("neck.lateral_convs.0.conv.weight"), r"lacks neck\.lateral_convs\.0\.conv\.weight"),
         (
             lambda s: s | {"neck.fpn_convs.0.conv.bias": torch.ones(3)},
             r"neck\.fpn_convs\.0\.conv\.bias: shape \(3,\), expected \(16,\)",
@@ -378,16 +378,16 @@ def _without(key: str) -> Callable[[State], State]:
             lambda s: s | {"backbone.layer2.0.conv2.conv_offset.weight": torch.ones(18, 128, 3, 3)},
             "deformable_stages: need ResNet-50 or ResNet-101",
         ),
-        (_without("mask_head.conv_mask_list.4.weight"), r"misses mask_head\.conv_mask_list\.4\.weight"),
-        (_without("mask_head.mask_convs.1.gn.bias"), r"misses 1 tensors: mask_head\.mask_convs\.1\.gn\.bias"),
+        (_without("mask_head.conv_mask_list.4.weight"), r"lacks mask_head\.conv_mask_list\.4\.weight"),
+        (_without("mask_head.mask_convs.1.gn.bias"), r"lacks 1 tensor: mask_head\.mask_convs\.1\.gn\.bias"),
         (lambda s: s | {"mask_head.kernel_convs.0.conv.weight": torch.ones(1)}, "is a SOLOv2 network"),
         (
             lambda s: {"backbone.a": torch.ones(1), "roi_head.b": torch.ones(1), "rpn_head.c": torch.ones(1)},
-            r"holds no SOLO head.*roi_head, rpn_head \(a two-stage detector such as Mask R-CNN\)",
+            r"contains no SOLO head.*roi_head, rpn_head \(a two-stage detector such as Mask R-CNN\)",
         ),
         (
             lambda s: {k: v for i, (k, v) in enumerate(sorted(s.items())) if i % 2},
-            "misses",
+            "lacks",
         ),
         (
             lambda s: s | {"mask_head.cls_convs.0.conv.weight": torch.ones(48, 16, 3, 3)},
@@ -412,7 +412,7 @@ def test_what_is_no_torch_file_is_refused(tmp_path: Path, content: bytes) -> Non
 
 @pytest.mark.parametrize("content", [[1, 2], {"state_dict": {"a": 1}}, torch.ones(3)])
 def test_a_torch_file_without_named_tensors_is_refused(tmp_path: Path, content: Any) -> None:
-    with pytest.raises(CheckpointError, match="holds"):
+    with pytest.raises(CheckpointError, match="contains"):
         read_checkpoint(_save(tmp_path, content))
 
 

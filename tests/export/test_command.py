@@ -301,7 +301,7 @@ def test_a_bundle_with_two_classes_of_the_same_name_is_refused_as_a_source(
         (["--calibration-images", "9"], "--calibration-images goes with --precision int8"),
         (["--single-file"], "--single-file needs a name that ends in .onnx"),
         (["--classes", "{photos}/a.png"], "not a text file"),
-        (["--classes", "{photos}/annotations.json"], "3 classes, 1 names are given"),
+        (["--classes", "{photos}/annotations.json"], "3 classes, but 1 name is given"),
         (["--include", "{empty}/none"], "No such file"),
     ],
 )

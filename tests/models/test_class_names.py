@@ -64,7 +64,7 @@ def test_the_names_that_fit_are_taken_where_a_file_has_several() -> None:
             {"a": 0, "b": 1},
             "the network has 2 classes, and the file has a dict instead of a list of names for them: ",
         ),
-        (2, [0, 1], "the network has 2 classes, and the file has names that are no texts for them: "),
+        (2, [0, 1], "the network has 2 classes, and the file has names that are not strings for them: "),
         (2, "\x1b[2J", "the network has 2 classes, and the file has 1 name (?[2J) for them: "),
     ],
 )

@@ -210,13 +210,13 @@ def test_a_long_list_of_classes_is_shortened_for_people_only(
 
 def test_a_checkpoint_that_is_no_solo_network_is_refused_in_the_readers_words(refuse: Refuse, tmp_path: Path) -> None:
     torch.save({"state_dict": {"roi_head.weight": torch.ones(3)}}, tmp_path / "mask_rcnn.pth")
-    refuse(tmp_path / "mask_rcnn.pth", "holds no SOLO head")
+    refuse(tmp_path / "mask_rcnn.pth", "contains no SOLO head")
 
 
 def test_safetensors_are_read_as_a_checkpoint(refuse: Refuse, tmp_path: Path) -> None:
     header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
     (tmp_path / "a").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
-    refuse(tmp_path / "a", "holds no SOLO head")
+    refuse(tmp_path / "a", "contains no SOLO head")
 
 
 class _Attack:
@@ -316,7 +316,7 @@ def test_a_zip_whose_names_are_no_text_is_refused(refuse: Refuse, tmp_path: Path
 def test_int8_bundles_are_for_cpus(tell: Tell, rich: BundleContent, tmp_path: Path) -> None:
     told = tell(write_bundle(tmp_path / "b", replace(rich, precision="int8")))
     assert told.facts["int8_for"] == "cpu"
-    assert told.facts["runs_on"]["CUDA, TensorRT"].startswith("no: this INT8 form is made for CPUs")
+    assert told.facts["runs_on"]["CUDA, TensorRT"].startswith("no: this form of INT8 is for CPUs")
 
 
 def test_int8_bundles_for_tensorrt_say_so(tell: Tell, rich: BundleContent, tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ def test_a_damaged_bundle_is_refused(
 
 
 def test_a_bundle_whose_graph_is_none_is_refused(refuse: Refuse, rich: BundleContent, tmp_path: Path) -> None:
-    refuse(write_bundle(tmp_path / "b", replace(rich, masks=b"no graph")), "masks.onnx: holds no ONNX graph")
+    refuse(write_bundle(tmp_path / "b", replace(rich, masks=b"no graph")), "masks.onnx: not an ONNX graph")
 
 
 def test_a_zip_with_its_folder_on_top_is_a_bundle(tell: Tell, solo_bundle: Path, tmp_path: Path) -> None:
@@ -496,7 +496,7 @@ def test_no_flipped_byte_of_an_onnx_file_breaks_the_reader(tmp_path: Path, capsy
 def test_an_onnx_file_above_two_gib_is_refused_unread(refuse: Refuse, tmp_path: Path) -> None:
     path = _saved(tmp_path / "m.onnx", _model())
     os.truncate(path, (2 << 30) + 1)  # sparse: takes no room
-    refuse(path, "has 2147483649 bytes, an ONNX file at most 2147483648")
+    refuse(path, "has 2147483649 bytes; an ONNX file has at most 2147483648")
 
 
 # --- engines

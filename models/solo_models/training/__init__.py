@@ -1,1 +1,1 @@
-"""Learning as section 3.3 of the paper describes it; needs the extra `train`. Run `python -m solo_models.training --help`."""
+"""Training as in section 3.3 of the paper; needs the extra `train`. See `python -m solo_models.training --help`."""

@@ -23,7 +23,7 @@ Rle = Any  # pycocotools' encoding: {"size": [h, w], "counts": bytes}; its own t
 class Sample:
     """One augmented image.
 
-    image: `(h, w, 3) uint8` RGB on the canvas, zero-padded; valid: `(h, w) bool`, where the image lies;
+    image: `(h, w, 3) uint8` RGB on the canvas, zero-padded; valid: `(h, w) bool`, true inside the image;
     masks: `(n, h, w) uint8` 0/1; labels: `(n,) int64`; ignored: `(h, w) bool`, inside crowds.
     """
 
@@ -70,7 +70,7 @@ class CocoImages:
         )
 
     def epoch(self, recipe: Recipe, canvas: tuple[int, int], rng: np.random.Generator) -> Iterator[list[Sample]]:
-        """Batches of one orientation each; `canvas` is (long, short) and lies along the images' own longer side."""
+        """Batches of one orientation each; `canvas` is (long, short), its long side along that of the images."""
         chosen = [p for p in self.images if p.rles or rng.random() < recipe.empty_image_share]
         rng.shuffle(chosen)
         batches: list[list[_Annotated]] = []

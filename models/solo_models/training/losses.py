@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 def focal_loss(logits: Tensor, targets: Tensor, gamma: float, alpha: float) -> Tensor:
-    """Sum of the sigmoid focal loss; `logits` and `targets` (0 or 1) of one shape."""
+    """Sum of the sigmoid focal loss; `logits` and `targets` (0 or 1) have the same shape."""
     probability = logits.sigmoid()
     cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     missed = probability * (1 - targets) + (1 - probability) * targets
@@ -23,7 +23,7 @@ def dice_loss(masks: Tensor, targets: Tensor) -> Tensor:
 
 
 def positive_masks(parts: list[Tensor], grid: int, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Soft masks `(k, h, w)` of the cells `(image, row, column)` out of one level's mask logits."""
+    """Soft masks `(k, h, w)` of the cells `(image, row, column)`, from one level's mask logits."""
     if len(parts) == 1:
         return parts[0][images, rows * grid + columns].sigmoid()
     return torch.sigmoid(parts[0][images, columns]) * torch.sigmoid(parts[1][images, rows])

@@ -1,4 +1,4 @@
-"""Everything that decides how a network is trained, in one frozen record read from a TOML file."""
+"""The settings of a training, one frozen record read from a TOML file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from solo_models.spec import ModelSpec, SpecError
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A part of the training on one canvas: `epochs` passes over images laid on `long_side` x `short_side` pixels."""
+    """A part of the training with one canvas size: `epochs` passes over images on `long_side` x `short_side` pixels."""
 
     epochs: int
     long_side: int
@@ -22,7 +22,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Hyper-parameters. Scale ranges are fractions of the canvas' long side, so that they hold for every phase."""
+    """Hyper-parameters. Scale ranges are fractions of the canvas' long side, so that they fit every phase."""
 
     spec: ModelSpec
     phases: tuple[Phase, ...]
@@ -58,7 +58,7 @@ def read_recipe(path: Path) -> Recipe:
     """Read a recipe file.
 
     Raises:
-        SpecError: unknown or unusable values, named.
+        SpecError: an unknown or invalid value; the message names it.
     """
     raw: dict[str, Any] = tomllib.loads(path.read_text())
     defaults = ModelSpec(raw["spec"]["variant"], raw["spec"]["backbone"], tuple(raw["spec"]["class_names"])).to_dict()

@@ -1,8 +1,8 @@
-"""Which grid cell answers for which object: label assignment of section 3.3.1.
+"""Which grid cell predicts which object: label assignment of section 3.3.1.
 
-An object goes to every level whose range holds the geometric mean of its box sides. Its centre of mass names a cell; positive
-are the cells touched by the box of `epsilon` times the object's size around that centre, at most one cell further than
-the centre cell. Where objects compete for a cell, the smaller one gets it.
+An object is assigned to every level whose range contains the geometric mean of its box sides. Positive are the cells touched by a
+box of `epsilon` times the object's size around its centre of mass, at most one cell away from the cell of that centre. Where
+objects compete for a cell, the smaller one gets it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class LevelTargets:
     """One image at one level.
 
     labels: `(S, S) int64`, a class, BACKGROUND or IGNORED. rows, columns: `(k,) int64`, the positive cells;
-    masks: `(k, h, w) float32` 0..1, their objects at half the level's stride.
+    masks: `(k, h, w) float32` 0..1, the masks of their objects at half the level's stride.
     """
 
     labels: NDArray[np.int64]
@@ -35,7 +35,7 @@ class LevelTargets:
 
 
 def assign(sample: Sample, recipe: Recipe) -> list[LevelTargets]:
-    """Targets of every level; no objects give levels without positives."""
+    """Targets of every level; without objects no cell is positive."""
     objects = [_Object.of(m, int(label)) for m, label in zip(sample.masks, sample.labels, strict=True)]
     objects.sort(key=lambda o: -o.area)
     return [_assign_level(sample, objects, recipe, level) for level in range(len(recipe.spec.grids))]

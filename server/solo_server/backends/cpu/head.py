@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from solo_models.bundle import CATEGORIES, MASKS, Bundle, BundleError
-from solo_models.onnx_ends import DamagedGraph
+from solo_models.onnx_signature import DamagedGraph
 from solo_models.onnx_weights import read_weights
 from solo_models.spec import ModelSpec
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from solo_models.bundle import CATEGORIES, MASKS, Bundle, BundleError
-from solo_models.onnx_ends import DamagedGraph
+from solo_models.onnx_signature import DamagedGraph
 from solo_models.onnx_weights import keep_outputs
 
 from solo_server.backends.cpu.engine import Engine

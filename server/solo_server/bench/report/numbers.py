@@ -56,7 +56,7 @@ def short(value: float | None) -> str:
 
 
 def times(value: float | None) -> str:
-    """A ratio with a multiplication sign, such as 1.50."""
+    """A ratio with two decimals and a multiplication sign."""
     return DASH if value is None else f"{value:.2f}{CROSS}"
 
 

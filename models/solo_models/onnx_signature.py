@@ -1,4 +1,4 @@
-"""Inputs and outputs of an ONNX graph read from its bytes, where the onnx package is not installed (a serving environment)."""
+"""Inputs and outputs of an ONNX graph, read from its bytes: a serving environment does not have the onnx package."""
 
 from __future__ import annotations
 
@@ -13,31 +13,35 @@ _DTYPES = (  # TensorProto.DataType of onnx.proto, from 1 on
 )
 # fmt: on
 
-Ends = dict[str, dict[str, Any]]
+Tensors = dict[str, dict[str, Any]]
 
 
 class DamagedGraph(ValueError):
-    """Bytes that hold no ONNX graph, or a damaged one."""
+    """Bytes that are not an ONNX graph, or are a damaged one."""
 
 
-def graph_ends(content: bytes) -> dict[str, Ends]:
+def graph_signature(content: bytes) -> dict[str, Tensors]:
     """`inputs` and `outputs` of a serialized ModelProto (field numbers of onnx.proto): name to dtype and shape.
 
     Raises:
-        DamagedGraph: it is none.
+        DamagedGraph: not an ONNX graph, or a damaged one.
     """
     try:
         graph = list(fields(dict(fields(memoryview(content)))[7]))
         weights = {bytes(dict(fields(v)).get(8, b"")) for n, v in graph if n == 5}  # old files list them as inputs too
-        ends = {"inputs": (_end(v) for n, v in graph if n == 11), "outputs": (_end(v) for n, v in graph if n == 12)}
+        sides = {
+            "inputs": (_tensor(v) for n, v in graph if n == 11),
+            "outputs": (_tensor(v) for n, v in graph if n == 12),
+        }
         return {
-            side: {name: end for name, end in found if name.encode() not in weights} for side, found in ends.items()
+            side: {name: tensor for name, tensor in tensors if name.encode() not in weights}
+            for side, tensors in sides.items()
         }
     except (ValueError, LookupError, TypeError) as problem:
-        raise DamagedGraph("holds no ONNX graph, or a damaged one") from problem
+        raise DamagedGraph("not an ONNX graph, or a damaged one") from problem
 
 
-def _end(value_info: memoryview) -> tuple[str, dict[str, Any]]:
+def _tensor(value_info: memoryview) -> tuple[str, dict[str, Any]]:
     named = dict(fields(value_info))
     tensor = dict(fields(dict(fields(named[2])).get(1, memoryview(b""))))  # empty: a sequence or a map
     dims = [dict(fields(dim)) for _, dim in fields(tensor.get(2, memoryview(b"")))]
@@ -51,7 +55,7 @@ def dtype_name(number: int) -> str:
 
 
 def fields(message: memoryview) -> Iterator[tuple[int, Any]]:
-    """Number and value of each field of a protobuf message: whole numbers as such, all else as its bytes."""
+    """Number and value of each field of a protobuf message: integers as integers, everything else as bytes."""
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 from container import Container, running
-from standin import Image
+from image_builder import Image
 
 
 @contextmanager
