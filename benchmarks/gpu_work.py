@@ -14,8 +14,8 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from solo_models.arithmetic import TOWER_INPUTS, Hw
-from solo_models.spec import RESNET_BLOCKS, ModelSpec
+from solo_models.arithmetic import Hw
+from solo_models.spec import RESNET_BLOCKS, TOWER_COORDINATES, ModelSpec
 from solo_server.backends.gpu.network import BatchShape, NetworkMemory, level_groups, network_layout
 from solo_server.backends.gpu.postprocess.batch import Counts
 from solo_server.backends.gpu.postprocess.memory import (
@@ -222,7 +222,7 @@ def network_values(spec: ModelSpec, padded_hw: Hw) -> dict[str, int]:
 def network_kernels(spec: ModelSpec) -> int:
     """At least so many: one a convolution, one more for each GroupNorm, one for each resize to a grid or a level's size."""
     backbone = 1 + 1 + sum(3 * blocks + 1 for blocks in RESNET_BLOCKS[spec.backbone])
-    levels, groups, towers = len(spec.grids), len(level_groups(spec)), len(TOWER_INPUTS[spec.variant])
+    levels, groups, towers = len(spec.grids), len(level_groups(spec)), len(TOWER_COORDINATES[spec.variant])
     head = levels * (2 * spec.head_depth + 3) + groups * towers * 2 * spec.head_depth
     return backbone + 3 * levels + head
 
@@ -263,7 +263,9 @@ def _categories(spec: ModelSpec) -> int:
 
 
 def _towers(spec: ModelSpec, padded_hw: Hw, stride: int) -> int:
-    return sum(_tower(spec, _at(padded_hw, stride), spec.fpn_channels + extra) for extra in TOWER_INPUTS[spec.variant])
+    return sum(
+        _tower(spec, _at(padded_hw, stride), spec.fpn_channels + extra) for extra in TOWER_COORDINATES[spec.variant]
+    )
 
 
 def _tower(spec: ModelSpec, pixels: int, channels_in: int) -> int:
