@@ -75,34 +75,34 @@ format: $(DEV)/.ready ## rewrite the sources in the house style
 bench: $(SERVE)/.ready ## measure the demo model on this machine
 	$(SERVE)/bin/solo bench pipeline tests/images/*.jpg
 
-pages: $(DEV)/.ready ## write figures of benchmarks/results, and the settings, into the pages
+pages: $(DEV)/.ready ## write figures of benchmarks/results and the settings into the pages
 	$(DEV)/bin/python benchmarks/pages.py
 
-peers: $(PEERS)/.ready ## LitServe and BentoML, to be measured beside
+peers: $(PEERS)/.ready ## install LitServe and BentoML, for comparison
 
-reliability: $(DEV)/.ready $(PEERS)/.ready ## measure benchmarks/reliability.md on this machine, which is to be left alone
+reliability: $(DEV)/.ready $(PEERS)/.ready ## measure benchmarks/reliability.md on this machine, which must be idle
 	$(DEV)/bin/python benchmarks/reliability.py -o benchmarks/results/reliability.json
 
 audit: $(AUDIT)/.ready ## look up known vulnerabilities of constraints.txt (needs the network)
 	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
-locks: $(AUDIT)/.ready ## write the lock files of the images anew, after a change of versions
+locks: $(AUDIT)/.ready ## update the lock files of the container images, after a change of versions
 	$(AUDIT)/bin/python deploy/image/lock.py
 
-fuzz: $(DEV)/.ready ## generated requests and 20,000 broken images against a server started for it; HOSTILE=DIR for more seeds
+fuzz: $(DEV)/.ready ## send generated requests and 20,000 broken images to a server started for it; HOSTILE=DIR adds seeds
 	$(DEV)/bin/python benchmarks/fuzz.py $(BUNDLE) $(if $(HOSTILE),--hostile $(HOSTILE)) -n 20000 -o build/fuzz.json
 
-image: ## build the image TARGET: cpu (default), gpu, gpu-modern, export (needs docker)
+image: ## build the container image TARGET: cpu (default), gpu, gpu-modern, export (needs docker)
 	docker build --target $(TARGET) $(IMAGE_FLAGS) --build-arg REVISION=$(shell git rev-parse HEAD) -t solo-inference:$(TARGET) .
 
-image-test: $(DEV)/.ready ## build images without a container engine, and run them (needs root and Debian)
+image-test: $(DEV)/.ready ## build container images without a container engine, and run them (needs root and Debian)
 	$(BUILD_IMAGES)
 	$(TEST_IMAGES)
 
 clean: ## remove all environments
 	rm -rf $(SERVE) $(DEV) $(GPU) $(AUDIT) $(PEERS) build
 
-image-test-gpu: $(DEV)/.ready ## images for GPUs over stubs of TensorRT (20 GB of disk, g++)
+image-test-gpu: $(DEV)/.ready ## container images for GPUs over stubs of TensorRT (20 GB of disk, g++)
 	$(DEV)/bin/python tests/container/build.py gpu gpu-modern
 	$(DEV)/bin/python -m pytest -q -c tests/container/pytest.ini tests/container/gpu_images.py
 
@@ -115,7 +115,7 @@ $(SERVE)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 $(DEV)/.ready: pyproject.toml constraints.txt
-	@echo "preparing $(DEV) (once, some minutes; it holds torch)"
+	@echo "preparing $(DEV) (once, some minutes; includes torch)"
 	@$(CHECK_PYTHON)
 	@$(PYTHON) -m venv $(DEV)
 	@$(DEV)/bin/python $(PIP_INSTALL) torch
@@ -138,7 +138,7 @@ $(PEERS)/.ready: benchmarks/reliability_parts/peers/requirements.txt
 	@touch $@
 
 $(AUDIT)/.ready: Makefile
-	@echo "preparing $(AUDIT) (once; pip-audit and uv, apart from what they look at)"
+	@echo "preparing $(AUDIT) (once; pip-audit and uv, apart from the packages they check)"
 	@$(CHECK_PYTHON)
 	@$(PYTHON) -m venv $(AUDIT)
 	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) pip-audit==2.10.1 uv==0.13.9

@@ -1,10 +1,10 @@
-"""What each exact rewrite gains: the plain form and ours on the same numbers, in turn, in one process.
+"""Speed-up of each exact rewrite: the plain form and ours on the same numbers, in turn, in one process.
 
     python benchmarks/algebra.py [--rounds N] [-o RESULT.json]
 
-Sizes are those of SOLO R50 on an image of 640x480 (network input 704x512), values random. Plain forms run in torch or, where the
-question is which graph a runtime is given, in ONNX Runtime. Medians over the rounds; `difference` is the largest between the
-results of both (of masks: the share of pixels that differ).
+Sizes are those of SOLO R50 on an image of 640x480 (network input 704x512), values random. Plain forms run in torch, or in ONNX
+Runtime where two graphs are compared. Times are medians over the rounds; `difference` is the largest difference between both
+results (for masks: the share of pixels that differ).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One rewrite. plain, ours: functions whose results are compared by `difference`."""
+    """One rewrite. plain, ours: functions whose results `difference` compares."""
 
     name: str
     plain: Callable[[], Any]
@@ -57,24 +57,24 @@ class Row:
 
 
 def main() -> int:
-    """Measure every row and print it."""
+    """Measure and print every row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
-    found = {}
+    measured = {}
     for row in rows():
-        found[row.name] = figures = measure(row, arguments.rounds)
+        measured[row.name] = figures = measure(row, arguments.rounds)
         print(f"{row.name:<76}", *(f"{value:>9.4g}" for value in figures.values()), flush=True)
     if arguments.output:
-        write_record(arguments.output, {"rounds": arguments.rounds, "input": [512, 704], "rewrites": found})
+        write_record(arguments.output, {"rounds": arguments.rounds, "input": [512, 704], "rewrites": measured})
     return 0
 
 
 @torch.inference_mode()
 def measure(row: Row, rounds: int) -> dict[str, float]:
-    """Medians of both forms, in turn."""
+    """Measure both forms in turn; medians."""
     times: dict[str, list[float]] = {"plain": [], "ours": []}
     results = {}
     for _ in range(rounds + 1):
@@ -92,7 +92,7 @@ def measure(row: Row, rounds: int) -> dict[str, float]:
 
 
 def rows() -> Iterator[Row]:
-    """In the order of docs/performance.md."""
+    """All rewrites, in the order of docs/performance.md."""
     yield from (selected_cells(variant) for variant in ("solo", "decoupled", "decoupled_light"))
     yield skipped_levels()
     yield folded_halving()
@@ -105,7 +105,7 @@ def rows() -> Iterator[Row]:
 
 
 def selected_cells(variant: Variant) -> Row:
-    """All cells' masks at the mask stride, of which the candidates are binarised; against the candidates' masks only."""
+    """The masks of all cells, then only the candidates' binarised; compared with computing only the candidates' masks."""
     spec, kernels, features = _head(variant)
     cells = np.sort(np.random.default_rng(1).choice(spec.num_cells, CANDIDATES, replace=False))
     first = np.cumsum([0, *(grid * grid for grid in spec.grids)])
@@ -134,7 +134,7 @@ def selected_cells(variant: Variant) -> Row:
 
 
 def _all_masks(spec: ModelSpec, kernels: dict[str, Array], features: dict[int, list[Array]], level: int) -> list[Any]:
-    """Doubled features, last convolution of every cell (or row and column), sigmoid, upsampled."""
+    """Upsampled features, last convolution of every cell (or row and column), sigmoid, upsampling."""
     names = [f"level{level}_x", f"level{level}_y"] if spec.is_decoupled else [f"level{level}"]
     soft = []
     for i, name in enumerate(names):
@@ -148,7 +148,7 @@ def _all_masks(spec: ModelSpec, kernels: dict[str, Array], features: dict[int, l
 
 
 def skipped_levels() -> Row:
-    """The mask tower on all five levels; against levels 2 and 3 only."""
+    """The mask tower on all five levels, compared with levels 2 and 3 only."""
     tower = Tower(_layers(), 32, POOL)
     maps, few = _maps(LEVELS), _maps(LEVELS[2:4])
     return Row(
@@ -160,7 +160,7 @@ def skipped_levels() -> Row:
 
 
 def folded_halving() -> Row:
-    """P2: 3x3 convolution, then bilinear x0.5; against one 4x4 convolution of stride 2."""
+    """P2: 3x3 convolution, then bilinear x0.5; compared with one 4x4 convolution of stride 2."""
     weight = _random(CHANNELS, CHANNELS, 3, 3).astype(np.float64) / 48
     x = _random(1, CHANNELS, 128, 176)
     plain, folded = (_graph(CHANNELS, build) for build in (_convolve_then_halve(weight), _folded(weight)))
@@ -179,13 +179,13 @@ def _folded(weight: Array) -> Callable[[GraphBuilder, str], str]:
 
 
 def split_coordinates() -> Row:
-    """First mask convolution on 258 concatenated channels; against 256 channels plus a constant map."""
+    """First mask convolution on 258 concatenated channels, compared with 256 channels plus a constant map."""
     weight, x = _random(CHANNELS, CHANNELS + 2, 3, 3) / 48, _random(1, CHANNELS, 64, 88)
-    place = np.stack(np.meshgrid(np.linspace(-1, 1, 88), np.linspace(-1, 1, 64)))[None].astype(np.float32)
-    constant = F.conv2d(torch.from_numpy(place), torch.from_numpy(weight[:, CHANNELS:]), padding=1).numpy()
+    coordinates = np.stack(np.meshgrid(np.linspace(-1, 1, 88), np.linspace(-1, 1, 64)))[None].astype(np.float32)
+    constant = F.conv2d(torch.from_numpy(coordinates), torch.from_numpy(weight[:, CHANNELS:]), padding=1).numpy()
 
     def joined(g: GraphBuilder, x: str) -> str:
-        return g.conv(g.op("Concat", x, g.constant(place, "place"), axis=1), weight, None, "w", pads=[1] * 4)
+        return g.conv(g.op("Concat", x, g.constant(coordinates, "place"), axis=1), weight, None, "w", pads=[1] * 4)
 
     def split(g: GraphBuilder, x: str) -> str:
         return g.op("Add", g.conv(x, weight[:, :CHANNELS], None, "w", pads=[1] * 4), g.constant(constant, "place"))
@@ -199,7 +199,7 @@ def split_coordinates() -> Row:
 
 
 def folded_norm() -> Row:
-    """A convolution and its BatchNorm in torch; against the folded convolution (runtimes fold by themselves, torch does not)."""
+    """A convolution and its BatchNorm in torch, compared with the folded convolution (runtimes fold it, torch does not)."""
     conv = torch.nn.Conv2d(64, 64, 3, padding=1, bias=False).eval()
     norm = torch.nn.BatchNorm2d(64).eval()
     folded = torch.nn.utils.fuse_conv_bn_eval(conv, norm)
@@ -213,7 +213,7 @@ def folded_norm() -> Row:
 
 
 def winograd() -> Row:
-    """One 3x3 convolution of 256 channels on level 0: ONNX Runtime's direct form; against ours with a quarter of the products."""
+    """One 3x3 convolution of 256 channels on level 0: ONNX Runtime's direct form, against ours (a quarter of the products)."""
     weight, x = _random(CHANNELS, CHANNELS, 3, 3) / 48, _random(1, CHANNELS, 64, 88)
     direct = _graph(CHANNELS, lambda g, x: g.conv(x, weight, None, "w", pads=[1] * 4))
     convolution = Convolution(weight, POOL)
@@ -228,7 +228,7 @@ def winograd() -> Row:
 
 
 def group_norms() -> Iterator[Row]:
-    """A tower whose GroupNorm is written out; against the InstanceNormalization form; and that against ours, without a pass."""
+    """A tower with GroupNorm written out, compared with InstanceNormalization; and that with ours, which needs no extra pass."""
     layers, x = _layers(), _random(1, CHANNELS, 64, 88)
     written, instance = _graph(CHANNELS, _tower(layers, _written_out)), _graph(CHANNELS, _tower(layers, _instance_form))
     tower = Tower(layers, 32, POOL)
@@ -273,7 +273,7 @@ def _written_out(g: GraphBuilder, x: str, layer: Layer, i: int) -> str:
 
 
 def encoding(original_hw: tuple[int, int]) -> Row:
-    """Soft masks to original size by two resizes, threshold, pycocotools; against one pass inside each mask's box."""
+    """Soft masks to original size by two resizes, threshold, pycocotools; compared with one pass inside each mask's box."""
     spec, kernels, features = _head("solo")
     cells = np.sort(np.random.default_rng(2).choice(spec.num_cells, INSTANCES, replace=False))
     geometry = Geometry(original_hw, (512, 683), (512, 704))
@@ -302,7 +302,7 @@ def _values(mask: Any) -> Array:
 
 
 def bits() -> Row:
-    """IoU of all pairs of 500 masks of five classes by a matrix product; against bits inside the overlap of boxes."""
+    """IoU of all pairs of 500 masks of five classes by a matrix product, compared with bits inside the overlap of boxes."""
     spec, kernels, features = _head("solo")
     rng = np.random.default_rng(3)
     cells = np.sort(rng.choice(spec.num_cells, 500, replace=False))
@@ -321,9 +321,9 @@ def bits() -> Row:
 
 
 def _head(variant: Variant) -> tuple[ModelSpec, dict[str, Array], dict[int, list[Array]]]:
-    """Kernels that draw a blob around their cell, on features that hold smooth functions of the place."""
+    """Kernels that draw a blob around their cell, and features that are smooth functions of the position."""
     spec = ModelSpec(variant=variant, backbone="resnet50", class_names=("thing",))
-    features = {i: [_places(h, w)] * (2 if variant == "decoupled" else 1) for i, (h, w) in enumerate(LEVELS)}
+    features = {i: [_position_features(h, w)] * (2 if variant == "decoupled" else 1) for i, (h, w) in enumerate(LEVELS)}
     kernels = {name: np.zeros(shape, np.float32) for name, shape in kernel_shapes(spec).items()}
     for level, grid in enumerate(spec.grids):
         centre, size = (np.arange(grid) + 0.5) / grid, 1.2 / grid + 0.03
@@ -339,8 +339,8 @@ def _head(variant: Variant) -> tuple[ModelSpec, dict[str, Array], dict[int, list
     return spec, kernels, features
 
 
-def _places(h: int, w: int) -> Array:
-    """`(256, h, w)`: x, y and their squares, then noise that the kernels do not look at."""
+def _position_features(h: int, w: int) -> Array:
+    """`(256, h, w)`: x, y and their squares, then noise that the kernels ignore."""
     y, x = np.meshgrid((np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w, indexing="ij")
     return np.concatenate([np.stack([x, y, x**2, y**2]), _random(CHANNELS - 4, h, w)]).astype(np.float32)
 

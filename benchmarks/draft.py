@@ -1,10 +1,10 @@
-"""What draft decoding saves and what it moves: large JPEGs, decoded whole and as drafts, through the server's pipeline.
+"""What draft decoding saves, and how it changes results: large JPEGs, decoded fully and as drafts, in the server's pipeline.
 
     python benchmarks/draft.py IMAGE.jpg|FOLDER... [--input LONGxSHORT] [--rows] [-o RESULT.json]
 
-Each image is decoded whole and, for every ratio, as small as leaves that many times the sides of the network's input. The whole
-image's clear instances (score of at least 0.3) are looked for among the draft's. --input makes the network's input smaller, so
-that ordinary photographs are large ones; --rows writes every image, with times, and not only the totals.
+Each image is decoded fully and, for every ratio, as the smallest draft whose sides are at least that many times those of the
+network's input. The clear instances of the full image (score of at least 0.3) are searched among the draft's. --input makes the
+network's input smaller, so that ordinary photographs count as large; --rows writes every image with times, not only totals.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ REPEATS = 5
 
 
 def main() -> int:
-    """Measure every image at every ratio and print a row each."""
+    """Measure every image at every ratio, and print the totals."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path, nargs="+")
     parser.add_argument("--input", metavar="LONGxSHORT")
@@ -45,17 +45,17 @@ def main() -> int:
     rows = [row for path in images for row in measure(path, whole, draft, timed=arguments.rows)]
     if arguments.rows:
         print(*(" ".join(map(str, row.values())) for row in rows), sep="\n")
-    found = {ratio: totals([row for row in rows if row["ratio"] == ratio]) for ratio in RATIOS}
-    print(*found.items(), sep="\n")
+    by_ratio = {ratio: totals([row for row in rows if row["ratio"] == ratio]) for ratio in RATIOS}
+    print(*by_ratio.items(), sep="\n")
     if arguments.output:
         rules = whole.bundle.spec.preprocess
         about = {"model": whole.bundle.name, "input": [rules.long_side, rules.short_side], "clear_score": CLEAR_SCORE}
-        write_record(arguments.output, {**about, "ratios": found, **({"rows": rows} if arguments.rows else {})})
+        write_record(arguments.output, {**about, "ratios": by_ratio, **({"rows": rows} if arguments.rows else {})})
     return 0
 
 
 def open_demo(size: str | None) -> Pipeline:
-    """The demo model, its input at most `LONGxSHORT` where that is given."""
+    """The demo model, with its input limited to `LONGxSHORT` if given."""
     pipeline = Pipeline.open(demo_bundle())
     if size is None:
         return pipeline
@@ -63,11 +63,11 @@ def open_demo(size: str | None) -> Pipeline:
     spec = pipeline.bundle.spec
     smaller = replace(spec, preprocess=replace(spec.preprocess, long_side=long_side, short_side=short_side))
     bundle = replace(pipeline.bundle, spec=smaller)
-    return Pipeline(bundle, CpuBackend(bundle, pipeline.backend.engine))  # type: ignore[attr-defined]  # a CPU's
+    return Pipeline(bundle, CpuBackend(bundle, pipeline.backend.engine))  # type: ignore[attr-defined]  # a CpuBackend
 
 
 def measure(path: Path, whole: Pipeline, draft: Pipeline, *, timed: bool) -> list[dict[str, Any]]:
-    """One row for each ratio at which the image is drafted; none where it is too small for all of them."""
+    """One row for each ratio at which the image is decoded as a draft; none if it is too small."""
     body, rows = path.read_bytes(), []
     exact = whole.segment_decoded(whole.decode(body), Query()).instances
     clear = [i for i in exact if i.score >= CLEAR_SCORE]
@@ -96,7 +96,7 @@ def measure(path: Path, whole: Pipeline, draft: Pipeline, *, timed: bool) -> lis
 
 
 def totals(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Over all images that were drafted."""
+    """Totals over all images that were decoded as drafts."""
     ious = [iou for row in rows for iou in row["mask_ious"]]
     moved = [difference for row in rows for difference in row["score_differences"]]
     return {
@@ -109,20 +109,20 @@ def totals(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def partner(wanted: Instance, found: tuple[Instance, ...]) -> tuple[float, float]:
-    """Mask IoU and score difference of the instance of the same class that overlaps most; `(0, score)` without one."""
-    mask = decode_rle(wanted.mask)
-    best = (0.0, wanted.score)
-    for other in found:
-        if other.class_id == wanted.class_id:
+def partner(instance: Instance, candidates: tuple[Instance, ...]) -> tuple[float, float]:
+    """Mask IoU and score difference for the candidate of the same class that overlaps most; `(0, score)` without one."""
+    mask = decode_rle(instance.mask)
+    best = (0.0, instance.score)
+    for other in candidates:
+        if other.class_id == instance.class_id:
             shared = int(np.count_nonzero(mask & decode_rle(other.mask)))
-            iou = shared / max(wanted.area + other.area - shared, 1)
-            best = max(best, (iou, abs(other.score - wanted.score)))
+            iou = shared / max(instance.area + other.area - shared, 1)
+            best = max(best, (iou, abs(other.score - instance.score)))
     return best
 
 
 def milliseconds(pipeline: Pipeline, body: bytes) -> float:
-    """Decoding and resizing, median."""
+    """Median time of decoding and resizing."""
     runs = (pipeline.decode(body) for _ in range(REPEATS))
     return round(statistics.median(run.decode_ms + run.preprocess_ms for run in runs), 1)
 

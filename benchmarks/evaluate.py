@@ -1,4 +1,4 @@
-"""Mask AP of a bundle on a COCO folder, by pycocotools, through the pipeline that the server runs.
+"""Mask AP of a bundle on a COCO folder, computed by pycocotools from the results of the server's pipeline.
 
     python benchmarks/evaluate.py BUNDLE --data FOLDER [--engine ENGINE] [--precision PRECISION] [-o RESULT.json]
 
@@ -21,7 +21,7 @@ from solo_server.pipeline.pipeline import Pipeline
 
 
 def main() -> int:
-    """Evaluate every image and print the twelve figures' first nine."""
+    """Evaluate every image and print the figures of `mask_ap`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--data", type=Path, required=True)

@@ -1,4 +1,4 @@
-"""How long `solo export` takes and how much memory it needs: a whole process, from the checkpoint to the checked bundle.
+"""Time and memory of `solo export`: a whole process, from the checkpoint to the verified bundle.
 
 python benchmarks/export_cost.py CHECKPOINT [-o RESULT.json] [-- EXPORT_OPTIONS]
 """
@@ -17,7 +17,7 @@ from record import write_record
 
 
 def main() -> int:
-    """Run once, print, record."""
+    """Run it once, print the figures, record them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("-o", "--output", type=Path)

@@ -1,9 +1,9 @@
-"""Everything that is thrown at a server, against one that is started for it: generated requests, then broken images.
+"""Fuzzes a server that it starts: generated requests, then broken images.
 
     python benchmarks/fuzz.py [BUNDLE] [--hostile DIR] [-n 20000] [--examples 400] [--seed 0] [-o benchmarks/results/fuzz.json]
 
-Requests are made by schemathesis of the OpenAPI document (`fuzz_requests.py`), images by mutation (`fuzz_images.py`); both are
-the same again with the same seed, but for the times. Exit status 1 where an answer was at fault, or the server has ended.
+schemathesis generates the requests from the OpenAPI document (`fuzz_requests.py`); `fuzz_images.py` mutates images. The same seed
+gives the same requests and images. Exit status 1 if a response was at fault or the server died.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from solo_server.bench.load.server_process import ServerProcess
 
 
 def main() -> int:
-    """Start a server, try everything on it, and tell what came back."""
+    """Start a server, fuzz it, and report the responses."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path, nargs="?", help="to be served (default: the demo model)")
+    parser.add_argument("bundle", type=Path, nargs="?", help="bundle to serve (default: the demo model)")
     parser.add_argument("--hostile", type=Path, help="folder of further files to mutate")
-    parser.add_argument("-n", "--count", type=int, default=20_000, help="broken images")
+    parser.add_argument("-n", "--count", type=int, default=20_000, help="number of broken images")
     parser.add_argument("--examples", type=int, default=400, help="random requests for each operation")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path)
@@ -48,12 +48,12 @@ def main() -> int:
             "broken_images": _bodies(broken.answers, broken.slowest_s, broken.faults),
             "peak_mb": {"started": started_mb, "whole_images": whole_mb, "end": server.rss_mib("VmHWM")},
             "rss_mb_at_end": server.rss_mib("VmRSS"),
-            "server_ended": server.obituary(0) is not None,
+            "server_ended": server.exit_report(0) is not None,
         }
     for name, value in results.items():
         print(f"{name:<16} {value}")
     if tried.failures:
-        print(tried.told)
+        print(tried.output)
     if arguments.output:
         write_record(arguments.output, results)
     return 1 if tried.failures or whole.faults or broken.faults or results["server_ended"] else 0

@@ -1,10 +1,10 @@
-"""Broken images by the thousand: nothing may be our fault, take long, or fill the memory.
+"""Sends thousands of broken images: none may cause a server error, take long, or fill the memory.
 
     python benchmarks/fuzz_images.py [BUNDLE] [--url URL --pid PID] [--hostile DIR] [-n 20000] [--seed 0] [-o RESULT.json]
 
-Small images of every accepted format, and the files of a folder, are mutated (`--seed` fixes how) and sent to a running server,
-or through the pipeline in this process. Exit status 1 where one of them was answered 5xx, took more than 5 s, or ended the process;
-the body at fault is then written next to the result.
+Small images of every supported format, and the files of a folder, are mutated (reproducibly, by `--seed`) and sent to a running
+server, or through the pipeline in this process. Exit status 1 if one of them got a 5xx, took more than 5 s, or ended the process;
+the body is then written next to the result.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ from solo_server.pipeline.image import ImageLimits
 from solo_server.pipeline.pipeline import Pipeline
 
 LIMIT_S = 5.0
-HANG_S = 60.0  # a body that takes so long ends the run with a traceback
+HANG_S = 60.0  # a body that takes this long ends the run with a traceback
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-Answer = tuple[int, str]  # status and code
-Send = Callable[[bytes], Answer]
+Reply = tuple[int, str]  # status and code
+Send = Callable[[bytes], Reply]
 
 
 def main() -> int:
-    """Send all bodies and tell what came back."""
+    """Send all bodies and report the responses."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "bundle", type=Path, nargs="?", help="for the pipeline in this process (default: the demo model)"
+        "bundle", type=Path, nargs="?", help="bundle for the pipeline in this process (default: the demo model)"
     )
-    parser.add_argument("--url", help="of a running server, instead of the pipeline in this process")
-    parser.add_argument("--pid", type=int, help="of that server, for its memory")
+    parser.add_argument("--url", help="a running server, instead of the pipeline in this process")
+    parser.add_argument("--pid", type=int, help="process id of that server, for its memory")
     parser.add_argument("--hostile", type=Path, help="folder of further files to mutate")
     parser.add_argument("-n", "--count", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--max-pixels", type=int, default=ImageLimits().max_pixels, help="of the pipeline in this process"
+        "--max-pixels", type=int, default=ImageLimits().max_pixels, help="limit of the pipeline in this process"
     )
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
@@ -84,7 +84,7 @@ def main() -> int:
 
 @dataclass(slots=True)
 class Outcome:
-    """answers: how many of each status and code. faults: bodies answered 5xx, or later than `LIMIT_S`."""
+    """answers: counts by status and code. faults: bodies with a 5xx, or that took longer than `LIMIT_S`."""
 
     answers: Counter[str]
     slowest_s: float = 0.0
@@ -92,7 +92,7 @@ class Outcome:
 
 
 def fuzz(bodies: Iterator[bytes], send: Send, output: Path | None) -> Outcome:
-    """Send one after the other; bodies at fault are kept next to `output`."""
+    """Send the bodies one after the other; those at fault are kept next to `output`."""
     outcome = Outcome(Counter())
     for number, body in enumerate(bodies):
         faulthandler.dump_traceback_later(HANG_S, exit=True)
@@ -109,11 +109,11 @@ def fuzz(bodies: Iterator[bytes], send: Send, output: Path | None) -> Outcome:
 
 
 def in_process(bundle: Path | None, max_pixels: int) -> Send:
-    """Through the pipeline; whatever is no `ServerError` counts as 500, as the server would answer it."""
+    """Send to the pipeline; any exception other than `ServerError` counts as 500, as in the server."""
     pipeline = Pipeline.open(bundle or demo_bundle(), limits=ImageLimits(max_pixels=max_pixels))
     pipeline.warm_up()
 
-    def send(body: bytes) -> Answer:
+    def send(body: bytes) -> Reply:
         try:
             pipeline.segment(body)
         except ServerError as problem:
@@ -126,10 +126,10 @@ def in_process(bundle: Path | None, max_pixels: int) -> Send:
 
 
 def over_http(url: str) -> Send:
-    """To a server; no answer at all counts as 500."""
+    """Send to a server; no response counts as 500."""
     client = httpx.Client(base_url=url, timeout=HANG_S)
 
-    def send(body: bytes) -> Answer:
+    def send(body: bytes) -> Reply:
         try:
             response = client.post("/segment", content=body)
         except httpx.TransportError as problem:
@@ -140,7 +140,7 @@ def over_http(url: str) -> Send:
 
 
 def images() -> list[bytes]:
-    """Small images, one for every path through the decoders that Pillow can write."""
+    """Small images, one for each path through the decoders that Pillow can write."""
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
     rgb = coarse.resize((96, 64), Image.Resampling.BICUBIC)
@@ -172,8 +172,8 @@ def images() -> list[bytes]:
 
 
 def mutants(seeds: list[bytes], count: int, seed: int) -> Iterator[bytes]:
-    """`count` bodies, each a seed changed one to three times; every second PNG gets its checksums mended, so that it is read on."""
-    rng = random.Random(seed)  # noqa: S311  # to be repeated, not to be secret
+    """`count` bodies, each a seed mutated one to three times; half of the PNGs get valid checksums, so that decoding goes on."""
+    rng = random.Random(seed)  # noqa: S311  # reproducible, not secret
     for _ in range(count):
         body = bytearray(rng.choice(seeds))
         for _ in range(rng.randint(1, 3)):
@@ -184,7 +184,7 @@ def mutants(seeds: list[bytes], count: int, seed: int) -> Iterator[bytes]:
 
 
 def peak_mb(pid: int | None) -> float | None:
-    """The most memory that this process, or another on Linux, has held so far."""
+    """Peak resident memory of this process, or of another one on Linux."""
     if pid is None:
         return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
@@ -194,51 +194,51 @@ def peak_mb(pid: int | None) -> float | None:
 def _flip(body: bytearray, rng: random.Random, _: list[bytes]) -> None:
     for _bit in range(rng.randint(1, 16)):
         if body:
-            body[_place(body, rng)] ^= 1 << rng.randrange(8)
+            body[_position(body, rng)] ^= 1 << rng.randrange(8)
 
 
 def _overwrite(body: bytearray, rng: random.Random, _: list[bytes]) -> None:
-    start, length = _place(body, rng), rng.randint(1, 64)
+    start, length = _position(body, rng), rng.randint(1, 64)
     piece = rng.choice((bytes(length), b"\xff" * length, rng.randbytes(length)))
     body[start : start + length] = piece
 
 
 def _number(body: bytearray, rng: random.Random, _: list[bytes]) -> None:
-    """A size or offset becomes one that programs stumble over."""
+    """Replace a size or offset by an edge case."""
     kind = rng.choice((">B", ">H", "<H", ">I", "<I"))
-    start, size = _place(body, rng), struct.calcsize(kind)
+    start, size = _position(body, rng), struct.calcsize(kind)
     body[start : start + size] = struct.pack(kind, rng.choice(INTERESTING) & (256**size - 1))
 
 
 def _cut(body: bytearray, rng: random.Random, _: list[bytes]) -> None:
-    del body[_place(body, rng) :]
+    del body[_position(body, rng) :]
 
 
 def _remove(body: bytearray, rng: random.Random, _: list[bytes]) -> None:
-    start = _place(body, rng)
+    start = _position(body, rng)
     del body[start : start + rng.randint(1, 256)]
 
 
 def _repeat(body: bytearray, rng: random.Random, _: list[bytes]) -> None:
-    start = _place(body, rng)
+    start = _position(body, rng)
     body[start:start] = body[start : start + rng.randint(1, 256)] * rng.randint(1, 8)
 
 
 def _insert(body: bytearray, rng: random.Random, _: list[bytes]) -> None:
-    start = _place(body, rng)
+    start = _position(body, rng)
     body[start:start] = rng.randbytes(rng.randint(1, 64))
 
 
 def _splice(body: bytearray, rng: random.Random, seeds: list[bytes]) -> None:
     other = rng.choice(seeds)
-    body[_place(body, rng) :] = other[rng.randrange(len(other) + 1) :]
+    body[_position(body, rng) :] = other[rng.randrange(len(other) + 1) :]
 
 
 MUTATIONS = (_flip, _flip, _overwrite, _number, _number, _cut, _remove, _repeat, _insert, _splice)
 
 
-def _place(body: bytearray, rng: random.Random) -> int:
-    """Anywhere, one time in four among the first headers."""
+def _position(body: bytearray, rng: random.Random) -> int:
+    """A random position, with a probability of 1/4 within the first headers."""
     end = min(len(body), 96) if rng.random() < 0.25 else len(body)
     return rng.randrange(end) if end else 0
 
@@ -263,7 +263,7 @@ def _encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 def _kept(body: bytes, number: int, output: Path | None) -> str:
     if output is None:
-        return "not kept: there is no -o"
+        return "not kept, without -o"
     path = output.with_name(f"{output.stem}_{number}.body")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(body)

@@ -1,10 +1,10 @@
-"""Requests that schemathesis makes of the server's own OpenAPI document, and what was answered, operation by operation.
+"""Requests that schemathesis generates from the server's OpenAPI document, and the responses, by operation.
 
     python benchmarks/fuzz_requests.py http://127.0.0.1:8000 [-n 100] [--seed 0]
 
-Every operation of the document is tried: all boundary values, then `-n` random requests, valid and invalid ones. An answer fails
-that is a 500, that takes more than 5 s, that the document does not tell of (status, media type, schema, headers), that accepts
-what the document forbids, or refuses what it allows. Exit status 1 where one did.
+Every operation is tried with all boundary values, then with `-n` random requests, valid and invalid. A response fails if it is a
+500, takes more than 5 s, differs from the document (status, media type, schema, headers), accepts an invalid request, or rejects
+a valid one. Exit status 1 if one fails.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ FAILED = 1
 
 
 def main() -> int:
-    """Try all operations of one server and tell what came back."""
+    """Try all operations of one server and report the responses."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("url", help="of a running server")
+    parser.add_argument("url", help="URL of a running server")
     parser.add_argument("-n", "--examples", type=int, default=100, help="random requests for each operation")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     tried = try_operations(arguments.url, arguments.examples, arguments.seed)
     for operation, answers in tried.answers.items():
         print(f"{operation:<40} {answers.total():>5}  {dict(sorted(answers.items()))}")
-    print(tried.told)
+    print(tried.output)
     return 1 if tried.failures else 0
 
 
 @dataclass(slots=True)
 class Tried:
-    """answers: of each operation, how many of each status. failures: what schemathesis calls them and where; told: at length."""
+    """answers: counts by status for each operation. failures: title and operation, from schemathesis; output: its full report."""
 
     answers: dict[str, Counter[str]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     slowest_s: float = 0.0
-    told: str = ""
+    output: str = ""
 
 
 def try_operations(url: str, examples: int, seed: int) -> Tried:
     """Run schemathesis against a server.
 
     Raises:
-        RuntimeError: it did not come to its end, or tried nothing of some operation.
+        RuntimeError: it did not finish, or skipped an operation.
     """
     with tempfile.TemporaryDirectory() as folder:
         events, report = Path(folder, "events.ndjson"), Path(folder, "report.json")
@@ -68,7 +68,7 @@ def try_operations(url: str, examples: int, seed: int) -> Tried:
         if done.returncode not in (0, FAILED) or not (events.exists() and report.exists()):
             raise RuntimeError(f"schemathesis ended with {done.returncode}: {done.stdout}{done.stderr}")
         tried = _read(_events(events), json.loads(report.read_text()))
-    tried.told = done.stdout
+    tried.output = done.stdout
     if done.returncode == FAILED and not tried.failures:
         raise RuntimeError(f"schemathesis failed without a failure: {done.stdout}{done.stderr}")
     return tried
@@ -90,7 +90,7 @@ def _read(recorders: Iterator[dict[str, Any]], report: dict[str, Any]) -> Tried:
 
 
 def _events(path: Path) -> Iterator[dict[str, Any]]:
-    """What was sent and answered in each phase of each operation."""
+    """Requests and responses of each phase of each operation."""
     for line in path.read_text().splitlines():
         event = json.loads(line).get("ScenarioFinished")
         if event and event["recorder"].get("interactions"):

@@ -1,10 +1,10 @@
-"""The kernels on a GPU where no runtime for networks is: ONNX Runtime computes on the CPU, and what it gives is uploaded.
+"""Checks the kernels on a GPU without a runtime for networks: ONNX Runtime computes on the CPU, and its outputs are uploaded.
 
     python benchmarks/gpu_check.py kernels --network solo -o report.json
     compute-sanitizer --tool racecheck python benchmarks/gpu_check.py kernels --network decoupled --quick -o report.json
-    python benchmarks/gpu_check.py failures        # out of memory, a damaged cubin, a lost device: what is told of each
+    python benchmarks/gpu_check.py failures        # the errors of: out of memory, a damaged cubin, a lost device
 
-`kernels` is the self-test with everything but the network's speed; networks are tests' (random weights) or the demo model.
+`kernels` is the self-test without the network's speed, on the tests' networks (random weights) or the demo model.
 """
 
 from __future__ import annotations
@@ -22,37 +22,36 @@ from numpy.typing import NDArray
 from solo_models.bundle import CATEGORIES, MASKS, Bundle, read_bundle
 from solo_models.demo import demo_bundle
 from solo_server.backends.gpu.bindings import Bindings, categories_bindings, masks_bindings
+from solo_server.backends.gpu.buckets import buckets_of, largest_shapes
 from solo_server.backends.gpu.driver.base import Device, PinnedBuffer, Stream
 from solo_server.backends.gpu.driver.cache import cache_folder
 from solo_server.backends.gpu.driver.compile import kernels_cubin
 from solo_server.backends.gpu.driver.driver import open_device
 from solo_server.backends.gpu.network import BatchShape, NetworkMemory
 from solo_server.backends.gpu.open import KERNELS
-from solo_server.backends.gpu.tensorrt.network import largest_shapes
-from solo_server.backends.gpu.tensorrt.profiles import engine_profiles
 from solo_server.bench.result import write_document
 from solo_server.errors import DeviceFailure, DeviceLost, DeviceOutOfMemory
-from solo_server.selftest.command import examined
+from solo_server.selftest.command import full_report
 from solo_server.selftest.document import Document, summary_lines
-from solo_server.selftest.images import COCO_HW, NamedImage, gather
-from solo_server.selftest.measuring import Plan, timed_image
-from solo_server.selftest.opening import Opened, Opening, Place
+from solo_server.selftest.images import COCO_HW, NamedImage, load_images
+from solo_server.selftest.measuring import TimingPlan, timed_image
+from solo_server.selftest.opening import GpuOpener, GpuSetup, OpenedGpu
 from solo_server.types import Query
 
 TESTS = Path(__file__).parents[1] / "tests"
 SMALL_HW = (64, 96)
 MAX_BATCH = 4
-NOWHERE = 64  # an address that no device memory has
+INVALID_ADDRESS = 64  # not in device memory
 
 
 class HostNetwork:
-    """See `DeviceNetwork`: what it reads is downloaded, what it computes uploaded."""
+    """See `DeviceNetwork`: inputs are downloaded, outputs uploaded."""
 
     slots, description = 1, "onnxruntime on the CPU, uploaded"
 
     def __init__(self, bundle: Bundle, device: Device) -> None:
         self.bundle, self.device = bundle, device
-        self.shapes = largest_shapes(engine_profiles(bundle.spec, MAX_BATCH, ()))
+        self.shapes = largest_shapes(buckets_of(bundle.spec), MAX_BATCH)
         self.sessions = {
             graph: ort.InferenceSession(bundle.files[graph], providers=["CPUExecutionProvider"])
             for graph in (CATEGORIES, MASKS)
@@ -67,10 +66,10 @@ class HostNetwork:
         return HostSlot(self, stream, memory)
 
     def note_run(self) -> None:
-        """Nothing of it is kept."""
+        """Nothing is recorded."""
 
     def close(self) -> None:
-        """Nothing is on the device."""
+        """There is nothing to free."""
 
 
 class HostSlot:
@@ -103,7 +102,7 @@ class HostSlot:
                 self._stream.upload(getattr(self._memory, at.buffer), pinned, size, target_offset=at.offset)))  # fmt: skip
 
     def _through_pinned(self, values: NDArray[Any], copy: Callable[[PinnedBuffer], None]) -> None:
-        """Both ways: `values` is in the pinned memory before the copy, and holds what is there after it."""
+        """Copy through pinned memory, which holds `values` before the copy and is read back into `values` after it."""
         pinned = self._network.device.allocate_pinned(values.nbytes, "the check's copy")
         try:
             pinned.array[:] = values.reshape(-1).view(np.uint8)
@@ -115,71 +114,73 @@ class HostSlot:
 
 
 def network_named(name: str) -> tuple[Bundle, list[NamedImage], tuple[int, int]]:
-    """A bundle, images for it, and the size that is timed."""
+    """A bundle, images for it, and the size to time."""
     if name == "demo":
         bundle = read_bundle(demo_bundle())
-        return bundle, gather(None, bundle.spec.preprocess), COCO_HW
+        return bundle, load_images(None, bundle.spec.preprocess), COCO_HW
     sys.path.append(str(TESTS))
-    from support.gpu.small import images, small_bundle  # tests' own, which users' installations lack
+    from support.gpu.small_network import images, small_bundle  # not in users' installations
 
     bundle = small_bundle(name)  # type: ignore[arg-type]  # one of the parser's choices
     prepared = [*images(bundle.spec, (90, 61), 1), *images(bundle.spec, SMALL_HW, 1, seed=3)]
     return bundle, [NamedImage(f"random {i}", image) for i, image in enumerate(prepared)], SMALL_HW
 
 
-def say(message: str) -> None:
-    """Progress."""
+def log(message: str) -> None:
+    """Print a line of progress."""
     print(message, file=sys.stderr, flush=True)
 
 
-def opened_on(place: tuple[Device, bytes], bundle: Bundle, hw: tuple[int, int], *, is_fake: bool = False) -> Opened:
-    """Everything but the network on the device. place: the device, and the kernels for it."""
-    device, cubin = place
-    opening = Opening(bundle, MAX_BATCH, say, {"asked": "none: the network runs on the CPU"}, hw)
-    return opening.open(Place(device, lambda watched: HostNetwork(bundle, watched), cubin, is_fake=is_fake))
+def opened_on(target: tuple[Device, bytes], bundle: Bundle, hw: tuple[int, int], *, is_fake: bool = False) -> OpenedGpu:
+    """A GPU path whose network is on the CPU. target: the device, and the cubin for it."""
+    device, cubin = target
+    opener = GpuOpener(bundle, MAX_BATCH, log, {"asked": "none: the network runs on the CPU"}, hw)
+    return opener.open(GpuSetup(device, lambda instrumented: HostNetwork(bundle, instrumented), cubin, is_fake=is_fake))
 
 
-def check_kernels(place: tuple[Device, bytes], name: str, *, quick: bool, is_fake: bool = False) -> Document:
-    """The self-test's document."""
+def check_kernels(target: tuple[Device, bytes], name: str, *, quick: bool, is_fake: bool = False) -> Document:
+    """The self-test's report."""
     bundle, images, hw = network_named(name)
-    opened = opened_on(place, bundle, hw, is_fake=is_fake)
-    plan = Plan(sizes=(1, MAX_BATCH), batches=1 if quick else 20, seconds=3.0, image_hw=hw)
-    told = examined(opened, images[:1] if quick else images, plan, say)
+    opened = opened_on(target, bundle, hw, is_fake=is_fake)
+    plan = TimingPlan(sizes=(1, MAX_BATCH), batches=1 if quick else 20, seconds=3.0, image_hw=hw)
+    report = full_report(opened, images[:1] if quick else images, plan, log)
     opened.gpu.backend.close()
-    return told
+    return report
 
 
-def check_failures(place: tuple[Device, bytes]) -> dict[str, str]:
-    """What is raised in each case. The device is lost afterwards."""
-    device, cubin = place
+def check_failures(target: tuple[Device, bytes]) -> dict[str, str]:
+    """The error of each case. The device is lost afterwards."""
+    device, cubin = target
     bundle, images, hw = network_named("solo")
     image = images[0].prepared
-    told = {
+    errors = {
         "a terabyte of device memory": _raised(lambda: device.allocate(1 << 40, "too much"), DeviceOutOfMemory),
         "four terabytes of pinned memory": _raised(lambda: device.allocate_pinned(1 << 42, "too much"), DeviceOutOfMemory),
         "half a cubin": _raised(lambda: device.load(cubin[: len(cubin) // 2]), DeviceFailure),
     }  # fmt: skip
-    backend = opened_on(place, bundle, hw).gpu.backend
+    backend = opened_on(target, bundle, hw).gpu.backend
     backend.infer([image], [Query()])
     for batch, _ in backend._idle[0].postprocess._batches.values():  # type: ignore[attr-defined]  # a DeviceBackend's
-        batch.scores = NOWHERE
-    told["a kernel that reads where there is no memory"] = _raised(
+        batch.scores = INVALID_ADDRESS
+    errors["a kernel that reads where there is no memory"] = _raised(
         lambda: backend.infer([image], [Query()]), DeviceLost
     )
-    told["the batch after that"] = _raised(lambda: backend.infer([timed_image(bundle.spec, hw)], [Query()]), DeviceLost)
-    return told
+    errors["the batch after that"] = _raised(
+        lambda: backend.infer([timed_image(bundle.spec, hw)], [Query()]), DeviceLost
+    )
+    return errors
 
 
-def _raised(action: Callable[[], object], wanted: type[DeviceFailure]) -> str:
+def _raised(action: Callable[[], object], expected: type[DeviceFailure]) -> str:
     try:
         action()
-    except wanted as problem:
+    except expected as problem:
         return f"{type(problem).__name__}: {problem}"
-    raise SystemExit(f"gpu_check: {wanted.__name__} was expected")
+    raise SystemExit(f"gpu_check: {expected.__name__} was expected")
 
 
 def main() -> int:
-    """0 where everything passed."""
+    """Exit status 0 where everything passed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=("kernels", "failures"))
     parser.add_argument("--network", choices=("solo", "decoupled", "decoupled_light", "demo"), default="solo")
@@ -187,12 +188,12 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     device = open_device()
-    place = device, kernels_cubin(KERNELS, device.info.capability, cache_folder())
+    target = device, kernels_cubin(KERNELS, device.info.capability, cache_folder())
     if arguments.part == "failures":
-        for what, told in check_failures(place).items():
-            print(f"{what}: {told}", flush=True)
+        for case, error in check_failures(target).items():
+            print(f"{case}: {error}", flush=True)
         os._exit(0)  # as the server ends: destructors hang on a lost device
-    document = check_kernels(place, arguments.network, quick=arguments.quick)
+    document = check_kernels(target, arguments.network, quick=arguments.quick)
     print("\n".join(summary_lines(document)))
     if arguments.output:
         write_document(arguments.output, document)

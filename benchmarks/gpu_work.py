@@ -21,8 +21,8 @@ from solo_server.backends.gpu.postprocess.batch import Counts
 from solo_server.backends.gpu.postprocess.memory import (
     CudaLimits,
     PostprocessMemory,
-    answer_layout,
     describe_batch,
+    result_layout,
     sizes_of,
     slot_bytes,
 )
@@ -109,7 +109,7 @@ def launches(spec: ModelSpec, padded_hw: Hw, scene: Scene) -> list[Launch]:
     stages.masks(counts)
     stages.best(counts)
     stages.nms(counts, {spec.postprocess.nms})
-    stages.encode(nowhere, answer_layout(sizes), 0, scene.kept, scene.original_hw[1])  # type: ignore[arg-type]
+    stages.encode(nowhere, result_layout(sizes), 0, scene.kept, scene.original_hw[1])  # type: ignore[arg-type]
     work = _Work(spec, padded_hw, scene)
     return [
         Launch(name, prod(grid), prod(block), shared, *work.of(name, ints))

@@ -1,8 +1,8 @@
-"""How cost grows: with the network's input, the image's size, instances, classes and batch; one thing changed at a time.
+"""How cost grows with network input, image size, instances, classes and batch size; one is changed at a time.
 
     python benchmarks/growth.py BUNDLE IMAGE [--rounds N] [-o RESULT.json]
 
-Stages are medians in milliseconds over the rounds, the cases of a table taken in turn.
+Stages are medians in milliseconds over the rounds, in which the cases of a table take turns.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Case = Callable[[], dict[str, float]]
 
 
 def main() -> int:
-    """Measure five tables and print them."""
+    """Measure and print five tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("image", type=Path)
@@ -55,10 +55,10 @@ def main() -> int:
         "classes": classes(pipeline, image),
         "batch": batches(pipeline, image),
     }
-    found = {title: measure(title, cases, arguments.rounds) for title, cases in tables.items()}
+    measured = {title: measure(title, cases, arguments.rounds) for title, cases in tables.items()}
     if arguments.output:
         about = {"model": pipeline.bundle.name, "engine": pipeline.backend.description, "rounds": arguments.rounds}
-        write_record(arguments.output, {**about, "tables": found})
+        write_record(arguments.output, {**about, "tables": measured})
     return 0
 
 
@@ -88,7 +88,7 @@ def inputs(pipeline: Pipeline, image: Any) -> dict[str, Case]:
 
 
 def images(pipeline: Pipeline, image: Any) -> dict[str, Case]:
-    """The image enlarged: the network's input stays as it is."""
+    """Enlarged images; the network's input stays the same."""
     found = {}
     for scale in SCALES:
         sized = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
@@ -97,14 +97,14 @@ def images(pipeline: Pipeline, image: Any) -> dict[str, Case]:
 
 
 def instances(pipeline: Pipeline, image: Any) -> dict[str, Case]:
-    """All candidates, at most so many instances; and only candidates that score high."""
+    """Limits on the number of instances; and `none`, by a score threshold of 1."""
     body = _jpeg(image)
     found = {f"{n}": _stages(pipeline, body, Query(max_instances=n)) for n in INSTANCES}
     return {"none": _stages(pipeline, body, Query(score_threshold=1.0)), **found}
 
 
 def classes(pipeline: Pipeline, image: Any) -> dict[str, Case]:
-    """Category branch of networks with other numbers of classes, on the same features."""
+    """The category branch with other numbers of classes, on the same features."""
     prepared = pipeline.decode(_jpeg(image)).image
     levels = pipeline.infer([prepared])[0].levels  # type: ignore[attr-defined]  # of both engines
     found = {}
@@ -119,7 +119,7 @@ def classes(pipeline: Pipeline, image: Any) -> dict[str, Case]:
 
 
 def batches(pipeline: Pipeline, image: Any) -> dict[str, Case]:
-    """Categories of several images in one call; milliseconds an image."""
+    """Categories of several images in one call; milliseconds per image."""
     prepared = pipeline.decode(_jpeg(image)).image
     return {
         f"{n}": _timed("categories an image", lambda n=n: pipeline.infer([prepared] * n), divided_by=n) for n in BATCHES

@@ -1,12 +1,12 @@
-"""The networks on which parity with stock mmdet is shown, and how their fixtures are made.
+"""The networks for which parity with stock mmdet is measured, and the generation of their fixtures.
 
     python benchmarks/matrix.py --fixtures FOLDER --reference PYTHON --tool make_fixture.py --photos FOLDER
 
-PYTHON is the interpreter of an environment with stock mmdet 3.3.0; the tool writes seeded random weights in both published layouts
-and mmdet's own answers for one image. Fixtures that are there already are kept.
+PYTHON is the interpreter of an environment with stock mmdet 3.3.0. The tool writes seeded random weights in both published layouts,
+and mmdet's results for one image. Existing fixtures are kept.
 
-A fixture is of use only if its answer does not hinge on rounding (a near tie of two scores lets NMS keep the other mask):
-`reference_rounding.py` asks the reference itself. A row's seed is one from 20260101 on that passes.
+A fixture is useful only if its result does not depend on rounding (with two nearly equal scores NMS may keep the other mask).
+`reference_rounding.py` checks that with the reference. A row's seed is one from 20260101 on that passes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LANDSCAPE, PORTRAIT = "coco_000000214753.jpg", "coco_000000168974.jpg"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One network and image. tool: the fixture tool's name of the variant; size: `(long, short)` network input."""
+    """One network and image. tool: the fixture tool's name for the variant; size: `(long, short)` network input."""
 
     tool: str
     depth: int
@@ -38,7 +38,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The fixture's folder."""
+        """The name of the fixture's folder."""
         base = self.tool.replace("_r50", "")
         grids = "" if self.grids == STANDARD else "_uneven"
         turn = "portrait" if self.image == PORTRAIT else "landscape"
@@ -46,7 +46,7 @@ class Row:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the fixture tool reads."""
+        """The environment variables for the fixture tool."""
         return {
             "REF_DEPTH": str(self.depth),
             "REF_CLASSES": str(self.classes),
@@ -85,7 +85,7 @@ ROWS = (
 
 
 def main() -> int:
-    """Make what is missing."""
+    """Make the missing fixtures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fixtures", type=Path, required=True)
     parser.add_argument("--reference", type=Path, required=True, help="python of an environment with mmdet 3.3.0")
@@ -99,11 +99,11 @@ def main() -> int:
             _run(environment, arguments.reference, arguments.tool, row.tool, arguments.photos / row.image)
         if not (fixture / "rounding.txt").exists():
             probe = Path(__file__).with_name("reference_rounding.py")
-            said = _run(environment, arguments.reference, probe, arguments.tool.parent, row.tool, fixture)
-            (fixture / "rounding.txt").write_text(said.splitlines()[-1])
+            printed = _run(environment, arguments.reference, probe, arguments.tool.parent, row.tool, fixture)
+            (fixture / "rounding.txt").write_text(printed.splitlines()[-1])
         moved = float((fixture / "rounding.txt").read_text())
         print(
-            f"{row.name}: {moved:.1e}{'' if moved <= ROUNDING_ALLOWED else ' hinges on rounding: try the next seed'}",
+            f"{row.name}: {moved:.1e}{'' if moved <= ROUNDING_ALLOWED else ' depends on rounding: try the next seed'}",
             flush=True,
         )
     return 0

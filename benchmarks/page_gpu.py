@@ -1,4 +1,4 @@
-"""The tables of docs/gpu.md: what self-tests measured on a GPU; estimates, memory, and what each kernel costs."""
+"""The tables of docs/gpu.md: self-tests on a GPU, estimates, memory, and the cost of each kernel."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpu_estimate import NETWORKS, SIZES, spec_of
+from page_markdown import head, number, row
 from page_results import Results
-from page_words import head, number, row
 from solo_models.sizes import size_text
 from solo_server.backends.gpu.network import BatchShape, network_layout
 from solo_server.backends.gpu.postprocess.memory import CudaLimits, slot_bytes
@@ -28,7 +28,7 @@ PARITY = (*PARTS, SMALL_BUFFERS)
 
 
 def gpu_parity(results: Results) -> Lines:
-    """Verdicts of the recorded self-tests, and the first thing that a FAIL names."""
+    """Verdicts of the recorded self-tests, with the first finding of each FAIL."""
     yield from head("self-test", *PARITY)
     notes = []
     for name, title in SELF_TESTS.items():
@@ -43,40 +43,40 @@ def gpu_parity(results: Results) -> Lines:
     yield from ("", *notes)
     check = results.read("gpu_h200_check")
     yield ""
-    yield "Kernels alone, their network on the CPU (`benchmarks/gpu_check.py`), all five parts:"
+    yield "Kernels alone, with the network on the CPU (`benchmarks/gpu_check.py`), all five parts:"
     yield ""
     for name, parts in check["networks"].items():
         yield f"- {name}: {', '.join(sorted({part['verdict'] for part in parts.values()}))};"
-    for tool, told in check["sanitizers"]["compute-sanitizer"].items():
-        yield f"- compute-sanitizer {tool} ({check['sanitizers']['network']}): {told.lower()};"
-    for told in check["failures"]:
-        yield f"- {told};"
+    for tool, verdict in check["sanitizers"]["compute-sanitizer"].items():
+        yield f"- compute-sanitizer {tool} ({check['sanitizers']['network']}): {verdict.lower()};"
+    for failure in check["failures"]:
+        yield f"- {failure};"
     device = check["device"]
     bindings = check["versions"]["cuda-bindings"]
-    yield f"- {device['name']}, compute capability {device['compute_capability']}; cuda-bindings {bindings} unless said."
+    yield f"- {device['name']}, compute capability {device['compute_capability']}; cuda-bindings {bindings} unless noted."
 
 
 def gpu_measured(results: Results) -> Lines:
-    """Milliseconds of a batch by CUDA events, and images a second by the host's clock, one batch at a time."""
+    """Milliseconds per batch by CUDA events, and images per second by the host's clock, one batch at a time."""
     yield from head(
         "", "batch", "network", "post-processing", "copies", "host's clock", "images/s, one batch at a time"
     )
     for name, title in SELF_TESTS.items():
         content = results.read(name)
         batches = content["parts"]["batches"]
-        for told in batches["sizes"].values():
-            copies = told["h2d_latency_ms"]["median"] + told["d2h_latency_ms"]["median"]
+        for size in batches["sizes"].values():
+            copies = size["h2d_latency_ms"]["median"] + size["d2h_latency_ms"]["median"]
             times = (
-                told["network_ms"]["median"],
-                told["postprocess_ms"]["median"],
+                size["network_ms"]["median"],
+                size["postprocess_ms"]["median"],
                 copies,
-                told["host_walltime_ms"]["median"],
+                size["host_walltime_ms"]["median"],
             )
             yield row(
                 f"{_tested(title, content)}, {size_text(batches['padded_hw'])}",
-                str(told["images"]),
+                str(size["images"]),
                 *(f"{number(value)} ms" for value in times),
-                number(told["images_per_second"]),
+                number(size["images_per_second"]),
             )
     yield ""
     for name in SELF_TESTS:
@@ -86,12 +86,12 @@ def gpu_measured(results: Results) -> Lines:
 
 
 def gpu_network(results: Results) -> Lines:
-    """Our graphs in ONNX Runtime beside the plain network in PyTorch."""
+    """Our graphs in ONNX Runtime, compared with the plain network in PyTorch."""
     content = results.read("gpu_h200_network")
     yield from head("", "what", "batch 1", "batch 8")
     cells: dict[tuple[str, str], dict[int, float]] = {}
-    for told in content["rows"]:
-        cells.setdefault((told["by"], told["what"]), {})[told["batch"]] = told["ms"]
+    for entry in content["rows"]:
+        cells.setdefault((entry["by"], entry["what"]), {})[entry["batch"]] = entry["ms"]
     for (by, what), times in cells.items():
         yield row(by, what, *(f"{number(times[n])} ms" if n in times else "" for n in BATCHES))
     versions = ", ".join(f"{name} {version}" for name, version in content["versions_gpu"].items())
@@ -108,7 +108,7 @@ def _verdict(part: Any) -> str:
 
 
 def gpu_estimate(results: Results) -> Lines:
-    """Estimated milliseconds of one image, FP16, and the frames per second that would be."""
+    """Estimated milliseconds per image in FP16, and the resulting frames per second."""
     content = results.read("gpu_estimate")
     yield from head(
         "ESTIMATE, FP16, batch 1",
@@ -120,19 +120,20 @@ def gpu_estimate(results: Results) -> Lines:
         "images/s (estimate)",
     )
     for entry in content["estimates"]:
-        for gpu, told in entry["gpus"].items():
-            network = told["network"][told["precision"]]
-            times = (network["least_ms"], network["estimate_ms"], told["postprocess_estimate_ms"], told["estimate_ms"])
+        for gpu, estimate in entry["gpus"].items():
+            network = estimate["network"][estimate["precision"]]
+            post_ms, total_ms = estimate["postprocess_estimate_ms"], estimate["estimate_ms"]
+            times = (network["least_ms"], network["estimate_ms"], post_ms, total_ms)
             yield row(
                 f"{entry['network']}, {size_text(entry['padded_hw'])}",
                 gpu,
                 *(f"{number(value)} ms" for value in times),
-                number(told["estimate_fps"]),
+                number(estimate["estimate_fps"]),
             )
     yield from ("", "Assumed:", "")
     shares: dict[str, Any] = content["assumptions"]
-    told = ", ".join(f"{name} {value}" for name, value in shares.items())
-    yield f"- {told} (`benchmarks/gpu_estimate.py` says of each what it is);"
+    assumptions = ", ".join(f"{name} {value}" for name, value in shares.items())
+    yield f"- {assumptions} (explained in `benchmarks/gpu_estimate.py`);"
     scene = content["scene"]
     yield (
         f"- a crowded image of {scene['original_hw'][1]}x{scene['original_hw'][0]}: {scene['candidates']} candidates of one "
@@ -142,7 +143,7 @@ def gpu_estimate(results: Results) -> Lines:
 
 
 def gpu_memory(_: Results) -> Lines:
-    """MiB of one slot by `engine/device.py` and `postprocess/cuda/memory.py`."""
+    """MiB of one slot, by `backends/gpu/network.py` and `backends/gpu/postprocess/memory.py`."""
     yield from head(
         "one slot",
         "batch",
@@ -151,7 +152,7 @@ def gpu_memory(_: Results) -> Lines:
         "masks",
         "answer",
         "together",
-        "an image more",
+        "per additional image",
     )
     for name, variant in NETWORKS.items():
         spec = spec_of(variant)
@@ -165,7 +166,7 @@ def gpu_memory(_: Results) -> Lines:
 
 
 def _slot_mib(spec: Any, hw: tuple[int, int], images: int) -> tuple[float, ...]:
-    """Network's memory; then post-processing's by what it is for."""
+    """Memory of the network, then of the parts of post-processing."""
     shape = BatchShape(images, hw)
     layout = network_layout(spec, shape)
     network = (
@@ -175,5 +176,5 @@ def _slot_mib(spec: Any, hw: tuple[int, int], images: int) -> tuple[float, ...]:
     masks = sum(
         post.get(name, 0) for name in ("logits", "tap_logits", "axis_maps", "bits", "boxes", "soft", "segment_runs")
     )
-    answer = post["answer"]
-    return tuple(size / MIB for size in (network, sum(post.values()) - masks - answer, masks, answer))
+    results = post["results"]
+    return tuple(size / MIB for size in (network, sum(post.values()) - masks - results, masks, results))

@@ -1,4 +1,4 @@
-"""The tables of benchmarks/reliability.md: what issue 6 wants to be reached, and each part of `reliability.json`."""
+"""The tables of benchmarks/reliability.md: the targets of issue 6, and each part of `reliability.json`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from page_markdown import head, machine, number, row
 from page_results import ABSOLUTE_PATH, BadResult, NotMeasured, Results
-from page_words import head, machine, number, row
 
 FILE = "reliability"
 MEASURED_LATER = "not measured yet"
 CONTENDERS = {
     "http": "over HTTP",
-    "in_one_go": "in process, in one go",
+    "run_to_completion": "in process, run to completion",
     "overlapped": "in process, overlapped",
     "one_by_one": "in process, one by one",
 }
@@ -31,7 +31,7 @@ Lines = Iterator[str]
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One figure to reach. found: of its part, whether it is reached and how it is told."""
+    """A target for one figure. found: from its part, whether the target is met, and the figure as text."""
 
     what: str
     wanted: str
@@ -43,57 +43,57 @@ def part_of(results: Results, name: str) -> Part:
     """One part.
 
     Raises:
-        NotMeasured: it is not there, or was not run.
-        BadResult: it is of a quick run, or its command holds a path of some machine.
+        NotMeasured: it is missing, or was not run.
+        BadResult: it is from a quick run, or its command contains a path of some machine.
     """
     part: Part | None = results.read(FILE)["parts"].get(name)
     if part is None:
         raise NotMeasured(f"{FILE}.json: {name}")
     if part["quick"]:
-        raise BadResult(f"{FILE}.json: {name}: a quick run, only to try it out; measure again without --quick")
+        raise BadResult(f"{FILE}.json: {name}: a quick run, only for trying it out; measure again without --quick")
     if ABSOLUTE_PATH.search(part["command"]):
-        raise BadResult(f"{FILE}.json: {name}: command: holds an absolute path")
+        raise BadResult(f"{FILE}.json: {name}: command: contains an absolute path")
     if "not_run" in part:
         raise NotMeasured(f"{FILE}.json: {name}: {part['not_run']}")
     return part
 
 
 def reliability_goals(results: Results) -> Lines:
-    """Wanted and reached."""
-    yield from head("", "wanted", "measured", "reached")
+    """Targets and results."""
+    yield from head("", "target", "measured", "met")
     for goal in GOALS:
         try:
-            reached, told = goal.found(part_of(results, goal.part) if goal.part else _fuzz(results))
+            is_met, figure = goal.found(part_of(results, goal.part) if goal.part else _fuzz(results))
         except NotMeasured:
             yield row(goal.what, goal.wanted, MEASURED_LATER, "")
             continue
-        yield row(goal.what, goal.wanted, told, "yes" if reached else "**no**")
+        yield row(goal.what, goal.wanted, figure, "yes" if is_met else "**no**")
 
 
 def reliability_closed(results: Results) -> Lines:
-    """Images/s and processor time of each."""
+    """Images/s and processor time of each contender."""
     part = part_of(results, "closed")
-    yield from head("", "images/s, median (rounds)", "CPU ms an image", "over HTTP against it")
+    yield from head("", "images/s, median (rounds)", "CPU ms per image", "HTTP relative to it")
     for key, name in CONTENDERS.items():
         ratio = _percents(part["ratios"][key]) if key in part["ratios"] else ""
         yield row(name, _spread(part["per_s"][key]), _spread(part["cpu_ms"][key]), ratio)
     yield from (
         "",
-        f"The load generator took {_spread(part['generator_cpu_ms'])} ms of processor time an image besides.",
+        f"In addition the load generator used {_spread(part['generator_cpu_ms'])} ms of processor time per image.",
     )
 
 
 def reliability_cpu(results: Results) -> Lines:
-    """What the stub costs."""
+    """The cost of a request to the stub."""
     part = part_of(results, "http_cpu")
-    yield from head("load", "CPU ms a request, median (rounds)")
+    yield from head("load", "CPU ms per request, median (rounds)")
     for key, name in LOADS.items():
         yield row(name, _spread(part["ms_a_request"][key], 3))
-    yield from ("", f"A server that nobody asks takes {part['idle_ms_a_second']} ms of processor time a second.")
+    yield from ("", f"An idle server uses {part['idle_ms_a_second']} ms of processor time per second.")
 
 
 def reliability_open(results: Results) -> Lines:
-    """The trickle."""
+    """The low constant rate."""
     part = part_of(results, "trickle")
     yield from head("requests", "p50", "p95", "p99", "longest", "p99 / p50", "sent late, p99", "errors")
     times = [f"{number(part[key])} ms" for key in ("p50_ms", "p95_ms", "p99_ms", "max_ms")]
@@ -102,24 +102,24 @@ def reliability_open(results: Results) -> Lines:
 
 
 def reliability_overload(results: Results) -> Lines:
-    """Four times the capacity."""
+    """Overload: four times the capacity."""
     part = part_of(results, "overload")
     capacity = part["capacity"]
     yield from head("", "")
     yield row("capacity before, after", f"{capacity['before']:.1f}, {capacity['after']:.1f} images/s")
-    yield row("requests", f"{part['requests']}, {part['rate']:.1f} a second")
-    yield row("answers", _counts(part["answers"]))
-    yield row("good answers a second", f"{part['goodput']:.1f}")
-    yield row("good answers, p50, p99, longest", _tails(part["good_ms"]))
+    yield row("requests", f"{part['requests']}, {part['rate']:.1f} per second")
+    yield row("responses", _counts(part["answers"]))
+    yield row("200 responses per second", f"{part['goodput']:.1f}")
+    yield row("200 responses, p50, p99, longest", _tails(part["good_ms"]))
     yield row("refusals, p50, p99, longest", _tails(part["refused_ms"]))
     yield row("sent late, p50, p99, longest", _tails(part["late_ms"]))
     yield row("processor time: server, generator", f"{part['server_cpu_s']:.1f} s, {part['generator_cpu_s']:.1f} s")
 
 
 def reliability_side_by_side(results: Results) -> Lines:
-    """All shapes of all three."""
+    """All three servers, with each number of workers."""
     part = part_of(results, "side_by_side")
-    yield from head("", "callers", "images/s, median (rounds)", "p50", "p99", "CPU ms an image", "MiB", "errors")
+    yield from head("", "callers", "images/s, median (rounds)", "p50", "p99", "CPU ms per image", "MiB", "errors")
     for label, found in part["contenders"].items():
         for level in (key for key in found if key.isdecimal()):
             load = found[level]
@@ -127,18 +127,18 @@ def reliability_side_by_side(results: Results) -> Lines:
             cost = (number(load["cpu_ms"]), f"{found['peak_rss_mib']:.0f}", str(load["errors"]))
             yield row(label, level, _spread(load["per_s"]), *times, *cost)
     peers = ", ".join(f"{name} {version}" for name, version in part["peers"].items())
-    yield from ("", f"WORKERSxCORES each; all answered the same instances. {peers}.")
+    yield from ("", f"WORKERSxCORES for each; all returned the same instances. {peers}.")
 
 
 def reliability_soak(results: Results) -> Lines:
-    """Memory by images answered."""
+    """Memory by number of images."""
     part = part_of(results, "soak")
     every, rss_mib = part["every"], part["rss_mib"]
     yield from head("images", "MiB")
-    for place in range(9, len(rss_mib), 10):
-        yield row(str((place + 1) * every), f"{rss_mib[place]:.1f}")
-    told = f"{part['count']} images of {part['sizes']} sizes in {part['elapsed_s'] / 60:.0f} minutes"
-    yield from ("", f"{told}: {_counts(part['statuses'])}; at the end {part['growth_at_end_percent']:+.1f} %.")
+    for index in range(9, len(rss_mib), 10):
+        yield row(str((index + 1) * every), f"{rss_mib[index]:.1f}")
+    summary = f"{part['count']} images of {part['sizes']} sizes in {part['elapsed_s'] / 60:.0f} minutes"
+    yield from ("", f"{summary}: {_counts(part['statuses'])}; at the end {part['growth_at_end_percent']:+.1f} %.")
 
 
 def reliability_faults(results: Results) -> Lines:
@@ -146,8 +146,8 @@ def reliability_faults(results: Results) -> Lines:
     part = part_of(results, "faults")
     stopped, killed = part["terminated"], part["worker_killed"]
     yield from head("", "")
-    told = f"{stopped['accepted']} accepted, {stopped['answered']} answered, {stopped['lost']} lost"
-    yield row(f"SIGTERM, {stopped['rounds']} times, {stopped['callers']} callers", told)
+    outcome = f"{stopped['accepted']} accepted, {stopped['answered']} answered, {stopped['lost']} lost"
+    yield row(f"SIGTERM, {stopped['rounds']} times, {stopped['callers']} callers", outcome)
     yield row("exit statuses", ", ".join(map(str, stopped["exit_statuses"])))
     if "not_run" in killed:
         yield row("kill -9 of one of two workers", f"not run: {killed['not_run']}")
@@ -155,25 +155,25 @@ def reliability_faults(results: Results) -> Lines:
     yield row(
         f"kill -9 of one of {killed['workers']} workers, {killed['callers']} callers", _counts(killed["outcomes"])
     )
-    yield row("a new process after", f"{killed['new_process_after_s']} s")
+    yield row("new process after", f"{killed['new_process_after_s']} s")
     back = killed["full_speed_after_s"]
-    yield row("90 % of the rate before again after", "not while it was watched" if back is None else f"{back:g} s")
+    yield row("back at 90 % of the earlier rate after", "not within the run" if back is None else f"{back:g} s")
 
 
 def reliability_event_loop(results: Results) -> Lines:
-    """How late a task was woken."""
+    """How late a task wakes up."""
     part = part_of(results, "event_loop")
     yield from head("", "wake-ups", "p50", "p99", "p99.9", "longest")
     for key, name in (("loaded", f"{part['callers']} callers"), ("idle", "idle")):
-        for kind, told in (("busy_ms", "computing"), ("late_ms", "computing or waiting for a core")):
+        for kind, title in (("busy_ms", "computing"), ("late_ms", "computing or waiting for a core")):
             times = [f"{part[key][kind][p]:.2f} ms" for p in ("p50", "p99", "p99.9", "max")]
-            yield row(f"{name}: {told}", str(part[key]["wake_ups"]), *times)
+            yield row(f"{name}: {title}", str(part[key]["wake_ups"]), *times)
 
 
 def reliability_fuzz(results: Results) -> Lines:
     """Generated requests and broken images."""
     found = _fuzz(results)
-    yield from head("", "sent", "faults", "slowest", "answers")
+    yield from head("", "sent", "faults", "slowest", "responses")
     requests, names = found["requests"], {"whole_images": "whole images", "broken_images": "broken images"}
     faults = str(len(requests["failures"]))
     yield row("requests by schemathesis", str(requests["count"]), faults, f"{requests['slowest_s']} s", "")
@@ -181,12 +181,12 @@ def reliability_fuzz(results: Results) -> Lines:
         kind = found[key]
         yield row(name, str(kind["count"]), str(kind["faults"]), f"{kind['slowest_s']} s", _counts(kind["answers"]))
     peak = ", ".join(f"{value:.0f} ({key.replace('_', ' ')})" for key, value in found["peak_mb"].items())
-    yield from ("", f"Highest resident memory in MiB: {peak}.")
+    yield from ("", f"Peak resident memory in MiB: {peak}.")
 
 
 def reliability_runs(results: Results) -> Lines:
-    """Where each part comes from."""
-    yield from head("part", "command", "commit", "date", "others before")
+    """The command of each part."""
+    yield from head("part", "command", "commit", "date", "CPU of other processes before")
     parts = results.read(FILE)["parts"]
     for name in parts:
         part = part_of(results, name)
@@ -198,7 +198,7 @@ def reliability_runs(results: Results) -> Lines:
 
 
 def _ratio(part: Part) -> tuple[bool, str]:
-    ratio = part["ratios"]["in_one_go"]
+    ratio = part["ratios"]["run_to_completion"]
     return ratio["median"] >= 0.95, f"{_percents(ratio)}"
 
 
@@ -208,8 +208,8 @@ def _cpu(part: Part) -> tuple[bool, str]:
 
 
 def _trickle(part: Part) -> tuple[bool, str]:
-    told = f"{part['ratio']:.2f} ({number(part['p99_ms'])} ms, {number(part['p50_ms'])} ms)"
-    return part["ratio"] <= 1.5 and not part["errors"], told
+    figure = f"{part['ratio']:.2f} ({number(part['p99_ms'])} ms, {number(part['p50_ms'])} ms)"
+    return part["ratio"] <= 1.5 and not part["errors"], figure
 
 
 def _in_time(part: Part) -> tuple[bool, str]:
@@ -223,8 +223,8 @@ def _goodput(part: Part) -> tuple[bool, str]:
 
 def _refusals(part: Part) -> tuple[bool, str]:
     p99 = part["refused_ms"]["p99"]
-    told = f"{part['others']} others; refusals p99 {number(p99)} ms" if p99 is not None else "nothing was refused"
-    return part["others"] == 0 and p99 is not None and p99 <= 50, told
+    figure = f"{part['others']} others; refusals p99 {number(p99)} ms" if p99 is not None else "nothing was refused"
+    return part["others"] == 0 and p99 is not None and p99 <= 50, figure
 
 
 def _no_500(part: Part) -> tuple[bool, str]:
@@ -232,13 +232,13 @@ def _no_500(part: Part) -> tuple[bool, str]:
 
 
 def _rates(part: Part) -> tuple[bool, str]:
-    told = ", ".join(f"{name} {_percents(ratio)}" for name, ratio in part["ratio"].items())
-    return all(ratio["median"] >= 1 for ratio in part["ratio"].values()), told
+    figure = ", ".join(f"{name} {_percents(ratio)}" for name, ratio in part["ratio"].items())
+    return all(ratio["median"] >= 1 for ratio in part["ratio"].values()), figure
 
 
 def _p99(part: Part) -> tuple[bool, str]:
-    told = ", ".join(f"{name} {ratio:.2f}x" for name, ratio in part["p99_ratio"].items())
-    return all(ratio <= 1 for ratio in part["p99_ratio"].values()), told
+    figure = ", ".join(f"{name} {ratio:.2f}x" for name, ratio in part["p99_ratio"].items())
+    return all(ratio <= 1 for ratio in part["p99_ratio"].values()), figure
 
 
 def _growth(part: Part) -> tuple[bool, str]:
@@ -257,14 +257,14 @@ def _killed(part: Part) -> tuple[bool, str]:
         raise NotMeasured(killed["not_run"])
     lost = sum(killed["outcomes"].values()) - killed["outcomes"].get("ok", 0)
     replaced = killed["new_process_after_s"]
-    told = f"replaced after {replaced} s; {lost} of {sum(killed['outcomes'].values())} lost with it"
-    return killed["supervisor_goes_on"] and replaced is not None and lost <= killed["callers"], told
+    figure = f"replaced after {replaced} s; {lost} of {sum(killed['outcomes'].values())} requests lost"
+    return killed["supervisor_goes_on"] and replaced is not None and lost <= killed["callers"], figure
 
 
 def _loop(part: Part) -> tuple[bool, str]:
     busy, late = part["loaded"]["busy_ms"], part["loaded"]["late_ms"]
-    told = f"{number(busy['max'])} ms (p99.9 {number(busy['p99.9'])} ms; waiting for a core too: {number(late['p99.9'])} ms)"
-    return busy["max"] <= 5, told
+    figure = f"{number(busy['max'])} ms (p99.9 {number(busy['p99.9'])} ms; with waiting for a core: {number(late['p99.9'])} ms)"
+    return busy["max"] <= 5, figure
 
 
 def _fuzzed(part: Part) -> tuple[bool, str]:
@@ -276,19 +276,19 @@ def _fuzzed(part: Part) -> tuple[bool, str]:
 
 
 GOALS = (
-    Goal("closed loop, 8 callers: images/s of those in process", ">= 95 %", "closed", _ratio),
-    Goal("HTTP: processor time that it adds to a request", "<= 0.5 ms", "http_cpu", _cpu),
+    Goal("closed loop, 8 callers: images/s relative to in process", ">= 95 %", "closed", _ratio),
+    Goal("HTTP: processor time added per request", "<= 0.5 ms", "http_cpu", _cpu),
     Goal("trickle, 5 requests/s: p99 / p50", "<= 1.5", "trickle", _trickle),
-    Goal("overload, 4x capacity: accepted and answered in time", "all", "overload", _in_time),
-    Goal("overload: good answers of capacity", ">= 90 %", "overload", _goodput),
-    Goal("overload: every other answer is 503, p99", "<= 50 ms", "overload", _refusals),
-    Goal("overload: answers 500", "0", "overload", _no_500),
-    Goal("images/s against LitServe's and BentoML's, 8 callers", ">= 100 %", "side_by_side", _rates),
-    Goal("p99 against theirs, 8 callers", "<= 1x", "side_by_side", _p99),
+    Goal("overload, 4x capacity: accepted requests answered in time", "all", "overload", _in_time),
+    Goal("overload: 200 responses relative to capacity", ">= 90 %", "overload", _goodput),
+    Goal("overload: all others are 503; their p99", "<= 50 ms", "overload", _refusals),
+    Goal("overload: 500 responses", "0", "overload", _no_500),
+    Goal("images/s relative to LitServe and BentoML, 8 callers", ">= 100 %", "side_by_side", _rates),
+    Goal("p99 relative to theirs, 8 callers", "<= 1x", "side_by_side", _p99),
     Goal("soak: growth of resident memory after the first 1,000 of 10,000 images", "<= 3 %", "soak", _growth),
     Goal("SIGTERM under load: accepted requests not answered", "0", "faults", _terminated),
-    Goal("kill -9 of one of two workers: goes on, is replaced", "yes", "faults", _killed),
-    Goal("event loop: longest time blocked", "<= 5 ms", "event_loop", _loop),
+    Goal("kill -9 of one of two workers: the server continues and replaces it", "yes", "faults", _killed),
+    Goal("event loop: longest blocked time", "<= 5 ms", "event_loop", _loop),
     Goal("fuzz: no 500, no crash, nothing over 5 s", "0 faults", "", _fuzzed),
 )
 

@@ -1,4 +1,4 @@
-"""Result files as the tables of the pages read them: contenders, their figures, and ratios between two of them."""
+"""Reads result files for the tables of the pages: contenders, their figures, and ratios between them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ ABSOLUTE_PATH = re.compile(r"(^|[ =])/\w")
 
 
 class NotMeasured(Exception):
-    """A result file, or a contender in it, is not there; the message names it."""
+    """A result file, or a contender in it, is missing; the message names it."""
 
 
 class BadResult(Exception):
-    """A result file that must not be published, or a block without a table."""
+    """A result file must not be published, or a block has no table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One contender of a result file, or one batch of it. precision: `None` of a peer; times: `(round, task)` to milliseconds."""
+    """One contender of a result file. precision: `None` for a peer; times: `(round, task)` to milliseconds."""
 
     name: str
     engine: str
@@ -34,23 +34,23 @@ class Contender:
 
     @property
     def median_ms(self) -> float:
-        """Median milliseconds an image."""
+        """Median milliseconds per image."""
         return float(self.figures["median_ms"])
 
 
 @dataclass(slots=True)
 class Results:
-    """The folder of result files. missing: names of those that were asked for and are not there."""
+    """The folder of result files. missing: names of requested files that do not exist."""
 
     folder: Path
     missing: set[str] = field(default_factory=set)
 
     def read(self, name: str) -> dict[str, Any]:
-        """One file, by its name without ending.
+        """Read one file, by its name without suffix.
 
         Raises:
-            NotMeasured: it is not there.
-            BadResult: it is no JSON object, its measurement ended early, or its command holds a path of some machine.
+            NotMeasured: it does not exist.
+            BadResult: it is not a JSON object, its measurement ended early, or its command contains a path of some machine.
         """
         path = self.folder / f"{name}.json"
         try:
@@ -61,19 +61,19 @@ class Results:
         except ValueError as problem:
             raise BadResult(f"{path.name}: is not JSON ({problem})") from problem
         if not isinstance(content, dict):
-            raise BadResult(f"{path.name}: is no result")
+            raise BadResult(f"{path.name}: is not a result")
         if content.get("ended_early"):
             raise BadResult(f"{path.name}: ended early ({content['ended_early']}); measure again")
         if ABSOLUTE_PATH.search(str(content.get("command", ""))):
-            raise BadResult(f"{path.name}: command: holds an absolute path; measure again with relative ones")
+            raise BadResult(f"{path.name}: command: contains an absolute path; measure again with relative ones")
         return content
 
     def contenders(self, name: str) -> list[Contender]:
-        """Those of a `solo bench pipeline` file."""
+        """The contenders of a `solo bench pipeline` file."""
         return [_contender(entry, entry["figures"]) for entry in self.read(name)["contenders"]]
 
     def ours(self, name: str, precision: str, engine: str = "") -> Contender:
-        """The fastest of our contenders in that precision, on that engine where one is named."""
+        """Our fastest contender in a precision, on a given engine or on any."""
         fitting = [c for c in self.contenders(name) if c.precision == precision and c.engine.startswith(engine)]
         if not fitting:
             raise NotMeasured(f"{name}.json: {precision} {engine}".rstrip())
@@ -88,7 +88,7 @@ class Results:
 
 
 def time_ratio(theirs: Contender, ours: Contender) -> tuple[float, float, float]:
-    """How much more time `theirs` takes: of medians, then lowest and highest of single rounds, which ran side by side."""
+    """Time of `theirs` relative to `ours`: ratio of medians, then lowest and highest of single rounds, which ran side by side."""
     mine, other = _by_round(ours), _by_round(theirs)
     both = [n for n in mine if len(mine[n]) == len(other.get(n, []))]
     rounds = [sum(other[n]) / sum(mine[n]) for n in both]
@@ -97,17 +97,17 @@ def time_ratio(theirs: Contender, ours: Contender) -> tuple[float, float, float]
 
 
 def after_towers_ratio(theirs: Contender, ours: Contender) -> float:
-    """The same of everything after the mask towers."""
+    """The ratio of the times after the mask towers."""
     return float(theirs.figures["after_towers_ms"]) / float(ours.figures["after_towers_ms"])
 
 
 def memory_ratio(ours: Contender, theirs: Contender) -> float:
-    """Peak resident memory of ours against theirs."""
+    """Peak resident memory of ours relative to theirs."""
     return float(ours.figures["peak_rss_mib"]) / float(theirs.figures["peak_rss_mib"])
 
 
 def quiet_share(content: dict[str, Any]) -> float | None:
-    """The largest part of the machine that others used while one of the contenders was measured; `None` where not known."""
+    """The largest share of the machine that other processes used while a contender was measured; `None` if not known."""
     figures = [entry.get("figures") or entry["batches"][0]["figures"] for entry in content.get("contenders", [])]
     shares = [f["foreign_share"] for f in figures] or [p["foreign_share"] for p in content.get("points", [])]
     known = [share for share in shares if share is not None]

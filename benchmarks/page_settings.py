@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from page_markdown import head, row
 from page_results import Results
-from page_words import head, row
 from solo_server.setting_fields import NUMBER, Setting
 from solo_server.settings import SETTINGS
 

@@ -1,4 +1,4 @@
-"""The tables of the pages, by the name of their block: each takes the result files and yields the lines of one."""
+"""The tables of the pages, by the name of their block: each function reads result files and yields the lines of a table."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from page_gpu import gpu_estimate, gpu_measured, gpu_memory, gpu_network, gpu_parity
+from page_markdown import head, machine, number, row
 from page_reliability import RELIABILITY_TABLES
 from page_results import Contender, NotMeasured, Results, quiet_share, time_ratio
 from page_rewrites import rewrites
 from page_settings import settings_table
 from page_targets import TARGETS
-from page_words import head, machine, number, row
 from solo_models import arithmetic
 from solo_models.sizes import size_text
 from solo_models.spec import ModelSpec, Variant
@@ -46,20 +46,20 @@ Lines = Iterator[str]
 
 
 def targets(results: Results) -> Lines:
-    """Wanted and reached."""
-    yield from head("", "wanted", "reached", "")
+    """Targets and results."""
+    yield from head("", "target", "measured", "met")
     notes = []
     for target in TARGETS:
         try:
-            value, told = target.found(results)
+            value, figure = target.found(results)
         except NotMeasured:
             yield row(target.what, target.wanted, MEASURED_LATER, "")
             continue
-        yield row(target.what, target.wanted, told, "yes" if target.holds(value) else "**no**")
+        yield row(target.what, target.wanted, figure, "yes" if target.holds(value) else "**no**")
         if not target.holds(value):
             notes.append(f"- {target.what}: {target.unreached}.")
     if notes:
-        yield from ("", "Not reached:", "", *notes)
+        yield from ("", "Not met:", "", *notes)
 
 
 def stages(results: Results) -> Lines:
@@ -82,7 +82,7 @@ def stages(results: Results) -> Lines:
 
 
 def work(_: Results) -> Lines:
-    """GFLOP of one image by part, the full head and what is needed of it. Counted, not measured."""
+    """GFLOP per image by part: the full head, and the part of it that is needed. Counted, not measured."""
     yield from head(
         "GFLOP at 704x512", "backbone", "neck", "category branch", "mask towers", "last mask convolution", "all"
     )
@@ -94,7 +94,7 @@ def work(_: Results) -> Lines:
 
 
 def roofline(results: Results) -> Lines:
-    """The network alone against the best matrix product of the same run."""
+    """The network alone, relative to the best matrix product of the same run."""
     content = results.read("bench_engine_solo_r50")
     best = content["best_matmul_gflop_per_s"]
     yield f"Best float32 matrix product of the run: {best:.0f} GFLOP/s on {content['hardware']['cores']} cores."
@@ -123,7 +123,7 @@ def roofline(results: Results) -> Lines:
 
 
 def growth(results: Results) -> Lines:
-    """One table for each thing that was changed."""
+    """One table for each parameter that was changed."""
     for i, (title, table) in enumerate(results.read("growth_solo_r50")["tables"].items()):
         yield from [""] * min(i, 1)
         columns = list(dict.fromkeys(column for figures in table.values() for column in figures))
@@ -133,7 +133,7 @@ def growth(results: Results) -> Lines:
 
 
 def processors(results: Results) -> Lines:
-    """The head as a graph and on kernels, on every processor that was measured."""
+    """The head as a graph and as compiled kernels, on each measured processor."""
     yield from head("processor", "engine, precision, head", "categories", "mask towers", "score difference")
     for measured in results.read("processor")["machines"]:
         for name, figures in measured["contenders"].items():
@@ -143,7 +143,7 @@ def processors(results: Results) -> Lines:
 
 def engines(results: Results) -> Lines:
     """Our engines and precisions side by side."""
-    yield from head("bytes to RLE", "engine", "median", "images/s", "against fp32", "memory")
+    yield from head("bytes to RLE", "engine", "median", "images/s", "relative to fp32", "memory")
     for name, file in {**{n: f for n, (f, _) in NETWORKS.items()}, "demo model": "bench_demo"}.items():
         try:
             exact = results.ours(file, "fp32")
@@ -156,7 +156,7 @@ def engines(results: Results) -> Lines:
 
 
 def accuracy(results: Results) -> Lines:
-    """Mask AP of the demo model in each precision and on each engine, beside its speed where that was measured."""
+    """Mask AP of the demo model in each precision and on each engine, with its speed if measured."""
     yield from head("demo model", "mask AP", "AP50", "AP large", "images/s")
     for file, (precision, engine) in ACCURACY.items():
         name = f"{precision} on {engine}"
@@ -173,7 +173,7 @@ def accuracy(results: Results) -> Lines:
 def server(results: Results) -> Lines:
     """The demo model under load."""
     content = results.read("bench_demo_server")
-    yield from head("load", "answers/s", "p50", "p90", "p99", "errors", "server CPU s", "MiB")
+    yield from head("load", "responses/s", "p50", "p90", "p99", "errors", "server CPU s", "MiB")
     for point in content["points"]:
         closed = f"{point['level']:g} caller{'' if point['level'] == 1 else 's'}, closed loop"
         name = closed if point["loop"] == "closed" else f"{point['level']:g} requests/s, open loop"
@@ -229,8 +229,8 @@ def parity(results: Results) -> Lines:
 
 
 def runs(results: Results) -> Lines:
-    """Where each file comes from."""
-    yield from head("file", "command", "commit", "used by others")
+    """The command of each result file."""
+    yield from head("file", "command", "commit", "CPU of other processes")
     machines = {}
     for name in RECORDED:
         try:
@@ -239,9 +239,9 @@ def runs(results: Results) -> Lines:
             yield row(f"`{problem}`", MEASURED_LATER, "", "")
             continue
         share = quiet_share(content) if name.startswith("bench") else None
-        told = "" if share is None else f"{100 * share:.0f} %"
+        used = "" if share is None else f"{100 * share:.0f} %"
         link = f"[{name}.json](../benchmarks/results/{name}.json)"
-        yield row(link, f"`{content['command']}`", str(content.get("commit")), told)
+        yield row(link, f"`{content['command']}`", str(content.get("commit")), used)
         machines[_machine(content)] = None
     yield from ("", *machines)
 

@@ -1,25 +1,25 @@
-"""What issue 4 wanted to be reached, and how each figure is read off the result files."""
+"""The targets of issue 4, and how each figure is read from the result files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from page_markdown import number
 from page_results import Results, after_towers_ratio, memory_ratio, time_ratio
-from page_words import number
 
 COMMON_WORK = (
-    "backbone and neck are most of what is left, and the reference runs the same convolutions there, nearly as fast"
+    "backbone and neck take most of the remaining time, and the reference runs the same convolutions nearly as fast"
 )
 NO_VNNI = (
-    "this processor has AVX2 and no VNNI, so that INT8 products run at twice the float32 rate at best; "
-    "the figure was planned on a machine with VNNI"
+    "this processor has AVX2 but no VNNI, so INT8 products run at most at twice the float32 rate; "
+    "the target was set on a machine with VNNI"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One figure to reach. found: the figure and how it is told; unreached: why not, where it is not."""
+    """A target for one figure. found: the figure, and its text; unreached: why it is not met, if it is not."""
 
     what: str
     wanted: str
@@ -80,8 +80,8 @@ def _memory_target(name: str, file: str, why: str) -> Target:
 
 
 SMALL_REFERENCE = (
-    "the reference needs only about 1 GiB here, and interpreter, libraries, weights and the activations of one image are a "
-    "floor for us"
+    "the reference needs only about 1 GiB here, and our interpreter, libraries, weights and activations of one image set a "
+    "lower bound"
 )
 TARGETS = (
     _speed_target("SOLO R50", "fp32", 2.0, "bench_solo_r50"),
@@ -97,15 +97,15 @@ TARGETS = (
             ">= 20x",
             _at_least(20),
             _after_towers(file),
-            "what is left is a few milliseconds for products, resampling and encoding of each mask",
+            "the remaining few milliseconds are products, resampling and encoding of each mask",
         )
         for size, file in (("640x480", "bench_solo_r50"), ("1920x1080", "bench_solo_r50_1080p"))
     ),
-    _memory_target("SOLO R50", "bench_solo_r50", "weights and the activations of one image are a floor"),
+    _memory_target("SOLO R50", "bench_solo_r50", "weights and activations of one image set a lower bound"),
     _memory_target("Decoupled SOLO R50", "bench_decoupled_solo_r50", SMALL_REFERENCE),
     _memory_target("Decoupled SOLO Light R50", "bench_decoupled_solo_light_r50", SMALL_REFERENCE),
     Target(
-        "SOLO R50, network stage in fp32, of the best matrix-product rate",
+        "SOLO R50, network stage in fp32, relative to the best matrix-product rate",
         ">= 80 %",
         _at_least(0.8),
         _share_of_best,
@@ -116,6 +116,6 @@ TARGETS = (
         ">= 15 images/s",
         _at_least(15),
         _demo_speed,
-        "nearly all of it is the network in ONNX Runtime",
+        "the network in ONNX Runtime takes nearly all of the time",
     ),
 )

@@ -1,10 +1,10 @@
-"""Fill the pages with figures from `benchmarks/results/*.json` and with the server's settings, so that none is typed by hand.
+"""Fills the pages with figures from `benchmarks/results/*.json` and with the server's settings.
 
     python benchmarks/pages.py [--check]
 
-A page holds blocks between `<!-- figures: NAME -->` and `<!-- end -->`; what stands between is replaced by the table NAME of
-`page_tables`. While a result file is missing its figures read "not measured yet". `--check` writes nothing; exit status 1
-where a page differs from the files, 2 where a file or a page is not what it should be.
+A page has blocks between `<!-- figures: NAME -->` and `<!-- end -->`, whose content is replaced by the table NAME of `page_tables`.
+Figures of a missing result file read "not measured yet". With `--check` nothing is written. Exit status 1 if a page differs from
+the result files, 2 if a file or a page is invalid.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BLOCK = re.compile(r"<!-- figures: (?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- end -
 def main() -> int:
     """Write or check every page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing, exit with 1 where a page is out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page is out of date")
     parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)  # for the test
     arguments = parser.parse_args()
     results = Results(arguments.root / "benchmarks" / "results")
@@ -43,16 +43,16 @@ def main() -> int:
         print(f"pages: {problem}", file=sys.stderr)
         return 2
     for name in sorted(results.missing):
-        print(f"pages: {name} is not there: its figures read 'not measured yet'", file=sys.stderr)
+        print(f"pages: {name} does not exist: its figures read 'not measured yet'", file=sys.stderr)
     differing = [name for name in PAGES if filled[name] != texts[name]]
     return _report(differing) if arguments.check else _write(arguments.root, {name: filled[name] for name in differing})
 
 
 def fill(text: str, results: Results) -> str:
-    """The page with every block made anew.
+    """The page with every block regenerated.
 
     Raises:
-        BadResult: a block has a name that there is no table for, or a result file is not what it should be.
+        BadResult: a block has no table, or a result file is invalid.
     """
     return BLOCK.sub(
         lambda block: f"<!-- figures: {block['name']} -->\n{_table(block['name'], results)}<!-- end -->", text
@@ -72,7 +72,7 @@ def _table(name: str, results: Results) -> str:
 def _report(differing: list[str]) -> int:
     for name in differing:
         print(
-            f"pages: {name} does not hold the figures of benchmarks/results: python benchmarks/pages.py",
+            f"pages: {name} is out of date with benchmarks/results; run python benchmarks/pages.py",
             file=sys.stderr,
         )
     return 1 if differing else 0

@@ -1,9 +1,9 @@
-"""Parity with stock mmdet for every network of `matrix.ROWS`, in both published layouts and both exported forms.
+"""Measures parity with stock mmdet for every network of `matrix.ROWS`, in both published layouts and both exported forms.
 
     python benchmarks/parity_matrix.py FIXTURES [-o RESULTS.json] [--page docs/parity.md]
 
-FIXTURES holds what `matrix.py` made. Exit status 1 where a row does not hold. RESULTS.json is written row by row, and `--resume`
-keeps the rows that are in it. `--page` writes the table of the docs from RESULTS.json, also without FIXTURES.
+FIXTURES is the output of `matrix.py`. Exit status 1 if a row fails. RESULTS.json is written row by row; `--resume` keeps its rows.
+`--page` writes the page of the docs from RESULTS.json, also without FIXTURES.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NAMES = {"solo_r50": "SOLO", "decoupled_solo_r50": "Decoupled", "decoupled_solo_
 
 
 def main() -> int:
-    """Measure and write; or only write the page."""
+    """Measure and write the results; or only write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("fixtures", type=Path, nargs="?")
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/parity_matrix.json"))
@@ -95,7 +95,7 @@ def _line(row: Row, forms: list[dict[str, Any]]) -> str:
 
 
 def _knife_edges(record: dict[str, Any]) -> str:
-    """How far from the threshold the candidates lie that one side has and the other has not."""
+    """How far from the threshold those candidates are that only one side has."""
     bundles = [form for row in record["rows"] for form in row["forms"] if form["form"] == "bundle"]
     apart = [abs(c["score"] - THRESHOLD) for form in bundles for c in form["candidates_differing"]]
     far = sum(distance > 1e-5 for distance in apart)

@@ -1,11 +1,11 @@
-"""Our exports against stock mmdet on one reference fixture: candidates, labels, scores and masks of every instance.
+"""Compares our exports with stock mmdet on one fixture: candidates, labels, scores and masks of every instance.
 
     python benchmarks/parity_reference.py FIXTURE [-o RESULT.json]
 
 FIXTURE is a folder with `mmdet.pth`, `official.pth` (the same weights in both published layouts), `input.png`, `meta.json`,
-`pre_nms.npz` (candidates) and `final.npz` (instances), all made by stock mmdet. Each checkpoint is exported by `solo export` and
-segmented through the server's pipeline in a process of its own, whose peak resident memory is reported; `--single-file` exports
-that form and runs it in plain ONNX Runtime instead.
+`pre_nms.npz` (candidates) and `final.npz` (instances), all written by stock mmdet. `solo export` exports the checkpoint, and the
+server's pipeline runs it in a separate process, whose peak resident memory is reported. With `--single-file` that form is exported
+and run in plain ONNX Runtime instead.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from numpy.typing import NDArray
 
 SCORE_TOLERANCE = 1e-3
 IOU_REQUIRED = 0.99
-THRESHOLD, KNIFE_EDGE = 0.1, 1e-4  # float32 implementations may disagree about a score that close to the threshold
+THRESHOLD, KNIFE_EDGE = 0.1, 1e-4  # float32 implementations may disagree on a score this close to the threshold
 LAYOUTS = ("mmdet", "official")
 
 
 def main() -> int:
-    """Exit status 1 where parity does not hold."""
+    """Exit status 1 if parity does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("fixture", type=Path)
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--layout", choices=LAYOUTS, default="mmdet")
     parser.add_argument("--single-file", action="store_true")
-    parser.add_argument("--segment", type=Path, help=argparse.SUPPRESS)  # the child: an export to segment with
+    parser.add_argument("--segment", type=Path, help=argparse.SUPPRESS)  # for the child process: the export to run
     arguments = parser.parse_args()
     if arguments.segment:
         return _segment(arguments.segment, arguments.fixture)
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def measure(fixture: Path, layout: str, single_file: bool = False) -> dict[str, Any]:
-    """Export the fixture's checkpoint in a layout, segment its image, compare."""
+    """Export the fixture's checkpoint in a layout, segment its image, compare the results."""
     meta = json.loads((fixture / "meta.json").read_text())
     with tempfile.TemporaryDirectory() as folder:
         exported = Path(folder) / ("network.onnx" if single_file else "bundle")
@@ -70,7 +70,7 @@ def measure(fixture: Path, layout: str, single_file: bool = False) -> dict[str, 
 
 
 def compare(fixture: Path, found: dict[str, Any]) -> dict[str, Any]:
-    """One-to-one comparison with the reference's instances, best first."""
+    """Compare one to one with the reference's instances, highest score first."""
     from pycocotools import mask as coco_mask
 
     final, before = np.load(fixture / "final.npz"), np.load(fixture / "pre_nms.npz")
@@ -94,7 +94,7 @@ def compare(fixture: Path, found: dict[str, Any]) -> dict[str, Any]:
             if final["labels"][k] == instance["class_id"] and abs(final["scores"][k] - instance["score"]) < 0.01
         ]
         overlaps = {k: float((mask & masks[k]).sum() / max(1, (mask | masks[k]).sum())) for k in same}
-        partners = [k for k in overlaps if overlaps[k] >= IOU_REQUIRED]  # neighbouring cells may draw the same mask
+        partners = [k for k in overlaps if overlaps[k] >= IOU_REQUIRED]  # neighbouring cells may have the same mask
         best = min(partners, key=lambda k: abs(final["scores"][k] - instance["score"]), default=None)
         if best is None:
             best = max(overlaps, key=lambda k: overlaps[k], default=None)
@@ -141,7 +141,7 @@ def _segment_bundle(bundle: Path, body: bytes) -> dict[str, Any]:
 
 
 def _segment_single_file(path: Path, body: bytes) -> dict[str, Any]:
-    """Plain ONNX Runtime; only the image is prepared by our code, as the server prepares it."""
+    """Run in plain ONNX Runtime; only the image is prepared by our code, as in the server."""
     import onnxruntime as ort
     from pycocotools import mask as coco_mask
     from solo_models.spec import PreprocessSpec

@@ -1,10 +1,10 @@
-"""What runs the head fastest on this processor, and what bf16 gains and loses where there is bf16.
+"""Which implementation of the head is fastest on this processor, and the speed and accuracy of bf16 if available.
 
     python benchmarks/processor.py [--rounds N] [-o benchmarks/results/processor.json]
 
-SOLO R50 with seeded random weights (tests/golden/recipe.py) runs on one random image of 512x704, in float32 and in INT8. Each
-contender has a process of its own in every round, and contenders take turns. The file keeps the figures of other processors and
-replaces those of this one. `score_difference` is the mean difference from the category scores of the float32 network.
+SOLO R50 with seeded random weights (tests/golden/recipe.py) runs on one random image of 512x704, in float32 and INT8. In every
+round each contender runs in a new process, in turn. The file keeps the figures of other processors and replaces those of this one.
+`score_difference` is the mean difference from the category scores of the float32 network.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from tqdm import tqdm
 
 HW = (512, 704)
 RUNS = 5
-"""Runs of a process in one round; the first does not count."""
+"""Runs per process; the first does not count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """precision: of the runtime; bundle: `fp32` or `int8`; for_host: kernels are compiled for this very processor."""
+    """precision: of the runtime; bundle: `fp32` or `int8`; for_host: whether kernels are compiled for this processor model."""
 
     engine: Literal["onnxruntime", "openvino"]
     bundle: str
@@ -74,7 +74,7 @@ BF16 = Contender("openvino", "fp32", "bf16", "graph")
 
 
 def main() -> int:
-    """Measure every contender that this processor can run, and print its figures."""
+    """Measure every contender that this processor supports, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("-o", "--output", type=Path)
@@ -95,12 +95,12 @@ def main() -> int:
 
 
 def contenders(capabilities: list[str]) -> list[Contender]:
-    """Those that a processor can run. capabilities: of OpenVINO's device CPU."""
+    """The contenders that a processor supports. capabilities: of OpenVINO's device CPU."""
     return [*CONTENDERS, *([BF16] if has_bf16(capabilities) else [])]
 
 
 def measure(chosen: list[Contender], rounds: int) -> dict[str, dict[str, float | None]]:
-    """Medians of all rounds, milliseconds for one image."""
+    """Medians over all rounds, in milliseconds per image."""
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder, tqdm(total=rounds * len(chosen), unit="process") as progress:
         make_bundles(Path(folder))
@@ -114,7 +114,7 @@ def measure(chosen: list[Contender], rounds: int) -> dict[str, dict[str, float |
 
 
 def run_one(contender: Contender, folder: Path) -> dict[str, float]:
-    """In a process of its own: milliseconds of the categories (with backbone and neck) and of the mask towers of all levels."""
+    """In the child process: milliseconds of the categories (with backbone and neck) and of the mask towers of all levels."""
     bundle, pool = read_bundle(folder / contender.bundle), Pool()
     runtime = OrtRuntime() if contender.engine == "onnxruntime" else OpenVinoRuntime(contender.precision)
     network = open_network(bundle, runtime, pool, contender.head)
@@ -132,7 +132,7 @@ def run_one(contender: Contender, folder: Path) -> dict[str, float]:
 
 
 def make_bundles(folder: Path) -> None:
-    """`fp32` and `int8` of the seeded network; INT8 is calibrated on the very image, which is good enough for timing."""
+    """Write `fp32` and `int8` of the seeded network; INT8 is calibrated on the same image, which is enough for timing."""
     sys.path.append(str(Path(__file__).parents[1] / "tests" / "golden"))
     from recipe import seeded_state_dict
 

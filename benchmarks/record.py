@@ -1,4 +1,4 @@
-"""What every benchmark file says about where it was made: command, commit, hardware, versions."""
+"""Writes benchmark files, with command, commit, hardware and versions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from solo_server.bench.machine import surroundings
 
 
 def write_record(path: Path, results: dict[str, Any]) -> None:
-    """Write `results` with its surroundings as JSON."""
+    """Write `results` as JSON, with where and how they were measured."""
     command = shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S607
     record = {"command": command, "commit": commit.stdout.strip(), **surroundings(), **results}
@@ -23,6 +23,6 @@ def write_record(path: Path, results: dict[str, Any]) -> None:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """What a file holds already; nothing where there is none."""
+    """The content of a file; empty if it does not exist."""
     content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return content

@@ -1,10 +1,10 @@
-"""Does a fixture's answer hinge on rounding? Run by the reference's own interpreter, from the folder of the fixture tool.
+"""Checks whether a fixture's result depends on rounding. Run by the reference's interpreter, in the fixture tool's folder.
 
     PYTHON reference_rounding.py TOOL_FOLDER VARIANT FIXTURE
 
-Stock mmdet runs the fixture in float32 and in float64. Then its own post-processing runs on the float32 scores and masks with
-noise of the size of that difference, several times: a pixel on the very threshold may flip, and matrix NMS multiplies what that
-changes. Prints how far scores of instances move at most; 1 where labels do.
+Stock mmdet runs the fixture in float32 and in float64. Then its post-processing runs several times on the float32 scores and masks
+with noise of the size of that difference: pixels at the threshold may flip, and matrix NMS amplifies the effect. Prints the largest
+change of an instance's score, or 1 if labels change.
 """
 
 # ruff: noqa: E402, F403, F405
@@ -30,7 +30,7 @@ if dcn:
 
 
 def moved(first, second):
-    """Largest difference of the scores of two answers, label by label; the order of labels may differ."""
+    """Largest difference between the scores of two results, by label; the order of labels may differ."""
     worst = 0.0
     for label in set(first.labels.tolist()) | set(second.labels.tolist()):
         one, other = (answer.scores[answer.labels == label].sort().values for answer in (first, second))
@@ -53,7 +53,7 @@ untouched = head._predict_by_feat_single
 
 
 def spy(self, scores, *masks_and_rest, **options):
-    """Keep what post-processing is given."""
+    """Record the inputs of post-processing."""
     seen.append((scores.clone(), [m.clone() for m in masks_and_rest if torch.is_tensor(m)], masks_and_rest, options))
     return untouched(self, scores, *masks_and_rest, **options)
 

@@ -1,9 +1,9 @@
-"""Images a second of `solo segment FOLDER`, local and over HTTP, against the pipeline in process; in rounds that take turns.
+"""Images per second of `solo segment FOLDER`, local and over HTTP, compared with the pipeline in process; in interleaved rounds.
 
     python benchmarks/segment_folder.py [--quick] [--busy] [--images FOLDER] [-o benchmarks/results/segment_folder.json]
 
 The command runs as a user starts it; its rate is the one that it prints, from the first image's bytes to the last result. The rate
-in process is the first one of `reliability.py closed`: one thread a core, each from bytes to instances. Exit status 3 where the
+in process is the first one of `reliability.py closed`: one thread per core, each from bytes to instances. Exit status 3 if the
 machine is not idle.
 """
 
@@ -22,7 +22,7 @@ from record import write_record
 from reliability_parts import in_process
 from reliability_parts.figures import ratios, spread
 from reliability_parts.loads import in_child, served
-from reliability_parts.setting import IDLE_SHARE, ROOT, Setting, others_share, say
+from reliability_parts.run_options import IDLE_SHARE, ROOT, RunOptions, log, others_share
 
 IN_FLIGHT = 8
 BUSY_STATUS = 3
@@ -33,38 +33,38 @@ BEST = "in_process"
 def main() -> int:
     """Measure and print, or write."""
     arguments = _parser().parse_args()
-    setting = Setting(arguments.quick, arguments.images, Path(sys.executable), profile=False)
+    options = RunOptions(arguments.quick, arguments.images, Path(sys.executable), profile=False)
     share = others_share() or 0.0
     if share > IDLE_SHARE and not (arguments.busy or arguments.quick):
-        say(f"segment_folder: NOT IDLE: others use {100 * share:.0f} % of the machine; wait, or say --busy")
+        log(f"segment_folder: NOT IDLE: other processes use {100 * share:.0f} % of the machine; wait, or use --busy")
         return BUSY_STATUS
-    found = measure(setting) | {"quick": setting.is_quick, "others_before": share}
+    found = measure(options) | {"quick": options.is_quick, "others_before": share}
     if arguments.output is not None:
         write_record(arguments.output, found)
     for name, per_s in found["per_s"].items():
-        say(f"{name:<16} {per_s['median']:>6} images/s  {found['ratios'][name]['median']} of {BEST}")
+        log(f"{name:<16} {per_s['median']:>6} images/s  {found['ratios'][name]['median']} of {BEST}")
     return 0
 
 
-def measure(setting: Setting) -> dict[str, Any]:
-    """Rounds, and what they come to."""
-    count, rounds = int(setting.lasting(160, 8)), int(setting.lasting(9, 1))
+def measure(options: RunOptions) -> dict[str, Any]:
+    """Run the rounds; their rates and a summary."""
+    count, rounds = int(options.pick(160, 8)), int(options.pick(9, 1))
     found: list[dict[str, float]] = []
-    with tempfile.TemporaryDirectory() as place, served() as server:
-        folder = _folder(Path(place, "images"), setting, count)
+    with tempfile.TemporaryDirectory() as scratch, served() as server:
+        folder = _folder(Path(scratch, "images"), options, count)
         url = f"http://{server.address.host}:{server.address.port}"
         commands = {
             "segment": [],
-            "segment_overlay": ["--overlay", str(Path(place, "drawn"))],
+            "segment_overlay": ["--overlay", str(Path(scratch, "drawn"))],
             "segment_http": ["--url", url],
         }
-        with in_child(in_process.__file__, setting.images(), IN_FLIGHT, count) as child:
-            child.ask(0)
+        with in_child(in_process.__file__, options.images(), IN_FLIGHT, count) as child:
+            child.run_task(0)
             for number in range(rounds):
-                rates = {BEST: count / child.ask(0).total_ms * 1e3}
+                rates = {BEST: count / child.run_task(0).total_ms * 1e3}
                 rates |= {name: _rate(folder, words) for name, words in commands.items()}
                 found.append({name: round(rate, 3) for name, rate in rates.items()})
-                say(f"{number + 1}/{rounds}: " + ", ".join(f"{name} {rate}" for name, rate in found[-1].items()))
+                log(f"{number + 1}/{rounds}: " + ", ".join(f"{name} {rate}" for name, rate in found[-1].items()))
     return {"in_flight": IN_FLIGHT, "images_a_round": count, "rounds": found, **summary(found)}
 
 
@@ -77,18 +77,18 @@ def summary(rounds: Sequence[dict[str, float]]) -> dict[str, Any]:
     }
 
 
-def _folder(place: Path, setting: Setting, count: int) -> Path:
-    """So many images, in turn those of the setting."""
-    place.mkdir()
-    images = list(setting.images().items())
+def _folder(folder: Path, options: RunOptions, count: int) -> Path:
+    """Write `count` images into a new folder, cycling through the given ones."""
+    folder.mkdir()
+    images = list(options.images().items())
     for number in range(count):
         name, body = images[number % len(images)]
-        (place / f"{number:05}{Path(name).suffix}").write_bytes(body)
-    return place
+        (folder / f"{number:05}{Path(name).suffix}").write_bytes(body)
+    return folder
 
 
 def _rate(folder: Path, words: Sequence[str]) -> float:
-    """Images a second of one whole run of the command, as its last line says."""
+    """Images per second of one run of the command, from its last line."""
     command = [sys.executable, "-m", "solo_models.cli", "segment", str(folder), "--format", "jsonl", *words]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False, cwd=ROOT)
     printed = PRINTED.search(done.stderr)
@@ -99,8 +99,8 @@ def _rate(folder: Path, words: Sequence[str]) -> float:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, to try it out")
-    parser.add_argument("--busy", action="store_true", help="measure although others use the machine")
+    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, for trying it out")
+    parser.add_argument("--busy", action="store_true", help="measure although other processes use the machine")
     parser.add_argument("--images", type=Path, help="folder of photographs (default: tests/images)")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.json")
     return parser

@@ -1,1 +1,1 @@
-"""The parts of `benchmarks/reliability.py`: each takes a `Setting` and returns its figures, JSON-ready."""
+"""The parts of `benchmarks/reliability.py`: each takes a `RunOptions` and returns its figures, JSON-ready."""

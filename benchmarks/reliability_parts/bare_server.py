@@ -1,4 +1,4 @@
-"""What no server on uvicorn can go below: an application of ten lines that reads the body and answers as many bytes as the stub.
+"""The lower bound for a server on uvicorn: a minimal application that reads the body and returns as many bytes as the stub.
 
 python benchmarks/reliability_parts/bare_server.py --host H --port P
 """
@@ -15,7 +15,7 @@ HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(A
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Every path; see ASGI."""
+    """An ASGI application for every path."""
     if scope["type"] != "http":
         return
     chunks, more = [], True
@@ -32,5 +32,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
-    asked = parser.parse_args()
-    uvicorn.run(application, host=asked.host, port=asked.port, lifespan="off", log_config=None, access_log=False)  # type: ignore[arg-type]
+    arguments = parser.parse_args()
+    uvicorn.run(
+        application, host=arguments.host, port=arguments.port, lifespan="off", log_config=None, access_log=False
+    )  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
-"""Closed loop: images/s over HTTP against those of the pipeline in process, in rounds that take turns.
+"""Closed loop: images/s over HTTP, compared with the pipeline in process, in interleaved rounds.
 
-All take the same number of the same images; over HTTP and overlapped with eight in flight. The pipeline's
-process has the machine for itself; over HTTP the load generator has its part of it, which is told and not taken off.
+All contenders run the same images; over HTTP and overlapped with eight in flight. The pipeline's process has the machine to itself;
+over HTTP the load generator uses a part of it, which is reported and not subtracted.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ from typing import Any
 
 from reliability_parts import in_process
 from reliability_parts.figures import ratios, spread
-from reliability_parts.loads import in_child, served, take, told, warm_up
-from reliability_parts.setting import Setting, say
+from reliability_parts.loads import in_child, load_figures, run_load, served, warm_up
+from reliability_parts.run_options import RunOptions, log
 
 IN_FLIGHT = 8
 CONTENDERS = ("http", *in_process.TASKS)
 
 
-def closed(setting: Setting) -> dict[str, Any]:
-    """Rounds, and what they come to."""
-    count, rounds = int(setting.lasting(80, 16)), int(setting.lasting(15, 2))
-    with served() as server, in_child(in_process.__file__, setting.images(), IN_FLIGHT, count) as child:
-        target = setting.target(server.address)
+def closed(options: RunOptions) -> dict[str, Any]:
+    """Run the rounds; their figures and a summary."""
+    count, rounds = int(options.pick(80, 16)), int(options.pick(15, 2))
+    with served() as server, in_child(in_process.__file__, options.images(), IN_FLIGHT, count) as child:
+        target = options.target(server.address)
         warm_up(target, server)
-        child.ask(0)
+        child.run_task(0)
         found = []
         for number in range(rounds):
-            point = take("closed", IN_FLIGHT, target, server, lambda load: load.closed(IN_FLIGHT, inf, count))
-            answers = [child.ask(task) for task in range(len(in_process.TASKS))]
-            found.append(_round(told(point), answers, count))
-            say(f"closed {number + 1}/{rounds}: " + ", ".join(f"{n} {found[-1][n]['per_s']}" for n in CONTENDERS))
+            point = run_load("closed", IN_FLIGHT, target, server, lambda load: load.closed(IN_FLIGHT, inf, count))
+            answers = [child.run_task(task) for task in range(len(in_process.TASKS))]
+            found.append(_round(load_figures(point), answers, count))
+            log(f"closed {number + 1}/{rounds}: " + ", ".join(f"{n} {found[-1][n]['per_s']}" for n in CONTENDERS))
     return {"in_flight": IN_FLIGHT, "images_a_round": count, "rounds": found, **summary(found)}
 
 
 def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Ratios of images/s, and what HTTP adds in processor time an image."""
+    """Ratios of images/s, and the processor time per image that HTTP adds."""
     rates = {name: [one[name]["per_s"] for one in rounds] for name in CONTENDERS}
     costs = {name: [one[name]["cpu_ms"] for one in rounds] for name in CONTENDERS}
-    added = [http - own for http, own in zip(costs["http"], costs["in_one_go"], strict=True)]
+    added = [http - own for http, own in zip(costs["http"], costs["run_to_completion"], strict=True)]
     return {
         "per_s": {name: spread(values, 2) for name, values in rates.items()},
         "cpu_ms": {name: spread(values, 2) for name, values in costs.items()},

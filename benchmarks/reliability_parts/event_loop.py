@@ -1,4 +1,4 @@
-"""How long the event loop of a server under load was not free, as a task in it sees it."""
+"""How long the event loop of a loaded server is blocked, measured by a task in it."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from solo_server.bench.load.server_process import Program
 
 from reliability_parts import probed_server
 from reliability_parts.figures import tails
-from reliability_parts.loads import served, take, told, warm_up
-from reliability_parts.setting import Setting, say
+from reliability_parts.loads import load_figures, run_load, served, warm_up
+from reliability_parts.run_options import RunOptions, log
 
 CALLERS = 8
 IDLE_S = 5.0
 
 
-def event_loop(setting: Setting) -> dict[str, Any]:
-    """Wake-ups of a millisecond's sleep in an idle server and in one with eight callers, by wall clock and by processor time."""
-    seconds = setting.lasting(60, 3)
+def event_loop(options: RunOptions) -> dict[str, Any]:
+    """Wake-ups from sleeps of 1 ms in an idle server and with eight callers: lateness by wall clock and by processor time."""
+    seconds = options.pick(60, 3)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "wake-ups"
         program = Program("the probed server", (sys.executable, probed_server.__file__, str(path)))
         with served(program=program) as server:
-            target = setting.target(server.address)
+            target = options.target(server.address)
             warm_up(target, server)
-            server.exit_status(setting.lasting(IDLE_S, 1))  # nothing is asked of it meanwhile
+            server.exit_status(options.pick(IDLE_S, 1))  # idle meanwhile
             begun = monotonic()
-            point = take("closed", CALLERS, target, server, lambda load: load.closed(CALLERS, seconds))
+            point = run_load("closed", CALLERS, target, server, lambda load: load.closed(CALLERS, seconds))
             ended = monotonic()
         wakes = array("d", path.read_bytes())
     loaded = _between(wakes, begun, ended)
-    idle = _between(wakes, begun - setting.lasting(IDLE_S, 1), begun)
-    say(f"event_loop: {loaded}")
-    return {"callers": CALLERS, "seconds": seconds, "loaded": loaded, "idle": idle, "load": told(point)}
+    idle = _between(wakes, begun - options.pick(IDLE_S, 1), begun)
+    log(f"event_loop: {loaded}")
+    return {"callers": CALLERS, "seconds": seconds, "loaded": loaded, "idle": idle, "load": load_figures(point)}
 
 
 def _between(wakes: array[float], begun: float, ended: float) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Processes that are told to stop, and workers that are killed, under load: what becomes of the requests.
+"""SIGTERM to a server, and kill -9 of a worker, under load: what happens to the requests.
 
-Whether a request is accepted is told by `100 Continue`, which the server sends when it has a place for it and asks for its body.
+A request counts as accepted when the server has sent `100 Continue`, that is, has admitted it and wants its body.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from solo_server.bench.load.loops import Load, Shot
 from solo_server.bench.load.server_process import Address, ServerProcess
 
 from reliability_parts.loads import TIMEOUT_S, served, warm_up
-from reliability_parts.setting import Setting, say
+from reliability_parts.run_options import RunOptions, log
 
 CALLERS = 12
 CONTINUE, OK = b"HTTP/1.1 100", b"HTTP/1.1 200"
 WORKERS = 2
 
 
-def faults(setting: Setting) -> dict[str, Any]:
-    """Both faults."""
-    return {"terminated": terminated(setting), "worker_killed": worker_killed(setting)}
+def faults(options: RunOptions) -> dict[str, Any]:
+    """Run both faults."""
+    return {"terminated": terminated(options), "worker_killed": worker_killed(options)}
 
 
-def terminated(setting: Setting) -> dict[str, Any]:
-    """SIGTERM in the middle of a load, several times."""
-    rounds, seconds = int(setting.lasting(5, 1)), setting.lasting(5, 2)
+def terminated(options: RunOptions) -> dict[str, Any]:
+    """SIGTERM during a load, several times."""
+    rounds, seconds = int(options.pick(5, 1)), options.pick(5, 2)
     counts: Counter[str] = Counter()
     statuses = []
     for _ in range(rounds):
         with served() as server:
-            counts += asyncio.run(_until_terminated(setting, server, seconds))
+            counts += asyncio.run(_until_terminated(options, server, seconds))
             statuses.append(server.exit_status(30))
-        say(f"faults: SIGTERM: {dict(counts)}, exit status {statuses[-1]}")
+        log(f"faults: SIGTERM: {dict(counts)}, exit status {statuses[-1]}")
     found = {name: counts[name] for name in ("accepted", "answered", "lost", "other")}
     return {"rounds": rounds, "callers": CALLERS, **found, "exit_statuses": statuses}
 
 
-async def _until_terminated(setting: Setting, server: ServerProcess, seconds: float) -> Counter[str]:
+async def _until_terminated(options: RunOptions, server: ServerProcess, seconds: float) -> Counter[str]:
     counts: Counter[str] = Counter()
-    body = next(iter(setting.images().values()))
+    body = next(iter(options.images().values()))
     callers = [asyncio.create_task(_call(server.address, body, counts)) for _ in range(CALLERS)]
     await asyncio.sleep(seconds)
     server.send(signal.SIGTERM)
@@ -55,9 +55,9 @@ async def _until_terminated(setting: Setting, server: ServerProcess, seconds: fl
 
 
 async def _call(address: Address, body: bytes, counts: Counter[str]) -> None:
-    """One request after the other, each on a connection of its own, until none is accepted.
+    """Send one request after the other, each on a new connection, until one is not accepted.
 
-    A connection that the system took and the server never saw is reset when the server stops listening: not accepted either.
+    A connection that the kernel accepted and the server did not is reset when the server stops listening: not accepted.
     """
     head = f"POST /segment HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: {len(body)}\r\n\r\n".encode()
     while True:
@@ -65,7 +65,7 @@ async def _call(address: Address, body: bytes, counts: Counter[str]) -> None:
         try:
             reader, writer = await asyncio.open_connection(address.host, address.port)
         except OSError:
-            return  # it does not listen any more
+            return  # the server no longer listens
         try:
             writer.write(head)
             if not (await reader.read(4096)).startswith(CONTINUE):
@@ -82,22 +82,22 @@ async def _call(address: Address, body: bytes, counts: Counter[str]) -> None:
             writer.close()
 
 
-def worker_killed(setting: Setting) -> dict[str, Any]:
+def worker_killed(options: RunOptions) -> dict[str, Any]:
     """kill -9 of one of two workers, under load."""
-    if not knows_workers():
-        say("faults: NOT RUN: solo serve has no --workers yet, so no worker could be killed")
+    if not has_workers_option():
+        log("faults: NOT RUN: solo serve has no --workers")
         return {"not_run": "solo serve has no --workers"}
     with served("--workers", str(WORKERS), "--threads", "1") as server:
-        sleep(setting.lasting(8, 3))  # requests are taken as soon as one worker is ready: until the other one is
-        warm_up(setting.target(server.address), server)
-        found = asyncio.run(_kill_one(setting, server))
-    say(f"faults: worker killed: {found}")
+        sleep(options.pick(8, 3))  # the server is ready with the first worker: wait for the second
+        warm_up(options.target(server.address), server)
+        found = asyncio.run(_kill_one(options, server))
+    log(f"faults: worker killed: {found}")
     return found
 
 
-async def _kill_one(setting: Setting, server: ServerProcess) -> dict[str, Any]:
-    seconds = setting.lasting(60, 12)
-    load = Load(setting.target(server.address), TIMEOUT_S)
+async def _kill_one(options: RunOptions, server: ServerProcess) -> dict[str, Any]:
+    seconds = options.pick(60, 12)
+    load = Load(options.target(server.address), TIMEOUT_S)
     running = asyncio.create_task(load.closed(CALLERS, seconds))
     await asyncio.sleep(seconds / 4)
     before = set(server.children())
@@ -118,7 +118,7 @@ async def _kill_one(setting: Setting, server: ServerProcess) -> dict[str, Any]:
 
 
 async def _until_replaced(server: ServerProcess, before: set[int], since: float, limit_s: float) -> float | None:
-    """Seconds until there are as many children as before, one of them new; `None`: there were not within the time."""
+    """Seconds until there are as many children as before, with a new one; `None` if not within the limit."""
     while monotonic() - since < limit_s:
         now = set(server.children())
         if len(now) >= len(before) and now - before:
@@ -128,7 +128,7 @@ async def _until_replaced(server: ServerProcess, before: set[int], since: float,
 
 
 def full_speed_after_s(shots: list[Shot], killed_s: float, share: float = 0.9) -> float | None:
-    """Seconds from the kill to the first whole second with `share` of the rate before, after one that was below it; 0: none was."""
+    """Seconds from the kill to the first second back at `share` of the earlier rate; 0 if no second was below, None if never."""
     good = [shot.due_s + shot.latency_ms / 1e3 for shot in shots if not shot.code]
     rate = sum(1 <= at < killed_s for at in good) / (killed_s - 1)
     seconds = range(int(killed_s), int(max(good, default=0.0)))
@@ -139,7 +139,7 @@ def full_speed_after_s(shots: list[Shot], killed_s: float, share: float = 0.9) -
     return None if back is None else float(back)
 
 
-def knows_workers() -> bool:
-    """Whether `solo serve` can have several."""
+def has_workers_option() -> bool:
+    """Whether `solo serve` has the option --workers."""
     command = [sys.executable, "-m", "solo_models.cli", "serve", "--help"]
     return "--workers" in subprocess.run(command, capture_output=True, text=True, check=False).stdout

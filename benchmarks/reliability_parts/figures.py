@@ -1,4 +1,4 @@
-"""The arithmetic behind the figures, apart from anything that is measured."""
+"""The arithmetic behind the figures, without any measurement."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ def spread(values: Sequence[float], digits: int = 4) -> dict[str, float]:
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
-    """Ours over theirs, round by round: both of a round ran side by side. Spread of the rounds."""
+    """Ours over theirs in each round, where both ran side by side; the spread over the rounds."""
     return spread([mine / other for mine, other in zip(ours, theirs, strict=True)])
 
 
 def growth_percent(rss_mib: Sequence[float], settled: int) -> float:
-    """How far the highest of the later values lies above the one at `settled`; 0 where none does."""
+    """How far the highest value after index `settled` lies above the one there, in percent; 0 if none does."""
     if not 0 <= settled < len(rss_mib):
         raise ValueError(f"there is no value {settled} among {len(rss_mib)}")
     return round(max(0.0, max(rss_mib[settled:]) / rss_mib[settled] - 1) * 100, 2)
 
 
 def tails(values: Sequence[float], *percents: float, digits: int = 3) -> dict[str, float | None]:
-    """Percentiles and the highest; `None` of nothing."""
+    """Percentiles and the maximum; `None` without values."""
     found = {f"p{p:g}": round(percentile(values, p), digits) if values else None for p in percents}
     return {**found, "max": round(max(values), digits) if values else None}
 
 
 def overload(shots: Sequence[Shot], deadline_ms: float) -> dict[str, Any]:
-    """How a server above its capacity treats its callers. Times count from when a request was sent.
+    """Figures of a server above its capacity. Times count from when a request was sent.
 
-    accepted: whatever was not refused with 503; in_time: good answers within the deadline; others: neither 200 nor 503.
+    accepted: requests without a 503; in_time: 200 responses within the deadline; others: neither 200 nor 503.
     """
     since_sent = [(shot.status, shot.latency_ms - shot.late_ms) for shot in shots]
     good = [ms for status, ms in since_sent if status == OK]

@@ -1,9 +1,9 @@
-"""Processor time that a request costs beside the image: `solo serve` with a pipeline that computes nothing, all of its threads.
+"""Processor time of a request without the image's work: `solo serve` with a pipeline that computes nothing, over all its threads.
 
-Receiving the body, admission, the engine's thread, JSON, metrics, the log's line, sending: all of it. The same service called in
-process (`stub_service.py`) is measured in the same rounds, and so is uvicorn alone, which receives such a body and sends such an
-answer (`bare_server.py`). What HTTP adds is the first without the second. The other estimate, served minus in process on real
-images, is in the part `closed`; it is as uncertain as an image's own time.
+It includes receiving the body, admission, the engine's thread, JSON, metrics, the log line and sending. In the same rounds the same
+service is called in process (`stub_service.py`), and uvicorn alone receives such a body and sends such a response
+(`bare_server.py`). What HTTP adds is the first minus the second. The part `closed` has another estimate (over HTTP minus in
+process, with real images), which is as uncertain as the time of an image.
 """
 
 from __future__ import annotations
@@ -23,45 +23,45 @@ from solo_server.bench.load.server_process import Program
 
 from reliability_parts import bare_server, stub_server, stub_service
 from reliability_parts.figures import spread
-from reliability_parts.loads import Drive, in_child, served, take, warm_up
-from reliability_parts.setting import Setting, say
+from reliability_parts.loads import Drive, in_child, run_load, served, warm_up
+from reliability_parts.run_options import RunOptions, log
 
 STUB = Program("the stub server", (sys.executable, stub_server.__file__))
 BARE = Program("the bare server", (sys.executable, bare_server.__file__))
 SERVICE_8, BARE_8 = "service_8", "bare_8"
-RATE = 15.0  # what the demo model answers on two cores
+RATE = 15.0  # images/s of the demo model on two cores
 IDLE_S = 4.0
 SHOWN = 30
-BUILT_IN = "~"  # the file of functions in C
+BUILT_IN = "~"  # the file name of C functions
 
 
-def http_cpu(setting: Setting) -> dict[str, Any]:
-    """Milliseconds a request: for eight callers, for one, at the demo model's own rate; the service and uvicorn alone for eight."""
-    count, rounds = int(setting.lasting(6000, 200)), int(setting.lasting(5, 1))
+def http_cpu(options: RunOptions) -> dict[str, Any]:
+    """Milliseconds per request: with eight callers, with one, at the demo model's rate; service and uvicorn alone with eight."""
+    count, rounds = int(options.pick(6000, 200)), int(options.pick(5, 1))
     loads: dict[str, tuple[float, Drive]] = {
         "closed_8": (8, lambda load: load.closed(8, inf, count)),
         "closed_1": (1, lambda load: load.closed(1, inf, count)),
-        "open_15": (RATE, lambda load: load.open(RATE, setting.lasting(30, 2))),
+        "open_15": (RATE, lambda load: load.open(RATE, options.pick(30, 2))),
     }
     found: dict[str, list[float]] = {name: [] for name in (*loads, SERVICE_8, BARE_8)}
-    alone = in_child(stub_service.__file__, setting.images(), 8, count)
+    alone = in_child(stub_service.__file__, options.images(), 8, count)
     with served(program=STUB) as server, served(program=BARE) as bare, alone as service:
-        target = setting.target(server.address)
+        target = options.target(server.address)
         warm_up(target, server)
-        service.ask(0)
-        bare_target = setting.target(bare.address)
+        service.run_task(0)
+        bare_target = options.target(bare.address)
         before_s = server.cpu_s() or 0.0
-        sleep(setting.lasting(IDLE_S, 1))
+        sleep(options.pick(IDLE_S, 1))
         idle_s = (server.cpu_s() or 0.0) - before_s
         for number in range(rounds):
             for name, (level, drive) in loads.items():
-                found[name].append(_cpu_ms(take("closed", level, target, server, drive)))
-            found[SERVICE_8].append(round(service.ask(0).cpu_s * 1e3 / count, 4))
-            found[BARE_8].append(_cpu_ms(take("closed", 8, bare_target, bare, loads["closed_8"][1])))
-            say(f"http_cpu {number + 1}/{rounds}: " + ", ".join(f"{n} {v[-1]} ms" for n, v in found.items()))
-    if setting.profile:
-        _print_profile(setting, count)
-    idle_ms = idle_s * 1e3 / setting.lasting(IDLE_S, 1)
+                found[name].append(_cpu_ms(run_load("closed", level, target, server, drive)))
+            found[SERVICE_8].append(round(service.run_task(0).cpu_s * 1e3 / count, 4))
+            found[BARE_8].append(_cpu_ms(run_load("closed", 8, bare_target, bare, loads["closed_8"][1])))
+            log(f"http_cpu {number + 1}/{rounds}: " + ", ".join(f"{n} {v[-1]} ms" for n, v in found.items()))
+    if options.profile:
+        _print_profile(options, count)
+    idle_ms = idle_s * 1e3 / options.pick(IDLE_S, 1)
     added = [served_ms - own_ms for served_ms, own_ms in zip(found["closed_8"], found[SERVICE_8], strict=True)]
     return {
         "ms_a_request": {name: spread(values) for name, values in found.items()},
@@ -74,18 +74,18 @@ def _cpu_ms(point: Point) -> float:
     return round((point.cpu_s or 0.0) * 1e3 / len(point.shots), 4)
 
 
-def _print_profile(setting: Setting, count: int) -> None:
-    """The event loop's functions by their own time, and each thread's processor time."""
+def _print_profile(options: RunOptions, count: int) -> None:
+    """Print the event loop's functions by own time, and each thread's processor time."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stub.profile"
         watched = Program(STUB.name, (*STUB.command, "--profile", str(path)))
         with served(program=watched) as server:
-            target = setting.target(server.address)
+            target = options.target(server.address)
             warm_up(target, server)
             before = _threads_s(server.pid, path)
-            point = take("closed", 8, target, server, lambda load: load.closed(8, inf, count))
+            point = run_load("closed", 8, target, server, lambda load: load.closed(8, inf, count))
             after, requests = _threads_s(server.pid, path), len(point.shots)
-        print(f"\nprocessor time a request by thread, of {requests}; the event loop's holds cProfile's own")
+        print(f"\nprocessor time per request by thread, over {requests}; the event loop's includes cProfile")
         for name, seconds in sorted(after.items(), key=lambda item: -item[1]):
             print(f"{(seconds - before.get(name, 0.0)) * 1e3 / requests:8.3f} ms  {name}")
         statistics = pstats.Stats(str(path), stream=sys.stdout)
@@ -94,7 +94,7 @@ def _print_profile(setting: Setting, count: int) -> None:
 
 
 def _print_by_file(statistics: pstats.Stats) -> None:
-    """Own time of each source file's functions; what is built in counts for whoever called it."""
+    """Print the own time by source file; built-in functions count for their caller."""
     own: Counter[str] = Counter()
     for (file, _, _), (_, _, seconds, _, callers) in statistics.stats.items():  # type: ignore[attr-defined]
         if file != BUILT_IN:

@@ -1,8 +1,8 @@
-"""`python benchmarks/reliability_parts/in_process.py`: the pipeline without HTTP and without the service, a process of its own.
+"""`python benchmarks/reliability_parts/in_process.py`: the pipeline without HTTP and service, in its own process.
 
-Task 0: in one go, as the server does them: as many threads as the backend takes images, each image in one of them from its
-bytes to its instances. Task 1: overlapped, eight images in flight, of which as many are decoded and as many finished as there are
-cores, and as many are in the network as the backend takes. Task 2: one after the other. Each task takes `count` images in turn.
+Task 0: run to completion, as in the server: as many threads as the backend's concurrency, each runs one image from bytes to
+instances. Task 1: overlapped: eight images in flight; at most one per core is decoded and finished at a time, and the network has
+the backend's concurrency. Task 2: one by one. Each task runs `count` images, cycling through the given ones.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from threading import Semaphore
 
 from solo_models.demo import demo_bundle
 from solo_server.bench.machine import installed_versions
-from solo_server.bench.protocol import Done, Hello, Order, work
+from solo_server.bench.protocol import Hello, TaskResult, WorkerSetup, run_worker
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.system.cores import cores
 from solo_server.types import ImageResult, Query
 
-TASKS = ("in_one_go", "overlapped", "one_by_one")
+TASKS = ("run_to_completion", "overlapped", "one_by_one")
 
 
 class InProcess:
-    """A pipeline and the images that each task takes. See `solo_server.bench.protocol.Worker`."""
+    """A pipeline and the images of each task. See `solo_server.bench.protocol.Worker`."""
 
     def __init__(self, bodies: Sequence[bytes], in_flight: int, count: int) -> None:
         self._pipeline, self._in_flight = Pipeline.open(demo_bundle(), slots=0), in_flight
@@ -35,8 +35,8 @@ class InProcess:
         """See `Worker.hello`."""
         return Hello("in process", self._pipeline.backend.description, installed_versions())
 
-    def take(self, index: int) -> Done:
-        """See `Worker.take`; instances: of all images."""
+    def run_task(self, index: int) -> TaskResult:
+        """See `Worker.run_task`; the instances of all images count."""
         pipeline = self._pipeline
         threads, segment = [
             (pipeline.backend.max_concurrency, pipeline.segment),
@@ -44,7 +44,7 @@ class InProcess:
             (1, pipeline.segment),
         ][index]
         with ThreadPoolExecutor(threads) as pool:
-            return Done({}, sum(len(result.instances) for result in pool.map(segment, self._turns)))
+            return TaskResult({}, sum(len(result.instances) for result in pool.map(segment, self._turns)))
 
     def _stages(self) -> Callable[[bytes], ImageResult]:
         pipeline, network = self._pipeline, Semaphore(self._pipeline.backend.max_concurrency)
@@ -61,9 +61,9 @@ class InProcess:
         return segment
 
 
-def _open(order: Order) -> InProcess:
-    return InProcess([Path(path).read_bytes() for path in order["images"]], order["in_flight"], order["count"])
+def _open(setup: WorkerSetup) -> InProcess:
+    return InProcess([Path(path).read_bytes() for path in setup["images"]], setup["in_flight"], setup["count"])
 
 
 if __name__ == "__main__":
-    sys.exit(work(_open))
+    sys.exit(run_worker(_open))

@@ -1,4 +1,4 @@
-"""One load against one server, with what it cost both: the generator of `solo bench server`, driven by hand."""
+"""Runs one load against one server with the generator of `solo bench server`; measures the cost for both."""
 
 from __future__ import annotations
 
@@ -14,55 +14,55 @@ from typing import Any, Literal
 
 import uvloop
 from solo_server.bench import machine
-from solo_server.bench.child import Child, Start
+from solo_server.bench.contender_process import ContenderProcess, LaunchSpec
 from solo_server.bench.load.connection import Target
 from solo_server.bench.load.loops import Load, Shot
 from solo_server.bench.load.points import Point
 from solo_server.bench.load.server_process import SOLO_SERVE, Program, ServerProcess
 
 TIMEOUT_S = 60.0
-WARM_UPS = 2  # of each image
+WARM_UPS = 2  # per image
 
 Drive = Callable[[Load], Awaitable[None]]
 
 
 @contextmanager
 def served(*arguments: str, program: Program = SOLO_SERVE) -> Iterator[ServerProcess]:
-    """A server that takes requests."""
+    """A server that is ready."""
     with ServerProcess(arguments, program) as server:
         server.wait_ready()
         yield server
 
 
 @contextmanager
-def in_child(script: str, images: Mapping[str, bytes], in_flight: int, count: int) -> Iterator[Child]:
-    """A script of ours that does without HTTP, in a process of its own. count: images of each of its tasks."""
+def in_child(script: str, images: Mapping[str, bytes], in_flight: int, count: int) -> Iterator[ContenderProcess]:
+    """A worker script that runs without HTTP, in its own process. count: images per task."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / name for name in images]
         for path, body in zip(paths, images.values(), strict=True):
             path.write_bytes(body)
-        order = {"images": [str(path) for path in paths], "in_flight": in_flight, "count": count}
-        with Child(Start((sys.executable, script), order, os.environ, Path(script).stem)) as child:
+        setup = {"images": [str(path) for path in paths], "in_flight": in_flight, "count": count}
+        with ContenderProcess(LaunchSpec((sys.executable, script), setup, os.environ, Path(script).stem)) as child:
             yield child
 
 
 def warm_up(target: Target, server: ServerProcess) -> None:
-    """Every image, one after the other; none may be refused."""
-    point = take("closed", 1, target, server, lambda load: load.several(WARM_UPS * len(target.requests)))
+    """Send every image, one after the other; none may be rejected."""
+    point = run_load("closed", 1, target, server, lambda load: load.in_sequence(WARM_UPS * len(target.requests)))
     if errors := point.figures()["errors"]:
-        raise RuntimeError(f"the server does not take the images: {errors}")
+        raise RuntimeError(f"the server rejects the images: {errors}")
 
 
-def take(
+def run_load(
     loop: Literal["closed", "open"],
     level: float,
     target: Target,
     server: ServerProcess,
     drive: Drive,
-    seen: Callable[[Shot], None] = lambda _: None,
+    on_shot: Callable[[Shot], None] = lambda _: None,
 ) -> Point:
-    """All shots of a load; processor time of the server, of this generator and of everybody else meanwhile."""
-    load = Load(target, TIMEOUT_S, seen)
+    """Run a load; its shots, and the processor time of the server, of this generator and of other processes."""
+    load = Load(target, TIMEOUT_S, on_shot)
     point = Point(loop, level, load.shots)
 
     async def driven() -> None:
@@ -84,6 +84,6 @@ def take(
     return point
 
 
-def told(point: Point) -> dict[str, Any]:
+def load_figures(point: Point) -> dict[str, Any]:
     """A load's figures without its shots."""
     return {k: v for k, v in point.to_dict().items() if k != "shots"}

@@ -1,4 +1,4 @@
-"""Images of many sizes and formats, cut and resized from a few photographs by a seeded generator."""
+"""Images in many sizes and formats, cropped and resized from a few photographs by a seeded generator."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ FORMATS: tuple[tuple[str, dict[str, object]], ...] = (
 
 
 def mixed(bodies: Iterable[bytes], count: int, seed: int) -> list[bytes]:
-    """`count` bodies, no two of one size."""
+    """`count` encoded images, no two of the same size."""
     photographs = [Image.open(io.BytesIO(body)).convert("RGB") for body in bodies]
-    rng = random.Random(seed)  # noqa: S311  # to be repeated, not to be secret
-    return [_encoded(_cut(rng.choice(photographs), hw, rng), rng) for hw in _sizes(count, rng)]
+    rng = random.Random(seed)  # noqa: S311  # reproducible, not secret
+    return [_encoded(_cropped(rng.choice(photographs), hw, rng), rng) for hw in _sizes(count, rng)]
 
 
 def _sizes(count: int, rng: random.Random) -> Iterator[tuple[int, int]]:
@@ -34,8 +34,8 @@ def _sizes(count: int, rng: random.Random) -> Iterator[tuple[int, int]]:
             yield hw
 
 
-def _cut(photograph: Image.Image, hw: tuple[int, int], rng: random.Random) -> Image.Image:
-    """A part of it, at that size."""
+def _cropped(photograph: Image.Image, hw: tuple[int, int], rng: random.Random) -> Image.Image:
+    """A random part of the photograph, resized to that size."""
     width, height = (rng.randint(side // 2, side) for side in photograph.size)
     left, top = rng.randint(0, photograph.width - width), rng.randint(0, photograph.height - height)
     return photograph.crop((left, top, left + width, top + height)).resize((hw[1], hw[0]), Image.Resampling.BICUBIC)

@@ -1,10 +1,10 @@
-"""`solo serve` with a task in its event loop that wakes every millisecond and notes how late it was.
+"""`solo serve` with a task in its event loop that wakes every millisecond and records how late it is.
 
     python benchmarks/reliability_parts/probed_server.py FILE --host H --port P
 
-Written to FILE when the server ends: for each wake-up the clock (`time.monotonic`), how late it was in wall time, and for how much
-of that, at most, the event loop's thread had a core, both in milliseconds. The second is what callbacks of ours took; the first
-also holds what the thread waited for a core or for the interpreter lock.
+When the server exits, FILE has for each wake-up: the clock (`time.monotonic`), the lateness in wall time, and an upper bound of the
+processor time of the event loop's thread within it, both in milliseconds. The latter is the time of callbacks; the former also
+includes waiting for a core or for the interpreter lock.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EVERY_S = 0.001
 
 
 async def probe(found: array[float]) -> None:
-    """For ever."""
+    """Record wake-ups forever."""
     while True:
         due, used = monotonic() + EVERY_S, thread_time()
         await asyncio.sleep(EVERY_S)

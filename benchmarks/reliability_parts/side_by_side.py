@@ -1,8 +1,8 @@
-"""The same images, model and pipeline behind our server, LitServe and BentoML, in rounds that take turns.
+"""The same images, model and pipeline behind our server, LitServe and BentoML, in interleaved rounds.
 
-Inside the others runs `Pipeline`, from bytes to instances: they profit from all that makes it fast, and what
-is compared is serving alone. Each is taken twice: one worker process with both cores, and two workers with a core each. Who does
-not have its turn is stopped (SIGSTOP), for some of them poll.
+The others run our `Pipeline`, from bytes to instances, so they have the same speed there and only serving is compared. Each is
+measured twice: one worker process with both cores, and two workers with one core each. Servers that are not measured are stopped
+(SIGSTOP), since some of them poll.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from solo_server.bench.load.connection import Target, post
 from solo_server.bench.load.points import Point
 from solo_server.bench.load.server_process import SOLO_SERVE, Program, ServerProcess
 
-from reliability_parts.faults import knows_workers
+from reliability_parts.faults import has_workers_option
 from reliability_parts.figures import ratios, spread, tails
-from reliability_parts.loads import served, take, warm_up
-from reliability_parts.setting import ROOT, Setting, say
+from reliability_parts.loads import run_load, served, warm_up
+from reliability_parts.run_options import ROOT, RunOptions, log
 
 CONCURRENCY = (1, 8)
 SHAPES = ((1, 2), (2, 1))  # worker processes, cores of each
@@ -38,7 +38,7 @@ SCORE_ROUNDING = 5e-6
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """name: of the software; kind: how it takes an image, `form` or a content type."""
+    """A server. name: of the software; kind: how it receives an image, `form` or a content type."""
 
     name: str
     workers: int
@@ -53,7 +53,7 @@ class Contender:
         return f"{self.name} {self.workers}x{self.threads}"
 
     def request(self, server: ServerProcess, body: bytes) -> bytes:
-        """One image as it wants it."""
+        """A request with one image, in this server's form."""
         address = server.address
         if self.kind != "form":
             return post(address.host, address.port, "/segment", body, {"content-type": self.kind})
@@ -64,23 +64,23 @@ class Contender:
         )
 
 
-def side_by_side(setting: Setting) -> dict[str, Any]:
-    """Images/s, latencies and memory of each; ours against theirs round by round."""
-    if not setting.peers_python.exists():
-        say("side_by_side: NOT RUN: there is no environment with LitServe and BentoML: make peers")
+def side_by_side(options: RunOptions) -> dict[str, Any]:
+    """Images/s, latencies and memory of each; ours relative to theirs, by round."""
+    if not options.peers_python.exists():
+        log("side_by_side: NOT RUN: there is no environment with LitServe and BentoML: make peers")
         return {"not_run": "there is no environment with LitServe and BentoML"}
-    rounds, seconds = int(setting.lasting(3, 1)), setting.lasting(12, 3)
+    rounds, seconds = int(options.pick(3, 1)), options.pick(12, 3)
     with ExitStack() as running:
-        contenders = [(c, running.enter_context(served(*c.arguments, program=c.program))) for c in _contenders(setting)]
-        targets = [_target(setting, contender, server) for contender, server in contenders]
+        contenders = [(c, running.enter_context(served(*c.arguments, program=c.program))) for c in _contenders(options)]
+        targets = [_target(options, contender, server) for contender, server in contenders]
         answers = [_instances(target) for target in targets]
         if not all(agree(answer, answers[0]) for answer in answers):
-            raise RuntimeError("side_by_side: the servers do not answer the same instances")
+            raise RuntimeError("side_by_side: the servers do not return the same instances")
         for target, (_, server) in zip(targets, contenders, strict=True):
             warm_up(target, server)
         points = _rounds(contenders, targets, rounds, seconds)
         found = {c.label: _figures(points[c.label], server) for c, server in contenders}
-    versions = _versions(setting.peers_python)
+    versions = _versions(options.peers_python)
     return {"same_instances": True, "seconds": seconds, "peers": versions, "contenders": found, **_against(found)}
 
 
@@ -95,22 +95,22 @@ def _rounds(
             for (contender, server), target in zip(contenders, targets, strict=True):
                 _signal(server, signal.SIGCONT)
                 for level in CONCURRENCY:
-                    load = take("closed", level, target, server, lambda load, n=level: load.closed(n, seconds, inf))  # type: ignore[misc]
+                    load = run_load("closed", level, target, server, lambda load, n=level: load.closed(n, seconds, inf))  # type: ignore[misc]
                     points[contender.label][level].append(load)
                 _signal(server, signal.SIGSTOP)
-                told = [points[contender.label][n][-1].figures()["throughput"] for n in CONCURRENCY]
-                say(f"side_by_side {number + 1}/{rounds}: {contender.label}: {told} images/s")
+                rates = [points[contender.label][n][-1].figures()["throughput"] for n in CONCURRENCY]
+                log(f"side_by_side {number + 1}/{rounds}: {contender.label}: {rates} images/s")
     finally:
         for _, server in contenders:
             _signal(server, signal.SIGCONT)
     return points
 
 
-def _contenders(setting: Setting) -> list[Contender]:
+def _contenders(options: RunOptions) -> list[Contender]:
     ours = [Contender("ours", 1, 2, SOLO_SERVE, kind="image/jpeg")]
-    if knows_workers():
+    if has_workers_option():
         ours.append(Contender("ours", 2, 1, SOLO_SERVE, ("--workers", "2", "--threads", "1"), "image/jpeg"))
-    python, folder = str(setting.peers_python), Path(__file__).parent / "peers"
+    python, folder = str(options.peers_python), Path(__file__).parent / "peers"
     for workers, threads in SHAPES:
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([*PACKAGES, str(folder)]),
@@ -127,14 +127,14 @@ def _contenders(setting: Setting) -> list[Contender]:
     return ours
 
 
-def _target(setting: Setting, contender: Contender, server: ServerProcess) -> Target:
-    images = {name: body for name, body in setting.images().items() if name.lower().endswith((".jpg", ".jpeg"))}
+def _target(options: RunOptions, contender: Contender, server: ServerProcess) -> Target:
+    images = {name: body for name, body in options.images().items() if name.lower().endswith((".jpg", ".jpeg"))}
     requests = tuple(contender.request(server, body) for body in images.values())
     return Target(server.address.host, server.address.port, requests, tuple(images))
 
 
 def agree(ours: list[list[dict[str, Any]]], theirs: list[list[dict[str, Any]]]) -> bool:
-    """Whether both answered the same for every image; scores of one core and of two differ in their last digits."""
+    """Whether both have the same instances for every image; scores with one core and with two differ in the last digits."""
     return [[_without_score(i) for i in one] for one in ours] == [
         [_without_score(i) for i in one] for one in theirs
     ] and all(
@@ -149,13 +149,13 @@ def _without_score(instance: dict[str, Any]) -> dict[str, Any]:
 
 
 def _instances(target: Target) -> list[Any]:
-    """Of every image, as the server answers them."""
+    """The instances of every image, from the server."""
     found = []
     for request in target.requests:
         head, _, body = request.partition(b"\r\n\r\n")
         lines = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
         url = f"http://{target.host}:{target.port}/segment"
-        with urlopen(Request(url, body, lines, method="POST"), timeout=60) as answer:  # of our own making
+        with urlopen(Request(url, body, lines, method="POST"), timeout=60) as answer:  # our own URL
             found.append(json.loads(answer.read())["instances"])
     return found
 
@@ -177,7 +177,7 @@ def _figures(points: dict[int, list[Point]], server: ServerProcess) -> dict[str,
 
 
 def _against(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Our best shape against each peer's best one, at the highest concurrency."""
+    """Our best configuration relative to each peer's best one, at the highest concurrency."""
     level = str(CONCURRENCY[-1])
     best = {name: _best(found, name, level) for name in ("ours", *PEERS)}
     ours = found[best["ours"]][level]
@@ -199,5 +199,5 @@ def _signal(server: ServerProcess, number: signal.Signals) -> None:
 
 def _versions(python: Path) -> dict[str, str]:
     code = "from importlib.metadata import version as v; print(v('litserve'), v('bentoml'), v('onnxruntime'))"
-    said = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    return dict(zip(("litserve", "bentoml", "onnxruntime"), said, strict=True))
+    versions = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    return dict(zip(("litserve", "bentoml", "onnxruntime"), versions, strict=True))

@@ -1,4 +1,4 @@
-"""Ten thousand images of two hundred sizes, and how the server's memory goes meanwhile."""
+"""Ten thousand images in two hundred sizes, and the server's memory during them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from solo_server.bench.load.loops import Shot
 from solo_server.bench.load.server_process import Address
 
 from reliability_parts.figures import growth_percent
-from reliability_parts.loads import served, take
+from reliability_parts.loads import run_load, served
 from reliability_parts.mixed_images import SIDES, mixed
-from reliability_parts.setting import Setting, say
+from reliability_parts.run_options import RunOptions, log
 
 CALLERS = 4
 EVERY = 100
@@ -21,24 +21,24 @@ SETTLED = 1000
 SEED = 20261126
 
 
-def soak(setting: Setting) -> dict[str, Any]:
-    """Resident memory after every hundred answers, and how far it grows after the first thousand."""
-    count, sizes = int(setting.lasting(10_000, 40)), int(setting.lasting(200, 10))
-    every, settled = int(setting.lasting(EVERY, 5)), int(setting.lasting(SETTLED, 10))
+def soak(options: RunOptions) -> dict[str, Any]:
+    """Resident memory after every hundred responses, and its growth after the first thousand."""
+    count, sizes = int(options.pick(10_000, 40)), int(options.pick(200, 10))
+    every, settled = int(options.pick(EVERY, 5)), int(options.pick(SETTLED, 10))
     rss_mib: list[float] = []
     with served() as server:
-        target = _target(server.address, mixed(setting.images().values(), sizes, SEED), count)
+        target = _target(server.address, mixed(options.images().values(), sizes, SEED), count)
         answered = 0
 
-        def seen(_: Shot) -> None:
+        def on_shot(_: Shot) -> None:
             nonlocal answered
             answered += 1
             if answered % every == 0:
                 rss_mib.append(server.rss_mib("VmRSS") or 0.0)
                 if len(rss_mib) % 10 == 0:
-                    say(f"soak: {answered}/{count}, {rss_mib[-1]:.1f} MiB")
+                    log(f"soak: {answered}/{count}, {rss_mib[-1]:.1f} MiB")
 
-        point = take("closed", CALLERS, target, server, lambda load: load.closed(CALLERS, inf, count), seen)
+        point = run_load("closed", CALLERS, target, server, lambda load: load.closed(CALLERS, inf, count), on_shot)
         peak = server.rss_mib("VmHWM")
     figures = point.figures()
     return {
@@ -56,7 +56,7 @@ def soak(setting: Setting) -> dict[str, Any]:
 
 
 def _target(address: Address, bodies: list[bytes], count: int) -> Target:
-    """All of them again and again, each time in another order."""
+    """All bodies again and again, each time in another order."""
     rng, requests = random.Random(SEED), [post(address.host, address.port, "/segment", body) for body in bodies]  # noqa: S311
     turns: list[bytes] = []
     while len(turns) < count:

@@ -1,9 +1,9 @@
-"""`solo serve` whose pipeline computes nothing: what is left is HTTP, admission and handing over to a thread.
+"""`solo serve` with a pipeline that computes nothing: what remains is HTTP, admission and the hand-over to a thread.
 
     python benchmarks/reliability_parts/stub_server.py [--profile FILE] --host H --port P
 
-Every image is answered at once with the same five instances, some 5 KB of JSON, as the demo model answers them. `--profile`
-watches the event loop's thread with cProfile by processor time, whose own cost is in its figures, and names the threads beside it.
+Every image immediately gets the same five instances, about 5 KB of JSON, as many as from the demo model. `--profile` profiles the
+event loop's thread with cProfile by processor time (which includes cProfile's own cost), and writes the names of the threads.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ class StubBackend:
     description = "nothing is computed"
 
     def infer(self, images: Sequence[Any], queries: Sequence[Query]) -> Sequence[Any]:
-        """One output an image."""
+        """One output per image."""
         return [None] * len(images)
 
     def finish(self, *_: Any) -> tuple[Instance, ...]:
-        """The same for all."""
+        """The same instances for all images."""
         return INSTANCES
 
     def warm_up(self, blank: Any) -> None:
-        """Nothing is cold."""
+        """Does nothing."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing."""
 
 
 class StubPipeline(Pipeline):
-    """The real one without its work."""
+    """A `Pipeline` that does not decode."""
 
     def decode(self, body: bytes, *, for_overlay: bool = False) -> Decoded:
-        """The same for all."""
+        """The same blank image for all bodies."""
         return Decoded(IMAGE, IMAGE.pixels, 0.0, 0.0)
 
 
@@ -73,7 +73,7 @@ def main() -> int:
 
 
 def _profiled(words: list[str], path: Path) -> int:
-    """As `main`; while it runs, `path` with the ending .threads holds the system's number and the name of every thread."""
+    """As `main`; while it runs, `path` with the suffix .threads has the native id and the name of every thread."""
     watch, threads = cProfile.Profile(time.thread_time), {str(os.getpid()): "event loop"}
     start, startup = threading.Thread.start, uvicorn.Server.startup
 
@@ -84,7 +84,7 @@ def _profiled(words: list[str], path: Path) -> int:
 
     async def watched(server: uvicorn.Server, *arguments: Any, **options: Any) -> None:
         await startup(server, *arguments, **options)
-        watch.enable()  # what comes before is loading
+        watch.enable()  # loading is not profiled
 
     threading.Thread.start = started  # type: ignore[method-assign]
     uvicorn.Server.startup = watched  # type: ignore[method-assign]

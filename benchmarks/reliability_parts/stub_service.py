@@ -1,7 +1,7 @@
-"""`python benchmarks/reliability_parts/stub_service.py`: the service in process, over a pipeline that computes nothing; no HTTP.
+"""`python benchmarks/reliability_parts/stub_service.py`: the service without HTTP, with a pipeline that computes nothing.
 
-Eight callers, each its next image when it has the result: what is left is admission, the batcher, the engine's thread, metrics.
-A task is `count` images. What a server takes beyond that, JSON included, is what HTTP adds.
+Eight callers each submit the next image after the result: what remains is admission, the batcher, the engine's thread and metrics.
+A task is `count` images. What a server needs beyond that, JSON included, is the cost of HTTP.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import uvloop
 from solo_models.bundle import read_bundle
 from solo_models.demo import demo_bundle
 from solo_server.bench.machine import installed_versions
-from solo_server.bench.protocol import Done, Hello, Order, work
+from solo_server.bench.protocol import Hello, TaskResult, WorkerSetup, run_worker
 from solo_server.observability.metrics import Metrics
 from solo_server.observability.telemetry import RequestTelemetry
 from solo_server.service.model_repository import single_model
 from solo_server.service.service import Service
 from solo_server.types import ImageResult, Query
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # a script's own folder is all that is there
+sys.path.insert(0, str(Path(__file__).parents[1]))  # sys.path has only the script's own folder
 
 from reliability_parts.stub_server import StubBackend, StubPipeline
 
@@ -38,11 +38,11 @@ class StubService:
         """See `Worker.hello`."""
         return Hello("the service alone", self._pipeline.backend.description, installed_versions())
 
-    def take(self, index: int) -> Done:
-        """See `Worker.take`."""
+    def run_task(self, index: int) -> TaskResult:
+        """See `Worker.run_task`."""
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             results = runner.run(self._all())
-        return Done({}, sum(len(result.instances) for result in results))
+        return TaskResult({}, sum(len(result.instances) for result in results))
 
     async def _all(self) -> list[ImageResult]:
         service = Service(single_model(self._pipeline), observer=RequestTelemetry(Metrics(lambda: [])))
@@ -58,9 +58,9 @@ class StubService:
         return results
 
 
-def _open(order: Order) -> StubService:
-    return StubService([Path(path).read_bytes() for path in order["images"]], order["in_flight"], order["count"])
+def _open(setup: WorkerSetup) -> StubService:
+    return StubService([Path(path).read_bytes() for path in setup["images"]], setup["in_flight"], setup["count"])
 
 
 if __name__ == "__main__":
-    sys.exit(work(_open))
+    sys.exit(run_worker(_open))

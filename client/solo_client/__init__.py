@@ -6,7 +6,7 @@
         for instance in client.segment("photo.jpg").instances:
             print(instance.label, instance.score, instance.box_xywh)
 
-The two clients are imported when first asked for, so that `solo --help` and local segmentation need no httpx.
+The two clients are imported on first access, so that `solo --help` and local segmentation do not need httpx.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The two clients: shells that send what `protocol` builds and sleep as long as it says. `transport` has httpx."""
+"""The two clients: thin shells that send the calls of `protocol` and wait between retries. httpx is used through `transport`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from solo_client.environment import proxy_for
 from solo_client.errors import InvalidArgument, NoAnswer, ServerProblem
 from solo_client.protocol import Call, Protocol, read_image
 from solo_client.query import Options, Query
-from solo_client.transport import arguments, checked_url, failures_named, open_transport, read_answer
+from solo_client.transport import checked_url, errors_translated, open_transport, request_arguments, to_response
 from solo_client.types import Result
 
 T = TypeVar("T")
 
 
 class SoloClient:
-    """A connection to a SOLO server. One client may be shared by threads; close it, or use it in a `with`.
+    """A connection to a SOLO server. Threads may share one client. Close it, or use it as a context manager.
 
     An image is the bytes of an encoded image, or a path to one. The options of the methods are `score_threshold`,
     `max_instances`, `classes` and `nms`, see `Query`.
@@ -40,14 +40,14 @@ class SoloClient:
         version: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """timeout_s: seconds without any progress; retries: further tries after a 503 that names a Retry-After.
+        """timeout_s: seconds without any progress; retries: how often a request is repeated after a 503 with Retry-After.
 
-        model, version: which of the server's models to ask; None is its default model, and a model's highest version.
-        transport: one of your own, for tests or special TLS settings; variables for proxies and certificates do not count then.
+        model, version: which of the server's models to use; None is the default model, and a model's highest version.
+        transport: your own, for tests or special TLS settings; proxy and certificate variables are then ignored.
 
         Raises:
-            InvalidArgument: an argument is unusable, named.
-            InvalidEnvironment: a variable for proxies or certificates is unusable, named.
+            InvalidArgument: an argument is invalid; the message names it.
+            InvalidEnvironment: a proxy or certificate variable is invalid; the message names it.
         """
         self._protocol = Protocol(base_url, timeout_s, api_key, retries, model, version)
         url = checked_url(base_url)
@@ -63,7 +63,7 @@ class SoloClient:
         """The instances in one image.
 
         Raises:
-            InvalidArgument: an option is unusable.
+            InvalidArgument: an option is invalid.
             OSError: the file cannot be read.
             NoAnswer, ServerProblem, UnexpectedAnswer: see `errors`.
         """
@@ -71,22 +71,22 @@ class SoloClient:
         return self._exchange(self._protocol.segment(read_image(image), query))
 
     def overlay(self, image: bytes | str | Path, **options: Unpack[Options]) -> bytes:
-        """The image with its instances drawn upon it, as the bytes of a PNG. Raises as `segment` does."""
+        """The image with its instances drawn on it, as the bytes of a PNG. Raises the same errors as `segment`."""
         query = Query(**options)
         return self._exchange(self._protocol.overlay(read_image(image), query))
 
     def segment_and_draw(self, image: bytes | str | Path, **options: Unpack[Options]) -> tuple[Result, bytes]:
-        """What `segment` and `overlay` return, of one request and one inference. Raises as `segment` does.
+        """What `segment` and `overlay` return, from one request and one inference. Raises the same errors as `segment`.
 
-        Without a `score_threshold` the PNG shows the instances of at least 0.3, and the result has those of at least 0.05.
+        Without a `score_threshold` the PNG shows instances that score at least 0.3, and the result has those of at least 0.05.
         """
         query = Query(**options)
         return self._exchange(self._protocol.segment_and_draw(read_image(image), query))
 
     def segment_many(self, images: Iterable[bytes | str | Path], **options: Unpack[Options]) -> Iterator[Result]:
-        """Results in the order of `images`, one request an image, each sent when its result is asked for.
+        """Yield results in the order of `images`, one request per image, sent when its result is needed.
 
-        Raises as `segment` does, at the image that failed; the iterator ends there.
+        Raises the same errors as `segment`, at the image that failed; the iterator ends there.
         """
         for image in images:
             yield self.segment(image, **options)
@@ -94,24 +94,24 @@ class SoloClient:
     def segment_together(
         self, images: Sequence[bytes | str | Path], **options: Unpack[Options]
     ) -> list[Result | ServerProblem]:
-        """Results of a few images sent in one request, in their order; an image that failed is its error, returned.
+        """Segment a few images in one request; results in their order. For an image that failed the list has its error.
 
-        Raises as `segment` does when the request as a whole fails. No images: an empty list, and nothing is sent.
+        Raises the same errors as `segment` when the whole request fails. Without images nothing is sent: an empty list.
         """
         query = Query(**options)
         bodies = [read_image(image) for image in images]
         return self._exchange(self._protocol.segment_together(bodies, query)) if bodies else []
 
     def model(self) -> dict[str, object]:
-        """What the server says about this client's model. Raises NoAnswer, ServerProblem, UnexpectedAnswer."""
+        """The server's description of this client's model. Raises NoAnswer, ServerProblem, UnexpectedAnswer."""
         return self._exchange(self._protocol.model())
 
     def ready(self) -> bool:
-        """Whether the server takes images for this client's model now; a server that cannot be reached does not.
+        """Whether the server accepts images for this client's model now; False if the server cannot be reached.
 
         Raises:
-            ServerProblem: ModelNotFound if there is no such model; another one as `errors` has them.
-            UnexpectedAnswer: what answers is another kind of server.
+            ServerProblem: ModelNotFound if there is no such model; others, see `errors`.
+            UnexpectedAnswer: this is not a SOLO server.
         """
         try:
             return all(self._exchange(call) for call in self._protocol.ready())
@@ -133,12 +133,12 @@ class SoloClient:
     def _exchange(self, call: Call[T]) -> T:
         tries = 1
         while True:
-            request = self._http.build_request(**arguments(call))
-            with failures_named(request.url, self._proxy):
-                answer = read_answer(self._http.send(request))
-                pause_s = self._protocol.pause_s(call, answer, tries)
+            request = self._http.build_request(**request_arguments(call))
+            with errors_translated(request.url, self._proxy):
+                response = to_response(self._http.send(request))
+                pause_s = self._protocol.pause_s(call, response, tries)
                 if pause_s is None:
-                    return call.parse(answer)
+                    return call.parse(response)
             time.sleep(pause_s)
             tries += 1
 
@@ -187,25 +187,25 @@ class AsyncSoloClient:
     async def segment_many(
         self, images: Iterable[bytes | str | Path], *, concurrency: int = 8, **options: Unpack[Options]
     ) -> AsyncGenerator[Result, None]:
-        """Results in the order of `images`, one request an image, at most `concurrency` of them under way.
+        """Yield results in the order of `images`, one request per image, at most `concurrency` of them in flight.
 
-        `images` is read as far ahead as that, no further. Raises as `segment` does, at the image that failed; what is
-        still under way then, or when the iterator is closed early, is cancelled.
+        `images` is read that far ahead, no further. Raises the same errors as `segment`, at the image that failed. Requests
+        still in flight then, or when the iterator is closed early, are cancelled.
         """
         if concurrency < 1:
             raise InvalidArgument("concurrency", f"must be at least 1, not {concurrency}")
-        under_way: deque[asyncio.Task[Result]] = deque()
+        in_flight: deque[asyncio.Task[Result]] = deque()
         try:
             for image in images:
-                under_way.append(asyncio.create_task(self.segment(image, **options)))
-                if len(under_way) == concurrency:
-                    yield await under_way.popleft()
-            while under_way:
-                yield await under_way.popleft()
+                in_flight.append(asyncio.create_task(self.segment(image, **options)))
+                if len(in_flight) == concurrency:
+                    yield await in_flight.popleft()
+            while in_flight:
+                yield await in_flight.popleft()
         finally:
-            for task in under_way:
+            for task in in_flight:
                 task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
+            await asyncio.gather(*in_flight, return_exceptions=True)
 
     async def segment_together(
         self, images: Sequence[bytes | str | Path], **options: Unpack[Options]
@@ -244,11 +244,11 @@ class AsyncSoloClient:
     async def _exchange(self, call: Call[T]) -> T:
         tries = 1
         while True:
-            request = self._http.build_request(**arguments(call))
-            with failures_named(request.url, self._proxy):
-                answer = read_answer(await self._http.send(request))
-                pause_s = self._protocol.pause_s(call, answer, tries)
+            request = self._http.build_request(**request_arguments(call))
+            with errors_translated(request.url, self._proxy):
+                response = to_response(await self._http.send(request))
+                pause_s = self._protocol.pause_s(call, response, tries)
                 if pause_s is None:
-                    return call.parse(answer)
+                    return call.parse(response)
             await asyncio.sleep(pause_s)
             tries += 1

@@ -1,4 +1,4 @@
-"""The ids that COCO's annotations give to its 80 categories: 1 to 90, with gaps. Result files are matched by them."""
+"""The ids of COCO's 80 categories in its annotations: 1 to 90, with gaps. COCO's evaluation matches results by them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ COCO_IDS = {name: number for number, name in enumerate(_NAMES, start=1) if name}
 
 
 def coco_name(label: str) -> str:
-    """COCO's own name where the label is mmdet's form of one (`traffic_light`); any other label as it is."""
+    """COCO's name if the label is mmdet's form of one (`traffic_light`); any other label unchanged."""
     spaced = label.replace("_", " ")
     return spaced if spaced in COCO_IDS else label
 
 
 def coco_category_ids(labels: Sequence[str]) -> dict[str, int] | None:
-    """COCO's ids of a model's labels; None unless all of them are COCO's, each once.
+    """COCO's ids of a model's labels; None unless all labels are COCO's and none occurs twice.
 
-    All or none: a label's `class_id + 1` can be the COCO id of another.
+    All or none, since `class_id + 1` of one label can be the COCO id of another.
     """
     ids = {label: COCO_IDS.get(coco_name(label), 0) for label in labels}
     return ids if len(set(ids.values()) - {0}) == len(labels) else None

@@ -1,7 +1,7 @@
-"""What the environment says about connections: proxies, and files of certificates. `transport` acts on it.
+"""Environment variables for connections: proxies and certificate files. `transport` uses what is read here.
 
-httpx reads the same variables. It raises exceptions that name none of them, stops at `[::1]` and `fd00::/8` in NO_PROXY,
-and takes `10.0.0.0/8` for a single host. A client has one server, so that the question is only: which proxy leads there?
+httpx reads the same variables, but its errors name none of them, it fails at `[::1]` and `fd00::/8` in NO_PROXY, and takes
+`10.0.0.0/8` for a single host. A client has one server, so only one question is left: which proxy leads to it?
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HOST_AND_PORT = re.compile(r"(?:\[(?P<bracketed>[^\]]+)\]|(?P<plain>[^:]+))(?::
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy, and the environment variable that names it. url: with the scheme, and credentials if there are any."""
+    """A proxy, and the environment variable that it comes from. url: with the scheme, and with credentials if it has any."""
 
     variable: str
     url: str = field(repr=False)
@@ -42,13 +42,13 @@ class Proxy:
 
 
 def proxy_for(url: str) -> Proxy | None:
-    """The proxy that leads to `url` (http or https); None: a direct connection.
+    """The proxy for `url` (http or https); None for a direct connection.
 
     As with curl: `http_proxy` or `https_proxy` by the URL's scheme, else `all_proxy`, unless `no_proxy` lists the host.
-    Names in capitals count too. Other variables, and what they hold, do not matter for this URL.
+    Upper-case names count too. All other variables are ignored.
 
     Raises:
-        InvalidEnvironment: the proxy's URL is not one that a client can use.
+        InvalidEnvironment: a client cannot use the proxy's URL.
     """
     target = urlsplit(url)
     values = getproxies()
@@ -59,7 +59,7 @@ def proxy_for(url: str) -> Proxy | None:
 
 
 def check_certificates() -> None:
-    """Check that the places that SSL_CERT_FILE and SSL_CERT_DIR name exist; the second counts without the first only.
+    """Check that SSL_CERT_FILE, or without it SSL_CERT_DIR, names something that exists.
 
     Raises:
         InvalidEnvironment: there is no such file or folder.
@@ -72,7 +72,7 @@ def check_certificates() -> None:
 
 
 def certificates_unreadable(problem: OSError) -> InvalidEnvironment | None:
-    """The error that names the variable with which TLS could not be prepared; None where no variable is the reason."""
+    """The error that names the variable because of which TLS cannot be set up; None if no variable is the cause."""
     key_log = os.environ.get("SSLKEYLOGFILE")
     name = "SSLKEYLOGFILE" if key_log and problem.filename == key_log else "SSL_CERT_FILE"
     if not os.environ.get(name):
@@ -82,7 +82,7 @@ def certificates_unreadable(problem: OSError) -> InvalidEnvironment | None:
 
 
 def _variable(scheme: str) -> str:
-    """The variable's name as it is set; lower case counts before capitals, as in `getproxies`."""
+    """The variable's name as it is set; lower case wins over upper case, as in `getproxies`."""
     name = f"{scheme}_proxy"
     set_names = sorted((n for n, value in os.environ.items() if n.lower() == name and value), key=lambda n: n != name)
     return set_names[0] if set_names else "the system's proxy settings"
@@ -109,9 +109,9 @@ def _is_excluded(target: SplitResult, no_proxy: str) -> bool:
 
 
 def _covers(entry: str, target: SplitResult) -> bool:
-    """Whether an entry of NO_PROXY means this host: `*`, a name with all names below it, an address, a network.
+    """Whether an entry of NO_PROXY covers this host: `*`, a domain with its subdomains, an address, or a network.
 
-    A scheme in front and a port behind narrow it. What cannot be read means no host, as with curl.
+    A scheme before it and a port after it restrict it. An entry that cannot be parsed covers no host, as with curl.
     """
     if entry == "*":
         return True
@@ -125,14 +125,14 @@ def _covers(entry: str, target: SplitResult) -> bool:
     return _is_within(target.hostname or "", host)
 
 
-def _is_within(host: str, wanted: str) -> bool:
-    """Whether `wanted` (an address, a network or a name) has the host in it; both in lower case, without brackets."""
+def _is_within(host: str, excluded: str) -> bool:
+    """Whether `excluded` (an address, a network or a domain) contains the host; both in lower case, without brackets."""
     try:
         address = ip_address(host)
     except ValueError:
-        name = wanted.removeprefix("*").strip(".")
+        name = excluded.removeprefix("*").strip(".")
         return bool(name) and f".{host.rstrip('.')}".endswith(f".{name}")
     try:
-        return host == wanted or address in ip_network(wanted, strict=False)
+        return host == excluded or address in ip_network(excluded, strict=False)
     except ValueError:
         return False

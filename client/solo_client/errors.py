@@ -1,14 +1,14 @@
-"""Everything that can go wrong between an image and its masks; `except SoloClientError` catches all of it.
+"""All errors of this package; `except SoloClientError` catches every one of them.
 
     SoloClientError
-    ├── InvalidArgument            an argument is unusable, nothing was sent        (also a ValueError)
-    ├── InvalidEnvironment         an environment variable is: a proxy, or a file of certificates
-    ├── NoAnswer                   the server did not answer: `.url`, `.reason`
+    ├── InvalidArgument            an argument is invalid, nothing was sent         (also a ValueError)
+    ├── InvalidEnvironment         a proxy or certificate variable is invalid, nothing was sent
+    ├── NoAnswer                   no response from the server: `.url`, `.reason`
     │   ├── Unreachable            no connection could be made
-    │   ├── ConnectionLost         connected, but the connection broke before the answer was complete
-    │   └── TimedOut               connected, but no answer in time
-    ├── ServerProblem              it answered `application/problem+json`: `.problem`, `.code`, `.retry_after_s`
-    │   ├── CallerFault            4xx: the same request fails again
+    │   ├── ConnectionLost         the connection broke before the response was complete
+    │   └── TimedOut               connected, but no response in time
+    ├── ServerProblem              the response is `application/problem+json`: `.problem`, `.code`, `.retry_after_s`
+    │   ├── CallerFault            4xx: the same request would fail again
     │   │   ├── EmptyBody                empty_body
     │   │   ├── UnsupportedMediaType     unsupported_media_type
     │   │   ├── ImageDamaged             image_damaged
@@ -27,19 +27,19 @@
     │   │   ├── HeadersTooLarge          headers_too_large
     │   │   ├── InvalidTensor            invalid_tensor
     │   │   └── AnswerTooLarge           answer_too_large
-    │   ├── Unavailable            503: the same request can succeed later
+    │   ├── Unavailable            503: the same request may succeed later
     │   │   ├── Overloaded               overloaded
     │   │   └── NotReady                 not_ready
     │   └── ServerFault            any other status
     │       ├── DeadlineExceeded         deadline_exceeded
     │       └── InternalError            internal
-    ├── UnexpectedAnswer           it answered, but not in the wire format: `.field`, `.reason`
-    ├── DamagedMask                run lengths that are no mask of the given size   (also a ValueError)
-    ├── UnknownCategory            a label without a COCO category id               (also a LookupError)
-    └── NumpyMissing               masks as arrays need numpy                       (also an ImportError)
+    ├── UnexpectedAnswer           the response is not in the wire format: `.field`, `.reason`
+    ├── DamagedMask                run lengths do not fit the mask's size           (also a ValueError)
+    ├── UnknownCategory            a label has no COCO category id                  (also a LookupError)
+    └── NumpyMissing               numpy is needed for masks as arrays              (also an ImportError)
 
-A code that this version does not know becomes the nearest base: CallerFault, Unavailable or ServerFault, by status.
-Every error keeps its parameters in `args`, so it survives pickling between processes.
+An unknown code becomes CallerFault, Unavailable or ServerFault, by status.
+Every error keeps its parameters in `args`, so it can be pickled.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from http import HTTPStatus
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """The body of an `application/problem+json` answer (RFC 9457); `code` is stable, `detail` is for people."""
+    """The body of an `application/problem+json` response (RFC 9457); `code` is stable, `detail` is for people."""
 
     type: str
     title: str
@@ -66,7 +66,7 @@ class SoloClientError(Exception):
 
 
 class InvalidArgument(SoloClientError, ValueError):
-    """An argument is unusable; nothing was sent."""
+    """An argument is invalid; nothing was sent."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, reason)
@@ -78,7 +78,7 @@ class InvalidArgument(SoloClientError, ValueError):
 
 
 class InvalidEnvironment(SoloClientError):
-    """An environment variable is unusable, such as a proxy of an unknown scheme; nothing was sent."""
+    """An environment variable is invalid, such as a proxy with an unknown scheme; nothing was sent."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, reason)
@@ -90,7 +90,7 @@ class InvalidEnvironment(SoloClientError):
 
 
 class NoAnswer(SoloClientError):
-    """The server did not answer."""
+    """There was no response from the server."""
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(url, reason)
@@ -106,15 +106,15 @@ class Unreachable(NoAnswer):
 
 
 class ConnectionLost(NoAnswer):
-    """Connected, but the connection broke before the answer was complete."""
+    """The connection broke before the response was complete."""
 
 
 class TimedOut(NoAnswer):
-    """Connected, but the answer did not come in time."""
+    """Connected, but the response did not arrive in time."""
 
 
 class ServerProblem(SoloClientError):
-    """The server answered with a problem. `retry_after_s` is what its header Retry-After asks for, if it has one."""
+    """The response is a problem. `retry_after_s` comes from the header Retry-After; None without one."""
 
     def __init__(self, problem: Problem, retry_after_s: float | None = None) -> None:
         super().__init__(problem, retry_after_s)
@@ -131,15 +131,15 @@ class ServerProblem(SoloClientError):
 
 
 class CallerFault(ServerProblem):
-    """4xx: the same request fails again."""
+    """4xx: the same request would fail again."""
 
 
 class EmptyBody(CallerFault):
-    """The request carried no image."""
+    """The request has no body."""
 
 
 class UnsupportedMediaType(CallerFault):
-    """The bytes are of no image format that the server reads."""
+    """The body is not in an image format that the server supports."""
 
 
 class ImageDamaged(CallerFault):
@@ -155,19 +155,19 @@ class BodyTooLarge(CallerFault):
 
 
 class InvalidQuery(CallerFault):
-    """A query parameter is unusable."""
+    """A query parameter is invalid."""
 
 
 class Unauthorized(CallerFault):
-    """The server asks for an API key, and does not know this one."""
+    """The server requires an API key, and this one is unknown or missing."""
 
 
 class NotFound(CallerFault):
-    """The server has nothing at this path."""
+    """The server has no such path."""
 
 
 class ModelNotFound(CallerFault):
-    """The server has no model of this name or version, or several models and no default."""
+    """The server has no model with this name or version, or has several models and no default."""
 
 
 class ModelNotLoadable(CallerFault):
@@ -179,19 +179,19 @@ class ControlOff(CallerFault):
 
 
 class MethodNotAllowed(CallerFault):
-    """The path is there, but not for this method."""
+    """The path does not support this method."""
 
 
 class NotAcceptable(CallerFault):
-    """The server has no answer of the format that the request accepts."""
+    """The server cannot respond in a format that the request accepts."""
 
 
 class MalformedRequest(CallerFault):
-    """What came to the server was no HTTP."""
+    """The server received malformed HTTP."""
 
 
 class RequestTimeout(CallerFault):
-    """The request came too slowly."""
+    """The request arrived too slowly."""
 
 
 class HeadersTooLarge(CallerFault):
@@ -199,15 +199,15 @@ class HeadersTooLarge(CallerFault):
 
 
 class InvalidTensor(CallerFault):
-    """Below `/v2`, which this client does not call: the tensors are not what the model takes."""
+    """Only under `/v2`, which this client does not call: the tensors do not fit the model's inputs."""
 
 
 class AnswerTooLarge(CallerFault):
-    """Below `/v2`, which this client does not call: masks as arrays would take more memory than the server allows."""
+    """Only under `/v2`, which this client does not call: masks as arrays need more memory than the server allows."""
 
 
 class Unavailable(ServerProblem):
-    """503: the same request can succeed later."""
+    """503: the same request may succeed later."""
 
 
 class Overloaded(Unavailable):
@@ -223,15 +223,15 @@ class ServerFault(ServerProblem):
 
 
 class DeadlineExceeded(ServerFault):
-    """The server gave up because the request waited too long."""
+    """The request was not answered before its deadline."""
 
 
 class InternalError(ServerFault):
-    """The server failed; its log has more under the request id."""
+    """A bug in the server; its log has details under the request id."""
 
 
 class UnexpectedAnswer(SoloClientError):
-    """The answer is not of the wire format; `field` names the part that is wrong: `instances[2].mask.size`."""
+    """The response is not in the wire format; `field` names the wrong part: `instances[2].mask.size`."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(field, reason)
@@ -239,19 +239,19 @@ class UnexpectedAnswer(SoloClientError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"unexpected answer: {self.field} {self.reason}"
+        return f"unexpected response: {self.field} {self.reason}"
 
 
 class DamagedMask(SoloClientError, ValueError):
-    """Run lengths that are no mask of the given size."""
+    """Run lengths do not fit the mask's size."""
 
 
 class UnknownCategory(SoloClientError, LookupError):
-    """A label without a COCO category id."""
+    """A label has no COCO category id."""
 
 
 class NumpyMissing(SoloClientError, ImportError):
-    """Masks as arrays need numpy."""
+    """numpy is needed for masks as arrays."""
 
 
 BY_CODE: Mapping[str, type[ServerProblem]] = {
@@ -282,7 +282,7 @@ BY_CODE: Mapping[str, type[ServerProblem]] = {
 
 
 def error_of(problem: Problem, retry_after_s: float | None = None) -> ServerProblem:
-    """The exception for a problem: by its code, or by its status where the code is unknown."""
+    """The exception for a problem: by its code, or by its status if the code is unknown."""
     known = BY_CODE.get(problem.code)
     if known is not None:
         return known(problem, retry_after_s)

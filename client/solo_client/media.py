@@ -1,4 +1,4 @@
-"""Which image format some bytes are, by their first bytes, never by a file's name."""
+"""The image format of some bytes, by their first bytes, never by a file's name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
 def media_type(body: bytes) -> str:
-    """The media type of JPEG, PNG, WebP, AVIF and BMP; anything else, the empty body too, is octet-stream."""
+    """The media type of JPEG, PNG, WebP, AVIF and BMP; of anything else, an empty body included, octet-stream."""
     if body.startswith(b"\xff\xd8\xff"):
         return "image/jpeg"
     if body.startswith(PNG_MAGIC):
@@ -20,7 +20,7 @@ def media_type(body: bytes) -> str:
 
 
 def _is_avif(body: bytes) -> bool:
-    """An ISO media file whose first box `ftyp` names a brand of AVIF, as its major or as a compatible one."""
+    """An ISO media file whose first box `ftyp` names AVIF as its major or a compatible brand."""
     if body[4:8] != b"ftyp":
         return False
     box = body[: min(int.from_bytes(body[:4], "big"), 256)]

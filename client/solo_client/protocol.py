@@ -1,8 +1,8 @@
-"""The HTTP conversation without any input or output: requests are built and answers read here, once, for both clients.
+"""The HTTP conversation without any I/O: both clients build their requests and read responses here.
 
-Query + bytes ─► Protocol ─► Call ─► (a client sends it) ─► Answer ─► Call.parse ─► Result, or an error
+Query + bytes ─► Protocol ─► Call ─► (a client sends it) ─► HttpResponse ─► Call.parse ─► Result, or an error
                                           ▲                    │
-                                          └── pause_s ◄────────┘  503 with Retry-After, if retries are asked for
+                                          └── pause_s ◄────────┘  503 with Retry-After, if retries are enabled
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ MULTIPART_FIELD = "file"
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
-    """An encoded image as it is in its file, and the file's name (for multipart bodies only)."""
+class EncodedImage:
+    """The bytes of an image file, and its name (for multipart bodies only)."""
 
     body: bytes
     filename: str
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back; `headers` looks names up in any case."""
+class HttpResponse:
+    """A response; `headers` is case-insensitive."""
 
     status: int
     headers: Mapping[str, str]
@@ -48,30 +48,30 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request to send, and how to read its answer. A call has either a `body` or `files` (multipart), or none.
+    """One request to send, and how to read its response. It has a `body`, `files` (multipart), or neither.
 
-    parameters: of the query; a list is sent as one parameter for each of its items.
+    parameters: of the query; a list is sent as one parameter per item.
     """
 
     method: str
     path: str
-    parse: Callable[[Answer], T]
+    parse: Callable[[HttpResponse], T]
     parameters: Mapping[str, str | list[str]] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
-    files: tuple[Image, ...] = ()
+    files: tuple[EncodedImage, ...] = ()
     may_retry: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """Where the server is and how to talk to it. timeout_s also bounds the longest pause before another try.
+    """Where the server is and how to talk to it. timeout_s also limits the pause before a retry.
 
-    model_name, version: which of the server's models to ask; None is its default, and a model's highest version.
+    model_name, version: which of the server's models to use; None is the default model, and a model's highest version.
 
     Raises:
-        InvalidArgument: base_url is no http(s) URL, timeout_s is not above 0, retries is negative, api_key does not
-            fit into a header, model or version does not fit into a path, or version is given without model.
+        InvalidArgument: base_url is not an http(s) URL, timeout_s is not above 0, retries is negative, api_key cannot
+            be sent in a header, model or version cannot be part of a path, or version is given without model.
     """
 
     base_url: str
@@ -94,15 +94,15 @@ class Protocol:
             if text is not None and text.strip() in ("", ".", ".."):
                 raise InvalidArgument(name, f"must be a name, not {text!r}")
         if self.version is not None and self.model_name is None:
-            raise InvalidArgument("version", "goes with a model")
+            raise InvalidArgument("version", "needs a model")
 
     def common_headers(self) -> dict[str, str]:
         """Headers of every request."""
         key = {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key}"}
         return {"User-Agent": "solo-client"} | key
 
-    def segment(self, image: Image, query: Query) -> Call[Result]:
-        """One image in, its instances out."""
+    def segment(self, image: EncodedImage, query: Query) -> Call[Result]:
+        """The instances of one image."""
         return Call(
             "POST",
             f"{self._model_path}/segment",
@@ -113,8 +113,8 @@ class Protocol:
             may_retry=True,
         )
 
-    def overlay(self, image: Image, query: Query) -> Call[bytes]:
-        """One image in, the image with its instances drawn upon it out, as PNG."""
+    def overlay(self, image: EncodedImage, query: Query) -> Call[bytes]:
+        """One image with its instances drawn on it, as PNG."""
         return Call(
             "POST",
             f"{self._model_path}/segment",
@@ -125,17 +125,17 @@ class Protocol:
             may_retry=True,
         )
 
-    def segment_and_draw(self, image: Image, query: Query) -> Call[tuple[Result, bytes]]:
-        """One image in, its instances and the image with them drawn upon it (PNG) out, of one inference."""
+    def segment_and_draw(self, image: EncodedImage, query: Query) -> Call[tuple[Result, bytes]]:
+        """The instances of one image, and the image with them drawn on it (PNG), from one inference."""
         call = self.segment(image, query)
         parameters = {**call.parameters, "overlay": "true"}
         return Call(call.method, call.path, _read_drawn, parameters, call.headers, body=call.body, may_retry=True)
 
-    def segment_together(self, images: Sequence[Image], query: Query) -> Call[list[Result | ServerProblem]]:
-        """Several images in one multipart body."""
+    def segment_together(self, images: Sequence[EncodedImage], query: Query) -> Call[list[Result | ServerProblem]]:
+        """The instances of several images, sent in one multipart body."""
 
-        def read(answer: Answer) -> list[Result | ServerProblem]:
-            return wire.parse_results(_read_json(answer), len(images))
+        def read(response: HttpResponse) -> list[Result | ServerProblem]:
+            return wire.parse_results(_read_json(response), len(images))
 
         return Call(
             "POST",
@@ -148,50 +148,50 @@ class Protocol:
         )
 
     def model(self) -> Call[dict[str, object]]:
-        """What the server says about the model."""
+        """The server's description of the model."""
         return Call("GET", self._model_path or "/model", _read_object, may_retry=True)
 
     def ready(self) -> tuple[Call[bool], ...]:
-        """Whether the server takes images now, and whether it has the model in service: all must say yes.
+        """Whether the server accepts images now, and whether the model is ready: all calls must return True.
 
-        They are never tried again, since "no" is an answer.
+        They are never retried, since "not ready" is a valid response.
         """
         server = Call("GET", "/readyz", _read_readiness)
         return (server, Call("GET", self._model_path, _read_readiness)) if self._model_path else (server,)
 
-    def pause_s(self, call: Call[T], answer: Answer, tries: int) -> float | None:
-        """Seconds to wait before sending the call again after `tries` tries; None: don't.
+    def pause_s(self, call: Call[T], response: HttpResponse, tries: int) -> float | None:
+        """Seconds to wait before the call is retried after `tries` tries; None: no retry.
 
-        It is sent again only after a 503 that names a Retry-After no longer than the timeout.
+        A call is retried only after a 503 whose Retry-After is no longer than the timeout.
         """
-        if answer.status != HTTPStatus.SERVICE_UNAVAILABLE or not call.may_retry or tries > self.retries:
+        if response.status != HTTPStatus.SERVICE_UNAVAILABLE or not call.may_retry or tries > self.retries:
             return None
-        pause_s = retry_after_s(answer.headers)
+        pause_s = retry_after_s(response.headers)
         return pause_s if pause_s is not None and pause_s <= self.timeout_s else None
 
     @property
     def _model_path(self) -> str:
-        """What the paths of the model begin with; empty for the default one."""
+        """The path prefix of the model; empty for the default model."""
         if self.model_name is None:
             return ""
         version = "" if self.version is None else f"/versions/{quote(self.version, safe='')}"
         return f"/models/{quote(self.model_name, safe='')}{version}"
 
 
-def read_image(image: bytes | str | Path) -> Image:
-    """Bytes as they are, or those of the file at a path.
+def read_image(image: bytes | str | Path) -> EncodedImage:
+    """The bytes given, or those of the file at a path.
 
     Raises:
         OSError: the file cannot be read.
     """
     if isinstance(image, bytes):
-        return Image(image, "image")
+        return EncodedImage(image, "image")
     path = Path(image)
-    return Image(path.read_bytes(), path.name)
+    return EncodedImage(path.read_bytes(), path.name)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the header Retry-After asks for, given as seconds or as a date; None without a usable one."""
+    """Seconds to wait by the header Retry-After (seconds or a date); None without a valid one."""
     text = headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdecimal():
         return float(text)
@@ -199,7 +199,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         moment = parsedate_to_datetime(text)
     except ValueError:
         return None
-    if moment.tzinfo is None:  # "-0000" in place of GMT: RFC 9110 dates are always UTC
+    if moment.tzinfo is None:  # "-0000" instead of GMT: dates in RFC 9110 are always UTC
         moment = moment.replace(tzinfo=UTC)
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
@@ -212,48 +212,48 @@ def _is_http_url(url: str) -> bool:
         return False
 
 
-def _body_headers(image: Image, accept: str) -> dict[str, str]:
+def _body_headers(image: EncodedImage, accept: str) -> dict[str, str]:
     return {"Content-Type": media_type(image.body), "Accept": accept}
 
 
-def _read_result(answer: Answer) -> Result:
-    return wire.parse_result(_read_json(answer))
+def _read_result(response: HttpResponse) -> Result:
+    return wire.parse_result(_read_json(response))
 
 
-def _read_drawn(answer: Answer) -> tuple[Result, bytes]:
-    return wire.parse_drawn(_read_json(answer))
+def _read_drawn(response: HttpResponse) -> tuple[Result, bytes]:
+    return wire.parse_drawn(_read_json(response))
 
 
-def _read_object(answer: Answer) -> dict[str, object]:
-    return {name: member.value for name, member in Field(ROOT, _read_json(answer)).members().items()}
+def _read_object(response: HttpResponse) -> dict[str, object]:
+    return {name: member.value for name, member in Field(ROOT, _read_json(response)).members().items()}
 
 
-def _read_json(answer: Answer) -> object:
-    _check_status(answer)
-    return wire.parse_json(answer.body)
+def _read_json(response: HttpResponse) -> object:
+    _check_status(response)
+    return wire.parse_json(response.body)
 
 
-def _read_png(answer: Answer) -> bytes:
-    _check_status(answer)
-    if not answer.body.startswith(PNG_MAGIC):
-        raise UnexpectedAnswer(ROOT, f"is no PNG (Content-Type: {answer.headers.get('Content-Type', 'none')})")
-    return answer.body
+def _read_png(response: HttpResponse) -> bytes:
+    _check_status(response)
+    if not response.body.startswith(PNG_MAGIC):
+        raise UnexpectedAnswer(ROOT, f"is not a PNG (Content-Type: {response.headers.get('Content-Type', 'none')})")
+    return response.body
 
 
-def _read_readiness(answer: Answer) -> bool:
-    if answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
+def _read_readiness(response: HttpResponse) -> bool:
+    if response.status == HTTPStatus.SERVICE_UNAVAILABLE:
         return False
-    _check_status(answer)
+    _check_status(response)
     return True
 
 
-def _check_status(answer: Answer) -> None:
-    """Return for 200; raise the problem's own error, or UnexpectedAnswer where something else than SOLO answers."""
-    if answer.status == HTTPStatus.OK:
+def _check_status(response: HttpResponse) -> None:
+    """Return for 200; else raise the error of the problem, or UnexpectedAnswer if the server is not a SOLO server."""
+    if response.status == HTTPStatus.OK:
         return
-    if answer.status < HTTPStatus.BAD_REQUEST:
-        raise UnexpectedAnswer("status", f"is {answer.status} (Location: {answer.headers.get('Location', 'none')})")
-    content_type = answer.headers.get("Content-Type", "none")
+    if response.status < HTTPStatus.BAD_REQUEST:
+        raise UnexpectedAnswer("status", f"is {response.status} (Location: {response.headers.get('Location', 'none')})")
+    content_type = response.headers.get("Content-Type", "none")
     if content_type.partition(";")[0].strip().lower() != PROBLEM_TYPE:
-        raise UnexpectedAnswer("Content-Type", f"is {content_type}, not {PROBLEM_TYPE}, with status {answer.status}")
-    raise error_of(wire.parse_problem(wire.parse_json(answer.body)), retry_after_s(answer.headers))
+        raise UnexpectedAnswer("Content-Type", f"is {content_type}, not {PROBLEM_TYPE}, with status {response.status}")
+    raise error_of(wire.parse_problem(wire.parse_json(response.body)), retry_after_s(response.headers))

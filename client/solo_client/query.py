@@ -1,4 +1,4 @@
-"""What a caller may ask for besides the image; the same query goes to a server and to a local model."""
+"""The options of a request; a server and a local model take the same ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from solo_client.errors import InvalidArgument
 
 
 class Options(TypedDict, total=False):
-    """Keyword arguments of `segment` and its relatives; what is left out or None is the model's own default."""
+    """Keyword arguments of the `segment` methods; None or omitted means the model's default."""
 
     score_threshold: float | None
     max_instances: int | None
@@ -20,12 +20,12 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Checked options.
+    """Validated options.
 
     score_threshold: 0..1; max_instances: at least 1; classes: labels; nms: matrix, mask or none, checked by the server.
 
     Raises:
-        InvalidArgument: a value outside its range, a class name that is empty.
+        InvalidArgument: a value is out of range, or a class name is empty.
     """
 
     score_threshold: float | None = None
@@ -46,7 +46,7 @@ class Query:
             )
 
     def to_parameters(self) -> dict[str, str | list[str]]:
-        """Query parameters; class names are joined by commas, or are a list where one of them has a comma itself."""
+        """Query parameters; class names are joined by commas, or are a list if one of them contains a comma."""
         parameters: dict[str, str | list[str] | None] = {
             "score_threshold": None if self.score_threshold is None else repr(float(self.score_threshold)),
             "max_instances": None if self.max_instances is None else str(self.max_instances),

@@ -1,4 +1,4 @@
-"""COCO's compressed run lengths, from text to a mask; used by `types` when a caller asks for arrays.
+"""Decodes COCO's compressed run lengths into masks; `types` uses it when a caller wants arrays.
 
 The format (cocoapi, `common/maskApi.c`, `rleFrString` and `rleDecode`). A mask is read column by column; its runs
 alternate between background and object and start with background, so a mask whose first pixel is set starts with a run
@@ -24,15 +24,15 @@ _SIGN = 0x10
 _MORE = 0x20
 _GROUPS = 64
 _ABSOLUTE_RUNS = 3
-_LONGEST_NUMBER = 12  # groups: 60 bits, beyond any image; bounds the work that a damaged text can cause
+_LONGEST_NUMBER = 12  # groups: 60 bits, beyond any image; bounds the work for a damaged text
 
 
 def decode_counts(counts: str) -> list[int]:
-    """Run lengths in pixels, background first, of a compressed text.
+    """Decode a compressed text into run lengths in pixels, background first.
 
     Raises:
         DamagedMask: a character outside `0`..`o`, a text that ends inside a number, a number of more than 60 bits,
-            a negative run.
+            or a negative run.
     """
     runs: list[int] = []
     number = groups = 0
@@ -57,7 +57,7 @@ def mask_array(size: tuple[int, int], counts: str) -> NDArray[np.bool_]:
     """The mask: `(H, W) bool`, C order, for size `(H, W)` in pixels.
 
     Raises:
-        DamagedMask: see `decode_counts`, and runs that do not sum to H * W.
+        DamagedMask: see `decode_counts`; or the runs do not sum to H * W.
         NumpyMissing: numpy is not installed.
     """
     mask: NDArray[np.bool_] = mask_arrays(size, [counts])[0]
@@ -68,7 +68,7 @@ def mask_arrays(size: tuple[int, int], counts: Sequence[str]) -> NDArray[np.bool
     """Masks of one size: `(N, H, W) bool`, C order; N = 0 gives `(0, H, W)`.
 
     Raises:
-        DamagedMask: see `decode_counts`, and runs that do not sum to H * W.
+        DamagedMask: see `decode_counts`; or the runs do not sum to H * W.
         NumpyMissing: numpy is not installed.
     """
     try:
@@ -85,7 +85,7 @@ def mask_arrays(size: tuple[int, int], counts: Sequence[str]) -> NDArray[np.bool
 
 
 def _run_length(number: int, runs: list[int]) -> int:
-    """The run length that `number` means after `runs`."""
+    """The run length that `number` encodes after `runs`."""
     length = number + runs[-2] if len(runs) >= _ABSOLUTE_RUNS else number
     if length < 0:
         raise DamagedMask(f"counts has a negative run, number {len(runs)}")

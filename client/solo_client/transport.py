@@ -1,6 +1,6 @@
-"""httpx, as the two clients use it: connections opened as the environment says, requests and failures translated.
+"""The only use of httpx: opens connections as the environment says, and translates requests, responses and errors.
 
-Call ─► arguments ─► httpx ─► read_answer ─► Answer          any failure on the way ─► failures_named ─► our own error
+Call ─► request_arguments ─► httpx ─► to_response ─► HttpResponse          an httpx error ─► errors_translated ─► our own error
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from solo_client.environment import Proxy, certificates_unreadable, check_certif
 from solo_client.errors import ConnectionLost, InvalidArgument, TimedOut, UnexpectedAnswer, Unreachable
 from solo_client.field import ROOT
 from solo_client.media import media_type
-from solo_client.protocol import MULTIPART_FIELD, Answer, Call
+from solo_client.protocol import MULTIPART_FIELD, Call, HttpResponse
 
 T = TypeVar("T")
 Transport = TypeVar("Transport", httpx.HTTPTransport, httpx.AsyncHTTPTransport)
 
 
 def checked_url(base_url: str) -> httpx.URL:
-    """The URL, for httpx.
+    """The URL as httpx has it.
 
     Raises:
-        InvalidArgument: httpx cannot read it.
+        InvalidArgument: httpx cannot parse it.
     """
     try:
         return httpx.URL(base_url)
     except httpx.InvalidURL as error:
-        raise InvalidArgument("base_url", f"is no URL: {error}") from error
+        raise InvalidArgument("base_url", f"is not a URL: {error}") from error
 
 
 def open_transport(kind: type[Transport], proxy: Proxy | None) -> Transport:
-    """Connections by way of `proxy`, or direct ones, with the certificates that SSL_CERT_FILE or SSL_CERT_DIR names.
+    """Open connections through `proxy`, or direct ones, with the certificates that SSL_CERT_FILE or SSL_CERT_DIR names.
 
     Raises:
         InvalidEnvironment: the proxy or the certificates cannot be used; the variable is named.
@@ -56,8 +56,8 @@ def open_transport(kind: type[Transport], proxy: Proxy | None) -> Transport:
         ) from None  # the cause can hold a password
 
 
-def arguments(call: Call[T]) -> dict[str, Any]:  # Any: keyword arguments of several types for httpx
-    """The keyword arguments of `build_request` for a call."""
+def request_arguments(call: Call[T]) -> dict[str, Any]:  # Any: keyword request_arguments of several types for httpx
+    """The keyword request_arguments of `build_request` for a call."""
     common: dict[str, Any] = {
         "method": call.method,
         "url": call.path,
@@ -70,33 +70,33 @@ def arguments(call: Call[T]) -> dict[str, Any]:  # Any: keyword arguments of sev
     return common | {"content": call.body}
 
 
-def read_answer(response: httpx.Response) -> Answer:
-    """The answer, for `Call.parse`."""
-    return Answer(response.status_code, response.headers, response.content)
+def to_response(response: httpx.Response) -> HttpResponse:
+    """The response, for `Call.parse`."""
+    return HttpResponse(response.status_code, response.headers, response.content)
 
 
 @contextmanager
-def failures_named(url: httpx.URL, proxy: Proxy | None) -> Iterator[None]:
-    """Turn httpx's failures into ours, with the URL (without credentials and query), a reason, and the proxy on the way.
+def errors_translated(url: httpx.URL, proxy: Proxy | None) -> Iterator[None]:
+    """Turn httpx's errors into ours, with the URL (without credentials and query), the reason, and the proxy if there is one.
 
     Raises:
         Unreachable, TimedOut, ConnectionLost, UnexpectedAnswer: see `errors`.
     """
     shown = str(url.copy_with(userinfo=b"", query=None))
-    way = "" if proxy is None else f" (by the proxy {proxy.shown} that {proxy.variable} names)"
+    through = "" if proxy is None else f" (through the proxy {proxy.shown} from {proxy.variable})"
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol) as error:
-        raise Unreachable(shown, f"{str(error) or 'no connection in time'}{way}") from error
+        raise Unreachable(shown, f"{str(error) or 'no connection in time'}{through}") from error
     except UnicodeError as error:  # by the resolver: a host with an empty label, or one of more than 63 characters
-        raise Unreachable(shown, f"no such host: {error}{way}") from error
+        raise Unreachable(shown, f"no such host: {error}{through}") from error
     except httpx.TimeoutException as error:
-        raise TimedOut(shown, f"no answer in time{way}") from error
+        raise TimedOut(shown, f"no answer in time{through}") from error
     except httpx.TransportError as error:
-        raise ConnectionLost(shown, f"{str(error) or 'the connection broke'}{way}") from error
+        raise ConnectionLost(shown, f"{str(error) or 'the connection broke'}{through}") from error
     except httpx.RequestError as error:
-        raise UnexpectedAnswer(ROOT, f"cannot be read: {error}{way}") from error
+        raise UnexpectedAnswer(ROOT, f"cannot be read: {error}{through}") from error
     except UnexpectedAnswer as error:
         if proxy is None:
             raise
-        raise UnexpectedAnswer(error.field, f"{error.reason}{way}") from error
+        raise UnexpectedAnswer(error.field, f"{error.reason}{through}") from error

@@ -1,4 +1,4 @@
-"""What the server answers, as records; `wire` reads them, `client` hands them out."""
+"""The server's responses as records: `wire` parses them, `client` returns them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class CocoMask(TypedDict):
-    """A mask as `pycocotools.mask.decode` takes it: `size` is `[H, W]` in pixels."""
+    """A mask as `pycocotools.mask.decode` expects it: `size` is `[H, W]` in pixels."""
 
     size: list[int]
     counts: str
@@ -24,8 +24,8 @@ class CocoMask(TypedDict):
 class CocoResult(TypedDict):
     """One entry of a COCO results file, as `COCO.loadRes` reads it.
 
-    There is no `bbox` on purpose: with one, `loadRes` takes the box's area for the object's and sorts the result into
-    the wrong size class.
+    `bbox` is left out on purpose: with it, `loadRes` would use the area of the box instead of the mask's, and count the
+    result in the wrong size class.
     """
 
     image_id: int
@@ -42,15 +42,15 @@ class RleMask:
     counts: str
 
     def to_coco(self) -> CocoMask:
-        """The form that `pycocotools` takes."""
+        """The form that `pycocotools` expects."""
         return {"size": list(self.size), "counts": self.counts}
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One object found.
+    """One detected object.
 
-    score: 0..1; box_xywh: pixels, left, top, width, height; area: pixels of the mask; class_id: counts from 0.
+    score: 0..1; box_xywh: left, top, width, height in pixels; area: pixels of the mask; class_id: from 0.
     """
 
     label: str
@@ -64,7 +64,7 @@ class Instance:
         """The mask: `(H, W) bool`, C order.
 
         Raises:
-            DamagedMask: the run lengths are no mask of that size.
+            DamagedMask: the run lengths do not fit the mask's size.
             NumpyMissing: numpy is not installed.
         """
         return rle.mask_array(self.mask.size, self.mask.counts)
@@ -83,9 +83,9 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """All objects found in one image, best score first.
+    """All objects detected in one image, highest score first.
 
-    width, height: pixels, after EXIF orientation; timings_ms: milliseconds by stage, always with `total`.
+    width, height: pixels, after EXIF orientation; timings_ms: milliseconds by stage, `total` included.
     """
 
     width: int
@@ -96,10 +96,10 @@ class Result:
     instances: tuple[Instance, ...]
 
     def masks(self) -> NDArray[np.bool_]:
-        """All masks: `(N, H, W) bool`, C order, in the order of `instances`; nothing found gives `(0, H, W)`.
+        """All masks: `(N, H, W) bool`, C order, in the order of `instances`; `(0, H, W)` without instances.
 
         Raises:
-            DamagedMask: some run lengths are no mask of that size.
+            DamagedMask: the run lengths of a mask do not fit its size.
             NumpyMissing: numpy is not installed.
         """
         return rle.mask_arrays((self.height, self.width), [instance.mask.counts for instance in self.instances])
@@ -107,11 +107,11 @@ class Result:
     def to_coco(self, image_id: int, category_ids: Mapping[str, int] | None = None) -> list[CocoResult]:
         """Entries for a COCO results file.
 
-        category_ids: of each label, such as `coco_category_ids(client.model()["classes"])`; None writes class_id + 1, which
-        are not COCO's own ids: these have gaps.
+        category_ids: the id of each label, such as `coco_category_ids(client.model()["classes"])`; None writes class_id + 1,
+        which is not COCO's id, since COCO's ids have gaps.
 
         Raises:
-            UnknownCategory: `category_ids` lacks a label that was found.
+            UnknownCategory: `category_ids` lacks the label of an instance.
         """
         return [
             {
@@ -124,7 +124,7 @@ class Result:
         ]
 
     def to_dict(self) -> dict[str, object]:
-        """The answer in the wire format, ready for `json.dumps`."""
+        """The result in the wire format, ready for `json.dumps`."""
         return {
             "image": {"width": self.width, "height": self.height},
             "model": {"name": self.model_name, "version": self.model_version},

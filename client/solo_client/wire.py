@@ -1,7 +1,7 @@
-"""From the bytes of an answer to records: the wire format, read strictly. `protocol` calls it, and so does the command.
+"""Parses the body of a response into records, strictly. Called by `protocol` and by the command.
 
-A part that is missing or of another form raises UnexpectedAnswer with its path; members that this version does not know
-are passed over, so that a newer server can add some.
+A missing or malformed part raises UnexpectedAnswer with its path. Unknown members are ignored, so that a newer server can
+add some.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from solo_client.types import Instance, Result, RleMask
 
 
 def parse_json(body: bytes) -> object:
-    """The JSON value of a body.
+    """Parse a body as JSON.
 
     Raises:
-        UnexpectedAnswer: the body is no JSON (`NaN` and `Infinity` are none either).
+        UnexpectedAnswer: the body is not JSON; `NaN` and `Infinity` are not valid either.
     """
     try:
         value: object = json.loads(body, parse_constant=_refuse_constant)
@@ -28,39 +28,39 @@ def parse_json(body: bytes) -> object:
     return value
 
 
-def parse_result(answer: object) -> Result:
-    """The answer about one image, after `parse_json`.
+def parse_result(value: object) -> Result:
+    """The result for one image; value: from `parse_json`.
 
     Raises:
-        UnexpectedAnswer: some part is missing or of another form, named.
+        UnexpectedAnswer: a part is missing or malformed; `field` names it.
     """
-    return _result(Field(ROOT, answer))
+    return _result(Field(ROOT, value))
 
 
-def parse_drawn(answer: object) -> tuple[Result, bytes]:
-    """The answer about one image that was asked for with `overlay=true`, and the PNG in it.
+def parse_drawn(value: object) -> tuple[Result, bytes]:
+    """The result for one image requested with `overlay=true`, and the PNG in it.
 
     Raises:
-        UnexpectedAnswer: some part is missing or of another form, named.
+        UnexpectedAnswer: a part is missing or malformed; `field` names it.
     """
-    body = Field(ROOT, answer)
+    body = Field(ROOT, value)
     overlay = body.member("overlay_png")
     try:
         png = base64.b64decode(overlay.text(), validate=True)
     except ValueError as error:
         raise UnexpectedAnswer(overlay.path, f"is not base64: {error}") from error
     if not png.startswith(PNG_MAGIC):
-        raise UnexpectedAnswer(overlay.path, "is no PNG")
+        raise UnexpectedAnswer(overlay.path, "is not a PNG")
     return _result(body), png
 
 
-def parse_results(answer: object, count: int) -> list[Result | ServerProblem]:
-    """The answer about `count` images sent together, in their order; an image that failed is its error.
+def parse_results(value: object, count: int) -> list[Result | ServerProblem]:
+    """The results for `count` images sent together, in their order; for an image that failed, its error.
 
     Raises:
-        UnexpectedAnswer: some part is missing or of another form, named, or there are not `count` results.
+        UnexpectedAnswer: a part is missing or malformed (`field` names it), or there are not `count` results.
     """
-    body = Field(ROOT, answer)
+    body = Field(ROOT, value)
     if count == 1:
         return [_result(body)]
     return [
@@ -69,18 +69,18 @@ def parse_results(answer: object, count: int) -> list[Result | ServerProblem]:
     ]
 
 
-def parse_problem(answer: object) -> Problem:
-    """A problem, after `parse_json`.
+def parse_problem(value: object) -> Problem:
+    """A problem; value: from `parse_json`.
 
     Raises:
-        UnexpectedAnswer: some part is missing or of another form, named.
+        UnexpectedAnswer: a part is missing or malformed; `field` names it.
     """
-    return _problem(Field(ROOT, answer))
+    return _problem(Field(ROOT, value))
 
 
 def _result(body: Field) -> Result:
     image, model = body.member("image"), body.member("model")
-    width, height = image.member("width").whole(1), image.member("height").whole(1)
+    width, height = image.member("width").integer(1), image.member("height").integer(1)
     timings = body.member("timings_ms")
     timings.member("total")
     return Result(
@@ -94,20 +94,20 @@ def _result(body: Field) -> Result:
 
 
 def _instance(entry: Field, image_hw: tuple[int, int]) -> Instance:
-    x, y, w, h = (side.whole() for side in entry.member("box_xywh").items(4))
+    x, y, w, h = (side.integer() for side in entry.member("box_xywh").items(4))
     return Instance(
         label=entry.member("label").text(),
-        class_id=entry.member("class_id").whole(),
+        class_id=entry.member("class_id").integer(),
         score=entry.member("score").number(1.0),
         box_xywh=(x, y, w, h),
-        area=entry.member("area").whole(),
+        area=entry.member("area").integer(),
         mask=_mask(entry.member("mask"), image_hw),
     )
 
 
 def _mask(mask: Field, image_hw: tuple[int, int]) -> RleMask:
     size = mask.member("size")
-    height, width = (side.whole() for side in size.items(2))
+    height, width = (side.integer() for side in size.items(2))
     if (height, width) != image_hw:
         raise size.unexpected(f"the image's {list(image_hw)}")
     return RleMask(size=(height, width), counts=mask.member("counts").text())
@@ -117,7 +117,7 @@ def _problem(problem: Field) -> Problem:
     return Problem(
         type=problem.member("type").text(),
         title=problem.member("title").text(),
-        status=problem.member("status").whole(100),
+        status=problem.member("status").integer(100),
         detail=problem.member("detail").text(),
         code=problem.member("code").text(),
         request_id=problem.member("request_id").text(),
@@ -125,4 +125,4 @@ def _problem(problem: Field) -> Problem:
 
 
 def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")

@@ -8,19 +8,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from solo_models.bundle import Bundle, BundleError, read_bundle
 from solo_models.checkpoint import CheckpointError
 from solo_models.exit_codes import NO_GPU, REFUSED
 from solo_models.text_file import decoded
-from solo_server.backends.gpu.tensorrt.profiles import engine_profiles
-from solo_server.commands.build_engine import (
-    NoGpuHere,
-    Workplace,
-    build_engines,
-    engine_options,
-    open_workplace,
-)
+from solo_server.backends.gpu.buckets import buckets_of
+from solo_server.backends.gpu.driver.driver import NoGpuError
+from solo_server.commands.build_engine import engine_options, open_engine_builder
 from solo_server.errors import EngineFailure, SettingsError
 
 from solo_export.accuracy import AnnotationsError, annotated_images
@@ -38,6 +34,9 @@ from solo_export.parity import ParityError
 from solo_export.quantize import FOR_CPU, FORMS
 from solo_export.source import ExportSource, describe, from_bundle, from_checkpoint, open_source
 from solo_export.tolerance import OutOfTolerance
+
+if TYPE_CHECKING:
+    from solo_server.backends.gpu.tensorrt.open import EngineBuilder
 
 
 class UsageError(ValueError):
@@ -72,11 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
             find_images(folder, 1)
         request = _with_annotations(request, arguments.annotations, log)
         source = _source(arguments, log)
-        engine_profiles(source.graphs.spec, options.max_batch, options.shapes)  # fail before the long work
+        buckets_of(source.graphs.spec, options.shapes)  # fail before the long work
         export(source, request, log)
         if place is not None:
-            build_engines(read_bundle(request.output), place, options, log)
-    except NoGpuHere as problem:
+            place.build(read_bundle(request.output), options, log)
+    except NoGpuError as problem:
         print(f"solo export: {problem}", file=sys.stderr)
         return NO_GPU
     except SOURCE_ERRORS as problem:
@@ -134,11 +133,11 @@ def _with_annotations(request: ExportRequest, annotations: Path | None, log: Log
     return replace(request, annotated=annotated)
 
 
-def _workplace(arguments: argparse.Namespace) -> Workplace | None:
-    """The GPU that builds the requested engines, `None` if none are requested. Raises SettingsError where it cannot build them."""
+def _workplace(arguments: argparse.Namespace) -> EngineBuilder | None:
+    """What builds the requested engines, `None` if none are requested. Raises SettingsError where it cannot build them."""
     if arguments.engine is None:
         return None
-    place = open_workplace()
+    place = open_engine_builder()
     place.check(arguments.precision)
     return place
 

@@ -15,7 +15,7 @@ Weights take 7 bits for CPUs: without VNNI instructions x86 adds pairs of produc
 Runtime documentation, quantization, "reduce_range"). On the demo model, calibrated on 100 images, mask AP is 15.8 so, 15.4 with
 8 bits. Symmetric activations are as accurate, but ran at less than half the speed in ONNX Runtime on a CPU with AVX2.
 
-Tensor names in the graphs keep their spelling (`.quantised`, `.dequantised`): the server's kernels look them up.
+Tensor names in the graphs keep their spelling (`.quantized`, `.dequantized`): the server's kernels look them up.
 """
 
 from __future__ import annotations
@@ -134,12 +134,12 @@ class _Pass:
     def _dequantize(self, name: str, values: NDArray[np.generic], scale: NDArray[np.float32]) -> str:
         """Replace an initialiser by its rounded form; an initialiser that two nodes read is rounded once."""
         out = _dequantized(name)
-        if f"{name}.quantised" not in self._constants:
-            self._constants[f"{name}.quantised"] = _tensor(f"{name}.quantised", values)
+        if f"{name}.quantized" not in self._constants:
+            self._constants[f"{name}.quantized"] = _tensor(f"{name}.quantized", values)
             self._constants[f"{name}.scale"] = _tensor(f"{name}.scale", scale)
             self._constants[f"{name}.zero"] = _tensor(f"{name}.zero", np.zeros(len(scale), values.dtype))
-            inputs = [f"{name}.quantised", f"{name}.scale", f"{name}.zero"]
-            node = helper.make_node("DequantizeLinear", inputs, [out], name=f"{name}.dequantise", axis=0)
+            inputs = [f"{name}.quantized", f"{name}.scale", f"{name}.zero"]
+            node = helper.make_node("DequantizeLinear", inputs, [out], name=f"{name}.dequantize", axis=0)
             self._graph.node.insert(0, node)
         return out
 
@@ -191,13 +191,13 @@ def _convolutions(graph: onnx.GraphProto) -> list[QuantizedConv]:
 def _quantize_nodes(name: str, dtype: str) -> list[onnx.NodeProto]:
     scale, zero, rounded = f"{name}.scale", f"{name}.zero", f"{name}.{dtype}"
     return [
-        helper.make_node("QuantizeLinear", [name, scale, zero], [rounded], name=f"{name}.quantise"),
-        helper.make_node("DequantizeLinear", [rounded, scale, zero], [_dequantized(name)], name=f"{name}.dequantise"),
+        helper.make_node("QuantizeLinear", [name, scale, zero], [rounded], name=f"{name}.quantize"),
+        helper.make_node("DequantizeLinear", [rounded, scale, zero], [_dequantized(name)], name=f"{name}.dequantize"),
     ]
 
 
 def _dequantized(name: str) -> str:
-    return f"{name}.dequantised"
+    return f"{name}.dequantized"
 
 
 def _tensor(name: str, values: NDArray[np.generic] | np.generic) -> onnx.TensorProto:

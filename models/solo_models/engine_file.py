@@ -1,4 +1,4 @@
-"""An engine file: a serialized TensorRT plan, and before it what it was built from and what it needs.
+"""An engine file: a header that says what a TensorRT plan was built from and what it needs, and the serialized plan.
 
     offset  bytes  what
     0       8      MUST  the magic `SOLOENG1`; the last byte is the format version
@@ -6,8 +6,8 @@
     16      n      MUST  the header, a JSON object in UTF-8 with every field of `EngineHeader` and no other
     16 + n  m      MUST  the plan, `plan_bytes` long; nothing follows it
 
-A plan is only readable by the TensorRT version and the GPU that built it, and says neither. Hence the header, which is also
-the key of an engine cache. `profiles` is a list, one object for each optimisation profile: input name to its shapes,
+Only the TensorRT version and the GPU that built a plan can read it, and the plan does not name them. Hence the header, which is
+also the key of the engine cache. `profiles` is a list, one object for each optimisation profile: input name to its shapes,
 `{"images": {"min": [1, 512, 864, 3], "opt": [...], "max": [...]}}`; it MAY be empty, where all shapes are fixed.
 
 Reading checks sizes and hash before anything is returned; writing is atomic. Standard library only.
@@ -41,12 +41,12 @@ _CAPABILITY = re.compile(r"\d{1,2}\.\d")
 
 
 class EngineFileError(ValueError):
-    """An engine file that cannot be used. The message begins with the field at fault: `plan_sha256: ...`."""
+    """An engine file cannot be used. The message begins with the field at fault: `plan_sha256: ...`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShapeRange:
-    """The shapes of one input: the smallest and largest that are accepted, and the one that was optimised for."""
+    """The shapes of one input: the smallest and largest accepted, and the one that the engine is optimised for."""
 
     min: tuple[int, ...]
     opt: tuple[int, ...]
@@ -63,10 +63,10 @@ Profile = Mapping[str, ShapeRange]
 
 @dataclass(frozen=True, slots=True)
 class EngineHeader:
-    """What an engine was built from, what it needs, and whether it has ever run.
+    """What an engine was built from, what it needs, and whether it has run.
 
     onnx_sha256, plan_sha256: 64 hexadecimal digits; compute_capability: such as `7.0`; profiles: one mapping from input name
-    to shapes for each optimisation profile; ran_on_gpu: whether this very plan has answered on a GPU.
+    to shapes for each optimisation profile; ran_on_gpu: whether this plan has run on a GPU.
     """
 
     onnx_sha256: str
@@ -90,7 +90,7 @@ class EngineHeader:
 
 
 def write_engine(path: Path, header: EngineHeader, plan: bytes) -> Path:
-    """Write an engine file, complete or not at all; an older one is replaced.
+    """Write an engine file atomically; an older one is replaced.
 
     Raises:
         EngineFileError: the header describes another plan, or is too long.
@@ -109,7 +109,7 @@ def read_engine_header(path: Path) -> EngineHeader:
     """The header alone; the file's length is checked, the plan is not read.
 
     Raises:
-        EngineFileError: no engine file, a newer one, cut off, too long, or a header field that is missing or wrong.
+        EngineFileError: not an engine file, a newer format, truncated, too long, or a header field is missing or wrong.
         OSError: the file cannot be opened.
     """
     with path.open("rb") as file:
@@ -117,7 +117,7 @@ def read_engine_header(path: Path) -> EngineHeader:
 
 
 def read_engine(path: Path) -> tuple[EngineHeader, bytes]:
-    """The header and the plan, whose length and hash are those that the header names.
+    """The header and the plan; the plan's length and hash are checked.
 
     Raises:
         EngineFileError: as `read_engine_header`, or the plan is damaged.
@@ -131,12 +131,12 @@ def read_engine(path: Path) -> tuple[EngineHeader, bytes]:
 
 
 def is_bare_plan(head: bytes) -> bool:
-    """Whether a file that begins with `head` is a plan as TensorRT serializes it, without a header of ours."""
+    """Whether a file that begins with `head` is a plan without our header."""
     return head.startswith(BARE_PLAN_MAGIC)
 
 
 def describe_engine(path: Path) -> dict[str, Any]:
-    """What an engine file tells of itself, JSON-ready, for `solo inspect`; a whole file is read and checked.
+    """The description of an engine file, JSON-ready, for `solo inspect`; the file is read completely and checked.
 
     Raises:
         EngineFileError: as `read_engine`.
@@ -155,7 +155,7 @@ def describe_engine(path: Path) -> dict[str, Any]:
         "precision": described["precision"],
         "ran_on_gpu": described["ran_on_gpu"],
         "onnx_sha256": described["onnx_sha256"],
-        "usable_here": "not looked into; what it needs, exactly, stands under `needs`",
+        "usable_here": "not checked; `needs` lists what it needs exactly",
         "needs": {ours: described[field] for ours, field in needs.items()},
         "plan": {
             "bytes": described["plan_bytes"],
@@ -194,7 +194,7 @@ def _parse(content: bytes) -> EngineHeader:
     if not isinstance(described, dict):
         raise EngineFileError("header: must be an object")
     known = {field.name for field in fields(EngineHeader)}
-    for names, fault in ((known - described.keys(), "is missing"), (described.keys() - known, "is no known field")):
+    for names, fault in ((known - described.keys(), "is missing"), (described.keys() - known, "is not a known field")):
         if names:
             raise EngineFileError(f"{min(names)[:40]}: {fault}")
     kinds = {"plan_bytes": int, "ran_on_gpu": bool, "profiles": list}
@@ -215,15 +215,15 @@ def _parse_range(shapes: Any) -> ShapeRange:
     if not isinstance(shapes, dict) or shapes.keys() != {"min", "opt", "max"}:
         raise EngineFileError("profiles: every input needs min, opt and max, and nothing else")
     for shape in shapes.values():
-        whole = isinstance(shape, list) and all(type(side) is int for side in shape)
-        _require(whole, "profiles", "a shape must be a list of whole numbers")
+        is_shape = isinstance(shape, list) and all(type(side) is int for side in shape)
+        _require(is_shape, "profiles", "a shape must be a list of whole numbers")
     return ShapeRange(**{name: tuple(shape) for name, shape in shapes.items()})
 
 
 def _check_plan(header: EngineHeader, plan: bytes) -> None:
     _require(len(plan) == header.plan_bytes, "plan_bytes", f"is {header.plan_bytes}, the plan has {len(plan)}")
     found = hashlib.sha256(plan).hexdigest()
-    _require(found == header.plan_sha256, "plan_sha256", "differs from the plan's; it is damaged or was changed")
+    _require(found == header.plan_sha256, "plan_sha256", "differs from the plan's; the file is damaged or was changed")
 
 
 def _require(condition: object, field: str, problem: str) -> None:

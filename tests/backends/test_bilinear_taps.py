@@ -33,14 +33,12 @@ def test_taps_to_the_original_size_are_two_interpolations(
 
 
 @given(st.integers(1, 40), st.sampled_from([1, 2, 4, 8]), st.floats(0.01, 1), st.integers(1, 2000))
-def test_between_two_taps_a_value_rises_or_falls_but_never_both(
-    length: int, stride: int, share: float, original: int
-) -> None:
+def test_between_two_taps_a_value_is_monotonic(length: int, stride: int, share: float, original: int) -> None:
     first, last, weights = original_taps(length, stride, max(1, round(share * length * stride)), original)
     for tap in range(length):
         rows = np.flatnonzero(first == tap)
         three = last[rows] == tap + 2
-        assert (np.diff(three.astype(int)) >= 0).all()  # those that read two taps come first
+        assert (np.diff(three.astype(int)) >= 0).all()  # rows that read two taps come first
         for part in (rows[~three], rows[three]):
             steps = np.diff(weights[:, part].astype(np.float64), axis=1)
             towards = weights[:, part[-1:]].astype(np.float64) - weights[:, part[:1]] if len(part) else np.zeros((3, 0))

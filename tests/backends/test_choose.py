@@ -1,4 +1,4 @@
-"""Which engine is picked, and what is said where none can be."""
+"""Which engine is chosen, and the error message where none can run the bundle."""
 
 import sys
 from dataclasses import replace
@@ -18,12 +18,12 @@ def bundle(solo_bundle: Path) -> Bundle:
     return replace(read_bundle(solo_bundle), name="tiny")
 
 
-def _choose(bundle: Bundle, held: str, engine: str, precision: str | None) -> choosing.Choice:
-    return choose(replace(bundle, precision=held), engine, precision)
+def _choose(bundle: Bundle, bundle_precision: str, engine: str, precision: str | None) -> choosing.Choice:
+    return choose(replace(bundle, precision=bundle_precision), engine, precision)
 
 
 @pytest.mark.parametrize(
-    ("held", "installed", "engine", "precision", "picked"),
+    ("bundle_precision", "installed", "engine", "precision", "expected"),
     [
         ("fp32", True, "auto", None, ("onnxruntime", "fp32")),
         ("fp32", True, "auto", "fp32", ("onnxruntime", "fp32")),
@@ -38,25 +38,25 @@ def _choose(bundle: Bundle, held: str, engine: str, precision: str | None) -> ch
         ("int8", True, "onnxruntime", "int8", ("onnxruntime", "int8")),
     ],
 )
-def test_the_rule(
+def test_engine_and_precision_follow_the_rule(
     bundle: Bundle,
-    held: str,
+    bundle_precision: str,
     installed: bool,
     engine: str,
     precision: str | None,
-    picked: tuple[str, str],
+    expected: tuple[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(choosing, "is_installed", lambda: installed)
-    choice = _choose(bundle, held, engine, precision)
-    assert (choice.engine, choice.precision) == picked
+    monkeypatch.setattr(choosing, "has_openvino", lambda: installed)
+    choice = _choose(bundle, bundle_precision, engine, precision)
+    assert (choice.engine, choice.precision) == expected
     assert choice.reason.startswith("auto: " if engine == "auto" else "asked for")
 
 
 def test_int8_for_tensorrt_runs_on_a_cpu_without_int8_products_only(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choosing, "is_installed", lambda: True)
+    monkeypatch.setattr(choosing, "has_openvino", lambda: True)
     quantized = replace(bundle, precision="int8", int8_for="tensorrt")
     choice = choose(quantized)
     assert (choice.engine, choice.reason) == ("onnxruntime", "auto: int8 for TensorRT runs on onnxruntime, slowly")
@@ -65,55 +65,58 @@ def test_int8_for_tensorrt_runs_on_a_cpu_without_int8_products_only(
 
 
 @pytest.mark.parametrize(
-    ("held", "engine", "precision", "message"),
+    ("bundle_precision", "engine", "precision", "message"),
     [
         ("fp32", "tensorflow", None, "engine 'tensorflow': must be one of auto, onnxruntime, openvino, tensorrt, cuda"),
         ("fp32", "auto", "fp8", "precision 'fp8': must be one of fp32, fp16, bf16, int8"),
         ("fp32", "auto", "int8",
-         "precision int8: tiny is fp32; make one of it: solo export tiny -o NEW --precision int8 --calibration DIR"),
-        ("fp32", "auto", "fp16", "precision fp16: tiny is fp32; make one of it: solo export tiny -o NEW --precision fp16"),
+         "precision int8: tiny is fp32; export such a bundle: solo export tiny -o NEW --precision int8 --calibration DIR"),
+        ("fp32", "auto", "fp16", "precision fp16: tiny is fp32; export such a bundle: solo export tiny -o NEW --precision fp16"),
         ("int8", "openvino", "bf16",
-         "precision bf16: tiny is int8; leave the precision out, or serve the fp32 bundle that it was made from"),
+         "precision bf16: tiny is int8; leave the precision out, or serve the fp32 bundle that it was exported from"),
         ("fp16", "auto", "fp32",
-         "precision fp32: tiny is fp16; leave the precision out, or serve the fp32 bundle that it was made from"),
+         "precision fp32: tiny is fp16; leave the precision out, or serve the fp32 bundle that it was exported from"),
         ("fp32", "onnxruntime", "bf16",
-         "precision bf16: engine onnxruntime has none; take engine openvino, or leave the precision out"),
+         "precision bf16: engine onnxruntime does not support it; use engine openvino, or leave the precision out"),
     ],
 )  # fmt: skip
-def test_what_does_not_go_together_is_said_with_a_way_out(
-    bundle: Bundle, held: str, engine: str, precision: str | None, message: str
+def test_an_unsupported_combination_is_an_error_that_says_what_to_do(
+    bundle: Bundle, bundle_precision: str, engine: str, precision: str | None, message: str
 ) -> None:
     with pytest.raises(SettingsError) as refused:
-        _choose(bundle, held, engine, precision)
+        _choose(bundle, bundle_precision, engine, precision)
     assert str(refused.value) == message
 
 
 @pytest.mark.parametrize(("engine", "precision"), [("openvino", None), ("auto", "bf16")])
-def test_a_missing_package_is_said_with_the_command_that_installs_it(
+def test_a_missing_package_is_an_error_with_the_command_that_installs_it(
     bundle: Bundle, engine: str, precision: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choosing, "is_installed", lambda: False)
+    monkeypatch.setattr(choosing, "has_openvino", lambda: False)
     with pytest.raises(
         SettingsError, match=r"^engine openvino: .*; pip install -c constraints\.txt -e '\.\[openvino\]' "
     ):
         choose(bundle, engine, precision)
 
 
-def test_a_package_that_cannot_be_imported_is_said_too(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_cannot_be_imported_is_an_error(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "solo_server.backends.cpu.runtimes.openvino", None)
     with pytest.raises(SettingsError, match=r"^engine openvino: cannot be imported \(.+\); pip install"):
         choose(bundle, "openvino").open(bundle, Pool(1))
 
 
 @pytest.mark.parametrize(
-    ("held", "precision", "head"), [("fp32", None, "auto"), ("int8", None, "auto"), ("fp32", "bf16", "graph")]
+    ("bundle_precision", "precision", "head"),
+    [("fp32", None, "auto"), ("int8", None, "auto"), ("fp32", "bf16", "graph")],
 )
-def test_the_head_is_a_graph_in_bf16_only(bundle: Bundle, held: str, precision: str | None, head: str) -> None:
-    assert _choose(bundle, held, "auto", precision).head == head
+def test_the_head_is_a_graph_in_bf16_only(
+    bundle: Bundle, bundle_precision: str, precision: str | None, head: str
+) -> None:
+    assert _choose(bundle, bundle_precision, "auto", precision).head == head
 
 
 @pytest.mark.parametrize(
-    ("engine", "cores", "asked", "expected"),
+    ("engine", "cores", "requested", "expected"),
     [
         ("onnxruntime", 1, 0, 1),
         ("onnxruntime", 2, 0, 2),
@@ -124,21 +127,29 @@ def test_the_head_is_a_graph_in_bf16_only(bundle: Bundle, held: str, precision: 
         ("openvino", 4, 1, 1),
     ],
 )
-def test_up_to_four_cores_compute_an_image_each(engine: str, cores: int, asked: int, expected: int) -> None:
-    assert choosing.Choice(engine, "fp32", "auto", "asked for").slots(cores, asked) == expected
+def test_up_to_four_cores_compute_one_image_each(engine: str, cores: int, requested: int, expected: int) -> None:
+    assert choosing.Choice(engine, "fp32", "auto", "asked for").slots(cores, requested) == expected
 
 
-def test_the_pipeline_knows_why_its_engine_was_picked(solo_bundle: Path) -> None:
+def test_openvino_takes_one_image_at_a_time(solo_bundle: Path) -> None:
+    bundle = read_bundle(solo_bundle)
+    choice = choose(bundle, "openvino")
+    assert choice.open(bundle, Pool(2), slots=0).max_concurrency == 1
+    with pytest.raises(SettingsError, match="SOLO_SLOTS: engine openvino takes one image at a time"):
+        choice.open(bundle, Pool(2), slots=2)
+
+
+def test_the_pipeline_has_the_reason_for_its_engine(solo_bundle: Path) -> None:
     pipeline = Pipeline.open(solo_bundle, threads=1)
     assert pipeline.backend.description.startswith("onnxruntime")
     assert pipeline.engine_reason == "auto: fp32 runs on onnxruntime"
-    asked = Pipeline.open(solo_bundle, threads=1, engine="openvino")
-    assert asked.backend.description.startswith("openvino")
-    assert asked.engine_reason == "asked for"
+    requested = Pipeline.open(solo_bundle, threads=1, engine="openvino")
+    assert requested.backend.description.startswith("openvino")
+    assert requested.engine_reason == "asked for"
 
 
 @pytest.mark.parametrize("engine", ["tensorrt", "cuda"])
-def test_a_gpu_is_taken_only_when_asked_for_and_says_what_is_missing(
+def test_a_gpu_engine_is_chosen_only_on_request_and_names_the_missing_package(
     engine: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "cuda", None)

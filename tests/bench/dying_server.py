@@ -1,4 +1,4 @@
-"""Looks like a ready SOLO server, answers as many images as it is told to, then is gone. Prints its port."""
+"""Acts as a ready SOLO server: accepts as many images as its argument says, then exits. Rejects text. Prints its port."""
 
 import json
 import os
@@ -17,15 +17,18 @@ class DyingServer(BaseHTTPRequestHandler):
         self._answer(model if self.path == "/model" else {"status": "ready"})
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if body.isascii():
+            self._answer({"code": "unsupported_media_type"}, 415)
+            return
         if DyingServer.left == 0:
             os._exit(9)
         DyingServer.left -= 1
         self._answer({})
 
-    def _answer(self, content: dict[str, Any]) -> None:
+    def _answer(self, content: dict[str, Any], status: int = 200) -> None:
         body = json.dumps(content).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

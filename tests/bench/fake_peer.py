@@ -1,6 +1,6 @@
-"""A contender that loads nothing: it speaks the protocol of `solo_server.bench.protocol`, or breaks it, as FAKE_PEER says.
+"""A contender that loads nothing: it speaks the protocol of `solo_server.bench.protocol`, or breaks it, depending on FAKE_PEER.
 
-FAKE_PEER=refuse | garbage | die:N (after N answers) | anything else: behaves well
+FAKE_PEER=refuse | garbage | die:N (after N replies) | touch:FILE (at the third task) | anything else: behaves well
 """
 
 import json
@@ -11,36 +11,36 @@ from pathlib import Path
 mode, _, count = os.environ.get("FAKE_PEER", "").partition(":")
 
 
-def say(message: dict) -> None:
+def send(message: dict) -> None:
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
 
-order = json.loads(sys.stdin.readline())["order"]
+setup = json.loads(sys.stdin.readline())["setup"]
 if mode == "refuse":
-    say({"refused": "no such weights"})
+    send({"refused": "no such weights"})
     sys.exit(2)
 if mode == "garbage":
     sys.stdout.write("Hello, I am a library that prints\n")
     sys.exit(0)
-say(
+send(
     {
         "hello": {
             "name": os.environ.get("FAKE_NAME", "fake"),
             "description": "nothing",
             "versions": {"fake": "1"},
-            "details": {"order": order},
+            "details": {"setup": setup},
         }
     }
 )
 for answers, line in enumerate(sys.stdin):
-    task = json.loads(line).get("image")
+    task = json.loads(line).get("task")
     if task is None:
-        say({"peak_rss_mib": 12.5})
+        send({"peak_rss_mib": 12.5})
         break
     if mode == "die" and answers == int(count):
         sys.stderr.write("Traceback:\n  deep inside\nMemoryError: no more\n")
         sys.exit(7)
     if mode == "touch" and answers == 2:
         Path(count).touch()
-    say({"stages_ms": {"decode": 1.0, "after_towers": 2.0}, "total_ms": 3.0 + task, "instances": 4, "cpu_s": 0.001})
+    send({"stages_ms": {"decode": 1.0, "after_towers": 2.0}, "total_ms": 3.0 + task, "instances": 4, "cpu_s": 0.001})

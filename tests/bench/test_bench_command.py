@@ -1,6 +1,7 @@
-"""`solo bench` as a user types it: what is refused and how, exit statuses, files."""
+"""`solo bench` on the command line: refusals, exit statuses, files."""
 
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from solo_client.command import images
 from solo_models import cli
 from solo_models.checkpoint import _published_name
 from solo_server.bench import contenders
+from solo_server.bench.subcommands import engine, pipeline
 from support.images import encoded, smooth_image
 from support.networks import tiny_network
 
-FAKE = Path(__file__).parent / "fake_peer.py"
+HERE = Path(__file__).parent
+FAKE = HERE / "fake_peer.py"
 
 
 @pytest.fixture
@@ -37,8 +40,16 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def fake_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own models are fake contenders too, which load nothing: for tests of the command alone."""
+    monkeypatch.setattr(engine, "WORKER", FAKE.stem)
+    monkeypatch.setattr(pipeline, "WORKER", FAKE.stem)
+    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
+
+
+@pytest.fixture
 def fake_python(tmp_path: Path) -> Path:
-    """An interpreter of a peer that is none: whatever it is told to run, it is the fake peer."""
+    """Stands in for a peer's interpreter: whatever it is asked to run, it runs the fake peer."""
     path = tmp_path / "python"
     path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{FAKE}"\n')
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -52,19 +63,19 @@ def _bench(*arguments: object) -> int:
         return int(str(ended.code))
 
 
-def _refused(capsys: pytest.CaptureFixture[str], said: str, *arguments: object) -> None:
+def _refused(capsys: pytest.CaptureFixture[str], message: str, *arguments: object) -> None:
     status = _bench(*arguments)
     out, err = capsys.readouterr()
     assert (status, out) == (2, ""), err
     assert len(err.strip().splitlines()) == 1, err
-    assert said in err
+    assert message in err
 
 
 @pytest.mark.parametrize(
-    ("said", "arguments"),
+    ("message", "arguments"),
     [
         ("no such file", ["pipeline", "nothing.jpg"]),
-        ("the following arguments are required: PHOTO", ["pipeline"]),
+        ("the following arguments are required: IMAGE", ["pipeline"]),
         ("--runs: 0 is below 1", ["engine", "--runs", "0"]),
         ("--batch: 'two' is not a whole number", ["engine", "--batch", "1,two"]),
         ("both sides must be multiples of 32", ["engine", "--size", "700x500"]),
@@ -73,8 +84,8 @@ def _refused(capsys: pytest.CaptureFixture[str], said: str, *arguments: object) 
         ("99999x704: 99999 is not within 32..16384", ["engine", "--size", "99999x704"]),
         ("'up' is neither landscape nor portrait", ["engine", "--size", "704x512:up"]),
         ("does not exist", ["engine", "--model", "/no/such/bundle"]),
-        ("'warp' is no engine; known: auto, onnxruntime", ["engine", "--model", "@warp"]),
-        ("'fp7' is no precision; known: fp32", ["engine", "--model", "@auto:fp7"]),
+        ("'warp' is not an engine; known: auto, onnxruntime", ["engine", "--model", "@warp"]),
+        ("'fp7' is not a precision; known: fp32", ["engine", "--model", "@auto:fp7"]),
         ("precision bf16: engine onnxruntime has none", ["engine", "--model", "@onnxruntime:bf16"]),
         ("--rate: 0 is not above zero", ["server", "--rate", "0"]),
         ("must be of the form http://HOST:PORT", ["server", "--url", "https://x"]),
@@ -87,52 +98,51 @@ def _refused(capsys: pytest.CaptureFixture[str], said: str, *arguments: object) 
         ("no such file", ["engine", "--peer", "plain-onnx", "--checkpoint", "nothing.pth"]),
     ],
 )
-def test_what_cannot_be_measured_is_refused_in_one_line(
-    said: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
+def test_invalid_arguments_are_refused_in_one_line(
+    message: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _refused(capsys, said, *arguments)
+    _refused(capsys, message, *arguments)
 
 
-def test_an_image_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_not_an_image_is_refused(
+    solo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "x.jpg").write_text("hello")
-    _refused(capsys, "x.jpg: not a supported image", "pipeline", tmp_path / "x.jpg")
+    _refused(capsys, "x.jpg: not a supported image", "pipeline", tmp_path / "x.jpg", "--model", solo_bundle)
 
 
-def test_a_folder_stands_for_the_images_in_it(photo: Path, solo_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("fake_worker")
+def test_a_folder_stands_for_the_images_in_it(photo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     (folder / "deeper").mkdir(parents=True)
     for name in ("b.jpg", "a.JPG", "deeper/c.jpg", ".hidden.jpg", "._b.jpg", "notes.txt"):
         (folder / name).write_bytes(photo.read_bytes())
-    command = (
-        "pipeline",
-        folder,
-        photo,
-        "--model",
-        solo_bundle,
-        "--runs",
-        1,
-        "--repeats",
-        1,
-        "-o",
-        tmp_path / "x.json",
-    )
+    command = ("pipeline", folder, photo, "--runs", 1, "--repeats", 1, "-o", tmp_path / "x.json")
     assert _bench(*command) == 0
-    told = json.loads((tmp_path / "x.json").read_text())
-    assert told["settings"]["images"] == ["a.JPG", "b.jpg", photo.name]
-    assert len(told["contenders"][0]["samples"]) == 3
+    result = json.loads((tmp_path / "x.json").read_text())
+    assert result["settings"]["images"] == ["a.JPG", "b.jpg", photo.name]
+    assert [Path(image).name for image in result["contenders"][0]["details"]["setup"]["images"]] == [
+        "a.JPG",
+        "b.jpg",
+        photo.name,
+    ]
+    assert len(result["contenders"][0]["samples"]) == 3
 
 
-@pytest.mark.parametrize("verb", ["pipeline", "server"])
-def test_a_folder_without_images_is_refused(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("subcommand", ["pipeline", "server"])
+def test_a_folder_without_images_is_refused(
+    subcommand: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "scan.tiff").touch()
-    _refused(capsys, "no image in this folder (.avif, .bmp, .jfif, .jpeg, .jpg, .png, .webp)", verb, tmp_path)
+    _refused(capsys, "no image in this folder (.avif, .bmp, .jfif, .jpeg, .jpg, .png, .webp)", subcommand, tmp_path)
 
 
-def test_folders_hold_the_same_images_for_bench_as_for_segment() -> None:
+def test_bench_and_segment_find_the_same_images_in_a_folder() -> None:
     assert contenders.SUFFIXES == images.SUFFIXES
 
 
-def test_a_peer_needs_an_environment_that_has_it(
+@pytest.mark.usefixtures("fake_worker")
+def test_a_peer_needs_its_environment(
     photo: Path, checkpoint: Path, solo_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ("pipeline", photo, "--model", solo_bundle, "--peer", "reference", "--checkpoint", checkpoint)
@@ -143,12 +153,13 @@ def test_a_peer_needs_an_environment_that_has_it(
     _refused(capsys, "has no usable mmengine", *command, "--peer-python", sys.executable)
 
 
+@pytest.mark.usefixtures("fake_worker")
 def test_a_checkpoint_of_another_network_is_refused(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ("engine", "--size", "32x32", "--peer", "plain-onnx", "--checkpoint", checkpoint)
     _refused(capsys, "does not fit the bundle: variant is solo, not decoupled_light", *command)
 
 
-def test_a_contender_that_dies_ends_the_run_with_3_and_keeps_samples(
+def test_a_dying_contender_ends_the_run_with_3_and_keeps_samples(
     photo: Path,
     checkpoint: Path,
     solo_bundle: Path,
@@ -174,7 +185,7 @@ def test_a_contender_that_dies_ends_the_run_with_3_and_keeps_samples(
 
 @pytest.fixture
 def dying_url() -> Iterator[str]:
-    """A server that answers seven images, two of them to warm up."""
+    """A server that answers seven images, two of them for the warm-up, and refuses text."""
     command = [sys.executable, str(Path(__file__).parent / "dying_server.py"), "7"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         if process.stdout is None:
@@ -183,23 +194,23 @@ def dying_url() -> Iterator[str]:
         process.kill()
 
 
-def test_a_server_that_dies_ends_the_run_with_3_and_keeps_samples(
+def test_a_dying_server_ends_the_run_with_3_and_keeps_samples(
     photo: Path, dying_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loops = ("--concurrency", 1, "--rate", 5, "--seconds", 30)
     status = _bench("server", photo, "--url", dying_url, *loops, "-o", tmp_path / "out.json")
     err = capsys.readouterr().err
     assert status == 3, err
-    assert "takes no connections any more" in err
+    assert "no longer accepts connections" in err
     result = json.loads((tmp_path / "out.json").read_text())
     codes = [code for _, _, code, *_ in result["points"][0]["shots"]]
     assert codes[:5] == [""] * 5
-    assert set(codes[5:]) == {"connection_lost"}  # one, or a second that was accepted while the process ended
-    assert "takes no connections any more" in result["ended_early"]
+    assert set(codes[5:]) == {"connection_lost"}  # a second connection may be accepted while the process exits
+    assert "no longer accepts connections" in result["ended_early"]
     assert len(result["points"]) == 1
 
 
-def test_ctrl_c_keeps_what_was_measured_and_exits_with_130(
+def test_ctrl_c_keeps_the_results_so_far_and_exits_with_130(
     photo: Path, checkpoint: Path, solo_bundle: Path, fake_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_PEER", f"touch:{tmp_path / 'measuring'}")
@@ -210,7 +221,7 @@ def test_ctrl_c_keeps_what_was_measured_and_exits_with_130(
     deadline = time.monotonic() + 30
     while not (tmp_path / "measuring").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.terminate()  # taken as Ctrl-C, which a test's process may be deaf to when it runs in the background
+    process.terminate()  # handled like Ctrl-C, which a background process may ignore
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
     result = json.loads((tmp_path / "out.json").read_text())
@@ -218,7 +229,7 @@ def test_ctrl_c_keeps_what_was_measured_and_exits_with_130(
     assert len(result["contenders"][0]["samples"]) > 0
 
 
-def test_a_server_of_our_own_is_started_measured_and_stopped(
+def test_a_server_is_started_measured_and_stopped(
     photo: Path, solo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = ("-o", tmp_path / "out.json", "--html", tmp_path / "out.html")
@@ -232,12 +243,12 @@ def test_a_server_of_our_own_is_started_measured_and_stopped(
     assert result["points"][0]["cpu_s"] is None or result["points"][0]["rss_mib"] > 20
 
 
-def test_an_image_that_the_server_refuses_is_named(
-    solo_bundle: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_image_that_the_server_rejects_is_named(
+    dying_url: str, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "text.jpg").write_text("hello")
-    command = ("server", photo, tmp_path / "text.jpg", "--model", solo_bundle)
-    _refused(capsys, "text.jpg: the server answers unsupported_media_type", *command)
+    command = ("server", photo, tmp_path / "text.jpg", "--url", dying_url)
+    _refused(capsys, "text.jpg: the server returned unsupported_media_type", *command)
 
 
 def test_results_become_a_report(photo: Path, solo_bundle: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Figures against numbers made by hand."""
+"""Figures compared with numbers worked out by hand."""
 
 from typing import Any
 
@@ -49,13 +49,13 @@ def test_ratios_compare_medians_and_rounds_that_ran_side_by_side() -> None:
     assert (ratio.time, ratio.time_min, ratio.time_max, ratio.memory) == (3.0, 2.0, 4.0, 2.5)
 
 
-def test_a_round_that_one_contender_did_not_finish_is_not_compared() -> None:
+def test_an_incomplete_round_is_not_compared() -> None:
     first = [_sample(10, 0), _sample(10, 0, task=1), _sample(10, 1), _sample(10, 1, task=1)]
     other = [_sample(20, 0), _sample(20, 0, task=1), _sample(90, 1)]
     assert ratio_to(first, other, 2, (None, None)).time_max == 2.0
 
 
-def test_stages_are_medians_and_a_missing_stage_took_no_time() -> None:
+def test_stages_are_medians_and_a_missing_stage_counts_as_zero() -> None:
     samples = [_sample(5, stages_ms={"decode": 1.0, "masks": 4.0}), _sample(1, stages_ms={"decode": 1.0, "total": 1.0})]
     assert figures_of(samples, 2, None).stages_ms == {"decode": 1.0, "masks": 2.0}
 
@@ -68,23 +68,23 @@ def test_stages_are_medians_and_a_missing_stage_took_no_time() -> None:
         ({"network": 9.0, "postprocess": 3.0, "encode": 1.0}, None),  # the last convolution is inside the network
     ],
 )
-def test_what_comes_after_the_towers(stages_ms: dict[str, float], expected: float | None) -> None:
+def test_time_after_the_towers(stages_ms: dict[str, float], expected: float | None) -> None:
     assert after_towers_ms(stages_ms) == expected
 
 
-def test_the_share_of_others_is_of_all_cores_and_never_negative() -> None:
+def test_the_share_of_other_processes_is_of_all_cores_and_never_negative() -> None:
     busy = [_sample(1000, foreign_cpu_s=0.3), _sample(1000, foreign_cpu_s=-0.1)]
     assert foreign_share(busy, cores=2) == pytest.approx(0.05)
     assert foreign_share([_sample(1000, foreign_cpu_s=-0.1)], cores=2) == 0
     assert foreign_share([_sample(1000, foreign_cpu_s=None)], cores=2) is None
 
 
-def test_quiet_samples_are_those_that_others_hardly_disturbed() -> None:
+def test_quiet_samples_are_those_with_little_load_from_other_processes() -> None:
     noisy = [_sample(9000, foreign_cpu_s=3.0), _sample(1000, foreign_cpu_s=0.2)]
     calm = [_sample(100, foreign_cpu_s=0.01), _sample(200, foreign_cpu_s=-0.01), _sample(300, foreign_cpu_s=0.04)]
     figures = figures_of([*noisy, *calm], cores=2, peak_rss_mib=None)
     assert (figures.quiet_samples, figures.quiet_median_ms, figures.median_ms) == (3, 200, 300)
-    assert figures_of([*noisy, *calm[:2]], 2, None).quiet_median_ms is None  # too few to tell
+    assert figures_of([*noisy, *calm[:2]], 2, None).quiet_median_ms is None  # too few
     assert figures_of([_sample(5, foreign_cpu_s=None)] * 3, 2, None).quiet_samples == 3
     assert ratio_to(calm, [_sample(400, foreign_cpu_s=0.0)] * 3 + noisy, 2, (None, None)).quiet_time == 2.0
 

@@ -1,4 +1,4 @@
-"""The straightforward export that we are measured against answers as the plain torch form does: it is a fair peer."""
+"""The plain ONNX export that we compare with gives the results of the plain torch form: it is a fair peer."""
 
 from pathlib import Path
 
@@ -17,16 +17,16 @@ from support.networks import tiny_network
 
 
 @pytest.mark.parametrize("shape", [(211, 97)])
-def test_its_answers_are_those_of_the_plain_form(network: SoloNetwork, shape: tuple[int, int]) -> None:
+def test_its_results_are_those_of_the_plain_form(network: SoloNetwork, shape: tuple[int, int]) -> None:
     pixels = smooth_image(*shape)
     peer = PlainOnnx(plain_model(network).SerializeToString(), network.spec, threads=1)
     found, masks, _ = peer.segment(pixels)
     prepared = prepare(pixels, network.spec.preprocess)
-    wanted = plain.segment(network, prepared.pixels, prepared.geometry.resized_hw, shape)
-    assert len(wanted.labels) > 10
-    assert found.labels.tolist() == wanted.labels.tolist()
-    assert found.scores == pytest.approx(wanted.scores, abs=1e-4)
-    assert (masks != wanted.masks).mean() < 1e-4  # pixels at the threshold fall to either side
+    expected = plain.segment(network, prepared.pixels, prepared.geometry.resized_hw, shape)
+    assert len(expected.labels) > 10
+    assert found.labels.tolist() == expected.labels.tolist()
+    assert found.scores == pytest.approx(expected.scores, abs=1e-4)
+    assert (masks != expected.masks).mean() < 1e-4  # pixels at the threshold can differ
 
 
 def test_its_graph_takes_batches(network: SoloNetwork) -> None:
@@ -38,7 +38,7 @@ def test_its_graph_takes_batches(network: SoloNetwork) -> None:
         np.testing.assert_allclose(together[1:], single, atol=1e-5)
 
 
-def test_nothing_found_is_no_masks() -> None:
+def test_without_candidates_there_are_no_masks() -> None:
     network = tiny_network("solo")
     with torch.no_grad():
         network.head.categories.bias.fill_(-50)
@@ -47,7 +47,7 @@ def test_nothing_found_is_no_masks() -> None:
     assert masks.shape == (0, 60, 90)
 
 
-def test_another_network_is_refused_by_what_differs(tmp_path: Path) -> None:
+def test_another_network_is_refused_naming_the_difference(tmp_path: Path) -> None:
     network = tiny_network("solo")
     torch.save({"state_dict": network.state_dict(), "spec": _json(network)}, tmp_path / "own.pth")
     with pytest.raises(CheckpointError, match="variant is solo, not decoupled"):

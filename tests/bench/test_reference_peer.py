@@ -1,4 +1,4 @@
-"""The stand-alone mmdet script, as far as it goes without mmdet: what it builds and what it refuses."""
+"""The stand-alone mmdet script, as far as it runs without mmdet: what it builds and what it refuses."""
 
 import subprocess
 import sys
@@ -34,24 +34,24 @@ def test_the_configuration_follows_the_specification(variant: str) -> None:
     }
 
 
-def test_what_mmdet_cannot_be_is_refused_by_name() -> None:
+def test_networks_that_mmdet_lacks_are_refused_by_name() -> None:
     greedy = replace(tiny_spec("solo"), postprocess=PostprocessSpec(nms="mask"))
-    for spec, said in (
+    for spec, message in (
         (read_bundle(demo_bundle()).spec, "efficientnet_lite0"),
         (deformable_spec("solo"), "deformable network"),
         (greedy, "matrix NMS only"),
     ):
-        with pytest.raises(mmdet_model.Refused, match=said):
+        with pytest.raises(mmdet_model.Refused, match=message):
             mmdet_model.check_spec(spec.to_dict())
 
 
-def test_operators_that_are_not_compiled_say_so_when_called() -> None:
+def test_operators_that_are_not_compiled_raise_when_called() -> None:
     operators = mmdet_model.NotCompiled(["nms", "deform_conv"])
     with pytest.raises(NotImplementedError, match="no compiled operator deform_conv"):
         operators.deform_conv()  # type: ignore[attr-defined]
 
 
-def test_what_follows_the_towers_is_what_is_left() -> None:
+def test_the_time_after_the_towers_is_the_remainder() -> None:
     class Slow:
         def run(self, index: int) -> int:
             clock.add("decode", 0.001)
@@ -60,10 +60,10 @@ def test_what_follows_the_towers_is_what_is_left() -> None:
             return index
 
     clock = reference.StageClock()
-    answer = reference.timed(clock, Slow(), 3)  # type: ignore[arg-type]
-    assert answer["instances"] == 3
-    assert answer["stages_ms"]["towers"] == 5.0
-    assert sum(answer["stages_ms"].values()) == pytest.approx(answer["total_ms"], abs=0.01)
+    reply = reference.timed(clock, Slow(), 3)  # type: ignore[arg-type]
+    assert reply["instances"] == 3
+    assert reply["stages_ms"]["towers"] == 5.0
+    assert sum(reply["stages_ms"].values()) == pytest.approx(reply["total_ms"], abs=0.01)
 
 
 def test_the_script_imports_nothing_of_ours() -> None:

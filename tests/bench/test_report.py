@@ -1,4 +1,4 @@
-"""The page holds every figure, is well-formed, needs nothing from outside; documents survive the way to the disk and back."""
+"""The page has every figure, is well-formed and self-contained; documents are written and read back unchanged."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from solo_server.bench.child import Hello
+from solo_server.bench.contender_process import Hello
 from solo_server.bench.errors import BenchError
 from solo_server.bench.figures import FLOW, in_flow
 from solo_server.bench.load.loops import Shot
@@ -20,9 +20,9 @@ from solo_server.bench.report.page import page
 from solo_server.bench.report.style import STYLE
 from solo_server.bench.result import Document, document, read_document, write_document
 from solo_server.bench.samples import Plan, Sample
+from solo_server.bench.subcommands.engine import EngineResult
+from solo_server.bench.subcommands.pipeline import pipeline_document
 from solo_server.bench.table import stage_table
-from solo_server.bench.verbs.engine import EngineResult
-from solo_server.bench.verbs.pipeline import pipeline_document
 
 STAGES = {"decode": 3.0, "towers": 20.0, "masks": 5.0, "nms": 1.0, "encode": 2.0}
 
@@ -83,7 +83,7 @@ def _of(document: Document) -> list[dict[str, Any]]:
     return list(document["contenders"])
 
 
-def test_a_page_is_well_formed_and_needs_nothing_from_outside(content: Document) -> None:
+def test_a_page_is_well_formed_and_self_contained(content: Document) -> None:
     html = page([content])
     root = ET.fromstring(html.partition("\n")[2])  # noqa: S314 - our own
     assert html.startswith("<!DOCTYPE html>\n<html")
@@ -94,7 +94,7 @@ def test_a_page_is_well_formed_and_needs_nothing_from_outside(content: Document)
     assert "url(" not in html
 
 
-def test_a_pipeline_page_holds_every_figure() -> None:
+def test_a_pipeline_page_has_every_figure() -> None:
     content = _pipeline()
     texts = _texts(page([content]))
     for entry in _of(content):
@@ -110,7 +110,7 @@ def test_a_pipeline_page_holds_every_figure() -> None:
     assert content["command"] in texts
 
 
-def test_an_engine_page_holds_every_rate() -> None:
+def test_an_engine_page_has_every_rate() -> None:
     content = _engine()
     texts = _texts(page([content]))
     assert content["best_matmul_gflop_per_s"] == 200.0
@@ -122,7 +122,7 @@ def test_an_engine_page_holds_every_rate() -> None:
     assert {"theirs", "total", "towers"} <= texts
 
 
-def test_a_server_page_holds_every_load_and_says_why_it_ended() -> None:
+def test_a_server_page_has_every_load_and_the_reason_of_an_early_end() -> None:
     content = _server()
     texts = _texts(page([content]))
     for point in content["points"]:
@@ -142,13 +142,13 @@ def _figures(html: str) -> list[ET.Element]:
 
 
 def _classes(element: ET.Element, name: str) -> list[str]:
-    """Of the elements below that have the class `name`: their other one."""
+    """The second class of all inner elements whose first class is `name`."""
     found = (inner.get("class", "").split() for inner in element.iter())
     return [classes[1] for classes in found if classes[0:1] == [name]]
 
 
 def _peers_out_of_order() -> Document:
-    """Stages as the reference's hooks report them, and those of one graph."""
+    """Stages in the order of the reference's hooks, and those of a single graph."""
     stages = (
         {"decode": 1.0, "preprocess": 1.0, "categories": 9.0, "towers": 4.0, "masks": 2.0, "nms": 1.0, "encode": 1.0},
         {"decode": 1.0, "neck": 2.0, "towers": 8.0, "categories": 3.0, "backbone": 7.0, "after_towers": 30.0},
@@ -160,7 +160,7 @@ def _peers_out_of_order() -> Document:
     return pipeline_document(Measurement(Plan(3, 1, 1), contenders), {"images": ["a.jpg"], "threads": 0})
 
 
-def test_a_stage_has_no_contenders_colour_in_light_or_dark() -> None:
+def test_stages_and_contenders_have_different_colours_in_light_and_dark() -> None:
     for palette in STYLE.split("prefers-color-scheme: dark"):
         colours = dict(re.findall(r"--([cs]\d+): (#[0-9a-f]+);", palette))
         contenders = [value for name, value in colours.items() if name.startswith("c")]
@@ -175,7 +175,7 @@ def test_a_stage_has_no_contenders_colour_in_light_or_dark() -> None:
         assert {name[0] for name in bars} <= {"c", "m"}  # m: the paper's grey
 
 
-def test_stages_are_in_the_order_of_the_flow_whatever_the_order_in_which_they_are_reported() -> None:
+def test_stages_are_in_the_order_of_the_flow() -> None:
     (figure,) = (f for f in _figures(page([_peers_out_of_order()])) if f.findtext(".//h3") == "Stages")
     colours = stage_colours([*FLOW, "odd_one"])
     expected = (
@@ -194,7 +194,7 @@ def test_stages_are_in_the_order_of_the_flow_whatever_the_order_in_which_they_ar
     ]
 
 
-def test_the_table_for_the_terminal_has_stages_in_the_order_of_the_flow() -> None:
+def test_the_terminal_table_has_stages_in_the_order_of_the_flow() -> None:
     contenders = [_contender("theirs", 2.0), _contender("ours", 1.0)]
     contenders[0].samples = [replace(s, stages_ms={"towers": 8.0, "categories": 3.0}) for s in contenders[0].samples]
     heading = stage_table(Measurement(Plan(3, 1, 1), contenders)).splitlines()[0]
@@ -208,27 +208,27 @@ def test_charts_of_the_same_stages_have_one_legend_with_each_stage_once() -> Non
     assert ["".join(key.itertext()) for key in legend] == list(STAGES)
 
 
-def test_every_chart_says_which_values_are_better(content: Document) -> None:
+def test_every_chart_says_whether_lower_or_higher_is_better(content: Document) -> None:
     for figure in _figures(page([content])):
         has_chart = figure.find(".//svg") is not None
         text = " ".join("".join(caption.itertext()).lower() for caption in figure.iter("figcaption"))
         assert has_chart == bool(re.search(r"(lower|higher) is better", text)), text
 
 
-def test_what_is_better_is_right() -> None:
-    told = {}
+def test_the_better_direction_is_right() -> None:
+    directions = {}
     for figure in [f for content in (_pipeline(), _engine()) for f in _figures(page([content]))]:
-        told[figure.findtext(".//h3", "").partition(",")[0]] = figure.findtext(".//span[@class='better']")
-    assert {name for name, text in told.items() if text == "higher is better"} == {
+        directions[figure.findtext(".//h3", "").partition(",")[0]] = figure.findtext(".//span[@class='better']")
+    assert {name for name, text in directions.items() if text == "higher is better"} == {
         "Images per second",
         "GFLOP per second",
     }
-    assert {"Time against the first", "Stages", "Peak memory", "Latency of theirs", "Parts"} <= {
-        name for name, text in told.items() if text == "lower is better"
+    assert {"Time relative to the first", "Stages", "Peak memory", "Latency of theirs", "Parts"} <= {
+        name for name, text in directions.items() if text == "lower is better"
     }
 
 
-def test_every_table_scrolls_on_its_own_and_by_the_keyboard(content: Document) -> None:
+def test_every_table_scrolls_by_itself_and_by_keyboard(content: Document) -> None:
     root = ET.fromstring(page([content]).partition("\n")[2])  # noqa: S314 - our own
     scrolling = root.findall(".//div[@class='scroll']")
     assert sum(len(div.findall("table")) for div in scrolling) == len(list(root.iter("table"))) > 1
@@ -243,7 +243,7 @@ def test_names_are_escaped() -> None:
     assert "<fp32>" not in html
 
 
-def test_noise_of_the_machine_is_said() -> None:
+def test_load_of_other_processes_is_reported() -> None:
     content = _pipeline()
     share = _of(content)[0]["figures"]["foreign_share"]
     assert share > 0.05
@@ -256,7 +256,7 @@ def test_a_result_without_samples_still_makes_a_page() -> None:
     assert {"No round was completed.", "Ended early: it died"} <= texts
 
 
-def test_a_document_survives_the_disk(content: Document, tmp_path: Path) -> None:
+def test_a_document_is_read_back_unchanged(content: Document, tmp_path: Path) -> None:
     write_document(tmp_path / "new" / "result.json", content)
     assert read_document(tmp_path / "new" / "result.json") == json.loads(json.dumps(content))
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["result.json"]
@@ -267,19 +267,19 @@ def test_a_document_survives_the_disk(content: Document, tmp_path: Path) -> None
     ("text", "message"),
     [
         ("{", "is not JSON"),
-        ("[]", "is no result of solo bench"),
-        ('{"format": "solo-bundle"}', "is no result of solo bench"),
+        ("[]", "is not a result of solo bench"),
+        ('{"format": "solo-bundle"}', "is not a result of solo bench"),
         ('{"format": "solo-bench", "format_version": 2}', "format_version 2 is not 1"),
         ('{"format": "solo-bench", "format_version": 1, "kind": "tea"}', "kind: must be one of"),
     ],
 )
-def test_what_is_no_result_is_refused(text: str, message: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_result_is_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(BenchError, match=message):
         read_document(tmp_path / "x.json")
 
 
-def test_a_damaged_result_is_refused_by_the_field_that_is_missing() -> None:
+def test_a_damaged_result_is_refused_naming_the_missing_field() -> None:
     content = _pipeline()
     del content["contenders"][0]["figures"]["p99_ms"]
     with pytest.raises(BenchError, match="p99_ms"):
@@ -298,5 +298,5 @@ def test_scales_have_a_few_round_ticks_within_their_ends(values: list[float]) ->
 @pytest.mark.parametrize(
     ("value", "text"), [(0.1234, "0.123"), (7.0, "7"), (71.25, "71.2"), (2402.4, "2402"), (100.0, "100"), (0.0, "0")]
 )
-def test_numbers_have_as_many_digits_as_mean_something(value: float, text: str) -> None:
+def test_numbers_have_three_or_four_significant_digits(value: float, text: str) -> None:
     assert short(value) == text

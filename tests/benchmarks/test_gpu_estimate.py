@@ -1,4 +1,4 @@
-"""Estimates say that they are, come from the code as it is, and stay within what the data sheets allow."""
+"""Estimates are marked as estimates, match the current code, and stay within the limits of the data sheets."""
 
 import json
 import re
@@ -54,10 +54,10 @@ def test_every_column_of_figures_in_the_page_says_estimate() -> None:
 
 def test_no_estimate_is_below_what_the_data_sheet_allows(recorded: dict[str, Any]) -> None:
     for entry in recorded["estimates"]:
-        for told in entry["gpus"].values():
-            for network in told["network"].values():
+        for estimate in entry["gpus"].values():
+            for network in estimate["network"].values():
                 assert network["estimate_ms"] > network["least_ms"] > 0
-            assert told["estimate_ms"] > told["postprocess_estimate_ms"] > 0
+            assert estimate["estimate_ms"] > estimate["postprocess_estimate_ms"] > 0
 
 
 def test_every_kernel_that_is_launched_is_estimated(recorded: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The table of settings has a row of every field."""
+"""The table of settings has a row for every field."""
 
 import importlib
 from dataclasses import fields

@@ -1,30 +1,42 @@
-"""Figures in the pages are those of the result files; files that must not be published are refused by name."""
+"""The pages have the figures of the result files; files that must not be published are refused by name."""
 
 import json
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "benchmarks"))  # where the command is no package
+sys.path.append(str(ROOT / "benchmarks"))  # the scripts there are not a package
 
+import pages  # noqa: E402
 from pages import PAGES  # noqa: E402
 
 BAR = "<!-- figures: accuracy -->\n"
 
 
-def _pages(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "benchmarks/pages.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """run(*arguments): exit status and standard error of pages.py, in this process."""
+
+    def run_pages(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["pages.py", *map(str, arguments)])
+        status = pages.main()
+        return status, capsys.readouterr().err
+
+    return run_pages
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """Pages and result files apart, to be spoilt."""
+    """A copy of the pages and result files, which a test may change."""
     for name in PAGES:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
@@ -32,44 +44,47 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_pages_hold_the_figures_of_the_result_files() -> None:
-    done = _pages("--check")
+def test_pages_have_the_figures_of_the_result_files() -> None:
+    command = [sys.executable, "benchmarks/pages.py", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_figure_typed_by_hand_is_found_and_replaced(copy: Path) -> None:
+def test_a_figure_typed_by_hand_is_found_and_replaced(copy: Path, run: Run) -> None:
     page = copy / "docs" / "engines.md"
     good = page.read_text()
     page.write_text(good.replace(BAR, BAR + "| nine times faster |\n"))
-    done = _pages("--check", "--root", copy)
-    assert done.returncode == 1
-    assert "docs/engines.md does not hold the figures" in done.stderr
-    assert _pages("--root", copy).returncode == 0
+    status, err = run("--check", "--root", copy)
+    assert status == 1
+    assert "docs/engines.md is out of date" in err
+    assert run("--root", copy)[0] == 0
     assert page.read_text() == good
 
 
-def test_a_missing_file_is_named_and_reads_not_measured_yet(copy: Path) -> None:
+def test_a_missing_file_is_named_and_reads_not_measured_yet(copy: Path, run: Run) -> None:
     (copy / "benchmarks" / "results" / "demo_person_ap_fp16.json").unlink()
-    done = _pages("--root", copy)
-    assert done.returncode == 0
-    assert "demo_person_ap_fp16.json is not there" in done.stderr
+    status, err = run("--root", copy)
+    assert status == 0
+    assert "demo_person_ap_fp16.json does not exist" in err
     assert "| fp16 on onnxruntime | not measured yet |" in (copy / "docs" / "engines.md").read_text()
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        ({"command": "solo bench pipeline /home/me/x.jpg"}, "holds an absolute path"),
-        ({"command": "solo bench pipeline x.jpg --peer-python=/opt/python"}, "holds an absolute path"),
+        ({"command": "solo bench pipeline /home/me/x.jpg"}, "contains an absolute path"),
+        ({"command": "solo bench pipeline x.jpg --peer-python=/opt/python"}, "contains an absolute path"),
         ({"ended_early": "it died"}, "ended early (it died)"),
     ],
 )
-def test_a_file_that_must_not_be_published_is_refused(copy: Path, change: dict[str, str], said: str) -> None:
+def test_a_file_that_must_not_be_published_is_refused(
+    copy: Path, run: Run, change: dict[str, str], message: str
+) -> None:
     path = copy / "benchmarks" / "results" / "demo_person_ap.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    done = _pages("--check", "--root", copy)
-    assert done.returncode == 2
-    assert f"demo_person_ap.json: {said}" in done.stderr.replace("command: ", "")
+    status, err = run("--check", "--root", copy)
+    assert status == 2
+    assert f"demo_person_ap.json: {message}" in err.replace("command: ", "")
 
 
 def test_every_rewrite_names_a_test_that_exists() -> None:

@@ -1,9 +1,8 @@
-"""The arithmetic of issue 6's figures on small cases, and its page: what is shown, and what must not be."""
+"""The arithmetic of the reliability figures on small cases, and their page: what it shows, and what it refuses."""
 
 import json
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from solo_server.bench.load.loops import Shot
 from support.images import encoded, smooth_image
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "benchmarks"))  # where the command and its parts are no package
+sys.path.append(str(ROOT / "benchmarks"))  # the scripts there are not a package
 
+import pages  # noqa: E402
 from page_reliability import GOALS, RELIABILITY_TABLES, part_of  # noqa: E402
 from page_results import BadResult, NotMeasured, Results  # noqa: E402
 from pages import PAGES  # noqa: E402
@@ -89,14 +89,14 @@ def test_growth_without_a_settled_value_is_refused() -> None:
         growth_percent([100, 200], 5)
 
 
-def test_tails_of_nothing_are_none() -> None:
+def test_tails_without_values_are_none() -> None:
     assert tails([], 50) == {"p50": None, "max": None}
     assert tails([1, 2, 4], 50) == {"p50": 2, "max": 4}
 
 
-def test_under_overload_times_count_from_sending_and_every_answer_is_counted_once() -> None:
+def test_overload_times_count_from_sending_and_every_response_counts_once() -> None:
     shots = [
-        Shot(0, 5100, "", 200, 200),  # 4900 ms since it was sent: in time
+        Shot(0, 5100, "", 200, 200),  # 4900 ms after it was sent: in time
         Shot(0, 5300, "", 200, 0),  # too late
         Shot(0, 70, "overloaded", 503, 50),
         Shot(0, 5000, "deadline_exceeded", 504, 0),
@@ -110,23 +110,23 @@ def test_under_overload_times_count_from_sending_and_every_answer_is_counted_onc
     assert sum(found["answers"].values()) == 6
 
 
-def test_nothing_accepted_is_no_share() -> None:
+def test_without_accepted_requests_there_is_no_share() -> None:
     assert overload([Shot(0, 5, "overloaded", 503, 0)], 5000)["in_time_share"] is None
 
 
-def test_the_closed_loop_compares_each_round_with_its_neighbour() -> None:
+def test_the_closed_loop_compares_contenders_within_each_round() -> None:
     costs = {"cpu_ms": 100.0}
     rounds = [
         {
             "http": {"per_s": rate, "cpu_ms": 101.0, "generator_cpu_ms": 1.0, "foreign_share": None},
-            "in_one_go": {"per_s": 10.0, **costs},
+            "run_to_completion": {"per_s": 10.0, **costs},
             "overlapped": {"per_s": 9.5, **costs},
             "one_by_one": {"per_s": 8.0, **costs},
         }
         for rate in (9.0, 9.5, 10.0)
     ]
     found = summary(rounds)
-    assert found["ratios"]["in_one_go"] == {"median": 0.95, "min": 0.9, "max": 1.0}
+    assert found["ratios"]["run_to_completion"] == {"median": 0.95, "min": 0.9, "max": 1.0}
     assert found["ratios"]["overlapped"]["median"] == 1.0
     assert found["http_adds_cpu_ms"]["median"] == 1.0
 
@@ -139,13 +139,13 @@ def test_full_speed_is_back_in_the_first_whole_second_after_a_slow_one() -> None
     assert full_speed_after_s([*shots[:59], Shot(8.0, 0.0, "")], 5.0) is None
 
 
-def test_mixed_images_are_of_as_many_sizes_and_the_same_again() -> None:
+def test_mixed_images_depend_only_on_the_seed() -> None:
     photograph = encoded(smooth_image(90, 120), "JPEG")
     assert mixed([photograph], 6, seed=1) == mixed([photograph], 6, seed=1)
     assert mixed([photograph], 6, seed=1) != mixed([photograph], 6, seed=2)
 
 
-def test_instances_agree_but_for_the_last_digits_of_their_scores() -> None:
+def test_instances_agree_up_to_the_last_digits_of_their_scores() -> None:
     one = {"label": "person", "score": 0.5, "area": 7}
     assert agree([[one]], [[{**one, "score": 0.500001}]])
     assert not agree([[one]], [[{**one, "score": 0.5001}]])
@@ -167,15 +167,15 @@ def _results(folder: Path, **changed: dict[str, Any]) -> Results:
     return Results(folder)
 
 
-def test_every_goal_is_told_and_judged(tmp_path: Path) -> None:
+def test_every_goal_has_a_figure_and_a_verdict(tmp_path: Path) -> None:
     results = _results(tmp_path)
     judged = {g.what: g.found(part_of(results, g.part)) for g in GOALS if g.part and "kill -9" not in g.what}
     missed = {what for what, (reached, _) in judged.items() if not reached}
     assert len(judged) == 12
     assert missed == {
-        "HTTP: processor time that it adds to a request",
+        "HTTP: processor time added per request",
         "trickle, 5 requests/s: p99 / p50",
-        "images/s against LitServe's and BentoML's, 8 callers",
+        "images/s relative to LitServe and BentoML, 8 callers",
     }
 
 
@@ -192,7 +192,7 @@ def test_every_goal_is_told_and_judged(tmp_path: Path) -> None:
         ("event_loop", {"loaded": {"wake_ups": 9, "busy_ms": {**TAILS, "max": 5.1}, "late_ms": TAILS}}),
     ],
 )
-def test_a_figure_beyond_its_goal_is_not_reached(tmp_path: Path, part: str, change: dict[str, Any]) -> None:
+def test_a_figure_beyond_its_goal_is_not_met(tmp_path: Path, part: str, change: dict[str, Any]) -> None:
     before, after = _results(tmp_path / "a"), _results(tmp_path / "b", **{part: change})
     goals = [g for g in GOALS if g.part == part and "kill -9" not in g.what]
     assert all(goal.found(part_of(before, part))[0] for goal in goals)
@@ -209,23 +209,23 @@ def test_quick_figures_and_paths_are_refused_and_missing_parts_named(tmp_path: P
         part_of(results, "other")
 
 
-def test_the_page_is_written_from_the_file_and_a_quick_one_is_refused(tmp_path: Path) -> None:
+def test_the_page_is_written_from_the_file_and_a_quick_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in PAGES:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(ROOT / "benchmarks" / "results", tmp_path / "benchmarks" / "results")
     _results(tmp_path / "benchmarks" / "results")
-    command = [sys.executable, "benchmarks/pages.py", "--root", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "argv", ["pages.py", "--root", str(tmp_path)])
+    assert pages.main() == 0
     page = (tmp_path / PAGE).read_text()
     assert "| trickle, 5 requests/s: p99 / p50 | <= 1.5 | 1.60 (96 ms, 60 ms) | **no** |" in page
-    assert "| kill -9 of one of two workers: goes on, is replaced | yes | not measured yet | |" in page
+    assert "| kill -9 of one of two workers: the server continues and replaces it | yes | not measured yet | |" in page
     assert "| SIGTERM, 5 times, 12 callers | 99 accepted, 99 answered, 0 lost |" in page
     _results(tmp_path / "benchmarks" / "results", soak={"quick": True})
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "soak: a quick run" in done.stderr
+    assert pages.main() == 2
+    assert "soak: a quick run" in capsys.readouterr().err
 
 
 def test_the_page_has_every_table_and_every_test_that_it_names_exists() -> None:

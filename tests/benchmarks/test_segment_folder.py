@@ -1,14 +1,14 @@
-"""The arithmetic of benchmarks/segment_folder.py, apart from anything that is measured."""
+"""The arithmetic of benchmarks/segment_folder.py, without any measurement."""
 
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # where the command and its parts are no package
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # the scripts there are not a package
 
 from segment_folder import summary
 
 
-def test_rates_are_compared_with_the_one_in_process_round_by_round() -> None:
+def test_rates_are_compared_with_the_rate_in_process_by_round() -> None:
     rounds = [
         {"in_process": 20.0, "segment": 19.0},
         {"in_process": 12.0, "segment": 12.0},

@@ -1,10 +1,10 @@
-"""Answers, images and a way to put the same question to both clients."""
+"""Responses, images, and a fixture that makes the same call with both clients."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any  # Any: fixtures hand any call through to both clients
+from typing import Any  # Any: fixtures pass any call on to both clients
 
 import httpx
 import pytest
@@ -20,7 +20,7 @@ def png() -> bytes:
 
 @pytest.fixture
 def answer() -> dict[str, Any]:
-    """An image of 3 x 2 pixels with one object: the upper two pixels of the first column, then none."""
+    """A response for an image of 3 x 2 pixels with one object: the two pixels of the first column."""
     return {
         "image": {"width": 3, "height": 2},
         "model": {"name": "demo-person", "version": "0123456789ab"},
@@ -54,23 +54,23 @@ def problem() -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture(params=["sync", "async"])
-def ask(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """ask(handler, method, *arguments, client={...}, **options), once with each client."""
+def call(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """call(handler, method, *arguments, client={...}, **options), once with each client."""
     asynchronous = request.param == "async"
 
-    def put(handler: Any, method: str, *arguments: Any, client: dict[str, Any] | None = None, **options: Any) -> Any:
+    def run(handler: Any, method: str, *arguments: Any, client: dict[str, Any] | None = None, **options: Any) -> Any:
         settings = {"transport": httpx.MockTransport(handler)} | (client or {})
 
-        async def put_async() -> Any:
+        async def run_async() -> Any:
             async with AsyncSoloClient("http://solo.test/api", **settings) as opened:
                 if method == "segment_many":
                     return [result async for result in opened.segment_many(*arguments, **options)]
                 return await getattr(opened, method)(*arguments, **options)
 
         if asynchronous:
-            return asyncio.run(put_async())
+            return asyncio.run(run_async())
         with SoloClient("http://solo.test/api", **settings) as opened:
             found = getattr(opened, method)(*arguments, **options)
             return list(found) if method == "segment_many" else found
 
-    return put
+    return run

@@ -1,4 +1,4 @@
-"""Image ids and category ids of COCO results."""
+"""ImagePath ids and category ids of COCO results."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from solo_client import coco_category_ids
 from solo_client.coco import COCO_IDS
 from solo_client.command.annotations import category_ids, image_ids
 from solo_client.command.errors import Unusable
-from solo_client.command.images import Image
+from solo_client.command.images import ImagePath
 from solo_models.coco import COCO_CLASSES
 
 
-def _images(*names: str) -> list[Image]:
-    return [Image(Path(name)) for name in names]
+def _images(*names: str) -> list[ImagePath]:
+    return [ImagePath(Path(name)) for name in names]
 
 
 def _file(tmp_path: Path, **content: object) -> Path:
@@ -44,8 +44,10 @@ def test_image_id_is_the_number_at_the_end_of_the_stem_or_the_position(names: li
 
 
 @pytest.mark.parametrize("names", [["a1.jpg", "b1.jpg"], ["x/7.jpg", "y/7.jpg"], ["2.jpg", "photo.jpg"]])
-def test_images_that_would_share_an_image_id_are_refused_with_a_way_out(names: list[str]) -> None:
-    with pytest.raises(Unusable, match=f"{names[0]} and {names[1]} would share the image_id .*--image-ids position"):
+def test_images_with_the_same_image_id_are_refused_with_a_hint(names: list[str]) -> None:
+    with pytest.raises(
+        Unusable, match=f"{names[0]} and {names[1]} would have the same image_id .*--image-ids position"
+    ):
         image_ids(_images(*names), None)
 
 
@@ -64,7 +66,7 @@ def test_ids_of_a_file_are_found_by_file_name(tmp_path: Path) -> None:
     assert image_ids(_images("in/a1.jpg", "b1.jpg"), file) == [17, 900]
 
 
-def test_the_same_file_name_in_two_folders_is_told_apart_by_the_folder(tmp_path: Path) -> None:
+def test_equal_file_names_are_distinguished_by_their_folder(tmp_path: Path) -> None:
     file = _annotations(tmp_path, **{"x/a.jpg": 1, "y/a.jpg": 2})
     assert image_ids(_images("in/y/a.jpg", "in/x/a.jpg"), file) == [2, 1]
     with pytest.raises(Unusable, match=r"has no entry, or several, for z/a\.jpg"):
@@ -77,7 +79,7 @@ def test_images_that_the_file_lacks_are_named(tmp_path: Path) -> None:
 
 
 def test_two_images_of_one_entry_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(Unusable, match=r"x/a\.jpg and y/a\.jpg would share the image_id 1"):
+    with pytest.raises(Unusable, match=r"x/a\.jpg and y/a\.jpg would have the same image_id 1"):
         image_ids(_images("x/a.jpg", "y/a.jpg"), _annotations(tmp_path, **{"a.jpg": 1}))
 
 
@@ -86,14 +88,14 @@ def test_two_images_of_one_entry_are_refused(tmp_path: Path) -> None:
     [
         (b"", "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
-        (b"[]", "is no COCO annotations file: it has no list 'images'"),
-        (b'{"images": {}}', "is no COCO annotations file: it has no list 'images'"),
+        (b"[]", "is not a COCO annotations file: it has no list 'images'"),
+        (b'{"images": {}}', "is not a COCO annotations file: it has no list 'images'"),
         (b'{"images": [7]}', "images[0].file_name should be a string"),
         (b'{"images": [{"file_name": "a.jpg", "id": "7"}]}', "images[0].id should be a whole number"),
         (b'{"images": [{"file_name": "a.jpg", "id": true}]}', "images[0].id should be a whole number"),
     ],
 )
-def test_a_file_of_another_form_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_file_in_another_format_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(Unusable) as caught:
         image_ids(_images("a.jpg"), str(tmp_path / "file"))
@@ -121,7 +123,7 @@ def test_categories_are_matched_by_name_and_not_by_position(tmp_path: Path) -> N
 
 def test_only_cocos_own_names_lose_their_underscores(tmp_path: Path) -> None:
     file = _file(tmp_path, categories=[{"name": "row roof", "id": 1}])
-    with pytest.raises(Unusable, match="has no category 'row_roof' \\(it has row roof\\); --classes chooses"):
+    with pytest.raises(Unusable, match="has no category 'row_roof' \\(it has row roof\\); --classes selects"):
         category_ids(file, ["row_roof"], for_all=True)
     assert category_ids(file, ["row_roof"], for_all=False) == {}
 

@@ -1,4 +1,4 @@
-"""Both clients against httpx.MockTransport; every test that takes `ask` runs once with each."""
+"""Both clients against httpx.MockTransport; every test that uses `call` runs once with each."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from solo_client import (
     Unreachable,
 )
 
-Ask = Callable[..., Any]
+CallBoth = Callable[..., Any]
 Json = dict[str, Any]
 JPEG = b"\xff\xd8\xff\xe0image"
 
 
 class Recorder:
-    """Answers with the given responses in turn, the last one again and again, and keeps the requests."""
+    """Returns the given responses in turn, repeats the last one, and records the requests."""
 
     def __init__(self, *responses: httpx.Response) -> None:
         self.requests: list[httpx.Request] = []
@@ -49,9 +49,9 @@ def _failure(problem: Json, **headers: str) -> httpx.Response:
     return httpx.Response(problem["status"], json=problem, headers=kind | headers)
 
 
-def test_segment_sends_the_image_as_the_body(ask: Ask, answer: Json) -> None:
+def test_segment_sends_the_image_as_the_body(call: CallBoth, answer: Json) -> None:
     server = Recorder(httpx.Response(200, json=answer))
-    result = ask(server, "segment", JPEG)
+    result = call(server, "segment", JPEG)
     (request,) = server.requests
     assert (request.method, str(request.url)) == ("POST", "http://solo.test/api/segment")
     assert request.headers["Content-Type"] == "image/jpeg"
@@ -61,9 +61,9 @@ def test_segment_sends_the_image_as_the_body(ask: Ask, answer: Json) -> None:
     assert result.instances[0].label == "person"
 
 
-def test_segment_sends_the_options_as_the_query(ask: Ask, answer: Json) -> None:
+def test_segment_sends_the_options_as_the_query(call: CallBoth, answer: Json) -> None:
     server = Recorder(httpx.Response(200, json=answer))
-    ask(server, "segment", JPEG, score_threshold=0.5, max_instances=3, classes=["person", "traffic light"], nms="none")
+    call(server, "segment", JPEG, score_threshold=0.5, max_instances=3, classes=["person", "traffic light"], nms="none")
     assert dict(server.requests[0].url.params) == {
         "score_threshold": "0.5",
         "max_instances": "3",
@@ -72,9 +72,9 @@ def test_segment_sends_the_options_as_the_query(ask: Ask, answer: Json) -> None:
     }
 
 
-def test_classes_with_a_comma_are_sent_one_by_one(ask: Ask, answer: Json) -> None:
+def test_classes_with_a_comma_are_sent_as_separate_parameters(call: CallBoth, answer: Json) -> None:
     server = Recorder(httpx.Response(200, json=answer))
-    ask(server, "segment", JPEG, classes=["cat, black", "dog"])
+    call(server, "segment", JPEG, classes=["cat, black", "dog"])
     assert server.requests[0].url.params.multi_items() == [("classes", "cat, black"), ("classes", "dog")]
 
 
@@ -87,8 +87,8 @@ def test_classes_with_a_comma_are_sent_one_by_one(ask: Ask, answer: Json) -> Non
         ({"model": "100%25"}, "/models/100%2525"),
     ],
 )
-def test_a_chosen_model_is_asked_by_every_method(
-    ask: Ask, answer: Json, png: bytes, chosen: dict[str, str], below: str
+def test_every_method_uses_the_chosen_model(
+    call: CallBoth, answer: Json, png: bytes, chosen: dict[str, str], below: str
 ) -> None:
     several = {"results": [answer | {"filename": "image"}] * 2}
     for method, arguments, response in (
@@ -99,7 +99,7 @@ def test_a_chosen_model_is_asked_by_every_method(
         ("model", [], httpx.Response(200, json={})),
     ):
         server = Recorder(response)
-        ask(server, method, *arguments, client=chosen)
+        call(server, method, *arguments, client=chosen)
         path = f"/api{below}" if method == "model" else f"/api{below}/segment"
         assert [request.url.raw_path.decode() for request in server.requests] == [path]
 
@@ -113,91 +113,93 @@ def test_a_chosen_model_is_asked_by_every_method(
     ],
 )
 def test_a_chosen_model_is_ready_when_the_server_and_the_model_are(
-    ask: Ask, statuses: tuple[int, int], is_ready: bool, asked: list[str]
+    call: CallBoth, statuses: tuple[int, int], is_ready: bool, asked: list[str]
 ) -> None:
     server = Recorder(*(httpx.Response(status, json={}) for status in statuses))
-    assert ask(server, "ready", client={"model": "cats", "retries": 2}) is is_ready
+    assert call(server, "ready", client={"model": "cats", "retries": 2}) is is_ready
     assert [request.url.path for request in server.requests] == asked
 
 
-def test_readiness_of_a_model_that_is_not_there_is_an_error(ask: Ask, problem: Callable[..., Json]) -> None:
+def test_readiness_of_a_model_that_is_not_there_is_an_error(call: CallBoth, problem: Callable[..., Json]) -> None:
     server = Recorder(httpx.Response(200, json={}), _failure(problem("model_not_found", 404)))
     with pytest.raises(ModelNotFound):
-        ask(server, "ready", client={"model": "cats"})
+        call(server, "ready", client={"model": "cats"})
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-def test_segment_reads_the_file_at_a_path(ask: Ask, answer: Json, tmp_path: Path, kind: type) -> None:
+def test_segment_reads_the_file_at_a_path(call: CallBoth, answer: Json, tmp_path: Path, kind: type) -> None:
     (tmp_path / "photo.txt").write_bytes(JPEG)
     server = Recorder(httpx.Response(200, json=answer))
-    ask(server, "segment", kind(tmp_path / "photo.txt"))
+    call(server, "segment", kind(tmp_path / "photo.txt"))
     assert server.requests[0].content == JPEG
     assert server.requests[0].headers["Content-Type"] == "image/jpeg"
 
 
-def test_a_missing_file_is_an_oserror(ask: Ask, tmp_path: Path) -> None:
+def test_a_missing_file_is_an_oserror(call: CallBoth, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        ask(Recorder(), "segment", tmp_path / "none.jpg")
+        call(Recorder(), "segment", tmp_path / "none.jpg")
 
 
-def test_an_unusable_option_is_refused_before_anything_is_sent(ask: Ask) -> None:
+def test_an_invalid_option_is_refused_before_anything_is_sent(call: CallBoth) -> None:
     server = Recorder()
     with pytest.raises(InvalidArgument):
-        ask(server, "segment", JPEG, score_threshold=2)
+        call(server, "segment", JPEG, score_threshold=2)
     assert server.requests == []
 
 
-def test_an_unknown_option_is_a_type_error(ask: Ask) -> None:
+def test_an_unknown_option_is_a_type_error(call: CallBoth) -> None:
     with pytest.raises(TypeError, match="treshold"):
-        ask(Recorder(), "segment", JPEG, treshold=0.5)
+        call(Recorder(), "segment", JPEG, treshold=0.5)
 
 
-def test_the_api_key_goes_into_the_authorization_header(ask: Ask, answer: Json) -> None:
+def test_the_api_key_goes_into_the_authorization_header(call: CallBoth, answer: Json) -> None:
     server = Recorder(httpx.Response(200, json=answer))
-    ask(server, "segment", JPEG, client={"api_key": "k1"})
+    call(server, "segment", JPEG, client={"api_key": "k1"})
     assert server.requests[0].headers["Authorization"] == "Bearer k1"
 
 
-def test_overlay_asks_for_and_returns_a_png(ask: Ask, png: bytes) -> None:
+def test_overlay_asks_for_and_returns_a_png(call: CallBoth, png: bytes) -> None:
     server = Recorder(httpx.Response(200, content=png))
-    assert ask(server, "overlay", JPEG, score_threshold=0.5) == png
+    assert call(server, "overlay", JPEG, score_threshold=0.5) == png
     assert server.requests[0].headers["Accept"] == "image/png"
     assert server.requests[0].url.params["score_threshold"] == "0.5"
 
 
-def test_an_overlay_that_is_no_png_is_refused(ask: Ask, answer: Json) -> None:
-    with pytest.raises(UnexpectedAnswer, match=r"is no PNG .*application/json"):
-        ask(Recorder(httpx.Response(200, json=answer)), "overlay", JPEG)
+def test_an_overlay_that_is_not_a_png_is_refused(call: CallBoth, answer: Json) -> None:
+    with pytest.raises(UnexpectedAnswer, match=r"is not a PNG .*application/json"):
+        call(Recorder(httpx.Response(200, json=answer)), "overlay", JPEG)
 
 
-def test_segment_many_keeps_the_order(ask: Ask, answer: Json) -> None:
+def test_segment_many_keeps_the_order(call: CallBoth, answer: Json) -> None:
     def server(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json=answer | {"model": {"name": request.content.decode(), "version": "1"}})
 
-    results = ask(server, "segment_many", (str(n).encode() for n in range(20)), max_instances=3)
+    results = call(server, "segment_many", (str(n).encode() for n in range(20)), max_instances=3)
     assert [r.model_name for r in results] == [str(n) for n in range(20)]
 
 
-def test_segment_many_of_nothing_is_nothing(ask: Ask) -> None:
-    assert ask(Recorder(), "segment_many", []) == []
+def test_segment_many_of_nothing_is_nothing(call: CallBoth) -> None:
+    assert call(Recorder(), "segment_many", []) == []
 
 
-def test_segment_many_raises_at_the_image_that_failed(ask: Ask, answer: Json, problem: Callable[..., Json]) -> None:
+def test_segment_many_raises_at_the_image_that_failed(
+    call: CallBoth, answer: Json, problem: Callable[..., Json]
+) -> None:
     def server(request: httpx.Request) -> httpx.Response:
         bad = request.content == b"3"
         return _failure(problem("image_damaged", 400)) if bad else httpx.Response(200, json=answer)
 
     with pytest.raises(ImageDamaged):
-        ask(server, "segment_many", [b"1", b"2", b"3", b"4"])
+        call(server, "segment_many", [b"1", b"2", b"3", b"4"])
 
 
 def test_segment_together_sends_one_multipart_body(
-    ask: Ask, answer: Json, problem: Callable[..., Json], tmp_path: Path
+    call: CallBoth, answer: Json, problem: Callable[..., Json], tmp_path: Path
 ) -> None:
     (tmp_path / "photo.jpg").write_bytes(JPEG)
     failed = {"filename": "image", "error": problem("image_damaged", 400)}
     server = Recorder(httpx.Response(200, json={"results": [answer | {"filename": "photo.jpg"}, failed]}))
-    first, second = ask(server, "segment_together", [tmp_path / "photo.jpg", b"broken"], max_instances=1)
+    first, second = call(server, "segment_together", [tmp_path / "photo.jpg", b"broken"], max_instances=1)
     (request,) = server.requests
     assert request.headers["Content-Type"].startswith("multipart/form-data")
     assert request.url.params["max_instances"] == "1"
@@ -208,38 +210,38 @@ def test_segment_together_sends_one_multipart_body(
     assert isinstance(second, ImageDamaged)
 
 
-def test_segment_together_of_nothing_sends_nothing(ask: Ask) -> None:
+def test_segment_together_of_nothing_sends_nothing(call: CallBoth) -> None:
     server = Recorder()
-    assert ask(server, "segment_together", []) == []
+    assert call(server, "segment_together", []) == []
     assert server.requests == []
 
 
-def test_model_is_the_servers_own_words(ask: Ask) -> None:
+def test_model_returns_the_servers_description(call: CallBoth) -> None:
     server = Recorder(httpx.Response(200, json={"name": "demo-person", "classes": ["person"]}))
-    assert ask(server, "model") == {"name": "demo-person", "classes": ["person"]}
+    assert call(server, "model") == {"name": "demo-person", "classes": ["person"]}
     assert (server.requests[0].method, server.requests[0].url.path) == ("GET", "/api/model")
 
 
-def test_a_server_that_answers_200_is_ready(ask: Ask) -> None:
+def test_a_server_that_answers_200_is_ready(call: CallBoth) -> None:
     server = Recorder(httpx.Response(200, text="ok"))
-    assert ask(server, "ready") is True
+    assert call(server, "ready") is True
     assert server.requests[0].url.path == "/api/readyz"
 
 
-def test_a_server_that_answers_503_is_not_ready(ask: Ask) -> None:
-    assert ask(Recorder(httpx.Response(503, headers={"Retry-After": "0"})), "ready", client={"retries": 3}) is False
+def test_a_server_that_answers_503_is_not_ready(call: CallBoth) -> None:
+    assert call(Recorder(httpx.Response(503, headers={"Retry-After": "0"})), "ready", client={"retries": 3}) is False
 
 
-def test_a_server_that_is_not_reached_is_not_ready(ask: Ask) -> None:
+def test_a_server_that_is_not_reached_is_not_ready(call: CallBoth) -> None:
     def server(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused", request=request)
 
-    assert ask(server, "ready") is False
+    assert call(server, "ready") is False
 
 
-def test_readiness_of_another_kind_of_server_is_an_error(ask: Ask) -> None:
+def test_readiness_of_another_kind_of_server_is_an_error(call: CallBoth) -> None:
     with pytest.raises(UnexpectedAnswer, match="404"):
-        ask(Recorder(httpx.Response(404, text="nothing here")), "ready")
+        call(Recorder(httpx.Response(404, text="nothing here")), "ready")
 
 
 @pytest.mark.parametrize(
@@ -264,25 +266,25 @@ def test_readiness_of_another_kind_of_server_is_an_error(ask: Ask) -> None:
 )
 @pytest.mark.parametrize("method", ["segment", "overlay"])
 def test_every_code_raises_its_own_error(
-    ask: Ask, problem: Callable[..., Json], method: str, code: str, status: int, name: str
+    call: CallBoth, problem: Callable[..., Json], method: str, code: str, status: int, name: str
 ) -> None:
     with pytest.raises(ServerProblem) as caught:
-        ask(Recorder(_failure(problem(code, status))), method, JPEG)
+        call(Recorder(_failure(problem(code, status))), method, JPEG)
     assert type(caught.value).__name__ == name
     assert caught.value.problem.request_id == "r-1"
     assert f"what went wrong: {code}" in str(caught.value)
 
 
-def test_overloaded_says_when_to_come_back(ask: Ask, problem: Callable[..., Json]) -> None:
+def test_overloaded_has_the_retry_delay(call: CallBoth, problem: Callable[..., Json]) -> None:
     with pytest.raises(Overloaded) as caught:
-        ask(Recorder(_failure(problem("overloaded", 503), **{"Retry-After": "3"})), "segment", JPEG)
+        call(Recorder(_failure(problem("overloaded", 503), **{"Retry-After": "3"})), "segment", JPEG)
     assert caught.value.retry_after_s == 3
 
 
-def test_problem_type_may_name_its_charset(ask: Ask, problem: Callable[..., Json]) -> None:
+def test_problem_type_may_name_its_charset(call: CallBoth, problem: Callable[..., Json]) -> None:
     response = _failure(problem("not_ready", 503), **{"Content-Type": "application/problem+json; charset=utf-8"})
     with pytest.raises(NotReady):
-        ask(Recorder(response), "segment", JPEG)
+        call(Recorder(response), "segment", JPEG)
 
 
 @pytest.mark.parametrize(
@@ -300,18 +302,18 @@ def test_problem_type_may_name_its_charset(ask: Ask, problem: Callable[..., Json
         (httpx.Response(400, content=b"[]", headers={"Content-Type": "application/problem+json"}), "body"),
     ],
 )
-def test_an_answer_of_another_form_names_the_field(ask: Ask, response: httpx.Response, field: str) -> None:
+def test_a_malformed_response_names_the_field(call: CallBoth, response: httpx.Response, field: str) -> None:
     with pytest.raises(UnexpectedAnswer) as caught:
-        ask(Recorder(response), "segment", JPEG)
+        call(Recorder(response), "segment", JPEG)
     assert caught.value.field == field
 
 
-def test_a_body_with_a_broken_compression_is_unexpected(ask: Ask) -> None:
+def test_a_body_with_a_broken_compression_is_unexpected(call: CallBoth) -> None:
     def server(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=httpx.ByteStream(b"no gzip"))
 
     with pytest.raises(UnexpectedAnswer, match="body cannot be read"):
-        ask(server, "segment", JPEG)
+        call(server, "segment", JPEG)
 
 
 @pytest.mark.parametrize(
@@ -326,12 +328,12 @@ def test_a_body_with_a_broken_compression_is_unexpected(ask: Ask) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )
-def test_a_failed_connection_names_the_url(ask: Ask, cause: Exception, expected: type[Exception]) -> None:
+def test_a_failed_connection_names_the_url(call: CallBoth, cause: Exception, expected: type[Exception]) -> None:
     def server(_: httpx.Request) -> httpx.Response:
         raise cause
 
     with pytest.raises(expected, match=r"^http://solo\.test/api/segment: \w+") as caught:
-        ask(server, "segment", JPEG, max_instances=3)
+        call(server, "segment", JPEG, max_instances=3)
     assert caught.value.__cause__ is cause
 
 
@@ -354,7 +356,7 @@ def test_a_host_that_no_resolver_takes_is_unreachable(monkeypatch: pytest.Monkey
 
 @pytest.fixture
 def pauses_s(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """The pauses that a client made, none of which is really slept."""
+    """The pauses that a client would have made; it does not really sleep."""
     pauses: list[float] = []
 
     async def sleep(pause_s: float) -> None:
@@ -367,41 +369,41 @@ def pauses_s(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 
 
 def test_retries_wait_as_long_as_the_server_says(
-    ask: Ask, answer: Json, problem: Callable[..., Json], pauses_s: list[float]
+    call: CallBoth, answer: Json, problem: Callable[..., Json], pauses_s: list[float]
 ) -> None:
     busy = problem("overloaded", 503)
     server = Recorder(
         _failure(busy, **{"Retry-After": "2"}), _failure(busy, **{"Retry-After": "5"}), httpx.Response(200, json=answer)
     )
-    assert ask(server, "segment", JPEG, client={"retries": 2}).width == 3
+    assert call(server, "segment", JPEG, client={"retries": 2}).width == 3
     assert pauses_s == [2, 5]
     assert [r.content for r in server.requests] == [JPEG] * 3
 
 
-def test_retries_end(ask: Ask, problem: Callable[..., Json], pauses_s: list[float]) -> None:
+def test_retries_end(call: CallBoth, problem: Callable[..., Json], pauses_s: list[float]) -> None:
     server = Recorder(_failure(problem("overloaded", 503), **{"Retry-After": "2"}))
     with pytest.raises(Overloaded):
-        ask(server, "segment", JPEG, client={"retries": 2})
+        call(server, "segment", JPEG, client={"retries": 2})
     assert pauses_s == [2, 2]
     assert len(server.requests) == 3
 
 
-def test_by_default_nothing_is_sent_twice(ask: Ask, problem: Callable[..., Json], pauses_s: list[float]) -> None:
+def test_by_default_nothing_is_sent_twice(call: CallBoth, problem: Callable[..., Json], pauses_s: list[float]) -> None:
     server = Recorder(_failure(problem("overloaded", 503), **{"Retry-After": "2"}))
     with pytest.raises(Overloaded):
-        ask(server, "segment", JPEG)
+        call(server, "segment", JPEG)
     assert (len(server.requests), pauses_s) == (1, [])
 
 
 @pytest.mark.parametrize("kind", [SoloClient, AsyncSoloClient])
 @pytest.mark.parametrize("url", ["localhost:8000", "http://solo.test:port", "http://so lo.test\n"])
-def test_a_base_url_that_is_none_is_refused(kind: Callable[[str], object], url: str) -> None:
+def test_an_invalid_base_url_is_refused(kind: Callable[[str], object], url: str) -> None:
     with pytest.raises(InvalidArgument, match="base_url"):
         kind(url)
 
 
 class _Counting(httpx.AsyncBaseTransport):
-    """Answers after a moment and counts how many requests are under way at once."""
+    """Responds after a moment and counts how many requests are in flight."""
 
     def __init__(self, answer: Json) -> None:
         self.now = self.most = self.begun = self.cancelled = 0

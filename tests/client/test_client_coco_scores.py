@@ -25,7 +25,7 @@ HW = (200, 240)
 
 
 def _rle(position: int) -> dict[str, Any]:
-    """A rectangle that no other position overlaps."""
+    """A rectangle that does not overlap those of other positions."""
     mask = np.zeros(HW, np.uint8, order="F")
     mask[10:170, 10 + 46 * position : 50 + 46 * position] = 1
     encoded = coco_mask.encode(mask)
@@ -33,7 +33,7 @@ def _rle(position: int) -> dict[str, Any]:
 
 
 class PerfectModel:
-    """Stands in for `solo_server.commands.local`: finds the ground truth."""
+    """Replaces `solo_server.commands.local`: returns the ground truth."""
 
     max_concurrency = 2
 
@@ -71,7 +71,7 @@ def _average_precision(truth: Path, results: Path) -> float:
 
 
 def _truth(folder: Path, names: list[str], ids: list[int]) -> Path:
-    """Annotations of two images. names, ids: of the classes in the order of `class_id`; the file has them in another order."""
+    """Annotations of two images. names, ids: of the classes, in the order of `class_id`; the file lists them in another order."""
     images = [
         {"id": 7, "file_name": "b1.jpg", "height": HW[0], "width": HW[1]},
         {"id": 31, "file_name": "a1.jpg", "height": HW[0], "width": HW[1]},
@@ -116,7 +116,7 @@ def test_masks_that_are_the_ground_truth_score_one(
     words: list[str],
 ) -> None:
     module = ModuleType("solo_server.commands.local")
-    module.open_local = PerfectModel(class_names).open_local  # type: ignore[attr-defined]  # a stand-in is put together by hand
+    module.open_local = PerfectModel(class_names).open_local  # type: ignore[attr-defined]  # a hand-made stand-in
     monkeypatch.setitem(sys.modules, "solo_server", ModuleType("solo_server"))
     monkeypatch.setitem(sys.modules, "solo_server.commands.local", module)
     monkeypatch.chdir(tmp_path)
@@ -125,6 +125,6 @@ def test_masks_that_are_the_ground_truth_score_one(
         Path(name).touch()
     parser = argparse.ArgumentParser()
     segment.add_arguments(parser)
-    asked = [".", "--format", "coco", "--image-ids", "truth.json", "-o", "results.json", *words]
-    assert segment.run(parser.parse_args(asked)) == 0
+    arguments = [".", "--format", "coco", "--image-ids", "truth.json", "-o", "results.json", *words]
+    assert segment.run(parser.parse_args(arguments)) == 0
     assert _average_precision(truth, tmp_path / "results.json") == pytest.approx(1.0)

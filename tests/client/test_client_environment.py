@@ -1,4 +1,4 @@
-"""Variables for proxies and certificates: which proxy a client takes, and how an unusable variable is reported."""
+"""Proxy and certificate variables: which proxy a client uses, and how an invalid variable is reported."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_the_proxy_is_the_one_of_the_urls_scheme(
         ("http://10.1.2.3", "10.0.0.0/99,[::1,localhost:port,<local>,ü,a|b,:,/,//,[],10.1.2.3:99999", False),
     ],
 )
-def test_no_proxy_means_these_hosts(monkeypatch: Set, url: str, no_proxy: str, is_direct: bool) -> None:
+def test_no_proxy_covers_these_hosts(monkeypatch: Set, url: str, no_proxy: str, is_direct: bool) -> None:
     _set(monkeypatch, {"ALL_PROXY": "http://p:3128", "NO_PROXY": no_proxy})
     assert (proxy_for(url) is None) is is_direct
 
@@ -149,8 +149,8 @@ def test_a_proxy_that_cannot_be_used_is_an_error_that_names_the_variable(
 
 
 @KINDS
-def test_what_a_desktop_sets_does_not_stop_a_client_of_this_machine(monkeypatch: Set, kind: type[SoloClient]) -> None:
-    """GNOME's settings for a proxy; httpx alone raises at `socks://`, at `[::1]` and at the network."""
+def test_a_desktops_proxy_settings_do_not_stop_a_local_client(monkeypatch: Set, kind: type[SoloClient]) -> None:
+    """GNOME's proxy settings; httpx on its own raises at `socks://`, at `[::1]` and at a network."""
     _set(monkeypatch, {"ALL_PROXY": "socks://127.0.0.1:1080/", "NO_PROXY": "localhost,127.0.0.0/8,[::1],fd00::/8"})
     for host in ("localhost", "127.0.0.5", "[::1]", "[fd00::7]"):
         kind(f"http://{host}:8000")
@@ -180,7 +180,7 @@ def test_certificates_that_are_not_there_are_an_error_that_names_variable_and_fi
 
 
 @KINDS
-def test_certificates_that_are_there_are_taken(monkeypatch: Set, tmp_path: Path, kind: type[SoloClient]) -> None:
+def test_existing_certificates_are_used(monkeypatch: Set, tmp_path: Path, kind: type[SoloClient]) -> None:
     monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path}/none:{tmp_path}")
     kind(SERVER)
     monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path}/none")
@@ -196,12 +196,12 @@ def test_with_a_transport_the_environment_does_not_matter(monkeypatch: Set, kind
 
 @pytest.fixture
 def proxy() -> Iterator[tuple[str, list[str]]]:
-    """A proxy that has no way out: it answers 503 with a page. Its URL, and the URLs that it was asked for."""
-    asked: list[str] = []
+    """A proxy that always returns 503 with a page. Its URL, and the URLs requested from it."""
+    requested: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            asked.append(self.path)
+            requested.append(self.path)
             self.rfile.read(int(self.headers["Content-Length"]))
             self.send_response(503)
             self.send_header("Content-Type", "text/html")
@@ -213,20 +213,20 @@ def proxy() -> Iterator[tuple[str, list[str]]]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", asked
+        yield f"http://127.0.0.1:{server.server_port}", requested
         server.shutdown()
 
 
-def test_requests_go_by_the_proxy_and_its_own_answer_names_it(monkeypatch: Set, proxy: tuple[str, list[str]]) -> None:
-    url, asked = proxy
+def test_requests_go_through_the_proxy_and_the_error_names_it(monkeypatch: Set, proxy: tuple[str, list[str]]) -> None:
+    url, requested = proxy
     monkeypatch.setenv("HTTP_PROXY", url.replace("//", "//user:secret@"))
     with SoloClient(SERVER) as client, pytest.raises(UnexpectedAnswer) as caught:
         client.segment(b"image")
-    assert asked == [f"{SERVER}/segment"]
+    assert requested == [f"{SERVER}/segment"]
     shown = url.replace("//", "//***@")
     assert str(caught.value) == (
-        "unexpected answer: Content-Type is text/html, not application/problem+json, with status 503"
-        f" (by the proxy {shown} that HTTP_PROXY names)"
+        "unexpected response: Content-Type is text/html, not application/problem+json, with status 503"
+        f" (through the proxy {shown} from HTTP_PROXY)"
     )
 
 
@@ -239,7 +239,7 @@ def test_a_proxy_that_is_not_reached_is_named(monkeypatch: Set, host: str) -> No
     with SoloClient(SERVER) as client, pytest.raises(Unreachable) as caught:
         client.segment(b"image")
     assert str(caught.value).startswith(f"{SERVER}/segment: ")
-    assert str(caught.value).endswith(f" (by the proxy http://***@{host}:{port} that ALL_PROXY names)")
+    assert str(caught.value).endswith(f" (through the proxy http://***@{host}:{port} from ALL_PROXY)")
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_a_proxy_that_is_not_reached_is_named(monkeypatch: Set, host: str) -> No
         ("SSL_CERT_DIR", "no"),
     ],
 )
-def test_the_command_says_it_in_one_line_with_code_2(
+def test_the_command_reports_it_in_one_line_with_code_2(
     monkeypatch: Set, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -259,8 +259,8 @@ def test_the_command_says_it_in_one_line_with_code_2(
     parser = argparse.ArgumentParser()
     segment.add_arguments(parser)
     assert segment.run(parser.parse_args([str(tmp_path / "a.jpg"), "--url", SERVER])) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith(f"solo segment: {name}: ")
-    assert value in said.err
-    assert said.err.count("\n") == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"solo segment: {name}: ")
+    assert value in captured.err
+    assert captured.err.count("\n") == 1

@@ -34,7 +34,7 @@ def test_the_docstring_gives_every_class_its_code() -> None:
 
 
 def test_every_code_has_its_own_class() -> None:
-    """That the codes are the server's is checked in tests/contract/test_client_codes.py."""
+    """tests/contract/test_client_codes.py checks that the server has the same codes."""
     assert len(set(errors.BY_CODE.values())) == len(errors.BY_CODE)
     for code, kind in errors.BY_CODE.items():
         error = error_of(_problem(code, 400))

@@ -1,4 +1,4 @@
-"""What the package offers, and what importing it costs."""
+"""The package's public names, and which modules their import loads."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_the_command_is_declared_without_httpx_and_numpy() -> None:
-    """`solo --help` must answer at once, and `solo segment` must work with the extra `server` alone."""
+    """`solo --help` must be fast, and `solo segment` must work with the extra `server` alone."""
     assert _loaded_after("import solo_client.segment") == "[]\n"
 
 
@@ -58,15 +58,15 @@ def test_the_clients_bring_httpx_and_no_numpy() -> None:
 def _loaded_after(statement: str) -> str:
     code = f"{statement}; import sys; print(sorted({{'httpx', 'numpy'}} & set(sys.modules)))"
     root = str(Path(solo_client.__file__).parent.parent)
-    told = subprocess.run(  # our own command
+    done = subprocess.run(  # our own command
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": root}
     )
-    return told.stdout
+    return done.stdout
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 def test_imports_are_the_standard_library_and_httpx(source: Path) -> None:
-    """Except numpy, for types and in the one function that makes arrays."""
+    """Except numpy, for types and in the one function that builds arrays."""
     allowed = set(sys.stdlib_module_names) | {"solo_client"}
     allowed |= {"client": {"httpx"}, "transport": {"httpx"}, "rle": {"numpy"}, "types": {"numpy"}}.get(
         source.stem, set()

@@ -1,4 +1,4 @@
-"""From words on the command line to images and overlay files."""
+"""From command line arguments to image paths and overlay paths."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from solo_client.command.errors import Unusable
-from solo_client.command.images import STDIN, Image, find_images, overlay_files
+from solo_client.command.images import STDIN, ImagePath, find_images, overlay_files
 
 
 @pytest.fixture
 def touch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Make empty files in a folder that is the current one."""
+    """Create empty files in the current folder, which is a temporary one."""
     monkeypatch.chdir(tmp_path)
 
     def make(*names: str) -> None:
@@ -28,8 +28,8 @@ def _found(*words: str, recursive: bool = False) -> list[str]:
     return [image.path.as_posix() for image in find_images(words, recursive=recursive)]
 
 
-def _images(*names: str) -> list[Image]:
-    return [Image(Path(name)) for name in names]
+def _images(*names: str) -> list[ImagePath]:
+    return [ImagePath(Path(name)) for name in names]
 
 
 def test_folder_gives_its_images_sorted(touch: Callable[..., None]) -> None:
@@ -57,13 +57,13 @@ def test_file_whose_name_looks_like_a_pattern_is_a_file(touch: Callable[..., Non
     assert _found("photo[1].jpg") == ["photo[1].jpg"]
 
 
-def test_words_keep_their_order_and_nothing_comes_twice(touch: Callable[..., None]) -> None:
+def test_arguments_keep_their_order_without_duplicates(touch: Callable[..., None]) -> None:
     touch("in/a.jpg", "in/b.jpg")
     assert _found("in/b.jpg", "in", "in/*.jpg") == ["in/b.jpg", "in/a.jpg"]
 
 
 @pytest.mark.parametrize("word", ["none.jpg", "*.jpg", "x" * 5000])
-def test_word_that_names_nothing_is_unusable(touch: Callable[..., None], word: str) -> None:
+def test_argument_that_matches_nothing_is_unusable(touch: Callable[..., None], word: str) -> None:
     touch()
     with pytest.raises((Unusable, OSError)):
         _found(word)
@@ -71,18 +71,18 @@ def test_word_that_names_nothing_is_unusable(touch: Callable[..., None], word: s
 
 def test_folder_without_images_is_unusable(touch: Callable[..., None]) -> None:
     touch("in/notes.txt", "in/deeper/d.jpg")
-    with pytest.raises(Unusable, match="no images found; --recursive also looks into the folders below"):
+    with pytest.raises(Unusable, match="no images found; --recursive also searches subfolders"):
         _found("in")
 
 
-def test_recursive_takes_the_images_of_the_folders_below(touch: Callable[..., None]) -> None:
+def test_recursive_finds_images_in_subfolders(touch: Callable[..., None]) -> None:
     touch("in/b.jpg", "in/z/a.jpg", "in/deeper/d.jpg", "in/deeper/still/e.png", "in/deeper/notes.txt")
     found = ["in/b.jpg", "in/deeper/d.jpg", "in/deeper/still/e.png", "in/z/a.jpg"]
     assert _found("in", recursive=True) == found
 
 
 @pytest.mark.parametrize("folder", [".cache", "@eaDir", "__MACOSX", "#recycle", "lost+found"])
-def test_recursive_passes_over_what_file_servers_leave_behind(touch: Callable[..., None], folder: str) -> None:
+def test_recursive_skips_the_folders_of_file_servers(touch: Callable[..., None], folder: str) -> None:
     touch("in/a.jpg", f"in/{folder}/a.jpg", f"in/b/{folder}/c/a.jpg")
     assert _found("in", recursive=True) == ["in/a.jpg"]
 
@@ -93,7 +93,7 @@ def test_recursive_ends_at_a_link_to_the_folder_itself(touch: Callable[..., None
     assert _found("in", recursive=True) == ["in/a.jpg"]
 
 
-def test_a_folder_that_cannot_be_read_is_not_passed_over(
+def test_a_folder_that_cannot_be_read_is_not_skipped(
     touch: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: object) -> None:
@@ -107,13 +107,13 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(
 
 def test_a_dash_is_standard_input_and_not_a_file_of_that_name(touch: Callable[..., None]) -> None:
     touch("-", "a.jpg")
-    assert find_images(["a.jpg", "-", "-"]) == [Image(Path("a.jpg")), Image(STDIN)]
-    assert find_images(["./-"]) == find_images(["[-]"]) == [Image(Path("-").absolute())]
+    assert find_images(["a.jpg", "-", "-"]) == [ImagePath(Path("a.jpg")), ImagePath(STDIN)]
+    assert find_images(["./-"]) == find_images(["[-]"]) == [ImagePath(Path("-").absolute())]
 
 
 def test_overlays_in_a_folder_are_named_after_the_stem() -> None:
     assert overlay_files(_images("in/a.b.jpg"), Path("out")) == [Path("out/a.b.overlay.png")]
-    assert overlay_files([Image(STDIN)], Path("out")) == [Path("out/stdin.overlay.png")]
+    assert overlay_files([ImagePath(STDIN)], Path("out")) == [Path("out/stdin.overlay.png")]
 
 
 def test_images_of_the_same_stem_keep_their_suffix_in_the_name_of_the_overlay() -> None:
@@ -125,13 +125,13 @@ def test_images_of_the_same_stem_keep_their_suffix_in_the_name_of_the_overlay() 
     ]
 
 
-def test_overlays_of_a_folder_with_folders_lie_in_such_folders(touch: Callable[..., None]) -> None:
+def test_overlays_keep_the_subfolders_of_their_images(touch: Callable[..., None]) -> None:
     touch("in/a.jpg", "in/b/a.jpg")
     files = overlay_files(find_images(["in"], recursive=True), Path("out"))
     assert [file.as_posix() for file in files] == ["out/a.overlay.png", "out/b/a.overlay.png"]
 
 
-def test_the_overlay_of_one_image_is_the_file_that_was_named(touch: Callable[..., None]) -> None:
+def test_the_overlay_of_one_image_can_be_a_file(touch: Callable[..., None]) -> None:
     touch("a.jpg")
     assert overlay_files(_images("a.jpg"), Path("drawn.PNG")) == [Path("drawn.PNG")]
     Path("folder.png").mkdir()
@@ -141,19 +141,19 @@ def test_the_overlay_of_one_image_is_the_file_that_was_named(touch: Callable[...
 @pytest.mark.parametrize(
     ("names", "place", "message"),
     [
-        (["a.jpg", "b.jpg"], "out.png", "out.png is the name of one file, but there are 2 images: name a folder"),
-        (["a.jpg"], "out.jpg", "out.jpg: overlays are PNG files; name it out.png, or name a folder"),
-        (["a.jpg"], "-", "needs the name of a file or a folder, not -"),
+        (["a.jpg", "b.jpg"], "out.png", "out.png is one file, but there are 2 images: give a folder"),
+        (["a.jpg"], "out.jpg", "out.jpg: overlays are PNG files; use out.png, or a folder"),
+        (["a.jpg"], "-", "must be a file or a folder, not -"),
         (["a.png"], "a.png", "the overlay of a.png would replace the image a.png"),
         (["a.jpg", "a.overlay.png"], ".", "the overlay of a.jpg would replace the image a.overlay.png"),
         (
             ["x/a.jpg", "y/a.jpg"],
             "out",
-            "x/a.jpg and y/a.jpg would share the overlay out/a.jpg.overlay.png; segment them",
+            "x/a.jpg and y/a.jpg would have the same overlay out/a.jpg.overlay.png; segment them",
         ),
     ],
 )
-def test_overlays_that_cannot_be_are_refused(names: list[str], place: str, message: str) -> None:
+def test_invalid_overlay_paths_are_refused(names: list[str], place: str, message: str) -> None:
     with pytest.raises(Unusable) as caught:
         overlay_files(_images(*names), Path(place))
     assert message in str(caught.value)

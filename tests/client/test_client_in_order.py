@@ -22,12 +22,12 @@ def test_results_come_in_the_order_of_the_jobs(max_concurrency: int) -> None:
     assert list(in_order(work, range(50), max_concurrency)) == [job * job for job in range(50)]
 
 
-def test_as_many_jobs_run_at_a_time_as_were_asked_for() -> None:
+def test_max_concurrency_jobs_run_at_a_time() -> None:
     together = threading.Barrier(3)
     assert len(list(in_order(lambda _: together.wait(WAIT_S), range(6), 3))) == 6
 
 
-def test_a_result_is_there_before_the_later_jobs_are_begun() -> None:
+def test_the_first_result_is_yielded_before_later_jobs_start() -> None:
     begun: list[int] = []
     with_threads = in_order(lambda job: begun.append(job) or job, range(10_000), 2)
     assert next(with_threads) == 0
@@ -35,7 +35,7 @@ def test_a_result_is_there_before_the_later_jobs_are_begun() -> None:
     assert len(begun) <= AHEAD * 2
 
 
-def test_no_more_results_are_held_than_the_window_has() -> None:
+def test_at_most_one_window_of_results_is_kept() -> None:
     taken = 0
 
     def jobs() -> Iterator[int]:
@@ -49,7 +49,7 @@ def test_no_more_results_are_held_than_the_window_has() -> None:
 
 
 @pytest.mark.parametrize("max_concurrency", [1, 3])
-def test_an_error_comes_at_its_place(max_concurrency: int) -> None:
+def test_an_error_is_raised_in_place_of_its_result(max_concurrency: int) -> None:
     def work(job: int) -> int:
         if job == 5:
             raise ZeroDivisionError
@@ -61,7 +61,7 @@ def test_an_error_comes_at_its_place(max_concurrency: int) -> None:
         next(results)
 
 
-def test_a_caller_that_goes_away_does_not_wait_for_what_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_early_does_not_wait_for_a_hanging_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GRACE_S", 0.05)
     hanging, begun = threading.Event(), threading.Event()
 
@@ -80,7 +80,7 @@ def test_a_caller_that_goes_away_does_not_wait_for_what_hangs(monkeypatch: pytes
     hanging.set()
 
 
-def test_what_runs_may_end_when_the_caller_goes_away() -> None:
+def test_closing_early_lets_running_jobs_finish() -> None:
     ended: list[int] = []
     begun = threading.Event()
 

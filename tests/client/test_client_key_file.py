@@ -1,4 +1,4 @@
-"""`--api-key-file` takes the key alone, or the server's own file where it holds one; no key is ever part of a message."""
+"""`--api-key-file` accepts a key alone, or a server's key file with one key; messages never contain a key."""
 
 import codecs
 from pathlib import Path
@@ -32,33 +32,33 @@ def test_server_and_client_read_the_same_key_from_the_same_file(text: str, encod
 
 
 @pytest.mark.parametrize("key", ["secret", "user:secret", "http://user:0123456789abcdefgh", "name with space:" + KEY])
-def test_a_key_of_another_form_is_sent_as_it_is(key: str, tmp_path: Path) -> None:
-    """Of a proxy, say, whose keys are its own."""
+def test_a_key_in_another_format_is_sent_unchanged(key: str, tmp_path: Path) -> None:
+    """For example for a proxy with keys of its own."""
     (tmp_path / "key").write_text(key)
     assert read_key(tmp_path / "key") == key
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "holds no key"),
         (codecs.BOM_UTF8, "holds no key"),
         (b"# nobody\r\n\r\n", "holds no key"),
         (
             f"alice:{KEY}\nbob:{OTHER}\n".encode(),
-            "holds 2 keys; name a file with yours alone: one line, KEY or NAME:KEY",
+            "holds 2 keys; it must hold one line: KEY or NAME:KEY",
         ),
-        (b"\xff secret-0123456789abcdef", "cannot be read: it is no text"),
+        (b"\xff secret-0123456789abcdef", "cannot be read: it is not text"),
         (KEY.encode() * 60_000, "is larger than 1048576 bytes"),
     ],
 )
 def test_a_file_without_one_key_is_refused_in_one_line_without_the_keys(
-    content: bytes, said: str, tmp_path: Path
+    content: bytes, message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "keys").write_bytes(content)
     with pytest.raises(Unusable) as refused:
         read_key(tmp_path / "keys")
-    assert str(refused.value) == f"--api-key-file: {tmp_path / 'keys'} {said}"
+    assert str(refused.value) == f"--api-key-file: {tmp_path / 'keys'} {message}"
 
 
 def test_a_missing_file_is_refused_with_the_reason(tmp_path: Path) -> None:

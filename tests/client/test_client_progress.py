@@ -13,7 +13,7 @@ class _Terminal(io.StringIO):
         return True
 
 
-def test_line_tells_count_rate_and_time_left() -> None:
+def test_line_shows_count_rate_and_time_left() -> None:
     assert progress_line(3, 12, 1.5) == "3/12  2.0 images/s  4 s left"
 
 
@@ -51,7 +51,7 @@ def test_one_image_needs_no_progress() -> None:
     assert stream.getvalue() == ""
 
 
-def test_a_file_sees_nothing() -> None:
+def test_nothing_is_written_to_a_file() -> None:
     stream = io.StringIO()
     with Progress(9, stream) as progress:
         progress.show(3, 0.5)

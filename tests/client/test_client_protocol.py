@@ -1,4 +1,4 @@
-"""What needs no connection: media types, options, the rule for further tries."""
+"""What needs no connection: media types, options, when to retry."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from solo_client import InvalidArgument
 from solo_client.media import media_type
-from solo_client.protocol import Answer, Image, Protocol, retry_after_s
+from solo_client.protocol import EncodedImage, HttpResponse, Protocol, retry_after_s
 from solo_client.query import Query
 
-IMAGE = Image(b"\xff\xd8\xff\xe0", "photo.jpg")
+IMAGE = EncodedImage(b"\xff\xd8\xff\xe0", "photo.jpg")
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_media_type_comes_from_the_first_bytes(body: bytes, expected: str) -> No
     assert media_type(body) == expected
 
 
-def test_query_leaves_out_what_was_not_asked_for() -> None:
+def test_query_omits_unset_options() -> None:
     assert Query().to_parameters() == {}
 
 
@@ -93,7 +93,7 @@ def test_an_option_out_of_range_is_named(name: str, value: Any) -> None:
         ({"version": "1"}, "version"),
     ],
 )
-def test_an_unusable_setting_is_named(arguments: dict[str, Any], name: str) -> None:
+def test_an_invalid_argument_is_named(arguments: dict[str, Any], name: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         Protocol(**({"base_url": "http://solo.test"} | arguments))
     assert caught.value.name == name
@@ -133,22 +133,22 @@ def test_retry_after_a_past_date_is_now(zone: str) -> None:
         (200, {}, 1, None),
     ],
 )
-def test_only_a_503_with_retry_after_is_tried_again(
+def test_only_a_503_with_retry_after_is_retried(
     status: int, headers: dict[str, str], tries: int, expected: float | None
 ) -> None:
     protocol = Protocol("http://solo.test", timeout_s=60, retries=2)
     call = protocol.segment(IMAGE, Query())
-    assert protocol.pause_s(call, Answer(status, headers, b""), tries) == expected
+    assert protocol.pause_s(call, HttpResponse(status, headers, b""), tries) == expected
 
 
-def test_without_retries_nothing_is_tried_again() -> None:
+def test_without_retries_nothing_is_retried() -> None:
     protocol = Protocol("http://solo.test")
     call = protocol.segment(IMAGE, Query())
-    assert protocol.pause_s(call, Answer(503, {"Retry-After": "0"}, b""), 1) is None
+    assert protocol.pause_s(call, HttpResponse(503, {"Retry-After": "0"}, b""), 1) is None
 
 
-def test_readiness_is_never_tried_again() -> None:
+def test_readiness_is_never_retried() -> None:
     protocol = Protocol("http://solo.test", retries=5)
     calls = (*protocol.ready(), *Protocol("http://solo.test", retries=5, model_name="cats").ready())
     assert [call.path for call in calls] == ["/readyz", "/readyz", "/models/cats"]
-    assert [protocol.pause_s(call, Answer(503, {"Retry-After": "0"}, b""), 1) for call in calls] == [None] * 3
+    assert [protocol.pause_s(call, HttpResponse(503, {"Retry-After": "0"}, b""), 1) for call in calls] == [None] * 3

@@ -1,4 +1,4 @@
-"""Compressed run lengths: by hand first, then against pycocotools."""
+"""Compressed run lengths: against values worked out by hand, then against pycocotools."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_masks_lie_in_c_order() -> None:
     assert mask_array((2, 3), "132").flags.c_contiguous
 
 
-def test_missing_numpy_is_said_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_numpy_is_reported_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numpy", None)
     with pytest.raises(NumpyMissing, match="pip install numpy"):
         mask_array((1, 1), "1")

@@ -1,4 +1,4 @@
-"""The command `solo segment`, with a stand-in for the server's package and with a small real HTTP server."""
+"""The command `solo segment`, with a stand-in for the server's package and with a small HTTP server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 class _ServerError(Exception):
-    """Like those of solo_server.errors."""
+    """Like the errors of solo_server.errors."""
 
     title, status = "Damaged image", 422
 
@@ -35,7 +35,7 @@ class _ServerError(Exception):
 
 
 class FakeModel:
-    """Stands in for `solo_server.commands.local`: finds one person in every image; the image's bytes say what goes wrong."""
+    """Replaces `solo_server.commands.local`: returns one person for every image; the image's bytes choose the error."""
 
     def __init__(self, answer: Json, png: bytes) -> None:
         self.bundle: object = "not opened"
@@ -71,7 +71,7 @@ class FakeModel:
 def model(monkeypatch: pytest.MonkeyPatch, answer: Json, png: bytes) -> FakeModel:
     fake = FakeModel(answer, png)
     module = ModuleType("solo_server.commands.local")
-    module.open_local = fake.open_local  # type: ignore[attr-defined]  # a stand-in is put together by hand
+    module.open_local = fake.open_local  # type: ignore[attr-defined]  # a hand-made stand-in
     monkeypatch.setitem(sys.modules, "solo_server", ModuleType("solo_server"))
     monkeypatch.setitem(sys.modules, "solo_server.commands.local", module)
     return fake
@@ -79,7 +79,7 @@ def model(monkeypatch: pytest.MonkeyPatch, answer: Json, png: bytes) -> FakeMode
 
 @pytest.fixture
 def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """images(name=bytes, ...) makes files name.jpg in a folder that is the current one."""
+    """images(name=bytes, ...) creates files name.jpg in the current folder, which is a temporary one."""
     monkeypatch.chdir(tmp_path)
 
     def make(**bodies: bytes) -> None:
@@ -95,14 +95,14 @@ def _solo(*words: str) -> int:
     return segment.run(parser.parse_args(words))
 
 
-def test_one_image_gives_its_answer(
+def test_one_image_gives_its_result(
     model: FakeModel, images: Callable[..., None], answer: Json, capsys: Capture
 ) -> None:
     images(a=b"a")
     assert _solo("a.jpg") == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out) == answer
-    assert told.err == ""
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == answer
+    assert captured.err == ""
     assert model.bundle is None
 
 
@@ -111,10 +111,10 @@ def test_several_images_give_a_list_with_their_files(
 ) -> None:
     images(a=b"a", b=b"b")
     assert _solo("b.jpg", "a.jpg") == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out) == [{"file": "b.jpg"} | answer, {"file": "a.jpg"} | answer]
-    assert told.err.startswith("2 images, 2 instances, ")
-    assert told.err.endswith(" images/s\n")
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == [{"file": "b.jpg"} | answer, {"file": "a.jpg"} | answer]
+    assert captured.err.startswith("2 images, 2 instances, ")
+    assert captured.err.endswith(" images/s\n")
 
 
 def test_coco_gives_results_with_ids(model: FakeModel, images: Callable[..., None], capsys: Capture) -> None:
@@ -137,13 +137,13 @@ def test_bundle_reaches_the_model(model: FakeModel, images: Callable[..., None])
     assert (model.bundle, model.engine) == (Path("my.solo"), "auto")
 
 
-def test_the_engine_of_a_model_here_can_be_chosen(model: FakeModel, images: Callable[..., None]) -> None:
+def test_the_engine_of_a_local_model_can_be_chosen(model: FakeModel, images: Callable[..., None]) -> None:
     images(a=b"a")
     assert _solo("a.jpg", "--engine", "openvino") == 0
     assert (model.bundle, model.engine) == (None, "openvino")
 
 
-def test_output_file_is_replaced_whole(
+def test_output_file_is_replaced_atomically(
     model: FakeModel, images: Callable[..., None], answer: Json, capsys: Capture
 ) -> None:
     images(a=b"a")
@@ -175,7 +175,7 @@ def test_output_may_be_a_device(model: FakeModel, images: Callable[..., None]) -
     assert Path("/dev/null").is_char_device()
 
 
-def test_overlays_are_written_beside_the_answer(
+def test_overlays_are_written_besides_the_result(
     model: FakeModel, images: Callable[..., None], png: bytes, capsys: Capture
 ) -> None:
     images(a=b"a", b=b"b")
@@ -188,18 +188,18 @@ def test_overlays_are_written_beside_the_answer(
     assert model.queries == [{"score_threshold": "0.5"}] * 2
 
 
-def test_an_image_that_fails_is_named_and_the_others_go_on(
+def test_a_failed_image_is_named_and_the_run_continues(
     model: FakeModel, images: Callable[..., None], capsys: Capture
 ) -> None:
     images(a=b"a", b=b"fail image_damaged", c=b"c")
     assert _solo("a.jpg", "b.jpg", "c.jpg") == 1
-    told = capsys.readouterr()
+    captured = capsys.readouterr()
     problem = {"type": "about:blank", "title": "Damaged image", "status": 422}
     problem |= {"detail": "it is no image", "code": "image_damaged"}
-    entries = json.loads(told.out)
+    entries = json.loads(captured.out)
     assert [entry["file"] for entry in entries] == ["a.jpg", "b.jpg", "c.jpg"]
     assert entries[1] == {"file": "b.jpg", "error": problem}
-    first, summary = told.err.splitlines()
+    first, summary = captured.err.splitlines()
     assert first == "solo segment: b.jpg: it is no image"
     assert summary.startswith("2 images, 2 instances, ")
     assert summary.endswith(", 1 failed")
@@ -214,9 +214,9 @@ def test_an_image_that_cannot_be_read_is_named(
     images(a=b"a")
     monkeypatch.setattr(Path, "open", refuse)
     assert _solo("a.jpg", "--format", "jsonl") == 1
-    told = capsys.readouterr()
-    assert told.err == "solo segment: a.jpg: Permission denied\n"
-    assert json.loads(told.out)["error"]["code"] == "unreadable"
+    captured = capsys.readouterr()
+    assert captured.err == "solo segment: a.jpg: Permission denied\n"
+    assert json.loads(captured.out)["error"]["code"] == "unreadable"
 
 
 def test_the_only_image_that_fails_writes_nothing(
@@ -238,7 +238,7 @@ def test_several_images_that_all_fail_give_their_errors(
     assert json.loads(capsys.readouterr().out) == []
 
 
-def test_what_fails_for_every_image_stops_at_the_first(
+def test_an_error_that_affects_every_image_stops_at_the_first(
     model: FakeModel, images: Callable[..., None], capsys: Capture
 ) -> None:
     images(a=b"fail invalid_query", b=b"b")
@@ -247,18 +247,18 @@ def test_what_fails_for_every_image_stops_at_the_first(
     assert len(model.queries) == 1
 
 
-def test_an_answer_of_another_form_stops(model: FakeModel, images: Callable[..., None], capsys: Capture) -> None:
+def test_a_malformed_result_stops_the_run(model: FakeModel, images: Callable[..., None], capsys: Capture) -> None:
     images(a=b"odd")
     assert _solo("a.jpg") == 2
-    assert capsys.readouterr().err == "solo segment: unexpected answer: image is missing\n"
+    assert capsys.readouterr().err == "solo segment: unexpected response: image is missing\n"
 
 
 def test_results_before_a_stop_are_written(model: FakeModel, images: Callable[..., None], capsys: Capture) -> None:
     images(a=b"a", b=b"odd", c=b"c")
     assert _solo("a.jpg", "b.jpg", "c.jpg") == 2
-    told = capsys.readouterr()
-    assert [entry["file"] for entry in json.loads(told.out)] == ["a.jpg"]
-    assert told.err.splitlines()[-1] == "solo segment: unexpected answer: image is missing"
+    captured = capsys.readouterr()
+    assert [entry["file"] for entry in json.loads(captured.out)] == ["a.jpg"]
+    assert captured.err.splitlines()[-1] == "solo segment: unexpected response: image is missing"
 
 
 def test_an_interrupt_is_one_line(model: FakeModel, images: Callable[..., None], capsys: Capture) -> None:
@@ -279,7 +279,7 @@ def test_a_bug_in_the_model_is_not_hidden(model: FakeModel, images: Callable[...
         (["none.jpg"], "none.jpg: no such file or folder"),
         (["*.png"], "*.png: no such file or folder"),
         (["x" * 5000], "File name too long"),
-        (["empty"], "no images found; --recursive also looks"),
+        (["empty"], "no images found; --recursive also searches"),
         (["a.jpg", "--score-threshold", "1.5"], "--score-threshold must be from 0 to 1, not 1.5"),
         (["a.jpg", "--score-threshold", "nan"], "--score-threshold must be from 0 to 1, not nan"),
         (["a.jpg", "--score-threshold", "high"], "--score-threshold must be a number, not 'high'"),
@@ -288,9 +288,9 @@ def test_a_bug_in_the_model_is_not_hidden(model: FakeModel, images: Callable[...
         (["a.jpg", "--classes", "a,,b"], "--classes must be names"),
         (["a.jpg", "--model", "none.solo"], "--model: none.solo: no such bundle"),
         (["a.jpg", "--url", "solo.test"], "--url must be like http://"),
-        (["a.jpg", "--url", "http://solo.test", "--engine", "openvino"], "--engine goes with a model that runs here"),
-        (["a.jpg", "--model-name", "cats"], "--model-name goes with --url; --model is a bundle that runs here"),
-        (["a.jpg", "--url", "http://solo.test", "--model-version", "1"], "--model-version goes with --model-name"),
+        (["a.jpg", "--url", "http://solo.test", "--engine", "openvino"], "--engine is for a local model"),
+        (["a.jpg", "--model-name", "cats"], "--model-name needs --url; --model is a bundle to run locally"),
+        (["a.jpg", "--url", "http://solo.test", "--model-version", "1"], "--model-version needs --model-name"),
         (["a.jpg", "--url", "http://solo.test", "--model-name", ""], "--model-name must be a name, not ''"),
         (
             ["a.jpg", "--url", "http://solo.test", "--model-name", "a", "--model-version", "."],
@@ -302,13 +302,13 @@ def test_a_bug_in_the_model_is_not_hidden(model: FakeModel, images: Callable[...
         (["a.jpg", "--overlay", "a.jpg"], "--overlay: a.jpg: overlays are PNG files"),
         (
             ["a.jpg", "a1.jpg", "--overlay", "out.png"],
-            "--overlay: out.png is the name of one file, but there are 2 images",
+            "--overlay: out.png is one file, but there are 2 images",
         ),
-        (["a.jpg", "--image-ids", "position"], "--image-ids goes with --format coco"),
-        (["a.jpg", "--categories", "c.json"], "--categories goes with --format coco"),
+        (["a.jpg", "--image-ids", "position"], "--image-ids needs --format coco"),
+        (["a.jpg", "--categories", "c.json"], "--categories needs --format coco"),
         (["a.jpg", "--format", "coco", "--image-ids", "c.json"], "--image-ids: c.json: No such file"),
         (["a.jpg", "--format", "coco", "--categories", "c.json"], "--categories: c.json: No such file"),
-        (["a.jpg", "a1.jpg", "--format", "coco"], "a.jpg and a1.jpg would share the image_id 1; --image-ids"),
+        (["a.jpg", "a1.jpg", "--format", "coco"], "a.jpg and a1.jpg would have the same image_id 1; --image-ids"),
     ],
 )
 def test_wrong_usage_is_one_line_and_code_2(
@@ -318,11 +318,11 @@ def test_wrong_usage_is_one_line_and_code_2(
     Path("notes.txt").touch()
     Path("empty").mkdir()
     assert _solo(*words) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.count("\n") == 1
-    assert told.err.startswith("solo segment: ")
-    assert message in told.err
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("solo segment: ")
+    assert message in captured.err
     assert model.queries == []
 
 
@@ -340,9 +340,9 @@ def test_missing_server_package_says_which_extra(
     monkeypatch.setitem(sys.modules, "solo_server.commands.local", None)
     monkeypatch.setitem(sys.modules, "solo_server", None)
     assert _solo("a.jpg") == 2
-    told = capsys.readouterr().err
-    assert "pip install -c constraints.txt -e '.[server]'" in told
-    assert told.count("\n") == 1
+    captured = capsys.readouterr().err
+    assert "pip install -c constraints.txt -e '.[server]'" in captured
+    assert captured.count("\n") == 1
 
 
 def test_missing_httpx_says_which_extra(
@@ -362,7 +362,7 @@ def test_missing_httpx_says_which_extra(
         (RuntimeError(), "RuntimeError"),
     ],
 )
-def test_a_bundle_that_does_not_load_is_one_line(
+def test_a_bundle_that_does_not_load_is_reported_in_one_line(
     model: FakeModel,
     images: Callable[..., None],
     capsys: Capture,
@@ -382,7 +382,7 @@ def test_a_bundle_that_does_not_load_is_one_line(
 
 @pytest.fixture
 def url(answer: Json, png: bytes, problem: Callable[..., Json], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A server that answers `fail CODE STATUS` with that problem, and any other image with the answer or a PNG."""
+    """A server that returns that problem for `fail CODE STATUS`, and the answer or a PNG for any other image."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -412,7 +412,7 @@ def url(answer: Json, png: bytes, problem: Callable[..., Json], monkeypatch: pyt
             self.wfile.write(body)
 
         def log_message(self, *arguments: object) -> None:
-            """Say nothing."""
+            """No log."""
 
     monkeypatch.setenv("NO_PROXY", "*")
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
@@ -421,35 +421,35 @@ def url(answer: Json, png: bytes, problem: Callable[..., Json], monkeypatch: pyt
         server.shutdown()
 
 
-def test_url_asks_the_server(url: str, images: Callable[..., None], png: bytes, capsys: Capture) -> None:
+def test_url_sends_images_to_the_server(url: str, images: Callable[..., None], png: bytes, capsys: Capture) -> None:
     images(a=b"a")
     assert _solo("a.jpg", "--url", url, "--classes", "person", "--overlay", ".") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["model"] == {"name": "remote", "version": "/segment?classes=person&overlay=true"}
-    assert "overlay_png" not in told
+    captured = json.loads(capsys.readouterr().out)
+    assert captured["model"] == {"name": "remote", "version": "/segment?classes=person&overlay=true"}
+    assert "overlay_png" not in captured
     assert Path("a.overlay.png").read_bytes() == png
 
 
-def test_url_goes_on_after_an_image_that_fails(
+def test_url_continues_after_a_failed_image(
     url: str, images: Callable[..., None], problem: Callable[..., Json], capsys: Capture
 ) -> None:
     images(a=b"fail image_damaged 400", b=b"b")
     assert _solo(".", "--url", url) == 1
-    told = capsys.readouterr()
-    failed, other = json.loads(told.out)
+    captured = capsys.readouterr()
+    failed, other = json.loads(captured.out)
     assert (failed["file"], other["file"]) == ("a.jpg", "b.jpg")
     assert failed["error"] == problem("image_damaged", 400)
-    assert told.err.startswith("solo segment: a.jpg: what went wrong: image_damaged (image_damaged, request r-1)\n")
+    assert captured.err.startswith("solo segment: a.jpg: what went wrong: image_damaged (image_damaged, request r-1)\n")
 
 
-def test_url_goes_on_after_a_connection_that_broke(url: str, images: Callable[..., None], capsys: Capture) -> None:
+def test_url_continues_after_a_broken_connection(url: str, images: Callable[..., None], capsys: Capture) -> None:
     images(a=b"hang up", b=b"b")
     assert _solo(".", "--url", url) == 1
-    told = capsys.readouterr()
-    failed, other = json.loads(told.out)
+    captured = capsys.readouterr()
+    failed, other = json.loads(captured.out)
     assert (failed["file"], other["file"]) == ("a.jpg", "b.jpg")
     assert failed["error"]["code"] == "connection_lost"
-    assert told.err.startswith(f"solo segment: a.jpg: {url}/segment: ")
+    assert captured.err.startswith(f"solo segment: a.jpg: {url}/segment: ")
 
 
 @pytest.mark.parametrize(
@@ -462,18 +462,18 @@ def test_url_goes_on_after_a_connection_that_broke(url: str, images: Callable[..
         b"fail unauthorized 401",
     ],
 )
-def test_url_stops_at_what_fails_for_every_image(
+def test_url_stops_at_an_error_that_affects_every_image(
     url: str, images: Callable[..., None], capsys: Capture, body: bytes
 ) -> None:
     images(a=body, b=b"b")
     assert _solo(".", "--url", url) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.count("\n") == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "cannot be read"),
         (b"", "holds no key"),
@@ -482,32 +482,32 @@ def test_url_stops_at_what_fails_for_every_image(
         (b"a\nb", "holds 2 keys"),
     ],
 )
-def test_a_key_that_cannot_be_used_is_one_line(
-    url: str, images: Callable[..., None], capsys: Capture, tmp_path: Path, content: bytes | None, said: str
+def test_an_invalid_key_file_is_reported_in_one_line(
+    url: str, images: Callable[..., None], capsys: Capture, tmp_path: Path, content: bytes | None, message: str
 ) -> None:
     images(a=b"a")
     if content is not None:
         (tmp_path / "key").write_bytes(content)
     assert _solo("a.jpg", "--url", url, "--api-key-file", str(tmp_path / "key")) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_key_goes_to_a_server_only(images: Callable[..., None], capsys: Capture) -> None:
+def test_an_api_key_needs_a_url(images: Callable[..., None], capsys: Capture) -> None:
     images(a=b"a")
     assert _solo("a.jpg", "--api-key-file", "key") == 2
-    assert "--api-key-file goes with --url" in capsys.readouterr().err
+    assert "--api-key-file needs --url" in capsys.readouterr().err
 
 
-def test_a_server_that_is_not_there_is_one_line(url: str, images: Callable[..., None], capsys: Capture) -> None:
+def test_an_unreachable_server_is_reported_in_one_line(url: str, images: Callable[..., None], capsys: Capture) -> None:
     images(a=b"a", b=b"b")
     assert _solo(".", "--url", "http://127.0.0.1:9") == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith("solo segment: http://127.0.0.1:9/segment: ")
-    assert told.err.count("\n") == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("solo segment: http://127.0.0.1:9/segment: ")
+    assert captured.err.count("\n") == 1
 
 
-def test_lines_are_written_as_they_come_each_with_its_file(
+def test_lines_are_written_at_once_each_with_its_file(
     model: FakeModel, images: Callable[..., None], answer: Json, capsys: Capture
 ) -> None:
     images(a=b"a", b=b"fail image_damaged", c=b"interrupt")
@@ -523,14 +523,14 @@ def test_lines_before_an_interrupt_are_in_the_file(model: FakeModel, images: Cal
     assert [json.loads(line)["file"] for line in Path("out.jsonl").read_text().splitlines()] == ["a.jpg"]
 
 
-def test_a_file_of_lines_is_left_alone_until_there_is_one(model: FakeModel, images: Callable[..., None]) -> None:
+def test_a_jsonl_file_is_untouched_until_the_first_line(model: FakeModel, images: Callable[..., None]) -> None:
     images(a=b"fail invalid_query", b=b"b")
     Path("out.jsonl").write_text("old")
     assert _solo("a.jpg", "b.jpg", "--format", "jsonl", "-o", "out.jsonl") == 2
     assert Path("out.jsonl").read_text() == "old"
 
 
-def test_one_image_alone_is_a_line_with_its_file(
+def test_a_single_image_is_a_line_with_its_file(
     model: FakeModel, images: Callable[..., None], answer: Json, capsys: Capture
 ) -> None:
     images(a=b"a")
@@ -539,7 +539,7 @@ def test_one_image_alone_is_a_line_with_its_file(
     assert json.loads(line) == {"file": "a.jpg"} | answer
 
 
-def test_an_interrupt_leaves_no_half_of_a_document(
+def test_an_interrupt_writes_no_incomplete_document(
     model: FakeModel, images: Callable[..., None], capsys: Capture
 ) -> None:
     images(a=b"a", b=b"interrupt")
@@ -549,7 +549,7 @@ def test_an_interrupt_leaves_no_half_of_a_document(
     assert sorted(path.name for path in Path().iterdir()) == ["a.jpg", "b.jpg"]
 
 
-def test_a_folder_is_done_several_images_at_a_time_in_order(
+def test_a_folder_is_segmented_several_images_at_a_time_in_order(
     model: FakeModel, images: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     together, segment_one = threading.Barrier(3), model.segment
@@ -567,7 +567,7 @@ def test_a_folder_is_done_several_images_at_a_time_in_order(
     assert model.several
 
 
-def test_one_image_is_opened_for_alone(model: FakeModel, images: Callable[..., None]) -> None:
+def test_the_model_is_opened_for_a_single_image(model: FakeModel, images: Callable[..., None]) -> None:
     images(a=b"a")
     assert _solo("a.jpg") == 0
     assert model.several is False
@@ -589,7 +589,7 @@ def test_a_folder_is_sent_several_images_at_a_time(
             self.wfile.write(body)
 
         def log_message(self, *arguments: object) -> None:
-            """Say nothing."""
+            """No log."""
 
     images(**{f"{number}": b"a" for number in range(8)})
     monkeypatch.setenv("NO_PROXY", "*")
@@ -600,7 +600,7 @@ def test_a_folder_is_sent_several_images_at_a_time(
     assert [entry["file"] for entry in json.loads(capsys.readouterr().out)] == [f"{number}.jpg" for number in range(8)]
 
 
-def test_an_overlay_costs_no_second_inference(model: FakeModel, images: Callable[..., None], png: bytes) -> None:
+def test_an_overlay_needs_no_second_inference(model: FakeModel, images: Callable[..., None], png: bytes) -> None:
     images(a=b"a")
     assert _solo("a.jpg", "--overlay", "drawn.png") == 0
     assert Path("drawn.png").read_bytes() == png
@@ -631,29 +631,29 @@ def test_a_dash_reads_one_image_from_standard_input_and_writes_to_stdout(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", _Stdin(b"fail image_damaged"))
     assert _solo("-", "-o", "-", "--format", "jsonl") == 1
-    told = capsys.readouterr()
-    assert json.loads(told.out)["file"] == "-"
-    assert told.err == "solo segment: -: it is no image\n"
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["file"] == "-"
+    assert captured.err == "solo segment: -: it is no image\n"
     monkeypatch.setattr(sys, "stdin", _Stdin(b"a"))
     assert _solo("-") == 0
     assert json.loads(capsys.readouterr().out) == answer
 
 
-def test_nobody_is_waited_for_who_types_at_a_terminal(
+def test_a_terminal_as_standard_input_is_refused(
     model: FakeModel, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", _Stdin(b"", is_terminal=True))
     assert _solo("-") == 2
-    assert "standard input is a terminal; send an image to it" in capsys.readouterr().err
+    assert "standard input is a terminal; pipe an image into it" in capsys.readouterr().err
 
 
-def test_input_without_end_is_refused(model: FakeModel, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_input_is_refused(model: FakeModel, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("solo_client.command.reading.MAX_BYTES", 3 << 20)
     assert _solo("/dev/zero") == 1
     assert capsys.readouterr().err == "solo segment: /dev/zero: more than 3 MiB\n"
 
 
-def test_recursive_takes_the_folders_below(model: FakeModel, images: Callable[..., None], capsys: Capture) -> None:
+def test_recursive_searches_subfolders(model: FakeModel, images: Callable[..., None], capsys: Capture) -> None:
     images(a=b"a")
     Path("deeper").mkdir()
     Path("deeper/b.jpg").touch()
@@ -679,7 +679,7 @@ def test_image_ids_can_be_the_positions(model: FakeModel, images: Callable[..., 
 
 
 @pytest.mark.parametrize(
-    ("class_names", "category_id", "said"),
+    ("class_names", "category_id", "warning"),
     [
         (["person"], 1, ""),
         (["dog", "person"], 1, ""),
@@ -693,19 +693,19 @@ def test_category_ids_are_cocos_if_all_classes_are(
     capsys: Capture,
     class_names: list[str],
     category_id: int,
-    said: str,
+    warning: str,
 ) -> None:
     images(a=b"a")
     answer["instances"][0]["class_id"] = class_names.index("person")
     model.class_names = class_names
     assert _solo("a.jpg", "--format", "coco") == 0
-    told = capsys.readouterr()
-    assert [entry["category_id"] for entry in json.loads(told.out)] == [category_id]
-    assert said in told.err
-    assert bool(said) == bool(told.err)
+    captured = capsys.readouterr()
+    assert [entry["category_id"] for entry in json.loads(captured.out)] == [category_id]
+    assert warning in captured.err
+    assert bool(warning) == bool(captured.err)
 
 
-def test_category_ids_of_a_file_are_taken_by_name(
+def test_category_ids_of_a_file_are_matched_by_name(
     url: str, model: FakeModel, images: Callable[..., None], capsys: Capture
 ) -> None:
     images(a=b"a")
@@ -723,7 +723,7 @@ def test_a_class_that_the_categories_lack_stops_before_any_work_unless_classes_a
     Path("c.json").write_text(json.dumps({"categories": [{"name": "person", "id": 70}]}))
     words = ["a.jpg", "--format", "coco", "--categories", "c.json"]
     assert _solo(*words) == 2
-    assert "c.json has no category 'dog' (it has person); --classes chooses" in capsys.readouterr().err
+    assert "c.json has no category 'dog' (it has person); --classes selects" in capsys.readouterr().err
     assert model.queries == []
     assert _solo(*words, "--classes", "person") == 0
     Path("c.json").write_text(json.dumps({"categories": [{"name": "dog", "id": 70}]}))
@@ -731,7 +731,7 @@ def test_a_class_that_the_categories_lack_stops_before_any_work_unless_classes_a
     assert "--categories: a.jpg: category_ids has no id for the label 'person'" in capsys.readouterr().err
 
 
-def test_a_reader_of_stdout_that_has_gone_is_one_line() -> None:
+def test_a_closed_stdout_is_reported_in_one_line() -> None:
     code = (
         "import sys\n"
         "from solo_client.command.output import Failed, open_output\n"
@@ -744,10 +744,10 @@ def test_a_reader_of_stdout_that_has_gone_is_one_line() -> None:
     root = str(Path(segment.__file__).parent.parent)
     command = [sys.executable, "-c", code]
     pipe, environment = subprocess.PIPE, {"PYTHONPATH": root}
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment) as told:  # our own command
-        if told.stdout is not None:
-            told.stdout.close()
-        complaint = told.stderr.read() if told.stderr is not None else b""
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment) as process:  # our own command
+        if process.stdout is not None:
+            process.stdout.close()
+        complaint = process.stderr.read() if process.stderr is not None else b""
     assert complaint == b"Unusable('cannot write to stdout: Broken pipe')\n"
 
 

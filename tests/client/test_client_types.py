@@ -1,4 +1,4 @@
-"""Records and the strict reading of the wire format."""
+"""Records, and the strict parsing of the wire format."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from pycocotools.coco import COCO
 from solo_client import ImageDamaged, Result, UnexpectedAnswer, UnknownCategory
 from solo_client.wire import parse_json, parse_problem, parse_result, parse_results
 
-Json = dict[str, Any]  # answers are taken apart and damaged freely here
+Json = dict[str, Any]  # tests take responses apart and damage them
 
 
 def _damaged(answer: Json, path: list[str | int], value: object) -> Json:
-    """A copy of the answer with the part at `path` replaced; `...` takes it away."""
+    """A copy of the response with the part at `path` replaced; `...` removes it."""
     changed = copy.deepcopy(answer)
-    place: Any = changed
+    parent: Any = changed
     for step in path[:-1]:
-        place = place[step]
+        parent = parent[step]
     if value is ...:
-        del place[path[-1]]
+        del parent[path[-1]]
     else:
-        place[path[-1]] = value
+        parent[path[-1]] = value
     return changed
 
 
-def test_answer_becomes_a_result(answer: Json) -> None:
+def test_a_response_becomes_a_result(answer: Json) -> None:
     result = parse_result(answer)
     assert (result.width, result.height) == (3, 2)
     assert (result.model_name, result.model_version) == ("demo-person", "0123456789ab")
@@ -43,11 +43,11 @@ def test_answer_becomes_a_result(answer: Json) -> None:
     assert instance.mask_array().tolist() == [[True, False, False], [True, False, False]]
 
 
-def test_result_goes_back_to_the_same_answer(answer: Json) -> None:
+def test_a_result_converts_back_to_the_same_response(answer: Json) -> None:
     assert json.loads(json.dumps(parse_result(answer).to_dict())) == answer
 
 
-def test_members_of_a_newer_server_are_passed_over(answer: Json) -> None:
+def test_unknown_members_are_ignored(answer: Json) -> None:
     newer = answer | {"filename": "a.jpg", "image": answer["image"] | {"depth": 3}}
     assert parse_result(newer) == parse_result(answer)
 
@@ -59,7 +59,7 @@ def test_masks_are_stacked_in_the_order_of_instances(answer: Json) -> None:
     assert masks.sum(axis=(1, 2)).tolist() == [0, 2]
 
 
-def test_masks_of_nothing_found_are_none_of_that_size(answer: Json) -> None:
+def test_masks_without_instances_keep_their_size(answer: Json) -> None:
     masks = parse_result(answer | {"instances": []}).masks()
     assert masks.shape == (0, 2, 3)
     assert masks.dtype == np.dtype(bool)
@@ -96,7 +96,7 @@ def test_masks_of_nothing_found_are_none_of_that_size(answer: Json) -> None:
         (["instances", 0, "mask", "counts"], [0, 2, 4], "instances[0].mask.counts"),
     ],
 )
-def test_a_wrong_part_is_named(answer: Json, path: list[str | int], value: object, field: str) -> None:
+def test_a_malformed_part_is_named(answer: Json, path: list[str | int], value: object, field: str) -> None:
     with pytest.raises(UnexpectedAnswer) as caught:
         parse_result(_damaged(answer, path, value))
     assert caught.value.field == field
@@ -104,13 +104,13 @@ def test_a_wrong_part_is_named(answer: Json, path: list[str | int], value: objec
 
 
 @pytest.mark.parametrize("whole", [None, [], "x", 3])
-def test_an_answer_that_is_no_object_is_refused(whole: object) -> None:
+def test_a_response_that_is_not_an_object_is_refused(whole: object) -> None:
     with pytest.raises(UnexpectedAnswer, match="body should be an object"):
         parse_result(whole)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"\xff\xfe{}", b'{"score": NaN}', b'{"a": Infinity}', b"[" * 200_000])
-def test_a_body_that_is_no_json_is_refused(body: bytes) -> None:
+def test_a_body_that_is_not_json_is_refused(body: bytes) -> None:
     with pytest.raises(UnexpectedAnswer, match="body is not JSON"):
         parse_json(body)
 
@@ -132,12 +132,12 @@ def test_one_image_sent_together_is_answered_like_one_alone(answer: Json) -> Non
     assert parse_results(answer, 1) == [parse_result(answer)]
 
 
-def test_a_missing_result_is_noticed(answer: Json) -> None:
+def test_a_missing_result_is_reported(answer: Json) -> None:
     with pytest.raises(UnexpectedAnswer, match="results should be a list of 2"):
         parse_results({"results": [answer]}, 2)
 
 
-def test_a_wrong_part_of_one_of_several_results_is_named(answer: Json, problem: Callable[..., Json]) -> None:
+def test_a_malformed_part_of_one_of_several_results_is_named(answer: Json, problem: Callable[..., Json]) -> None:
     failed = {"error": _damaged(problem("internal", 500), ["code"], 5)}
     with pytest.raises(UnexpectedAnswer, match=r"results\[1\]\.error\.code should be a string"):
         parse_results({"results": [answer, failed]}, 2)

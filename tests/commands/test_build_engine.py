@@ -1,4 +1,4 @@
-"""`solo build-engine` and `solo export --engine tensorrt`: what they say, what they write, and their exit status."""
+"""`solo build-engine` and `solo export --engine tensorrt`: output, files and exit status."""
 
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,12 @@ from solo_models.cli import main
 from solo_models.engine_file import read_engine_header
 from solo_server.backends.gpu.driver.base import DeviceInfo
 from solo_server.backends.gpu.driver.driver import FoundDevices
-from solo_server.commands import build_engine as build_command
-from solo_server.commands.build_engine import EngineOptions, PlanRefused, Workplace, build_engines
+from solo_server.backends.gpu.options import CudaOptions
+from solo_server.backends.gpu.tensorrt import open as tensorrt
+from solo_server.backends.gpu.tensorrt.open import EngineBuilder, PlanRefused
+from solo_server.commands import build_engine
 from solo_server.errors import SettingsError
-from support.gpu.fake_builder import T4, V100, FakeTensorRt, small_bundle
+from support.gpu.fake_tensorrt_builder import T4, V100, FakeTensorRt, small_bundle
 
 
 @pytest.fixture
@@ -19,15 +21,15 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
     """A machine with a V100 and TensorRT 10.4."""
     module = FakeTensorRt("10.4.0")
     _with_gpus(monkeypatch, V100)
-    monkeypatch.setattr(build_command, "import_tensorrt", lambda: module)
+    monkeypatch.setattr(tensorrt, "import_tensorrt", lambda: module)
     return module
 
 
 def _with_gpus(monkeypatch: pytest.MonkeyPatch, *gpus: DeviceInfo, reason: str = "") -> None:
-    monkeypatch.setattr(build_command, "find_devices", lambda: FoundDevices(gpus, reason))
+    monkeypatch.setattr(build_engine, "find_devices", lambda: FoundDevices(gpus, reason))
 
 
-def _said(capsys: pytest.CaptureFixture[str]) -> str:
+def _stderr(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().err
 
 
@@ -45,14 +47,20 @@ def test_both_engines_are_built_and_then_found(
         "192x128:landscape",
     ]
     assert main(command) == 0
-    said = _said(capsys)
-    assert said.count("wrote ") == 2
+    printed = _stderr(capsys)
+    assert printed.count("wrote ") == 2
     headers = [read_engine_header(path) for path in sorted(tmp_path.glob("*.engine"))]
     assert [len(header.profiles) for header in headers] == [3, 9]
     assert headers[0].profiles[0]["images"].min == (1, 128, 192, 3)
     assert main([*command, "--no-build"]) == 0
-    assert _said(capsys).count("found ") == 2
+    assert _stderr(capsys).count("found ") == 2
     assert len(trt.configs) == 2
+
+
+def test_the_help_says_that_tensorrt_is_experimental(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["build-engine", "--help"])
+    assert "Experimental: TensorRT has never run on a GPU" in capsys.readouterr().out
 
 
 def test_the_workspace_reaches_the_builder(trt: FakeTensorRt, solo_bundle: Path, tmp_path: Path) -> None:
@@ -61,7 +69,7 @@ def test_the_workspace_reaches_the_builder(trt: FakeTensorRt, solo_bundle: Path,
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--shapes", "192by128"], "'192by128' is not LONGxSHORT"),
         (["--shapes", "128x192"], "shapes: 128x192: the longer side comes first, for portrait images too: 192x128"),
@@ -69,19 +77,19 @@ def test_the_workspace_reaches_the_builder(trt: FakeTensorRt, solo_bundle: Path,
         (["--shapes", "192x192"], "shapes: 192x192: this network's padded input is at most 192x128"),
         (["--max-batch", "0"], "max batch: 0 is below 1"),
         (["--workspace-mib", "0"], "workspace: 0 MiB is below 1"),
-        (["--no-build"], "holds none of this graph"),
+        (["--no-build"], "has none of this graph"),
     ],
 )
-def test_what_cannot_be_asked_for_ends_with_2(
+def test_bad_options_end_with_2(
     trt: FakeTensorRt,
     solo_bundle: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
-    told: str,
+    message: str,
 ) -> None:
     assert main(["build-engine", str(solo_bundle), "--cache", str(tmp_path / "cache"), *arguments]) == 2
-    assert told in _said(capsys)
+    assert message in _stderr(capsys)
     assert not (tmp_path / "cache").exists()
 
 
@@ -89,7 +97,7 @@ def test_a_file_that_is_no_bundle_ends_with_2(
     trt: FakeTensorRt, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["build-engine", str(tmp_path / "nothing")]) == 2
-    assert "does not exist" in _said(capsys)
+    assert "does not exist" in _stderr(capsys)
 
 
 def test_a_graph_that_tensorrt_refuses_ends_with_2(
@@ -97,7 +105,7 @@ def test_a_graph_that_tensorrt_refuses_ends_with_2(
 ) -> None:
     trt.builder_errors = ["out of memory"]
     assert main(["build-engine", str(solo_bundle), "--cache", str(tmp_path)]) == 2
-    assert "cannot build it: out of memory" in _said(capsys)
+    assert "cannot build it: out of memory" in _stderr(capsys)
 
 
 def test_without_a_gpu_it_ends_with_3_and_says_what_is_missing(
@@ -105,7 +113,7 @@ def test_without_a_gpu_it_ends_with_3_and_says_what_is_missing(
 ) -> None:
     _with_gpus(monkeypatch, reason="there is no working NVIDIA driver")
     assert main(["build-engine", str(solo_bundle)]) == 3
-    assert "no working NVIDIA driver" in _said(capsys)
+    assert "no working NVIDIA driver" in _stderr(capsys)
 
 
 def test_without_tensorrt_it_ends_with_3_and_says_how_to_install_it(
@@ -115,9 +123,9 @@ def test_without_tensorrt_it_ends_with_3_and_says_how_to_install_it(
         raise SettingsError("TensorRT cannot be imported; pip install")
 
     _with_gpus(monkeypatch, T4)
-    monkeypatch.setattr(build_command, "import_tensorrt", missing)
+    monkeypatch.setattr(tensorrt, "import_tensorrt", missing)
     assert main(["build-engine", str(solo_bundle)]) == 3
-    assert "pip install" in _said(capsys)
+    assert "pip install" in _stderr(capsys)
 
 
 def test_a_tensorrt_that_has_given_up_the_gpu_ends_with_2(
@@ -125,20 +133,20 @@ def test_a_tensorrt_that_has_given_up_the_gpu_ends_with_2(
 ) -> None:
     trt.__version__ = "10.16.1.11"
     assert main(["build-engine", str(solo_bundle)]) == 2
-    assert "10.4.0 is the last version for this GPU" in _said(capsys)
+    assert "10.4.0 is the last version for this GPU" in _stderr(capsys)
 
 
 def test_a_plan_that_is_refused_twice_is_an_error(trt: FakeTensorRt, tmp_path: Path) -> None:
-    options, place = EngineOptions(2, cache=tmp_path), Workplace(V100, trt)
-    kept = build_engines(small_bundle(), place, options, print)
+    options, builder = CudaOptions(max_batch=2, cache=tmp_path), EngineBuilder(V100, trt)
+    kept = builder.build(small_bundle(), options, print)
     trt.refuses = {engine.plan for engine in kept}  # the fake makes the same plans again
     with pytest.raises(PlanRefused, match=r"TensorRT 10\.4\.0 does not load categories\.onnx"):
-        build_engines(small_bundle(), place, options, print)
+        builder.build(small_bundle(), options, print)
     assert len(trt.configs) == 4
 
 
 @pytest.mark.parametrize(
-    ("gpus", "precision", "status", "told"),
+    ("gpus", "precision", "status", "message"),
     [((), "fp16", 3, "no driver"), ((V100,), "int8", 2, "only DP4A")],
 )
 def test_an_export_for_an_engine_that_cannot_be_built_ends_before_any_work(
@@ -150,15 +158,15 @@ def test_an_export_for_an_engine_that_cannot_be_built_ends_before_any_work(
     gpus: tuple[DeviceInfo, ...],
     precision: str,
     status: int,
-    told: str,
+    message: str,
 ) -> None:
     _with_gpus(monkeypatch, *gpus, reason="no driver")
     calibration = ["--calibration", str(tmp_path)] if precision == "int8" else []
     command = ["export", str(solo_bundle), "-o", str(tmp_path / "out"), "--precision", precision, *calibration]
     assert main([*command, "--engine", "tensorrt"]) == status
-    said = _said(capsys)
-    assert told in said
-    assert "read the bundle" not in said
+    printed = _stderr(capsys)
+    assert message in printed
+    assert "read the bundle" not in printed
     assert not (tmp_path / "out").exists()
 
 
@@ -167,12 +175,12 @@ def test_an_export_builds_the_engines_of_the_bundle_that_it_has_written(
 ) -> None:
     options = ["--engine", "tensorrt", "--cache", str(tmp_path / "cache"), "--max-batch", "1"]
     assert main(["export", str(solo_bundle), "-o", str(tmp_path / "out"), "--precision", "fp16", *options]) == 0
-    assert _said(capsys).count("wrote ") == 3
+    assert _stderr(capsys).count("wrote ") == 3
     assert {read_engine_header(path).precision for path in (tmp_path / "cache").glob("*.engine")} == {"fp16"}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--int8-for", "tensorrt"], "--int8-for goes with --precision int8"),
         (["--engine", "tensorrt", "--single-file"], "go with a bundle"),
@@ -183,7 +191,7 @@ def test_an_export_builds_the_engines_of_the_bundle_that_it_has_written(
     ],
 )
 def test_options_that_do_not_go_together_end_an_export_with_2(
-    solo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+    solo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert main(["export", str(solo_bundle), "-o", str(tmp_path / "out"), *arguments]) == 2
-    assert told in _said(capsys)
+    assert message in _stderr(capsys)

@@ -49,8 +49,8 @@ def test_json_and_overlay_come_from_one_inference(
     assert answer["instances"] == service.segment(PNG, {})["instances"]
     found = pipeline.segment(PNG, Query(score_threshold=0.3)).instances
     drawn = np.asarray(Image.open(io.BytesIO(png)))
-    wanted = draw_png(smooth_image(90, 120), found, pipeline.bundle.spec.class_names)
-    np.testing.assert_array_equal(drawn, np.asarray(Image.open(io.BytesIO(wanted))))
+    expected = draw_png(smooth_image(90, 120), found, pipeline.bundle.spec.class_names)
+    np.testing.assert_array_equal(drawn, np.asarray(Image.open(io.BytesIO(expected))))
     assert 0 < len(found) < len(answer["instances"])
 
 

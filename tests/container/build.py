@@ -1,6 +1,6 @@
-"""Builds the images that the tests beside this file look at; says NOT RUN, with status 3, where it cannot.
+"""Builds the container images for the tests in this folder; prints NOT RUN, with exit status 3, if that is impossible.
 
-python build.py TARGET...      # without a target: only what all of them need
+python build.py TARGET...      # without a target: only the base image
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ sys.path.append(str(Path(__file__).parents[1] / "gpu_packages"))
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from standin import ENVIRONMENT, build, check_base, make_base, run, twice
+from image_builder import ENVIRONMENT, build, check_base, make_base, run, twice
 from support.not_run import append
 
-NOT_RUN_TOLD = """
+NOT_RUN_MESSAGE = """
 {stars}
-*** IMAGES WERE NOT TESTED. NOT RUN: {reason}
-*** docs/container.md says what they need. All else that was asked for may be green; this is not.
+*** CONTAINER IMAGES WERE NOT TESTED. NOT RUN: {reason}
+*** docs/container.md lists the requirements. Other tests may have passed; these did not run.
 {stars}
 """
 TOOLS = ("buildah", "debootstrap")
@@ -31,13 +31,13 @@ TENSORRT = {"gpu": "10.4.0", "gpu-modern": "10.16.1.11"}
 
 
 def main(targets: list[str]) -> int:
-    """Exit status 0, or 3 where this machine cannot build images.
+    """Exit status 0, or 3 if this machine cannot build container images.
 
     Raises:
-        RuntimeError: it can, and a build fails.
+        RuntimeError: a build failed.
     """
     if reason := _why_not() or _why_no_base():
-        print(NOT_RUN_TOLD.format(stars="*" * 100, reason=reason), file=sys.stderr, flush=True)
+        print(NOT_RUN_MESSAGE.format(stars="*" * 100, reason=reason), file=sys.stderr, flush=True)
         append([f"images (docs/container.md says what they need): {reason}"])
         return NOT_RUN
     with tempfile.TemporaryDirectory() as folder:
@@ -53,8 +53,8 @@ def _flags(target: str, folder: Path) -> list[str]:
         from stub_tensorrt import EDITION, make_index
 
         make_index(folder / target, TENSORRT[target])
-        place = f"/standin-index-{EDITION}"
-        return [f"--volume={folder / target}:{place}:ro", f"--build-arg=TENSORRT_INDEX=file://{place}"]
+        index = f"/standin-index-{EDITION}"
+        return [f"--volume={folder / target}:{index}:ro", f"--build-arg=TENSORRT_INDEX=file://{index}"]
     return []
 
 
@@ -70,20 +70,20 @@ def _why_not() -> str | None:
         subprocess.run(isolated, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as problem:
         return (
-            f"nothing may be mounted here, or no namespace made: {getattr(problem, 'stderr', None) or problem}".strip()
+            f"mounting or creating namespaces is not permitted: {getattr(problem, 'stderr', None) or problem}".strip()
         )
     return None
 
 
 def _why_no_base() -> str | None:
-    """Make it, with all that it takes: Debian's packages may be out of reach, or buildah not at work on such a system."""
+    """Make the base: Debian's packages may be unreachable, or buildah may not work on this system."""
     try:
         _install_tools()
         with tempfile.TemporaryDirectory() as folder:
             make_base(Path(folder))
         check_base()
     except RuntimeError as problem:
-        return f"the base cannot be made of Debian's packages, or nothing runs over it: {problem}"
+        return f"the base cannot be built from Debian's packages, or cannot run a command: {problem}"
     return None
 
 
@@ -95,17 +95,15 @@ def _install_tools() -> None:
     if missing := _missing():
         print(f"installing {', '.join(missing)} by apt-get", flush=True)
         apt = ("apt-get", "-qq", "-o", "Acquire::Retries=5", "-o", "DPkg::Lock::Timeout=300")
-        subprocess.run(
-            [*apt, "update"], env=ENVIRONMENT, check=False
-        )  # some other list may fail, which costs us nothing
+        subprocess.run([*apt, "update"], env=ENVIRONMENT, check=False)  # failures of other package lists do not matter
         twice(lambda: run(*apt, "install", "-y", *missing))
 
 
 def _torch_flags() -> list[str]:
-    """Options of a build that let it look where this machine's pip looks: so CPU builds of torch are found."""
+    """Build options that let pip search where this machine's pip searches, so that CPU builds of torch are found."""
     command = [sys.executable, "-m", "pip", "config", "get", "global.find-links"]
-    told = subprocess.run(command, capture_output=True, text=True, check=False)  # status 1: there is none
-    places = dict.fromkeys([*told.stdout.split(), *os.environ.get("PIP_FIND_LINKS", "").split()])
+    configured = subprocess.run(command, capture_output=True, text=True, check=False)  # status 1: not set
+    places = dict.fromkeys([*configured.stdout.split(), *os.environ.get("PIP_FIND_LINKS", "").split()])
     folders = [place for place in places if Path(place).is_dir()]
     flags = [os.environ.get("TORCH_FLAGS", ""), *(f"--find-links {folder}" for folder in folders)]
     return [

@@ -1,4 +1,4 @@
-"""The images that `build.py` has built over the stand-in base, and the figures that `--record` writes."""
+"""The container images that `build.py` built on the stand-in base, and the figures that `--record` writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from standin import Image, laid_out
+from image_builder import Image, laid_out
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,11 +32,11 @@ def exporter() -> Iterator[Image]:
 
 @pytest.fixture(scope="session")
 def figures(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
-    """Where tests leave what they measured; written at the end of a session that was asked to, if nothing failed."""
-    found: dict[str, Any] = {}
-    yield found
+    """Figures that tests record; written at the end of the session with `--record` if no test failed."""
+    recorded: dict[str, Any] = {}
+    yield recorded
     if (path := request.config.getoption("--record")) and request.session.testsfailed == 0:
         from record import write_record
 
         command = f"make image-test RECORD={path}"
-        write_record(path, {"command": command, "format": "solo-image", "format_version": 1, **found})
+        write_record(path, {"command": command, "format": "solo-image", "format_version": 1, **recorded})

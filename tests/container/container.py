@@ -1,7 +1,7 @@
-"""A process in an image's files, held as a container engine holds it: `docker run --read-only --cap-drop ALL --network host`.
+"""Runs a process in a container image's files, isolated like `docker run --read-only --cap-drop ALL --network host`.
 
-It is process 1 of its own process namespace, its root is read-only, user and environment are the image's, privileges cannot be
-gained. What lies in the image's volume /cache is writable, as Docker makes it, unless a test says otherwise.
+It is process 1 of its own process namespace. Its root is read-only, user and environment are the image's, and it cannot gain
+privileges. The image's volume /cache is writable, as in Docker, unless a test says otherwise.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from standin import Image
+from image_builder import Image
 
 ENTER = r"""
 set -eu
@@ -37,14 +37,14 @@ exec setpriv --no-new-privs --bounding-set=-all,+sys_chroot,+setuid,+setgid \
 
 @dataclass(slots=True)
 class Container:
-    """A running container. said: lines of its standard error so far."""
+    """A running container. log_lines: lines of its standard error so far."""
 
     process: subprocess.Popen[str]
-    said: list[str] = field(default_factory=list)
+    log_lines: list[str] = field(default_factory=list)
 
     @property
     def pid(self) -> int:
-        """Of its first process, as the host sees it."""
+        """Process id of its first process, on the host."""
         (child,) = self._children()
         return child
 
@@ -52,12 +52,12 @@ class Container:
         return [int(c) for c in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
 
     def stop(self) -> int:
-        """As `docker stop`: SIGTERM to the first process; its exit status."""
+        """Like `docker stop`: SIGTERM to the first process; its exit status."""
         os.kill(self.pid, signal.SIGTERM)
         return self.process.wait(60)
 
     def kill(self) -> None:
-        """End it, and with its first process all others; `unshare` follows."""
+        """Kill its first process, which ends all others and `unshare`."""
         if self.process.poll() is None:
             for child in self._children():
                 os.kill(child, signal.SIGKILL)
@@ -65,10 +65,10 @@ class Container:
         self.process.wait(60)
 
     def peak_bytes(self) -> int:
-        """The most memory that its first process has held; 0 before it is there and once it has ended."""
+        """Peak resident memory of its first process; 0 before it starts and after it has exited."""
         try:
             lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
-        except (OSError, ValueError):  # no child, or none any more
+        except (OSError, ValueError):  # the child has not started, or has exited
             return 0
         return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
@@ -83,21 +83,21 @@ def running(
     entrypoint: Sequence[str] | None = None,
     **environment: str,
 ) -> Iterator[Container]:
-    """The image's entry point with `arguments`, or its usual ones.
+    """Run the image's entry point with `arguments`, by default with its usual ones.
 
-    cache: at /cache, a fresh folder of its user's by default; mounts: folders at other places; before: a command of the host that
-    runs it all, such as `taskset`; entrypoint: instead of the image's, and of its arguments; environment: beside the image's.
+    cache: mounted at /cache, by default a new folder of the image's user; mounts: folders by path in the container; before: a host
+    command that runs it, such as `taskset`; entrypoint: replaces the image's and its arguments; environment: added to the image's.
     """
     with tempfile.TemporaryDirectory() as folder:
         if cache is None:
             cache = Path(folder)
             os.chown(folder, *_user(image))
-        held = {"/cache": cache, **(mounts or {})}
+        bound = {"/cache": cache, **(mounts or {})}
         command = entrypoint or [*image.config["Entrypoint"], *(arguments or image.config["Cmd"])]
-        with _places(image, held):
-            process = _start(image, command, held, before, environment)
+        with _mount_points(image, bound):
+            process = _start(image, command, bound, before, environment)
             container = Container(process)
-            reader = threading.Thread(target=lambda: container.said.extend(process.stderr or ()))
+            reader = threading.Thread(target=lambda: container.log_lines.extend(process.stderr or ()))
             reader.start()
             try:
                 yield container
@@ -109,16 +109,16 @@ def running(
 
 
 @contextmanager
-def _places(image: Image, places: Iterable[str]) -> Iterator[None]:
-    """Engines make the folders to mount at that an image does not have; here they go again with the container."""
-    folders = [image.root / place.lstrip("/") for place in places]
-    made = [folder for folder in folders if not folder.exists()]
-    for folder in made:
+def _mount_points(image: Image, paths: Iterable[str]) -> Iterator[None]:
+    """Create missing mount points, as container engines do, and remove them afterwards."""
+    folders = [image.root / path.lstrip("/") for path in paths]
+    created = [folder for folder in folders if not folder.exists()]
+    for folder in created:
         folder.mkdir()
     try:
         yield
     finally:
-        for folder in made:
+        for folder in created:
             folder.rmdir()
 
 

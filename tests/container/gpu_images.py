@@ -1,14 +1,14 @@
-"""The images `gpu` and `gpu-modern`, as far as they come without NVIDIA's libraries: only run by `make image-test-gpu`.
+"""The container images `gpu` and `gpu-modern` without NVIDIA's libraries; only `make image-test-gpu` runs these tests.
 
-The targets of the real Dockerfile are built over the stand-in, with everything from the lock files; TensorRT's libraries alone are
-stubs (`stub_tensorrt.py`). What no test can show here: that the real libraries install, and anything on a GPU.
+The Dockerfile's targets are built on the stand-in base with everything from the lock files; only TensorRT's libraries are stubs
+(`stub_tensorrt.py`). Not tested here: the installation of the real libraries, and anything on a GPU.
 """
 
 from collections.abc import Iterator
 
 import pytest
 from container import running
-from standin import Image, laid_out
+from image_builder import Image, laid_out
 
 TENSORRT = {"gpu": "10.4.0", "gpu-modern": "10.16.1.11"}
 CHECK = (
@@ -22,10 +22,10 @@ def gpu(request: pytest.FixtureRequest) -> Iterator[tuple[Image, str]]:
         yield image, TENSORRT[request.param]
 
 
-def test_tensorrt_is_of_the_version_and_can_be_imported(gpu: tuple[Image, str]) -> None:
+def test_tensorrt_has_the_right_version_and_can_be_imported(gpu: tuple[Image, str]) -> None:
     image, version = gpu
     with running(image, entrypoint=["python", "-c", CHECK.format(version)]) as container:
-        assert container.process.wait(60) == 0, container.said
+        assert container.process.wait(60) == 0, container.log_lines
 
 
 def test_without_a_gpu_it_ends_with_status_2_and_one_line(gpu: tuple[Image, str]) -> None:
@@ -33,12 +33,12 @@ def test_without_a_gpu_it_ends_with_status_2_and_one_line(gpu: tuple[Image, str]
     with running(image, SOLO_PORT="0") as container:
         status = container.process.wait(120)
     assert status == 2
-    (refusal,) = [line for line in container.said if line.startswith("solo serve: ")]
+    (refusal,) = [line for line in container.log_lines if line.startswith("solo serve: ")]
     assert "GPU" in refusal
-    assert not any("Traceback" in line for line in container.said)
+    assert not any("Traceback" in line for line in container.log_lines)
 
 
-def test_the_start_has_time_to_build_engines(gpu: tuple[Image, str]) -> None:
+def test_the_health_check_allows_time_to_build_engines(gpu: tuple[Image, str]) -> None:
     image, _ = gpu
     assert image.config["Healthcheck"]["StartPeriod"] >= 1800e9
     assert image.environment["SOLO_ENGINE"] == "tensorrt"

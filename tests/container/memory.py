@@ -1,4 +1,4 @@
-"""A control group with a memory limit, as container engines make it, where this machine lets one be made."""
+"""A control group with a memory limit, as container engines create it, if this machine allows it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ JOIN = 'echo $$ > "$1/cgroup.procs"; shift; exec "$@"'
 
 @contextmanager
 def limited(size_bytes: int) -> Iterator[Sequence[str]]:
-    """The command to put before another, so that it and all that it starts hold no more memory; empty where there are no groups."""
+    """The command prefix that limits the memory of a command and its children; empty without control groups."""
     version_1 = GROUPS / "memory"
     parent, name = (version_1, "memory.limit_in_bytes") if version_1.is_dir() else (GROUPS, "memory.max")
     group = parent / f"solo-image-test-{os.getpid()}"

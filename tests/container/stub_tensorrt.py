@@ -1,4 +1,4 @@
-"""An index of packages with TensorRT's real bindings, and stubs of nothing but names for its libraries; without NVIDIA's index."""
+"""A package index with TensorRT's real bindings, and stub libraries that have only its symbols; needs no index of NVIDIA."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ LOADER = f"""import ctypes, pathlib
 for name in {LIBRARIES}:
     ctypes.CDLL(str(pathlib.Path(__file__).with_name(name)))
 """
-"""As NVIDIA's package does, since the bindings of 10.16 do not find the libraries otherwise."""
+"""As in NVIDIA's package: the bindings of 10.16 do not find the libraries otherwise."""
 EDITION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
-"""Of the stubs, so that buildah does not take a layer with others."""
+"""Changes with the stubs, so that buildah does not reuse a layer with other stubs."""
 TAG = "py3-none-manylinux_2_17_x86_64"
 
 
 def make_index(folder: Path, version: str) -> None:
-    """Write the index of one version; gcc makes the stubs, pip fetches the bindings."""
+    """Write the index for one version: gcc compiles the stubs, pip downloads the bindings."""
     bindings, libraries = folder / "tensorrt-cu12-bindings", folder / "tensorrt-cu12-libs"
     libraries.mkdir(parents=True)
     command = [

@@ -1,4 +1,4 @@
-"""The image `cpu`: what is in it, and that it serves as it is told to."""
+"""The container image `cpu`: its content, and how it serves."""
 
 import json
 import shutil
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from asking import ended, free_port, serving, until
 from container import running
+from image_builder import ROOT, Image, size_bytes
 from memory import limited
+from server_calls import ended, free_port, serving, until
 from solo_models.bundle import read_bundle, write_bundle
 from solo_models.demo import demo_bundle
-from standin import ROOT, Image, size_bytes
 from support.networks import bundle_content, tiny_network
 
 ASTRONAUT = ROOT / "tests/images/astronaut.jpg"
@@ -30,7 +30,7 @@ def _answer(url: str) -> dict[str, Any]:
     return answer
 
 
-def test_the_demo_is_served_at_once_and_answers_as_the_repository_does(cpu: Image, figures: dict[str, Any]) -> None:
+def test_the_demo_model_is_served_with_the_results_of_the_repository(cpu: Image, figures: dict[str, Any]) -> None:
     with serving(cpu) as (container, url, ready_s):
         answer, peak = _answer(url), container.peak_bytes()
         status = container.stop()
@@ -40,11 +40,11 @@ def test_the_demo_is_served_at_once_and_answers_as_the_repository_does(cpu: Imag
     assert answer["instances"]
     assert answer["instances"] == expected["instances"]
     assert answer["model"] == expected["model"]
-    assert not any("compiling" in line for line in container.said), "kernels in the image are not used"
+    assert not any("compiling" in line for line in container.log_lines), "kernels in the image are not used"
     figures["cpu"] = figures.get("cpu", {}) | {"ready_s": round(ready_s, 2), "peak_rss_bytes": peak}
 
 
-def test_a_server_has_no_rights_and_cannot_write_but_to_its_cache(cpu: Image) -> None:
+def test_the_server_has_no_privileges_and_can_write_only_to_its_cache(cpu: Image) -> None:
     with serving(cpu) as (container, _, _):
         process = Path(f"/proc/{container.pid}")
         status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines() if ":\t" in line)
@@ -60,14 +60,14 @@ def test_a_server_has_no_rights_and_cannot_write_but_to_its_cache(cpu: Image) ->
     assert {where for where in writable if not where.startswith(("/dev/", "/proc"))} == {"/cache"}
 
 
-def test_what_was_accepted_is_answered_after_sigterm(cpu: Image) -> None:
+def test_accepted_requests_are_answered_after_sigterm(cpu: Image) -> None:
     with serving(cpu) as (container, url, _), ThreadPoolExecutor(4) as callers:
         before = _done(url)
-        asked = [callers.submit(_answer, url) for _ in range(4)]
-        while (waiting := _waiting(url)) == 0 and not all(call.done() for call in asked):
+        calls = [callers.submit(_answer, url) for _ in range(4)]
+        while (waiting := _waiting(url)) == 0 and not all(call.done() for call in calls):
             time.sleep(0.001)
         assert container.stop() == 0
-        answered = sum(call.exception() is None for call in asked)
+        answered = sum(call.exception() is None for call in calls)
     assert before == 0
     assert answered >= waiting > 0
 
@@ -86,7 +86,7 @@ def test_it_runs_on_one_core_with_one_gigabyte(cpu: Image, figures: dict[str, An
     }
 
 
-def test_what_is_mounted_at_bundle_is_served_instead(cpu: Image, tmp_path: Path) -> None:
+def test_a_bundle_mounted_at_bundle_is_served_instead(cpu: Image, tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "tiny", bundle_content(tiny_network("solo")))
     with serving(cpu, mounts={"/bundle": bundle}) as (_, url, _):
         assert httpx.get(f"{url}/model").json()["name"] == read_bundle(bundle).name
@@ -98,34 +98,34 @@ def test_a_mount_without_a_bundle_or_with_a_damaged_one_is_refused_in_one_line(c
     damaged = shutil.copytree(demo_bundle(), tmp_path / "damaged")
     (damaged / "masks.onnx").write_bytes(b"no network")
     for folder in (empty, damaged):
-        status, said = ended(cpu, mounts={"/bundle": folder}, SOLO_PORT=str(free_port()))
+        status, lines = ended(cpu, mounts={"/bundle": folder}, SOLO_PORT=str(free_port()))
         assert status == 2
-        (refusal,) = [line for line in said if line.startswith("solo serve: ")]
+        (refusal,) = [line for line in lines if line.startswith("solo serve: ")]
         assert "/bundle" in refusal
-        assert not any("Traceback" in line for line in said)
+        assert not any("Traceback" in line for line in lines)
 
 
-def test_a_cache_that_cannot_be_written_is_told_in_one_line(cpu: Image, tmp_path: Path) -> None:
+def test_an_unwritable_cache_is_reported_in_one_line(cpu: Image, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     port = free_port()
     with running(cpu, cache=tmp_path, SOLO_PORT=str(port)) as container:
-        until(lambda: any("compiling kernels" in line for line in container.said), container)
-    (line,) = [line for line in container.said if "compiling kernels" in line]
+        until(lambda: any("compiling kernels" in line for line in container.log_lines), container)
+    (line,) = [line for line in container.log_lines if "compiling kernels" in line]
     assert "no cache folder is writable" in line
     assert "docs/deployment.md" in line
 
 
-def test_the_health_check_tells_ready_from_not_ready(cpu: Image) -> None:
+def test_the_health_check_distinguishes_ready_from_not_ready(cpu: Image) -> None:
     check = cpu.config["Healthcheck"]["Test"]
     assert check[0] == "CMD"
     with serving(cpu) as (_, url, _):
         port = url.rpartition(":")[2]
         assert ended(cpu, entrypoint=check[1:], SOLO_PORT=port) == (0, [])
-    status, said = ended(cpu, entrypoint=check[1:], SOLO_PORT=port)
-    assert (status, len(said)) == (1, 1)
+    status, lines = ended(cpu, entrypoint=check[1:], SOLO_PORT=port)
+    assert (status, len(lines)) == (1, 1)
 
 
-def test_settings_of_the_image_are_what_the_pages_say(cpu: Image) -> None:
+def test_the_image_has_the_documented_settings(cpu: Image) -> None:
     assert cpu.config["User"] == "10001:10001"
     assert cpu.config["Entrypoint"] == ["solo"]
     assert cpu.config["Cmd"] == ["serve"]
@@ -139,7 +139,7 @@ def test_settings_of_the_image_are_what_the_pages_say(cpu: Image) -> None:
     assert labels["revision"] == "0123456789abcdef"
 
 
-def test_there_is_nothing_to_build_with_nor_torch(cpu: Image) -> None:
+def test_there_are_no_build_tools_and_no_torch(cpu: Image) -> None:
     unwanted = {"pip", "setuptools", "wheel", "torch", "ensurepip", "gcc", "cc", "make", "git", "curl", "wget", "uv"}
     places = ("usr/bin", "usr/local/bin", "opt/solo/bin", "usr/lib/python3*", "usr/lib/python3*/dist-packages")
     places += ("usr/local/lib/python3*/*-packages", "opt/solo/lib/python3*/site-packages", "usr/lib/gcc/*/*")
@@ -157,8 +157,8 @@ def test_the_bill_of_materials_names_every_package(cpu: Image) -> None:
     ]
     pinned = {name.replace("_", "-").lower() + "@" + version for name, version in (p.rsplit("-", 1) for p in packages)}
     assert len(pinned) > 30
-    told = {purl.removeprefix("pkg:pypi/") for purl in listed} | {_itself(bill)}
-    assert pinned - told == set()
+    in_bill = {purl.removeprefix("pkg:pypi/") for purl in listed} | {_itself(bill)}
+    assert pinned - in_bill == set()
     assert any(purl.startswith("pkg:deb/debian/libc6@") for purl in listed)
 
 

@@ -1,4 +1,4 @@
-"""The image `export`: a checkpoint in, a verified bundle out."""
+"""The container image `export`: turns a checkpoint into a verified bundle."""
 
 import json
 import os
@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from container import running
+from image_builder import Image, size_bytes
 from solo_models.bundle import read_bundle
-from standin import Image, size_bytes
 from support.networks import tiny_network
 
 
@@ -27,17 +27,17 @@ def test_a_checkpoint_becomes_a_bundle(exporter: Image, tmp_path: Path, figures:
         while (status := container.process.poll()) is None and time.perf_counter() < start + 300:
             peak = container.peak_bytes() or peak
             time.sleep(0.02)
-    assert status == 0, "".join(container.said)
+    assert status == 0, "".join(container.log_lines)
     bundle = read_bundle(bundles / "tiny")
     assert bundle.spec == network.spec
     assert bundle.parity["pictures"]["instances"] > 0
-    assert bundle.parity["pictures"]["agreement"] > 0.95  # random weights: some scores lie next to each other
+    assert bundle.parity["pictures"]["agreement"] > 0.95  # random weights: some scores are nearly equal
     base, added = size_bytes(exporter)
-    found = {"base_bytes": base, "added_bytes": added, "peak_rss_bytes": peak}
-    figures["export"] = figures.get("export", {}) | found
+    sizes = {"base_bytes": base, "added_bytes": added, "peak_rss_bytes": peak}
+    figures["export"] = figures.get("export", {}) | sizes
 
 
-def test_without_arguments_it_tells_how_it_is_used(exporter: Image, figures: dict[str, Any]) -> None:
+def test_without_arguments_it_prints_its_usage(exporter: Image, figures: dict[str, Any]) -> None:
     start = time.perf_counter()
     with running(exporter) as container:
         assert container.process.wait(120) == 0

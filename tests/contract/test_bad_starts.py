@@ -24,8 +24,8 @@ from solo_server.service.service import Service
 from solo_server.settings import Settings
 from solo_server.system.listener import listen
 from support.gpu import fake_driver
-from support.gpu.fake_builder import V100, Workshop
 from support.gpu.fake_driver import FakeDriver
+from support.gpu.fake_tensorrt_builder import V100, Workshop
 
 PAGE = (Path(__file__).parents[2] / "docs/deployment.md").read_text()
 ROWS = re.findall(

@@ -1,4 +1,4 @@
-"""The server's codes, the client's exceptions and the codes in docs/http.md are the same."""
+"""The server's codes, the client's exceptions and docs/http.md list the same codes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from support.serving import serving
 
 PAGE = (Path(__file__).parents[2] / "docs" / "http.md").read_text()
 ROWS = re.findall(r"^\| (\d{3}) \| (.*?) \|", PAGE, re.MULTILINE)
-ROUTER_CODES = {"not_found": ("GET", "/nothing"), "method_not_allowed": ("DELETE", "/segment")}
+OF_THE_ROUTER = {"not_found": ("GET", "/nothing"), "method_not_allowed": ("DELETE", "/segment")}
 
 
-def _with_subclasses(kind: type[errors.ServerError]) -> Iterator[type[errors.ServerError]]:
+def _family(kind: type[errors.ServerError]) -> Iterator[type[errors.ServerError]]:
     yield kind
     for below in kind.__subclasses__():
-        yield from _with_subclasses(below)
+        yield from _family(below)
 
 
 @pytest.fixture(scope="module")
@@ -40,23 +40,23 @@ def _expected_base(status: int) -> type[ServerProblem]:
 
 
 def test_every_code_of_the_server_has_its_own_exception_and_there_are_no_others() -> None:
-    assert {kind.code for kind in _with_subclasses(errors.ServerError)} | ROUTER_CODES.keys() == BY_CODE.keys()
+    assert {kind.code for kind in _family(errors.ServerError)} | OF_THE_ROUTER.keys() == BY_CODE.keys()
     assert len(set(BY_CODE.values())) == len(BY_CODE)
 
 
-def test_every_exception_has_the_base_class_of_its_status() -> None:
-    for kind in _with_subclasses(errors.ServerError):
+def test_every_exception_is_of_the_family_of_its_status() -> None:
+    for kind in _family(errors.ServerError):
         if kind is not errors.Unavailable and kind is not errors.RequestError:  # bases: their codes are never sent
             assert issubclass(BY_CODE[kind.code], _expected_base(kind.status)), kind
 
 
 def test_the_page_has_the_same_codes() -> None:
-    on_page = {code: int(status) for status, codes in ROWS for code in re.findall(r"`(\w+)`", codes)}
-    assert on_page.keys() == BY_CODE.keys()
-    for code, status in on_page.items():
+    documented = {code: int(status) for status, codes in ROWS for code in re.findall(r"`(\w+)`", codes)}
+    assert documented.keys() == BY_CODE.keys()
+    for code, status in documented.items():
         assert issubclass(BY_CODE[code], _expected_base(status)), code
 
 
-@pytest.mark.parametrize("code", ROUTER_CODES)
-def test_problems_of_the_router_have_these_codes(http: httpx.Client, code: str) -> None:
-    assert http.request(*ROUTER_CODES[code]).json()["code"] == code
+@pytest.mark.parametrize("code", OF_THE_ROUTER)
+def test_the_routers_own_refusals_have_these_codes(http: httpx.Client, code: str) -> None:
+    assert http.request(*OF_THE_ROUTER[code]).json()["code"] == code

@@ -1,4 +1,4 @@
-"""docs/client.md: its examples run against a real server, and it names every exception, argument and method."""
+"""docs/client.md: its examples run against a real server, and it lists every exception, argument and method."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def keyed_url(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def folder_of_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with the files that the examples read."""
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, a temporary one, with the files that the examples read."""
     (tmp_path / "photo.jpg").write_bytes(encoded(smooth_image(90, 120), "JPEG"))
     (tmp_path / "street.png").write_bytes(encoded(smooth_image(80, 60, seed=1)))
     (tmp_path / "photos").mkdir()
@@ -76,7 +76,7 @@ def folder_of_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _run(kind: str, text: str) -> str:
-    """Run an example in a process of its own. Returns its output."""
+    """Run an example in its own process; what it prints."""
     words = [sys.executable, "-W", "error::ResourceWarning", "-c", text]
     if kind == "sh":
         program, *arguments = shlex.split(text)
@@ -88,15 +88,15 @@ def _run(kind: str, text: str) -> str:
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_every_example_runs(number: int, folder_of_examples: Path, open_url: str, keyed_url: str) -> None:
+def test_every_example_runs(number: int, working_folder: Path, open_url: str, keyed_url: str) -> None:
     kind, text = BLOCKS[number]
     assert OPEN_URL in text or KEYED_URL in text
-    output = _run(kind, text.replace(OPEN_URL, open_url).replace(KEYED_URL, keyed_url))
+    printed = _run(kind, text.replace(OPEN_URL, open_url).replace(KEYED_URL, keyed_url))
     for line in re.findall(r"# prints (.*)$", text, re.MULTILINE):
-        assert line in output
+        assert line in printed
 
 
-def test_examples_that_write_files_write_complete_files(folder_of_examples: Path, open_url: str) -> None:
+def test_the_examples_write_complete_files(working_folder: Path, open_url: str) -> None:
     for kind, text in BLOCKS:
         if any(name in text for name in ("results.json", "drawn.png", "answer.json")):
             _run(kind, text.replace(OPEN_URL, open_url))
@@ -127,7 +127,7 @@ def test_the_page_names_every_argument_method_and_option() -> None:
     assert {n for n in vars(AsyncSoloClient) if not n.startswith("_")} == methods | {"close"}
 
 
-def test_the_page_names_every_field_of_results() -> None:
+def test_the_page_names_every_field_of_a_result() -> None:
     for kind in (solo_client.Result, solo_client.Instance, solo_client.Problem):
         for name in kind.__dataclass_fields__:
             assert f"`{name}`" in PAGE, name

@@ -138,14 +138,14 @@ def test_the_dashboard_has_its_rows() -> None:
 
 def test_the_page_lists_exactly_the_metrics_with_their_labels() -> None:
     rows = re.findall(r"^\| `((?:solo|process)_\w+)(?:\{([\w,]*)\})?` \| (\w+) \|", PAGE, re.MULTILINE)
-    told = {name: (kind, {label for label in labels.split(",") if label}) for name, labels, kind in rows}
+    documented = {name: (kind, {label for label in labels.split(",") if label}) for name, labels, kind in rows}
     there = {}
     for family in families():
         labels = set().union(*(s.labels for s in family.samples)) - {"le"}
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
         kind = "gauge" if family.type == "info" else family.type
         there[family.name + suffix] = (kind, labels)
-    assert told == there
+    assert documented == there
 
 
 def test_metrics_of_workers_are_in_dashboard_alerts_and_page() -> None:
@@ -166,8 +166,8 @@ def test_the_page_lists_every_alert() -> None:
 
 def test_the_page_lists_exactly_the_reasons_and_exit_statuses() -> None:
     refusals = PAGE.split("| reason of `solo_refused_total` | meaning |")[1].split("\n\n")[0]
-    told = re.findall(r"^\| `(\w+)` \|", refusals, re.MULTILINE)
-    assert sorted(told) == sorted(
+    documented = re.findall(r"^\| `(\w+)` \|", refusals, re.MULTILINE)
+    assert sorted(documented) == sorted(
         [
             *service._UNREADY,
             "queue_full",

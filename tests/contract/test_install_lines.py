@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from solo_client.command import sources
+from solo_client.command import segmenters
 from solo_models.install import install_command
 
 ROOT = Path(__file__).parents[2]
@@ -55,13 +55,13 @@ def test_install_lines_with_torch_mention_its_cpu_build(page: Path) -> None:
 
 def test_each_package_has_one_source_of_install_commands() -> None:
     writing = {path.relative_to(ROOT).as_posix() for path in SOURCES if "constraints.txt" in path.read_text()}
-    assert writing == {"models/solo_models/install.py", "client/solo_client/command/sources.py"}
+    assert writing == {"models/solo_models/install.py", "client/solo_client/command/segmenters.py"}
     assert [path for path in SOURCES if "'solo-inference[" in path.read_text()] == []
 
 
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_client_and_server_suggest_the_same_command(extra: str) -> None:
-    assert sources.INSTALL.format(extra) == install_command(extra)
+    assert segmenters.INSTALL.format(extra) == install_command(extra)
     assert FORM.match(install_command(extra))
 
 

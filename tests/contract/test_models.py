@@ -27,16 +27,31 @@ def decoupled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(solo_bundle: Path, decoupled: Path, tmp_path: Path) -> Path:
-    shutil.copytree(solo_bundle, tmp_path / "cats" / "1")
-    shutil.copytree(decoupled, tmp_path / "dogs")
-    return tmp_path
+    return _with_models(tmp_path, solo_bundle, decoupled)
 
 
 @pytest.fixture
 def http(folder: Path) -> Iterator[httpx.Client]:
+    """A server whose models the test may change."""
+    yield from _serving(folder)
+
+
+@pytest.fixture(scope="module")
+def shared(solo_bundle: Path, decoupled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A server for all tests that change no model."""
+    yield from _serving(_with_models(tmp_path_factory.mktemp("models"), solo_bundle, decoupled))
+
+
+def _serving(folder: Path) -> Iterator[httpx.Client]:
     settings = Settings(models=folder, default_model="cats", model_control=True)
     with serving(create_app(_repository(folder), settings)) as client:
         yield client
+
+
+def _with_models(folder: Path, cats: Path, dogs: Path) -> Path:
+    shutil.copytree(cats, folder / "cats" / "1")
+    shutil.copytree(dogs, folder / "dogs")
+    return folder
 
 
 def _repository(folder: Path) -> Any:
@@ -48,8 +63,8 @@ def _refused(response: httpx.Response, status: int, code: str) -> None:
     assert response.headers["content-type"] == "application/problem+json"
 
 
-def test_each_model_answers_under_its_own_name(http: httpx.Client, solo_bundle: Path, decoupled: Path) -> None:
-    cats, dogs = (http.post(f"/models/{name}/segment", content=PNG).json() for name in ("cats", "dogs"))
+def test_each_model_answers_under_its_own_name(shared: httpx.Client, solo_bundle: Path, decoupled: Path) -> None:
+    cats, dogs = (shared.post(f"/models/{name}/segment", content=PNG).json() for name in ("cats", "dogs"))
     assert cats["model"] == {"name": "cats", "version": "1"}
     assert dogs["model"] == {"name": "dogs", "version": read_bundle(decoupled).version}
     for answer, bundle in ((cats, solo_bundle), (dogs, decoupled)):
@@ -57,28 +72,30 @@ def test_each_model_answers_under_its_own_name(http: httpx.Client, solo_bundle: 
         assert [i["mask"]["counts"] for i in answer["instances"]] == [i.mask.counts for i in alone.instances]
     assert cats["instances"] != dogs["instances"]
     for path in ("/segment", "/models/cats/versions/1/segment"):
-        assert http.post(path, content=PNG).json()["instances"] == cats["instances"]
+        assert shared.post(path, content=PNG).json()["instances"] == cats["instances"]
     files = [("file", ("a.png", PNG)), ("file", ("b.png", PNG))]
-    several = http.post("/models/dogs/segment", files=files).json()["results"]
+    several = shared.post("/models/dogs/segment", files=files).json()["results"]
     assert [one["model"]["name"] for one in several] == ["dogs", "dogs"]
 
 
-def test_models_are_listed_with_their_states(http: httpx.Client, decoupled: Path) -> None:
-    listed = http.get("/models").json()
+def test_models_are_listed_with_their_states(shared: httpx.Client, decoupled: Path) -> None:
+    listed = shared.get("/models").json()
     assert listed["default"] == "cats"
     listed_models = [(model["name"], model["version"], model["state"]) for model in listed["models"]]
     assert listed_models == [("cats", "1", "ready"), ("dogs", read_bundle(decoupled).version, "ready")]
-    assert http.get("/model").json() == http.get("/models/cats").json() == http.get("/models/cats/versions/1").json()
-    dogs = http.get("/models/dogs").json()
+    assert (
+        shared.get("/model").json() == shared.get("/models/cats").json() == shared.get("/models/cats/versions/1").json()
+    )
+    dogs = shared.get("/models/dogs").json()
     assert (dogs["name"], dogs["bundle"], dogs["spec"]["variant"]) == ("dogs", dogs["version"], "decoupled")
 
 
-def test_an_unknown_model_or_version_is_not_found(http: httpx.Client) -> None:
+def test_an_unknown_model_or_version_is_not_found(shared: httpx.Client) -> None:
     for path in ("/models/birds", "/models/cats/versions/2", "/models/dogs/versions/1"):
-        _refused(http.get(path), 404, "model_not_found")
-        _refused(http.post(f"{path}/segment", content=PNG), 404, "model_not_found")
+        _refused(shared.get(path), 404, "model_not_found")
+        _refused(shared.post(f"{path}/segment", content=PNG), 404, "model_not_found")
     for verb in ("load", "unload"):
-        _refused(http.post(f"/models/birds/{verb}"), 404, "model_not_found")
+        _refused(shared.post(f"/models/birds/{verb}"), 404, "model_not_found")
 
 
 def test_a_new_version_is_loaded_and_the_old_one_stays_available(

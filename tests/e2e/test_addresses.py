@@ -83,10 +83,9 @@ def test_with_a_default_model_the_command_has_the_short_path(models: Path) -> No
         assert answered(log.command).status_code == 200
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_the_url_works_for_a_server_on_all_addresses(solo_bundle: Path, workers: int) -> None:
+def test_the_url_works_for_a_server_on_all_addresses(solo_bundle: Path) -> None:
     has_ipv6 = socket.has_dualstack_ipv6()
-    with serving(solo_bundle, "--host", "::" if has_ipv6 else EVERY_IPV4, "--workers", workers) as log:
+    with serving(solo_bundle, "--host", "::" if has_ipv6 else EVERY_IPV4) as log:
         assert answered(log.command).status_code == 200
         port = urlsplit(log.url).port
         assert log.url == (f"http://[::1]:{port}" if has_ipv6 else f"http://127.0.0.1:{port}")

@@ -93,6 +93,7 @@ def test_a_server_answers_without_a_home(as_nobody: list[str], environment: dict
     assert not list((tmp_path / "temporary").glob("solo-*"))  # processes remove their private folders
 
 
+@pytest.mark.parametrize("environment", ["no HOME"], indirect=True)
 def test_a_checkpoint_is_exported_without_a_home(
     as_nobody: list[str], environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -107,7 +108,7 @@ def test_a_checkpoint_is_exported_without_a_home(
 def test_the_log_says_if_kernels_are_compiled_at_every_start(
     environment: dict[str, str],
 ) -> None:
-    script = "from solo_server.backends.cpu import warm_up; print(warm_up.HOW_OFTEN)"
+    script = "from solo_server.backends.cpu import warm_up; print(warm_up.COMPILED_WHEN)"
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.startswith("at every start, since no cache folder is writable: set NUMBA_CACHE_DIR")

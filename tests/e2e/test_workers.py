@@ -44,8 +44,8 @@ class Server:
 
     @property
     def url(self) -> str:
-        told = (re.search(r"(http://[\d.]+:\d+)  ", line["message"]) for line in list(self.lines))
-        return next((match[1] for match in told if match), "")
+        matches = (re.search(r"(http://[\d.]+:\d+)  ", line["message"]) for line in list(self.lines))
+        return next((match[1] for match in matches if match), "")
 
     def pids(self) -> dict[int, list[int]]:
         """The process ids of each worker that have been ready, oldest first."""
@@ -269,6 +269,6 @@ def test_a_bundle_that_no_worker_can_load_is_reported_once(solo_bundle: Path, tm
     (tmp_path / "damaged" / "masks.onnx").write_bytes(b"x")
     with serving(tmp_path / "damaged") as server:
         assert server.process.wait(WAIT_S) == 2
-    told = [line["message"] for line in server.lines if line["message"].startswith("solo serve: ")]
-    assert len(told) == 1
-    assert "masks.onnx" in told[0]
+    refusals = [line["message"] for line in server.lines if line["message"].startswith("solo serve: ")]
+    assert len(refusals) == 1
+    assert "masks.onnx" in refusals[0]

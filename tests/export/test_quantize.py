@@ -77,11 +77,11 @@ def test_values_on_the_steps_do_not_change() -> None:
         rounded, plain, atol=1.4 + 1e-3
     )  # nine taps, each 0.1 off its step, and half a step of the output
     kinds = {t.name: t.data_type for t in quantized.graph.initializer}
-    assert kinds["a.weight.quantised"] == onnx.TensorProto.INT8
-    assert kinds["conv_1.bias.quantised"] == onnx.TensorProto.INT32
+    assert kinds["a.weight.quantized"] == onnx.TensorProto.INT8
+    assert kinds["conv_1.bias.quantized"] == onnx.TensorProto.INT32
     weights = {t.name: numpy_helper.to_array(t) for t in quantized.graph.initializer}
-    assert weights["a.weight.quantised"].ravel().tolist() == [63, -63]
-    assert weights["conv_1.bias.quantised"].tolist() == [round(0.4 * 63), -1]
+    assert weights["a.weight.quantized"].ravel().tolist() == [63, -63]
+    assert weights["conv_1.bias.quantized"].tolist() == [round(0.4 * 63), -1]
     assert "a.weight" not in weights
 
 
@@ -90,7 +90,7 @@ def test_for_tensorrt_weights_take_eight_bits_and_bias_stays_as_it_is() -> None:
     ranges = dict(zip(points(model), ((0.0, 254.0), (0.0, 127.0), (0.0, 254.0)), strict=True))
     quantized = quantize(model, ranges, FOR_TENSORRT)
     weights = {t.name: numpy_helper.to_array(t) for t in quantized.graph.initializer}
-    assert weights["a.weight.quantised"].ravel().tolist() == [127, -127]
+    assert weights["a.weight.quantized"].ravel().tolist() == [127, -127]
     np.testing.assert_array_equal(weights["a.bias"], np.float32([0.4, -1.0]))
     x = np.arange(20, dtype=np.float32).reshape(1, 1, 4, 5)
     (plain,), (rounded,) = _run(model, x=x), _run(quantized, x=x)

@@ -16,7 +16,7 @@ from rtx import rtx_for
 from solo_models.engine_file import ShapeRange
 from solo_models.spec import ModelSpec
 from solo_server.backends.gpu.network import level_groups, tower_count
-from solo_server.backends.gpu.tensorrt.build import BuildOrder, EngineBuildError, build_plan
+from solo_server.backends.gpu.tensorrt.build import EngineBuildError, PlanRequest, build_plan
 from solo_server.backends.gpu.tensorrt.profiles import engine_profiles
 
 GRAPHS = Path(os.environ["SOLO_TEST_GRAPHS"])
@@ -35,7 +35,7 @@ def _onnx(name: str, precision: str, kind: str) -> bytes:
     return (GRAPHS / f"{name}.{precision}.{kind}.onnx").read_bytes()
 
 
-def _build(order: BuildOrder) -> tuple[dict[str, tuple[int, ...]], list[tuple[str, int, int]]]:
+def _build(order: PlanRequest) -> tuple[dict[str, tuple[int, ...]], list[tuple[str, int, int]]]:
     """Shapes of the network's outputs by name, and the steps that were told."""
     networks: list[Any] = []
     told: list[tuple[str, int, int]] = []
@@ -74,7 +74,7 @@ def test_graphs_of_fixed_shapes_build_with_the_shapes_of_three_images(name: str,
     level_hw = [(height // stride, width // stride) for stride in spec.strides]
     level = (BATCH, spec.fpn_channels, *level_hw[0])
     inputs = {"images": (BATCH, height, width, 3), "image_hw": (BATCH, 2), "level": level}
-    order = BuildOrder(f"{kind}.onnx", _fixed(_onnx(name, precision, kind), inputs), ())
+    order = PlanRequest(f"{kind}.onnx", _fixed(_onnx(name, precision, kind), inputs), ())
     outputs, _ = _build(order)
     assert outputs == _expected(spec, kind, BATCH, level_hw)
 
@@ -85,7 +85,7 @@ def test_graphs_of_fixed_shapes_build_with_the_shapes_of_three_images(name: str,
 def test_graphs_build_with_our_profiles_and_leave_the_batch_open(name: str, precision: str, kind: str) -> None:
     spec = _spec(name)
     profiles = engine_profiles(spec, max_batch=4).of_graph(f"{kind}.onnx")
-    outputs, told = _build(BuildOrder(f"{kind}.onnx", _onnx(name, precision, kind), profiles))
+    outputs, told = _build(PlanRequest(f"{kind}.onnx", _onnx(name, precision, kind), profiles))
     assert outputs == _expected(spec, kind, -1, [(-1, -1)] * len(spec.grids))
     assert len(told) > 10
     assert all(0 <= step <= steps for _, step, steps in told)
@@ -97,7 +97,7 @@ def test_deformable_networks_and_a_published_one_build_in_half_precision(name: s
     spec = _spec(name)
     profiles = engine_profiles(spec).of_graph(f"{kind}.onnx")
     bucket = len(level_groups(spec)) if kind == "masks" else 1
-    order = BuildOrder(f"{kind}.onnx", _onnx(name, "fp16", kind), profiles[:bucket], workspace_mib=4096)
+    order = PlanRequest(f"{kind}.onnx", _onnx(name, "fp16", kind), profiles[:bucket], workspace_mib=4096)
     outputs, _ = _build(order)
     assert outputs == _expected(spec, kind, -1, [(-1, -1)] * len(spec.grids))
 
@@ -105,19 +105,19 @@ def test_deformable_networks_and_a_published_one_build_in_half_precision(name: s
 def test_an_exact_size_gets_a_profile_beside_the_ranges() -> None:
     profiles = engine_profiles(_spec("solo"), 2, ((128, 192),)).categories
     assert len(profiles) == 3
-    outputs, _ = _build(BuildOrder("categories.onnx", _onnx("solo", "fp16", "categories"), profiles))
+    outputs, _ = _build(PlanRequest("categories.onnx", _onnx("solo", "fp16", "categories"), profiles))
     assert outputs["scores"][0] == -1
 
 
 def test_a_graph_without_a_profile_for_its_open_shapes_is_refused_with_the_builders_words() -> None:
     with pytest.raises(EngineBuildError, match=r"masks\.onnx: TensorRT 1\.7\.1\.116 cannot build it: .*rofile"):
-        _build(BuildOrder("masks.onnx", _onnx("solo", "fp32", "masks"), ()))
+        _build(PlanRequest("masks.onnx", _onnx("solo", "fp32", "masks"), ()))
 
 
 def test_a_profile_that_does_not_fit_is_refused() -> None:
     profile = {"level": ShapeRange((1, 5, 4, 4), (1, 5, 4, 4), (1, 5, 4, 4))}
     with pytest.raises(EngineBuildError, match=r"masks\.onnx"):
-        _build(BuildOrder("masks.onnx", _onnx("solo", "fp32", "masks"), (profile,)))
+        _build(PlanRequest("masks.onnx", _onnx("solo", "fp32", "masks"), (profile,)))
 
 
 def test_an_operator_that_tensorrt_lacks_is_named_with_its_node() -> None:
@@ -125,7 +125,7 @@ def test_an_operator_that_tensorrt_lacks_is_named_with_its_node() -> None:
     node = next(node for node in model.graph.node if node.op_type == "Relu")
     node.op_type = "Det"
     with pytest.raises(EngineBuildError, match=rf"cannot read it: node {node.name} \(Det\)"):
-        _build(BuildOrder("masks.onnx", model.SerializeToString(), ()))
+        _build(PlanRequest("masks.onnx", model.SerializeToString(), ()))
 
 
 def test_the_int8_form_for_cpus_is_refused_by_the_parser() -> None:
@@ -133,8 +133,8 @@ def test_the_int8_form_for_cpus_is_refused_by_the_parser() -> None:
     model = onnx.ModelProto.FromString(_onnx("solo", "int8", "masks"))
     zero = next(t for t in model.graph.initializer if t.name == "level.zero")
     zero.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(zero) + np.int8(3), zero.name))
-    with pytest.raises(EngineBuildError, match=r"cannot read it: node level\.(de)?quantise"):
-        _build(BuildOrder("masks.onnx", model.SerializeToString(), ()))
+    with pytest.raises(EngineBuildError, match=r"cannot read it: node level\.(de)?quantize"):
+        _build(PlanRequest("masks.onnx", model.SerializeToString(), ()))
 
 
 def test_ctrl_c_ends_a_build_at_its_next_step() -> None:
@@ -142,6 +142,6 @@ def test_ctrl_c_ends_a_build_at_its_next_step() -> None:
         raise KeyboardInterrupt
 
     spec = _spec("solo")
-    order = BuildOrder("masks.onnx", _onnx("solo", "fp32", "masks"), engine_profiles(spec, 2).masks)
+    order = PlanRequest("masks.onnx", _onnx("solo", "fp32", "masks"), engine_profiles(spec, 2).masks)
     with pytest.raises(KeyboardInterrupt):
         build_plan(rtx_for(CAPABILITIES, []), order, interrupted)

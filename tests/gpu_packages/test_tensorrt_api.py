@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import solo_server.backends
+import solo_server.backends.gpu.tensorrt
 import tensorrt_rtx
 from api import problems, uses
 from bindings_10_4 import import_bindings
 
-ENGINE = Path(next(iter(solo_server.backends.__path__)))
+FOLDER = Path(next(iter(solo_server.backends.gpu.tensorrt.__path__)))
 OBJECTS = {  # which class the variables of each file hold
-    "tensorrt_build.py": {
+    "build.py": {
         "builder": "Builder",
         "parser": "OnnxParser",
         "error": "ParserError",
@@ -24,7 +24,7 @@ OBJECTS = {  # which class the variables of each file hold
         "times": "ITimingCache",
         "runtime": "Runtime",
     },
-    "tensorrt_engine.py": {
+    "engine.py": {
         "_runtime": "Runtime",
         "_engine": "ICudaEngine",
         "engine": "ICudaEngine",
@@ -32,7 +32,7 @@ OBJECTS = {  # which class the variables of each file hold
         "context": "IExecutionContext",
     },
 }
-FILES = sorted(path.name for path in ENGINE.glob("*.py") if "trt." in path.read_text())
+FILES = sorted(path.name for path in FOLDER.glob("*.py") if "trt." in path.read_text())
 
 
 @pytest.fixture(scope="module", params=["10.4.0", "rtx"])
@@ -49,20 +49,18 @@ def test_the_bindings_are_those_of_10_4(tmp_path_factory: pytest.TempPathFactory
 
 @pytest.mark.parametrize("name", FILES)
 def test_all_that_we_use_is_there(trt: Any, name: str) -> None:
-    assert problems(trt, (ENGINE / name).read_text(), OBJECTS.get(name, {})) == []
+    assert problems(trt, (FOLDER / name).read_text(), OBJECTS.get(name, {})) == []
 
 
-@pytest.mark.parametrize("name", sorted(set(OBJECTS) & {path.name for path in ENGINE.glob("*.py")}))
+@pytest.mark.parametrize("name", OBJECTS)
 def test_every_variable_that_is_listed_is_used(name: str) -> None:
-    """Else a renamed variable would no longer be looked at."""
-    classes = {use.path[0] for use in uses((ENGINE / name).read_text(), OBJECTS[name])}
+    """Otherwise a renamed variable would no longer be checked."""
+    classes = {use.path[0] for use in uses((FOLDER / name).read_text(), OBJECTS[name])}
     assert classes >= set(OBJECTS[name].values())
 
 
 def test_the_builder_and_its_variables_are_looked_at() -> None:
-    found = {
-        ".".join(use.path) for use in uses((ENGINE / "tensorrt_build.py").read_text(), OBJECTS["tensorrt_build.py"])
-    }
+    found = {".".join(use.path) for use in uses((FOLDER / "build.py").read_text(), OBJECTS["build.py"])}
     assert found >= {"Builder", "Builder.create_network", "IBuilderConfig.progress_monitor", "ITimingCache.serialize"}
     assert found >= {"ParserError.node_operator", "MemoryPoolType.WORKSPACE", "ILogger.Severity.ERROR"}
 
@@ -70,12 +68,12 @@ def test_the_builder_and_its_variables_are_looked_at() -> None:
 @pytest.mark.parametrize("flag", ["STRONGLY_TYPED"])
 def test_flags_that_we_ask_for_by_name_are_there(trt: Any, flag: str) -> None:
     assert hasattr(trt.NetworkDefinitionCreationFlag, flag)
-    assert f'"{flag}"' in (ENGINE / "tensorrt_build.py").read_text()
+    assert f'"{flag}"' in (FOLDER / "build.py").read_text()
 
 
 def test_types_that_we_ask_for_by_name_are_there(trt: Any) -> None:
     names = set()
-    for path in ENGINE.glob("tensorrt*.py"):
+    for path in FOLDER.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DTYPES":
                 names |= set(ast.literal_eval(node.value).values())
@@ -99,7 +97,7 @@ def test_types_that_we_ask_for_by_name_are_there(trt: Any) -> None:
     ],
 )
 def test_what_is_not_there_is_found(trt: Any, source: str, complaint: str) -> None:
-    (found,) = problems(trt, source, OBJECTS["tensorrt_build.py"])
+    (found,) = problems(trt, source, OBJECTS["build.py"])
     assert complaint in found
 
 
@@ -116,11 +114,11 @@ def test_what_is_not_there_is_found(trt: Any, source: str, complaint: str) -> No
     ],
 )
 def test_what_is_there_is_not_complained_of(trt: Any, source: str) -> None:
-    assert problems(trt, source, OBJECTS["tensorrt_build.py"]) == []
+    assert problems(trt, source, OBJECTS["build.py"]) == []
 
 
 def test_weak_precision_flags_are_not_used() -> None:
     """TensorRT 11 has none of them."""
-    for path in ENGINE.glob("*.py"):
+    for path in FOLDER.glob("*.py"):
         assert "BuilderFlag.FP16" not in path.read_text()
         assert "BuilderFlag.INT8" not in path.read_text()

@@ -164,7 +164,7 @@ def _range(**changes: Any) -> Callable[[dict[str, Any]], Any]:
 FORGED = [
     (_without("gpu_name"), "gpu_name: is missing"),
     (_without("ran_on_gpu"), "ran_on_gpu: is missing"),
-    (_set(speed=3), "speed: is no known field"),
+    (_set(speed=3), "speed: is not a known field"),
     (_set(onnx_sha256="abc"), "onnx_sha256: must be 64"),
     (_set(onnx_sha256="AB" * 32), "onnx_sha256: must be 64"),
     (_set(plan_sha256=None), "plan_sha256: must be of type str"),

@@ -151,37 +151,37 @@ def _saved(path: Path, model: onnx.ModelProto) -> Path:
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_checkpoint_is_known_by_its_content(describe: Describe, tmp_path: Path, name: str, zipped: bool) -> None:
     path = _own_checkpoint(tmp_path / name, _use_new_zipfile_serialization=zipped)
-    described = describe(path)
-    assert next(iter(described.facts)) == "kind"
-    assert (described.facts["kind"], described.line("kind")) == ("checkpoint", "checkpoint")
-    assert described.facts["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest() == described.line("sha256")
+    shown = describe(path)
+    assert next(iter(shown.facts)) == "kind"
+    assert (shown.facts["kind"], shown.line("kind")) == ("checkpoint", "checkpoint")
+    assert shown.facts["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest() == shown.line("sha256")
 
 
 def test_a_checkpoint_is_described_by_network_and_provenance(describe: Describe, tmp_path: Path) -> None:
-    described = describe(_own_checkpoint(tmp_path / "model.pth"))
-    network, expected = described.facts["network"], _decoupled()
-    assert described.facts["layout"] == described.line("layout") == "own"
+    shown = describe(_own_checkpoint(tmp_path / "model.pth"))
+    network, expected = shown.facts["network"], _decoupled()
+    assert shown.facts["layout"] == shown.line("layout") == "own"
     assert (network["variant"], network["backbone"]) == ("decoupled", "resnet18")
     assert (network["head_depth"], network["head_channels"], network["input_size"]) == (2, 32, "192x128")
-    assert described.line("grids") == "9, 8, 7, 6, 5"
-    assert described.line("classes") == "3"
-    assert described.line("class_names") == "cat, dog, traffic light"
-    assert described.facts["provenance"].items() >= {"mmdet_version": "3.3.0", "epoch": 36}.items()
-    assert described.line("mmdet_version") == "3.3.0"
+    assert shown.line("grids") == "9, 8, 7, 6, 5"
+    assert shown.line("classes") == "3"
+    assert shown.line("class_names") == "cat, dog, traffic light"
+    assert shown.facts["provenance"].items() >= {"mmdet_version": "3.3.0", "epoch": 36}.items()
+    assert shown.line("mmdet_version") == "3.3.0"
     millions = sum(p.numel() for p in expected.parameters()) / 1e6
-    assert described.facts["parameters_millions"] == pytest.approx(millions, abs=1e-3)
-    assert described.facts["tensors"] == sum("num_batches" not in k for k in expected.state_dict())
+    assert shown.facts["parameters_millions"] == pytest.approx(millions, abs=1e-3)
+    assert shown.facts["tensors"] == sum("num_batches" not in k for k in expected.state_dict())
 
 
 def test_class_names_that_are_not_used_are_reported(describe: Describe, tmp_path: Path) -> None:
     network = SoloNetwork(replace(tiny_network("solo").spec, norm_groups=32))
     state = {_published_name(name, "mmdet", "solo"): value for name, value in network.state_dict().items()}
     torch.save({"meta": {"CLASSES": ("dent", "scratch")}, "state_dict": state}, tmp_path / "a.pth")
-    described = describe(tmp_path / "a.pth")
-    assert described.facts["unused_class_names"].startswith(
+    shown = describe(tmp_path / "a.pth")
+    assert shown.facts["unused_class_names"].startswith(
         "the network has 3 classes, and the file has 2 names (dent, scratch)"
     )
-    assert described.line("unused_class_names").startswith("the network has 3 classes")
+    assert shown.line("unused_class_names").startswith("the network has 3 classes")
     assert "unused_class_names" not in describe(_own_checkpoint(tmp_path / "own.pth")).facts
 
 
@@ -203,9 +203,9 @@ def test_a_long_list_of_classes_is_shortened_for_people_only(
     spec = json.dumps(replace(network.spec, class_names=names).to_dict())
     torch.save({"spec": spec, "state_dict": network.state_dict()}, tmp_path / "a.pth")
     monkeypatch.setattr(facts, "SHOWN_ITEMS", 2)
-    described = describe(tmp_path / "a.pth")
-    assert described.line("class_names") == "thing 0, thing 1, ... (3 in all)"
-    assert described.facts["network"]["class_names"] == list(names)
+    shown = describe(tmp_path / "a.pth")
+    assert shown.line("class_names") == "thing 0, thing 1, ... (3 in all)"
+    assert shown.facts["network"]["class_names"] == list(names)
 
 
 def test_a_checkpoint_of_another_network_is_refused_with_the_readers_message(refuse: Refuse, tmp_path: Path) -> None:
@@ -252,49 +252,49 @@ def test_a_bundle_is_known_by_its_content(
     describe: Describe, rich: BundleContent, zipped: Path, tmp_path: Path, form: str
 ) -> None:
     path = zipped if form == "zip" else write_bundle(tmp_path / "b", rich)
-    described = describe(path)
-    assert next(iter(described.facts)) == "kind"
-    assert (described.line("kind"), described.line("form"), described.line("name")) == ("bundle", form, "tiny-solo")
-    assert described.facts["version"] == described.line("version") == read_bundle(path).version
-    assert described.facts["precision"] == described.line("precision") == "fp32"
+    shown = describe(path)
+    assert next(iter(shown.facts)) == "kind"
+    assert (shown.line("kind"), shown.line("form"), shown.line("name")) == ("bundle", form, "tiny-solo")
+    assert shown.facts["version"] == shown.line("version") == read_bundle(path).version
+    assert shown.facts["precision"] == shown.line("precision") == "fp32"
 
 
 def test_a_bundle_is_described_by_inputs_and_outputs_of_its_graphs(
     describe: Describe, bundle_path: Path, network: SoloNetwork
 ) -> None:
-    described, bundle = describe(bundle_path), read_bundle(bundle_path)
+    shown, bundle = describe(bundle_path), read_bundle(bundle_path)
     for name in ("categories.onnx", "masks.onnx"):
         graph = onnx.load_model_from_string(bundle.files[name]).graph
         for side, values in (("inputs", graph.input), ("outputs", graph.output)):
-            found = described.facts[name][side]
+            found = shown.facts[name][side]
             assert list(found) == [value.name for value in values]
             for value in values:
                 tensor = value.type.tensor_type
                 assert found[value.name]["shape"] == [d.dim_param or d.dim_value for d in tensor.shape.dim]
                 dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
                 assert found[value.name]["dtype"] == str(dtype)
-    assert described.line("images") == "uint8 (batch, height, width, 3)"
-    assert described.line("scores") == f"float32 (batch, {network.spec.num_cells}, 3)"
-    assert set(described.facts["kernels"]["shapes"]) == set(bundle.kernels)
+    assert shown.line("images") == "uint8 (batch, height, width, 3)"
+    assert shown.line("scores") == f"float32 (batch, {network.spec.num_cells}, 3)"
+    assert set(shown.facts["kernels"]["shapes"]) == set(bundle.kernels)
 
 
 def test_a_bundle_is_described_by_files_kernels_provenance_and_parity(
     describe: Describe, rich: BundleContent, tmp_path: Path
 ) -> None:
-    described = describe(write_bundle(tmp_path / "b", rich))
-    assert described.facts["files"]["MODEL_CARD.md"] == {"bytes": 6}
-    assert described.line("MODEL_CARD.md") == "6 bytes"
-    assert described.facts["kernels"]["shapes"]["level0"] == [81, 32]
-    assert "level0 81x32, level0_bias 81, " in described.text
-    assert described.line("checkpoint_sha256") == "ab" * 32
-    assert described.line("tools") == "python 3.11.7, onnx 1.23"
-    assert described.line("max_score_difference") == "5.5e-07"
-    assert described.line("shapes").startswith("level0")
-    assert "shapes                1x160x224, 2x224x160\n" in described.text
-    assert described.line("astronaut.jpg") == "matched 12, lowest_mask_iou 0.9991"
-    assert described.line("fp16") == "ap nan, ap50 36.1"
-    assert described.line("passed") == "yes"
-    assert described.facts["parity"] == rich.parity | {
+    shown = describe(write_bundle(tmp_path / "b", rich))
+    assert shown.facts["files"]["MODEL_CARD.md"] == {"bytes": 6}
+    assert shown.line("MODEL_CARD.md") == "6 bytes"
+    assert shown.facts["kernels"]["shapes"]["level0"] == [81, 32]
+    assert "level0 81x32, level0_bias 81, " in shown.text
+    assert shown.line("checkpoint_sha256") == "ab" * 32
+    assert shown.line("tools") == "python 3.11.7, onnx 1.23"
+    assert shown.line("max_score_difference") == "5.5e-07"
+    assert shown.line("shapes").startswith("level0")
+    assert "shapes                1x160x224, 2x224x160\n" in shown.text
+    assert shown.line("astronaut.jpg") == "matched 12, lowest_mask_iou 0.9991"
+    assert shown.line("fp16") == "ap nan, ap50 36.1"
+    assert shown.line("passed") == "yes"
+    assert shown.facts["parity"] == rich.parity | {
         "mask_ap": {"fp32": {"ap": 16.3, "ap50": 36.2}, "fp16": {"ap": "NaN", "ap50": 36.1}}
     }
 
@@ -303,10 +303,10 @@ def test_a_bundle_is_described_by_files_kernels_provenance_and_parity(
 def test_a_bundle_has_run_on_a_gpu_only_where_it_says_so(
     describe: Describe, rich: BundleContent, tmp_path: Path, ran: object, said: str
 ) -> None:
-    described = describe(write_bundle(tmp_path / "b", replace(rich, provenance={"ran_on_gpu": ran})))
-    assert described.facts["runs_on"]["ONNX Runtime, CPU"] == "yes"
-    assert said in described.facts["runs_on"]["CUDA, TensorRT"]
-    assert said in described.text
+    shown = describe(write_bundle(tmp_path / "b", replace(rich, provenance={"ran_on_gpu": ran})))
+    assert shown.facts["runs_on"]["ONNX Runtime, CPU"] == "yes"
+    assert said in shown.facts["runs_on"]["CUDA, TensorRT"]
+    assert said in shown.text
 
 
 def test_a_zip_whose_names_are_not_utf8_is_refused(refuse: Refuse, tmp_path: Path) -> None:
@@ -318,15 +318,15 @@ def test_a_zip_whose_names_are_not_utf8_is_refused(refuse: Refuse, tmp_path: Pat
 
 
 def test_int8_bundles_are_for_cpus(describe: Describe, rich: BundleContent, tmp_path: Path) -> None:
-    described = describe(write_bundle(tmp_path / "b", replace(rich, precision="int8")))
-    assert described.facts["int8_for"] == "cpu"
-    assert described.facts["runs_on"]["CUDA, TensorRT"].startswith("no: this form of INT8 is for CPUs")
+    shown = describe(write_bundle(tmp_path / "b", replace(rich, precision="int8")))
+    assert shown.facts["int8_for"] == "cpu"
+    assert shown.facts["runs_on"]["CUDA, TensorRT"].startswith("no: this form of INT8 is for CPUs")
 
 
 def test_int8_bundles_for_tensorrt_say_so(describe: Describe, rich: BundleContent, tmp_path: Path) -> None:
-    described = describe(write_bundle(tmp_path / "b", replace(rich, precision="int8", int8_for="tensorrt")))
-    assert described.facts["int8_for"] == "tensorrt"
-    assert not described.facts["runs_on"]["CUDA, TensorRT"].startswith("no")
+    shown = describe(write_bundle(tmp_path / "b", replace(rich, precision="int8", int8_for="tensorrt")))
+    assert shown.facts["int8_for"] == "tensorrt"
+    assert not shown.facts["runs_on"]["CUDA, TensorRT"].startswith("no")
 
 
 def test_bundles_of_other_precisions_have_no_int8_form(describe: Describe, rich: BundleContent, tmp_path: Path) -> None:
@@ -382,8 +382,8 @@ def test_a_bundle_with_another_file_as_graph_is_refused(refuse: Refuse, rich: Bu
 
 def test_a_zip_with_its_folder_on_top_is_a_bundle(describe: Describe, solo_bundle: Path, tmp_path: Path) -> None:
     zipped_folder(solo_bundle, tmp_path / "b.zip")
-    described = describe(tmp_path / "b.zip")
-    assert (described.line("kind"), described.line("form"), described.line("name")) == ("bundle", "zip", "tiny-solo")
+    shown = describe(tmp_path / "b.zip")
+    assert (shown.line("kind"), shown.line("form"), shown.line("name")) == ("bundle", "zip", "tiny-solo")
 
 
 def test_a_cut_off_zip_is_refused(refuse: Refuse, zipped: Path, tmp_path: Path) -> None:
@@ -406,37 +406,37 @@ def test_a_damaged_zip_is_refused(refuse: Refuse, zipped: Path, tmp_path: Path, 
 
 def test_an_onnx_file_of_ours_says_so(describe: Describe, solo_bundle: Path, tmp_path: Path) -> None:
     shutil.copy(solo_bundle / "categories.onnx", tmp_path / "renamed.zip")
-    described = describe(tmp_path / "renamed.zip")
-    assert next(iter(described.facts)) == "kind"
-    assert (described.line("kind"), described.line("graph")) == ("onnx", "categories")
-    assert described.facts["from_solo_export"] is True
-    assert described.facts["opset"] == {"ai.onnx": 17}
-    assert described.facts["precision"] == described.line("precision") == "fp32"
-    assert described.facts["inputs"]["image_hw"] == {"dtype": "int64", "shape": ["batch", 2]}
-    assert described.facts["operators"]["counts"]["Sigmoid"] == 5
-    assert described.facts["operators"]["nodes"] == sum(described.facts["operators"]["counts"].values())
-    assert described.facts["sha256"] == hashlib.sha256((solo_bundle / "categories.onnx").read_bytes()).hexdigest()
+    shown = describe(tmp_path / "renamed.zip")
+    assert next(iter(shown.facts)) == "kind"
+    assert (shown.line("kind"), shown.line("graph")) == ("onnx", "categories")
+    assert shown.facts["from_solo_export"] is True
+    assert shown.facts["opset"] == {"ai.onnx": 17}
+    assert shown.facts["precision"] == shown.line("precision") == "fp32"
+    assert shown.facts["inputs"]["image_hw"] == {"dtype": "int64", "shape": ["batch", 2]}
+    assert shown.facts["operators"]["counts"]["Sigmoid"] == 5
+    assert shown.facts["operators"]["nodes"] == sum(shown.facts["operators"]["counts"].values())
+    assert shown.facts["sha256"] == hashlib.sha256((solo_bundle / "categories.onnx").read_bytes()).hexdigest()
 
 
 def test_an_onnx_file_of_others_is_described_in_full(describe: Describe, tmp_path: Path) -> None:
     model = _model(producer_name="pytorch", producer_version="2.9")
     helper.set_model_props(model, {"stride": "32", "names": '{"0": "cat"}', "author": "nobody", "notes": "x" * 500})
-    described = describe(_saved(tmp_path / "m", model))
-    assert (described.facts["from_solo_export"], described.line("from_solo_export")) == (False, "no")
-    assert (described.line("producer"), described.line("ir_version"), described.line("ai.onnx")) == (
+    shown = describe(_saved(tmp_path / "m", model))
+    assert (shown.facts["from_solo_export"], shown.line("from_solo_export")) == (False, "no")
+    assert (shown.line("producer"), shown.line("ir_version"), shown.line("ai.onnx")) == (
         "pytorch 2.9",
         "8",
         "17",
     )
-    assert described.line("x") == "float32 (batch, 64)"
-    assert described.line("y") == "float32 (?, 64)"
-    assert described.line("counts") == "Add 1"
-    assert described.facts["weights"] == {"float32": {"tensors": 1, "bytes": 256}}
-    assert described.line("float32") == "tensors 1, 256 bytes"
-    assert described.facts["metadata"] == {"stride": 32, "names": {"0": "cat"}, "author": "nobody", "notes": "x" * 500}
-    assert described.line("names") == "0 cat"
-    assert "(500 characters)" in described.text
-    assert "x" * 200 not in described.text
+    assert shown.line("x") == "float32 (batch, 64)"
+    assert shown.line("y") == "float32 (?, 64)"
+    assert shown.line("counts") == "Add 1"
+    assert shown.facts["weights"] == {"float32": {"tensors": 1, "bytes": 256}}
+    assert shown.line("float32") == "tensors 1, 256 bytes"
+    assert shown.facts["metadata"] == {"stride": 32, "names": {"0": "cat"}, "author": "nobody", "notes": "x" * 500}
+    assert shown.line("names") == "0 cat"
+    assert "(500 characters)" in shown.text
+    assert "x" * 200 not in shown.text
 
 
 @pytest.mark.parametrize(
@@ -460,9 +460,9 @@ def test_branches_and_constants_are_counted(describe: Describe, tmp_path: Path) 
     constant = helper.make_node("Constant", [], ["c"], value=value)
     branch = helper.make_graph([constant, helper.make_node("Relu", ["c"], ["r"])], "branch", [], [])
     choose = helper.make_node("If", ["x"], ["z"], then_branch=branch, else_branch=branch)
-    described = describe(_saved(tmp_path / "m", _model(TensorProto.FLOAT, choose)))
-    assert described.facts["operators"] == {"nodes": 6, "counts": {"Constant": 2, "Relu": 2, "Add": 1, "If": 1}}
-    assert described.facts["weights"]["float16"] == {"tensors": 2, "bytes": 12}
+    shown = describe(_saved(tmp_path / "m", _model(TensorProto.FLOAT, choose)))
+    assert shown.facts["operators"] == {"nodes": 6, "counts": {"Constant": 2, "Relu": 2, "Add": 1, "If": 1}}
+    assert shown.facts["weights"]["float16"] == {"tensors": 2, "bytes": 12}
 
 
 def test_weights_that_old_files_list_as_inputs_are_not_inputs(describe: Describe, tmp_path: Path) -> None:
@@ -511,24 +511,16 @@ def test_an_onnx_file_above_two_gib_is_refused_unread(refuse: Refuse, tmp_path: 
 
 
 def test_an_engine_is_described_by_its_header_and_requirements(describe: Describe, tmp_path: Path) -> None:
-    described = describe(_engine(tmp_path / "renamed.onnx"))
-    assert next(iter(described.facts)) == "kind"
-    assert described.line("kind") == "engine"
-    assert (described.line("precision"), described.line("ran_on_gpu"), described.line("onnx_sha256")) == (
-        "fp16",
-        "no",
-        "ab" * 32,
-    )
-    assert described.facts["plan"]["sha256"] == hashlib.sha256(PLAN).hexdigest()
-    assert described.facts["needs"] == {
-        "tensorrt": "10.4.0.26",
-        "gpu": "Tesla V100-SXM2-16GB",
-        "compute_capability": "7.0",
-    }
-    assert described.line("gpu") == "Tesla V100-SXM2-16GB"
-    assert described.facts["plan"]["profiles"][0]["images"]["max"] == [8, 512, 864, 3]
-    assert described.line("images") == "min 1x512x864x3, opt 2x512x864x3, max 8x512x864x3"
-    assert described.facts["usable_here"].startswith("not looked into")
+    shown = describe(_engine(tmp_path / "renamed.onnx"))
+    assert next(iter(shown.facts)) == "kind"
+    assert shown.line("kind") == "engine"
+    assert (shown.line("precision"), shown.line("ran_on_gpu"), shown.line("onnx_sha256")) == ("fp16", "no", "ab" * 32)
+    assert shown.facts["plan"]["sha256"] == hashlib.sha256(PLAN).hexdigest()
+    assert shown.facts["needs"] == {"tensorrt": "10.4.0.26", "gpu": "Tesla V100-SXM2-16GB", "compute_capability": "7.0"}
+    assert shown.line("gpu") == "Tesla V100-SXM2-16GB"
+    assert shown.facts["plan"]["profiles"][0]["images"]["max"] == [8, 512, 864, 3]
+    assert shown.line("images") == "min 1x512x864x3, opt 2x512x864x3, max 8x512x864x3"
+    assert shown.facts["usable_here"].startswith("not checked")
 
 
 def test_an_engine_that_has_run_says_so(describe: Describe, tmp_path: Path) -> None:
@@ -537,10 +529,10 @@ def test_an_engine_that_has_run_says_so(describe: Describe, tmp_path: Path) -> N
 
 def test_a_bare_plan_is_described_as_fit_for_its_builder_only(describe: Describe, tmp_path: Path) -> None:
     (tmp_path / "plan").write_bytes(PLAN)
-    described = describe(tmp_path / "plan")
-    assert (described.facts["kind"], described.facts["bytes"]) == ("engine", len(PLAN))
-    assert described.facts["sha256"] == hashlib.sha256(PLAN).hexdigest()
-    assert "only be read by the TensorRT version and the GPU that built it" in " ".join(described.text.split())
+    shown = describe(tmp_path / "plan")
+    assert (shown.facts["kind"], shown.facts["bytes"]) == ("engine", len(PLAN))
+    assert shown.facts["sha256"] == hashlib.sha256(PLAN).hexdigest()
+    assert "only be read by the TensorRT version and the GPU that built it" in " ".join(shown.text.split())
 
 
 def test_a_damaged_engine_is_refused(refuse: Refuse, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Draft decoding: fewer pixels for the network, every size and coordinate as if all of them had been decoded."""
+"""Draft decoding gives fewer pixels; every size and coordinate stays that of the full image."""
 
 import io
 from pathlib import Path
@@ -39,24 +39,24 @@ ASTRONAUT = Path(__file__).parents[1] / "images" / "astronaut.jpg"
 def test_a_draft_keeps_twice_the_sides_of_the_networks_input(size: tuple[int, int], factor: int) -> None:
     assert draft_factor(*size, SPEC) == draft_factor(*size[::-1], SPEC) == factor
     body = encoded(np.zeros((*size, 3), np.uint8), "JPEG")
-    drafted, whole_hw = decode_draft(body, LIMITS, SPEC)
+    drafted, full_hw = decode_draft(body, LIMITS, SPEC)
     assert drafted.shape[:2] == tuple(-(-side // factor) for side in size)
-    assert whole_hw == size
+    assert full_hw == size
 
 
 @pytest.mark.parametrize("size", [(512, 768), (770, 515), (301, 1203), (257, 386), (1001, 999)])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_geometry_is_that_of_the_whole_image_however_it_lies(size: tuple[int, int], orientation: int) -> None:
+def test_geometry_is_that_of_the_full_image_in_every_orientation(size: tuple[int, int], orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     body = encoded(smooth_image(*size), "JPEG", exif=exif, quality=95)
-    whole = prepare(decode(body, LIMITS), SPEC)
-    drafted, whole_hw = decode_draft(body, LIMITS, SPEC)
-    draft = prepare(drafted, SPEC, whole_hw)
+    full = prepare(decode(body, LIMITS), SPEC)
+    drafted, full_hw = decode_draft(body, LIMITS, SPEC)
+    draft = prepare(drafted, SPEC, full_hw)
     assert drafted.size < size[0] * size[1]
-    assert draft.geometry == whole.geometry
-    assert draft.pixels.shape == whole.pixels.shape
-    assert np.abs(draft.pixels.astype(int) - whole.pixels).mean() < 3  # the smooth image, turned the same way
+    assert draft.geometry == full.geometry
+    assert draft.pixels.shape == full.pixels.shape
+    assert np.abs(draft.pixels.astype(int) - full.pixels).mean() < 3  # the same image in the same orientation
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
@@ -64,22 +64,22 @@ def test_geometry_is_that_of_the_whole_image_however_it_lies(size: tuple[int, in
 def test_every_kind_of_jpeg_is_drafted(mode: str, progressive: bool) -> None:
     buffer = io.BytesIO()
     Image.fromarray(smooth_image(512, 768)).convert(mode).save(buffer, "JPEG", progressive=progressive, quality=95)
-    drafted, whole_hw = decode_draft(buffer.getvalue(), LIMITS, SPEC)
-    assert (drafted.shape, whole_hw) == ((128, 192, 3), (512, 768))
-    whole = decode(buffer.getvalue(), LIMITS)
-    averaged = whole.reshape(128, 4, 192, 4, 3).mean((1, 3))
+    drafted, full_hw = decode_draft(buffer.getvalue(), LIMITS, SPEC)
+    assert (drafted.shape, full_hw) == ((128, 192, 3), (512, 768))
+    full = decode(buffer.getvalue(), LIMITS)
+    averaged = full.reshape(128, 4, 192, 4, 3).mean((1, 3))
     assert np.abs(drafted - averaged).mean() < 3
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP"])
-def test_other_formats_are_decoded_whole(kind: str) -> None:
+def test_other_formats_are_decoded_at_full_size(kind: str) -> None:
     body = encoded(smooth_image(512, 768), kind)
-    drafted, whole_hw = decode_draft(body, LIMITS, SPEC)
+    drafted, full_hw = decode_draft(body, LIMITS, SPEC)
     assert np.array_equal(drafted, decode(body, LIMITS))
-    assert whole_hw == (512, 768)
+    assert full_hw == (512, 768)
 
 
-def test_limits_count_the_pixels_of_the_whole_image() -> None:
+def test_limits_count_the_pixels_of_the_full_image() -> None:
     body = encoded(smooth_image(512, 768), "JPEG")
     with pytest.raises(ImageTooLarge, match="768x512"):
         decode_draft(body, ImageLimits(max_pixels=512 * 768 - 1), SPEC)
@@ -87,20 +87,20 @@ def test_limits_count_the_pixels_of_the_whole_image() -> None:
         decode_draft(body, ImageLimits(max_side=767), SPEC)
 
 
-def test_a_damaged_image_is_refused_in_a_draft_too() -> None:
+def test_a_damaged_image_is_refused_with_drafts_too() -> None:
     body = encoded(smooth_image(512, 768), "JPEG")
     with pytest.raises(ImageDamaged):
         decode_draft(body[: len(body) // 3], LIMITS, SPEC)
 
 
 @pytest.fixture(scope="module")
-def whole() -> Pipeline:
+def full() -> Pipeline:
     return Pipeline.open(demo_bundle(), threads=1)
 
 
 @pytest.fixture(scope="module")
-def draft(whole: Pipeline) -> Pipeline:
-    return Pipeline(whole.bundle, whole.backend, ImageLimits(draft=True))
+def draft(full: Pipeline) -> Pipeline:
+    return Pipeline(full.bundle, full.backend, ImageLimits(draft=True))
 
 
 def _enlarged(factor: int) -> bytes:
@@ -112,26 +112,26 @@ def _enlarged(factor: int) -> bytes:
     return buffer.getvalue()
 
 
-def _iou(found: ImageResult, wanted: ImageResult) -> float:
-    a, b = (decode_rle(result.instances[0].mask) for result in (found, wanted))
+def _iou(found: ImageResult, expected: ImageResult) -> float:
+    a, b = (decode_rle(result.instances[0].mask) for result in (found, expected))
     return float((a & b).sum() / (a | b).sum())
 
 
-def test_the_astronaut_is_found_in_a_draft_of_her_large_image(whole: Pipeline, draft: Pipeline) -> None:
+def test_a_draft_of_a_large_image_gives_nearly_the_same_instance(full: Pipeline, draft: Pipeline) -> None:
     body = _enlarged(5)
     assert draft.decode(body).rgb.shape == (1280, 1280, 3)
-    found, wanted = draft.segment(body), whole.segment(body)
+    found, expected = draft.segment(body), full.segment(body)
     assert found.original_hw == found.instances[0].mask.size == (2560, 2560)
-    assert _iou(found, wanted) > 0.97
-    assert found.instances[0].score == pytest.approx(wanted.instances[0].score, abs=0.02)
+    assert _iou(found, expected) > 0.97
+    assert found.instances[0].score == pytest.approx(expected.instances[0].score, abs=0.02)
 
 
-def test_an_image_that_is_not_large_is_answered_exactly(whole: Pipeline, draft: Pipeline) -> None:
+def test_a_small_image_gives_exactly_the_same_instances(full: Pipeline, draft: Pipeline) -> None:
     body = ASTRONAUT.read_bytes()
-    assert draft.segment(body).instances == whole.segment(body).instances
+    assert draft.segment(body).instances == full.segment(body).instances
 
 
-def test_an_overlay_is_drawn_on_the_whole_image(draft: Pipeline) -> None:
+def test_an_overlay_is_drawn_on_the_full_image(draft: Pipeline) -> None:
     answer, png = LocalService(draft).segment_and_draw(_enlarged(5), {})
     drawn = Image.open(io.BytesIO(png))
     assert answer["image"] == {"width": 2560, "height": 2560}

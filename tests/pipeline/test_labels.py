@@ -1,4 +1,4 @@
-"""Class names of most scripts can be read in overlays; a name that no font can draw gives way to its class's id."""
+"""Overlays show class names in most scripts; a name that no font can draw is replaced by the id of its class."""
 
 import logging
 from importlib.resources import files
@@ -38,10 +38,10 @@ def _fresh() -> None:
 
 
 def _drawn(*parts: str, size: float = 32) -> NDArray[np.uint8]:
-    """White, with the text in black."""
+    """The text in black on white."""
     text = line(parts, size)
     image = Image.new("L", (text.width + 20, text.ascent + text.descent + 20), 255)
-    text.draw(ImageDraw.Draw(image.convert("RGB")), 0, 0, BLACK)  # on any image, too
+    text.draw(ImageDraw.Draw(image.convert("RGB")), 0, 0, BLACK)  # works on any image
     canvas = image.convert("RGB")
     text.draw(ImageDraw.Draw(canvas), 10, 10 + text.ascent, BLACK)
     return np.asarray(canvas.convert("L"))
@@ -55,7 +55,7 @@ def test_names_of_most_scripts_are_shown_as_they_are(script: str, caplog: pytest
 
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("size", [10, 33, 114])
-def test_nothing_of_a_label_lies_outside_what_it_measures(script: str, size: int) -> None:
+def test_a_label_is_drawn_inside_its_measured_size(script: str, size: int) -> None:
     drawn = _drawn(SCRIPTS[script], " 0.87", size=size)
     rows, columns = np.nonzero(drawn < 200)
     assert rows.min() >= 9
@@ -65,27 +65,27 @@ def test_nothing_of_a_label_lies_outside_what_it_measures(script: str, size: int
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_no_character_is_a_box(script: str) -> None:
-    """Characters that differ look different, which boxes do not."""
+def test_no_character_is_drawn_as_a_placeholder_box(script: str) -> None:
+    """Different characters look different; placeholder boxes do not."""
     letters = [c for c in dict.fromkeys(SCRIPTS[script]) if c.isalpha()]
     shapes = {_drawn(letter).tobytes() for letter in letters}
     assert len(shapes) == len(letters)
     assert _drawn("\uffff").tobytes() not in shapes
 
 
-def test_arabic_letters_are_joined_and_go_from_right_to_left() -> None:
+def test_arabic_letters_are_joined_and_drawn_from_right_to_left() -> None:
     lam, alef = "\u0644", "\u0627"
-    joined = _drawn(lam + alef)  # by libraqm, which is in every wheel of Pillow; it is one shape, half as wide as two
+    joined = _drawn(lam + alef)  # by libraqm, part of all Pillow wheels: one shape, half as wide as two
     assert joined.shape[1] < _drawn(lam + "\u200c" + alef).shape[1]
     np.testing.assert_array_equal(_drawn("\u05d0\u05d1"), _drawn("\u05d1", "\u05d0"))  # alef and bet, of Hebrew
 
 
-def test_without_joining_names_from_right_to_left_give_way_to_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_libraqm_names_from_right_to_left_are_replaced_by_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labels, "_SHAPES", False)
     assert readable(("cat", "قطة", "חתול", "猫")) == ("cat", "#1", "#2", "猫")
 
 
-def test_a_name_that_no_font_can_draw_gives_way_to_its_id_and_the_log_says_so_once(
+def test_a_name_that_no_font_can_draw_is_replaced_by_its_id_and_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     names = ("cat", "𒀀𒀁", "dog 🛸", "কুকুর")

@@ -1,4 +1,4 @@
-"""EXIF alone turns an image; of an AVIF its own turn does. What OpenCV and browsers pass over is passed over here."""
+"""An image is rotated by EXIF only, and an AVIF by its own rotation; what OpenCV and browsers ignore is ignored here."""
 
 import struct
 import tracemalloc
@@ -49,14 +49,14 @@ def _check_as_opencv(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
-def test_orientation_in_xmp_only_turns_nothing(kind: str) -> None:
+def test_orientation_in_xmp_alone_is_ignored(kind: str) -> None:
     body = _xmp_only(kind)
     assert b'tiff:Orientation="6"' in body
     _check_as_opencv(body)
     assert decode(body, LIMITS).shape == (*size(body, LIMITS), 3) == PIXELS.shape
     assert peek_size(body, LIMITS) in (None, (300, 420))
-    drafted, whole_hw = decode_draft(body, LIMITS, SPEC)
-    assert whole_hw == (300, 420)
+    drafted, full_hw = decode_draft(body, LIMITS, SPEC)
+    assert full_hw == (300, 420)
     assert drafted.shape == ((150, 210, 3) if kind == "JPEG" else PIXELS.shape)
 
 
@@ -75,27 +75,27 @@ def test_xmp_beside_exif_changes_nothing(kind: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_an_avif_is_turned_by_its_own_turn(orientation: int) -> None:
+def test_an_avif_is_rotated_by_its_own_rotation(orientation: int) -> None:
     """Pillow writes orientation as `irot` and `imir`, which are part of the image and which every browser applies."""
     body = encoded(PIXELS, "AVIF", exif=_exif(orientation), **OPTIONS["AVIF"])
     assert (b"irot" in body or b"imir" in body) == (orientation != 1)
     exif = encoded(PIXELS, "PNG", exif=_exif(orientation))
     assert np.abs(decode(body, LIMITS).astype(int) - decode(exif, LIMITS)).mean() < 3
-    drafted, whole_hw = decode_draft(body, LIMITS, SPEC)
-    assert drafted.shape[:2] == whole_hw == ((420, 300) if orientation >= 5 else (300, 420))
+    drafted, full_hw = decode_draft(body, LIMITS, SPEC)
+    assert drafted.shape[:2] == full_hw == ((420, 300) if orientation >= 5 else (300, 420))
 
 
-def test_exif_of_an_avif_turns_nothing() -> None:
+def test_exif_orientation_of_an_avif_is_ignored() -> None:
     """MIAF (ISO/IEC 23000-22, 7.3.10.1): EXIF orientation is not for display. OpenCV applies it, browsers do not."""
     tiff = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
     done, body = cv2.imencodeWithMetadata(".avif", PIXELS, [cv2.IMAGE_METADATA_EXIF], [np.frombuffer(tiff, np.uint8)])
     assert done
-    turned = bytes(body)
-    if b"irot" in turned:  # libavif derives it from EXIF: no turn
-        at = turned.index(b"irot") + 4
-        turned = turned[:at] + b"\0" + turned[at + 1 :]
-    assert tiff in turned
-    assert decode(turned, LIMITS).shape == PIXELS.shape
+    rotated = bytes(body)
+    if b"irot" in rotated:  # libavif derives it from EXIF: remove it
+        at = rotated.index(b"irot") + 4
+        rotated = rotated[:at] + b"\0" + rotated[at + 1 :]
+    assert tiff in rotated
+    assert decode(rotated, LIMITS).shape == PIXELS.shape
 
 
 TIFF = _exif(6).tobytes()[6:]
@@ -114,13 +114,13 @@ OTHER_TIFF = _exif(3).tobytes()[6:]
     ],
     ids=["after the pixels", "the first of two", "wrong checksum", "not as specified", "as text"],
 )
-def test_a_png_is_turned_by_its_first_whole_exif_chunk(body: bytes, shape: tuple[int, ...]) -> None:
+def test_a_png_is_rotated_by_its_first_intact_exif_chunk(body: bytes, shape: tuple[int, ...]) -> None:
     _check_as_opencv(body)
     assert decode(body, LIMITS).shape == shape
 
 
 def _overlapping_tags(tags: int, size_bytes: int) -> bytes:
-    """EXIF data whose every tag says that all of the data is its value."""
+    """EXIF data in which the value of each tag is all of the data."""
     entries = b"".join(struct.pack("<HHII", 1000 + tag, 1, size_bytes - 12 * tags - 20, 8) for tag in range(tags))
     head = b"II*\0" + struct.pack("<IH", 8, tags) + entries + bytes(4)
     return head + bytes(size_bytes - len(head))

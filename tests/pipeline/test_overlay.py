@@ -1,4 +1,4 @@
-"""Overlays show every instance in its own colour with its label, whatever the masks and the image look like."""
+"""Overlays show every instance in its own colour with its label, for any masks and images."""
 
 import io
 from dataclasses import replace
@@ -37,7 +37,7 @@ def test_an_image_without_instances_is_the_image() -> None:
     np.testing.assert_array_equal(_drawn(rgb=noise), noise)
 
 
-def test_a_mask_is_tinted_and_outlined_and_nothing_else_is_touched_but_by_its_label() -> None:
+def test_a_mask_is_tinted_and_outlined_and_only_its_label_changes_other_pixels() -> None:
     drawn = _drawn(_instance(_square()))
     np.testing.assert_allclose(drawn[54:86, 64:96].reshape(-1, 3), np.tile(TINTED, (32 * 32, 1)), atol=1)
     np.testing.assert_array_equal(drawn[60, 60], (255, 64, 64))
@@ -50,7 +50,7 @@ def test_a_mask_is_tinted_and_outlined_and_nothing_else_is_touched_but_by_its_la
     assert (label.sum(2) < 60).any()
 
 
-def test_the_image_that_was_given_is_left_alone() -> None:
+def test_the_given_image_is_not_changed() -> None:
     rgb = GREY.copy()
     _drawn(_instance(_square()), rgb=rgb)
     np.testing.assert_array_equal(rgb, GREY)
@@ -64,7 +64,7 @@ def test_a_hole_is_outlined_and_not_tinted() -> None:
     np.testing.assert_array_equal(drawn[70, 73], (255, 64, 64))
 
 
-def test_the_best_lies_on_top() -> None:
+def test_the_best_instance_is_drawn_on_top() -> None:
     drawn = _drawn(_instance(_square()), _instance(_square(), 1))
     red, green, blue = (int(value) for value in drawn[70, 80])
     assert red > max(green, blue)
@@ -80,14 +80,14 @@ def test_masks_in_corners_keep_their_labels_inside_the_image(top: int, left: int
     assert rows >= 6
 
 
-def test_an_empty_mask_leaves_its_label_only() -> None:
+def test_an_empty_mask_shows_only_its_label() -> None:
     drawn = _drawn(_instance(np.zeros(GREY.shape[:2], bool)))
     assert (drawn[20:] == 100).all()
     assert (drawn[:20] != 100).any()
 
 
 @pytest.mark.parametrize("hw", [(1, 1), (1, 300), (300, 1), (9, 14)])
-def test_images_smaller_than_a_label_are_drawn_all_the_same(hw: tuple[int, int]) -> None:
+def test_images_smaller_than_a_label_are_drawn_too(hw: tuple[int, int]) -> None:
     drawn = _drawn(_instance(np.ones(hw, bool)), rgb=np.full((*hw, 3), 100, np.uint8))
     assert drawn.shape == (*hw, 3)
     assert (drawn != 100).any()
@@ -125,7 +125,9 @@ def test_an_image_whose_instances_are_all_below_the_threshold_says_so(shape: tup
     assert noted.shape == shape
     assert (noted != 100).any()
     assert (noted[: shape[0] // 3] == 100).all() or min(shape[:2]) == 1
-    assert not np.array_equal(noted, _noted(_scored(0.29), below=0.3, rgb=rgb)) or min(shape[:2]) == 1  # it counts
+    assert (
+        not np.array_equal(noted, _noted(_scored(0.29), below=0.3, rgb=rgb)) or min(shape[:2]) == 1
+    )  # the counts differ
 
 
 def test_the_note_stands_in_the_lower_left_corner_as_white_on_black() -> None:
@@ -139,7 +141,7 @@ def test_the_note_stands_in_the_lower_left_corner_as_white_on_black() -> None:
     assert (corner > 200).all(2).mean() > 0.03
 
 
-def test_there_is_no_note_beside_instances_that_are_drawn_nor_where_there_is_none() -> None:
+def test_there_is_no_note_if_an_instance_is_drawn_or_there_is_none() -> None:
     np.testing.assert_array_equal(_noted(_scored(0.3), _scored(0.29), below=0.3), _noted(_scored(0.3), below=0.0))
     np.testing.assert_array_equal(_noted(below=0.3), GREY)
 
@@ -149,6 +151,6 @@ def test_instances_below_the_threshold_are_counted() -> None:
     assert not_drawn((), 0.3) == 0
 
 
-def test_colours_are_those_of_the_instances_that_are_drawn() -> None:
+def test_instances_that_are_not_drawn_take_no_colour() -> None:
     found = (_scored(0.9), _scored(0.2))
     np.testing.assert_array_equal(_noted(*found, below=0.3), _noted(found[0], below=0.3))

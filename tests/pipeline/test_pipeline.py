@@ -1,4 +1,4 @@
-"""Our shortcuts leave every result as the plain form makes it: candidates, scores, labels and masks of all variants."""
+"""The optimised pipeline gives the results of the plain form: candidates, scores, labels and masks of all variants."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,14 +30,14 @@ def _segment(pipeline: Pipeline, pixels: NDArray[np.uint8], query: Query | None 
     return pipeline.segment_decoded(Decoded(prepared, pixels, 0, 0), query or Query())
 
 
-def _expected(network: SoloNetwork, pixels: NDArray[np.uint8], **changes: object) -> plain.Found:
+def _expected(network: SoloNetwork, pixels: NDArray[np.uint8], **changes: object) -> plain.Detections:
     prepared = prepare(pixels, network.spec.preprocess)
     settings = replace(network.spec.postprocess, **changes)  # type: ignore[arg-type]  # test parameters
     return plain.segment(network, prepared.pixels, prepared.geometry.resized_hw, pixels.shape[:2], settings)
 
 
 def _check_same(found: tuple[Instance, ...], expected: tuple[Instance, ...]) -> None:
-    """Equal up to rounding: matrix products of another shape add up in another order."""
+    """Equal up to rounding: matrix products of another shape sum in another order."""
     assert [(i.class_id, i.box_xywh) for i in found] == [(i.class_id, i.box_xywh) for i in expected]
     np.testing.assert_allclose([i.score for i in found], [i.score for i in expected], atol=1e-6)
 
@@ -64,7 +64,7 @@ def test_candidates_are_the_same_set(network: SoloNetwork, pipeline: Pipeline, s
     assert set(zip(found.cells.tolist(), found.labels.tolist(), strict=True)) == expected
 
 
-def test_a_linear_kernel_is_honoured(network: SoloNetwork, content: object, pipeline: Pipeline) -> None:
+def test_a_linear_decay_kernel_is_used(network: SoloNetwork, content: object, pipeline: Pipeline) -> None:
     pixels = smooth_image(96, 150)
     spec = replace(pipeline.bundle.spec, postprocess=PostprocessSpec(decay_kernel="linear"))
     bundle = replace(pipeline.bundle, spec=spec)
@@ -73,7 +73,7 @@ def test_a_linear_kernel_is_honoured(network: SoloNetwork, content: object, pipe
     np.testing.assert_allclose([i.score for i in _segment(linear, pixels).instances], expected.scores, atol=1e-4)
 
 
-def test_a_higher_threshold_gives_the_head_of_the_same_list(pipeline: Pipeline) -> None:
+def test_a_higher_threshold_gives_the_first_instances_of_the_same_list(pipeline: Pipeline) -> None:
     pixels = smooth_image(96, 150)
     everything = _segment(pipeline, pixels).instances
     third = len(everything) // 3
@@ -83,7 +83,7 @@ def test_a_higher_threshold_gives_the_head_of_the_same_list(pipeline: Pipeline) 
     _check_same(chosen, tuple(i for i in everything if i.score >= threshold))
 
 
-def test_wanted_classes_come_with_the_same_scores(pipeline: Pipeline) -> None:
+def test_requested_classes_have_the_same_scores(pipeline: Pipeline) -> None:
     pixels = smooth_image(96, 150)
     everything = _segment(pipeline, pixels, Query(max_instances=500)).instances
     chosen = _segment(pipeline, pixels, Query(class_ids=(1,), max_instances=500)).instances
@@ -91,12 +91,12 @@ def test_wanted_classes_come_with_the_same_scores(pipeline: Pipeline) -> None:
     assert 0 < len(chosen) < len(everything)
 
 
-def test_at_most_so_many_instances_are_returned(pipeline: Pipeline) -> None:
+def test_max_instances_limits_the_number_of_instances(pipeline: Pipeline) -> None:
     pixels = smooth_image(96, 150)
     assert _segment(pipeline, pixels, Query(max_instances=3)).instances == _segment(pipeline, pixels).instances[:3]
 
 
-def test_without_nms_nothing_is_decayed(pipeline: Pipeline) -> None:
+def test_without_nms_no_score_is_decayed(pipeline: Pipeline) -> None:
     pixels = smooth_image(96, 150)
     found, plain = (_segment(pipeline, pixels, Query(nms=n, max_instances=500)).instances for n in ("matrix", "none"))
     assert len(plain) >= len(found)
@@ -118,15 +118,15 @@ def test_an_image_of_one_pixel_is_answered(pipeline: Pipeline) -> None:
     assert _segment(pipeline, np.zeros((1, 1, 3), np.uint8)).original_hw == (1, 1)
 
 
-def test_a_result_does_not_depend_on_batch_mates(pipeline: Pipeline) -> None:
+def test_a_result_does_not_depend_on_other_images_of_the_batch(pipeline: Pipeline) -> None:
     images = [prepare(smooth_image(96, 150, seed), pipeline.bundle.spec.preprocess) for seed in range(3)]
     together = pipeline.infer(images)
     for prepared, output in zip(images, together, strict=True):
         decoded = Decoded(prepared, prepared.pixels, 0, 0)
         alone = pipeline.segment_decoded(decoded, Query())
-        mate = pipeline.finish(output, decoded, Query(), 0)
-        assert [i.class_id for i in alone.instances] == [i.class_id for i in mate.instances]
-        np.testing.assert_allclose([i.score for i in alone.instances], [i.score for i in mate.instances], atol=1e-5)
+        batched = pipeline.finish(output, decoded, Query(), 0)
+        assert [i.class_id for i in alone.instances] == [i.class_id for i in batched.instances]
+        np.testing.assert_allclose([i.score for i in alone.instances], [i.score for i in batched.instances], atol=1e-5)
 
 
 def _record_towers(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:

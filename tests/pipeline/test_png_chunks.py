@@ -1,4 +1,4 @@
-"""Metadata of a PNG never decides whether it is an image: pixels are OpenCV's; chunks that pixels need stay strict."""
+"""Metadata of a PNG cannot make it invalid: pixels are OpenCV's. Chunks that the pixels need are checked strictly."""
 
 import io
 import struct
@@ -17,7 +17,7 @@ from support.images import encoded, smooth_image
 LIMITS = ImageLimits()
 PIXELS = smooth_image(40, 60)
 PLAIN = encoded(PIXELS)
-PACKED_MEGABYTES = zlib.compress(bytes(40_000_000), 9)
+COMPRESSED_40_MB = zlib.compress(bytes(40_000_000), 9)
 EXIF = Image.Exif()
 EXIF[0x0112] = 6
 TIFF = EXIF.tobytes()[6:]
@@ -38,12 +38,12 @@ def _opencv(body: bytes) -> np.ndarray | None:
 
 
 ODDITIES = {
-    "packed text of 40 MB": _chunk(b"zTXt", b"Comment\0\0" + PACKED_MEGABYTES),
-    "packed international text of 40 MB": _chunk(b"iTXt", b"Comment\0\1\0\0\0" + PACKED_MEGABYTES),
-    "a packed profile of 40 MB": _chunk(b"iCCP", b"sRGB\0\0" + PACKED_MEGABYTES),
+    "compressed text of 40 MB": _chunk(b"zTXt", b"Comment\0\0" + COMPRESSED_40_MB),
+    "compressed international text of 40 MB": _chunk(b"iTXt", b"Comment\0\1\0\0\0" + COMPRESSED_40_MB),
+    "a compressed profile of 40 MB": _chunk(b"iCCP", b"sRGB\0\0" + COMPRESSED_40_MB),
     "text of 100 MB in pieces": _chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(1_000_000), 9)) * 100,
-    "a profile that is not packed as it says": _chunk(b"iCCP", b"sRGB\0\1not deflate"),
-    "text that is not packed": _chunk(b"zTXt", b"Comment\0\0not deflate"),
+    "a profile that is not compressed as it says": _chunk(b"iCCP", b"sRGB\0\1not deflate"),
+    "text that is not compressed": _chunk(b"zTXt", b"Comment\0\0not deflate"),
     "a wrong checksum of pHYs": _chunk(b"pHYs", struct.pack(">IIB", 2835, 2835, 1), wrong=1),
     "a wrong checksum of text": _chunk(b"tEXt", b"Comment\0text", wrong=1),
     "a wrong checksum of tRNS": _chunk(b"tRNS", bytes(6), wrong=1),
@@ -58,9 +58,9 @@ ODDITIES = {
 
 
 @pytest.mark.parametrize("oddity", ODDITIES)
-@pytest.mark.parametrize("place", [b"IDAT", b"IEND"])
-def test_metadata_is_passed_over_and_pixels_are_opencvs(oddity: str, place: bytes) -> None:
-    body = _with(ODDITIES[oddity], before=place)
+@pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
+def test_metadata_is_ignored_and_pixels_are_opencvs(oddity: str, before: bytes) -> None:
+    body = _with(ODDITIES[oddity], before=before)
     np.testing.assert_array_equal(decode(body, LIMITS), PIXELS)
     reference = _opencv(body)
     assert reference is not None
@@ -68,7 +68,9 @@ def test_metadata_is_passed_over_and_pixels_are_opencvs(oddity: str, place: byte
     assert size(body, LIMITS) == (40, 60)
 
 
-@pytest.mark.parametrize("name", ["packed text of 40 MB", "a packed profile of 40 MB", "text of 100 MB in pieces"])
+@pytest.mark.parametrize(
+    "name", ["compressed text of 40 MB", "a compressed profile of 40 MB", "text of 100 MB in pieces"]
+)
 def test_metadata_takes_no_memory_but_that_of_the_body(name: str) -> None:
     body = _with(ODDITIES[name])
     decode(body, LIMITS)
@@ -104,14 +106,14 @@ def _saved(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _spoilt(name: bytes, offset: int) -> bytes:
-    """PLAIN with another byte at `offset` from the beginning of a chunk's name."""
+def _flipped(name: bytes, offset: int) -> bytes:
+    """PLAIN with one bit flipped, at `offset` from the start of a chunk's name."""
     at = PLAIN.index(name) + offset
     return PLAIN[:at] + bytes([PLAIN[at] ^ 1]) + PLAIN[at + 1 :]
 
 
 def _without_palette() -> bytes:
-    """Its colours are indices."""
+    """An indexed image without its palette."""
     body = _saved(Image.fromarray(PIXELS).convert("P"))
     at = body.index(b"PLTE") - 4
     return body[:at] + body[body.index(b"IDAT") - 4 :]
@@ -120,11 +122,11 @@ def _without_palette() -> bytes:
 @pytest.mark.parametrize(
     "body",
     [
-        _spoilt(b"IHDR", 20),  # its checksum
-        _spoilt(b"IDAT", -1),  # its length
-        _spoilt(b"IDAT", 0),  # its name
-        _spoilt(b"IDAT", 40),  # its content
-        _spoilt(b"IEND", -5),  # its checksum
+        _flipped(b"IHDR", 20),  # its checksum
+        _flipped(b"IDAT", -1),  # its length
+        _flipped(b"IDAT", 0),  # its name
+        _flipped(b"IDAT", 40),  # its content
+        _flipped(b"IEND", -5),  # its checksum
         _with(_chunk(b"PLTE", bytes(768), wrong=1), body=_without_palette()),
         _without_palette(),
         _with(_chunk(b"XYZW", b"critical, and unknown", wrong=1)),
@@ -148,7 +150,7 @@ def test_a_png_whose_critical_chunks_are_wrong_is_damaged(body: bytes) -> None:
 
 def test_limits_hold_before_metadata_and_pixels() -> None:
     header = _chunk(b"IHDR", struct.pack(">IIBBBBB", 65_536, 65_536, 8, 2, 0, 0, 0))
-    body = SIGNATURE + header + ODDITIES["packed text of 40 MB"] + _chunk(b"IDAT", zlib.compress(bytes(100)))
+    body = SIGNATURE + header + ODDITIES["compressed text of 40 MB"] + _chunk(b"IDAT", zlib.compress(bytes(100)))
     for read in (decode, size):
         with pytest.raises(ImageTooLarge):
             read(body, LIMITS)
@@ -161,13 +163,13 @@ def test_endless_chunks_are_refused() -> None:
     np.testing.assert_array_equal(decode(_with(_chunk(b"tEXt", b"a\0b") * (MOST_CHUNKS - 3)), LIMITS), PIXELS)
 
 
-def test_a_broken_animation_does_not_matter() -> None:
+def test_a_broken_animation_is_ignored() -> None:
     body = _with(_chunk(b"acTL", b"") + _chunk(b"fcTL", bytes(26)) + _chunk(b"fcTL", b"\xff" * 26))
     np.testing.assert_array_equal(decode(body, LIMITS), PIXELS)
 
 
-@pytest.mark.parametrize("body", [_spoilt(b"IEND", 5), PLAIN[:-4], PLAIN[:-12]])
-def test_an_end_chunk_that_is_damaged_or_missing_does_not_matter_as_before(body: bytes) -> None:
+@pytest.mark.parametrize("body", [_flipped(b"IEND", 5), PLAIN[:-4], PLAIN[:-12]])
+def test_a_damaged_or_missing_end_chunk_is_ignored(body: bytes) -> None:
     np.testing.assert_array_equal(decode(body, LIMITS), PIXELS)
 
 

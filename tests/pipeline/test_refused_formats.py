@@ -45,16 +45,16 @@ def test_a_format_that_is_not_accepted_is_named(kind: str, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", [b"this is text", b"\0" * 40, b"{}", b"<", b"<note>no image</note>"])
-def test_what_is_no_image_is_called_none(body: bytes) -> None:
+def test_other_bytes_are_reported_as_no_supported_image(body: bytes) -> None:
     with pytest.raises(UnsupportedMediaType) as refused:
         decode(body, ImageLimits())
     assert refused.value.detail == "not a supported image; send JPEG, PNG, WebP, AVIF or BMP"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "BMP"])
-def test_an_accepted_format_has_no_foreign_name_and_is_damaged_where_it_cannot_be_read(kind: str) -> None:
+def test_an_accepted_format_is_not_foreign_and_is_damaged_if_it_cannot_be_read(kind: str) -> None:
     body = encoded(PIXELS, kind)
     assert format_of(body) is None
-    if kind != "BMP":  # two letters of text may begin as well
+    if kind != "BMP":  # its two letters could be text
         with pytest.raises(ImageDamaged):
             decode(body[:13], ImageLimits())

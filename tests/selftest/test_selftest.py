@@ -1,4 +1,4 @@
-"""The self-test tells the truth: equal where both paths are, the right stage where one was spoilt, no GPU where there is none."""
+"""The self-test reports equal paths as equal, the right stage where one path is wrong, and a missing GPU as missing."""
 
 from __future__ import annotations
 
@@ -21,17 +21,26 @@ from solo_server.backends.gpu.network import DeviceNetwork
 from solo_server.backends.gpu.tensorrt.network import TensorRtNetwork
 from solo_server.errors import DeviceLost, DeviceOutOfMemory, SettingsError
 from solo_server.pipeline.image import prepare
-from solo_server.selftest import command, opening
+from solo_server.selftest import command, measuring, opening
 from solo_server.selftest import document as document_module
-from solo_server.selftest.command import examined, report, sizes_up_to
+from solo_server.selftest.command import full_report, sizes_up_to, write_report
 from solo_server.selftest.differences import NETWORK_STAGES, STAGES
-from solo_server.selftest.document import FAIL, NOT_RUN, PASS, Document, failed, finished, judged, without_names
+from solo_server.selftest.document import (
+    FAIL,
+    NOT_RUN,
+    PASS,
+    Document,
+    failed_part,
+    judged_part,
+    with_parts,
+    without_names,
+)
 from solo_server.selftest.examine import PARTS, examine
 from solo_server.selftest.gpu_path import GpuPath
-from solo_server.selftest.images import NamedImage, gather
+from solo_server.selftest.images import NamedImage, load_images
 from solo_server.selftest.matching import match
-from solo_server.selftest.measuring import Plan
-from solo_server.selftest.opening import CRAMPED, Opened, Opening, Place
+from solo_server.selftest.measuring import TimingPlan
+from solo_server.selftest.opening import SMALL_BUFFER_LIMITS, GpuOpener, GpuSetup, OpenedGpu
 from solo_server.selftest.parity import Parity
 from solo_server.selftest.probe import no_gpu_message
 from solo_server.selftest.roofline import GPUS, known_gpu, least_ms
@@ -40,15 +49,15 @@ from solo_server.selftest.timing import BatchTimes, statistics_of, summary
 from solo_server.types import Instance, PreparedImage, Query, Rle
 from support.gpu.fake_device import FakeDevice
 from support.gpu.fake_tensorrt import FakeTensorRt
-from support.gpu.small import small_bundle, small_engines, small_profiles
+from support.gpu.small_network import small_bundle, small_engines, small_profiles
 from support.images import smooth_image
 
 HW = (64, 96)
-PLAN = Plan(sizes=(1, 2), batches=2, seconds=0.1, image_hw=HW)
+PLAN = TimingPlan(sizes=(1, 2), batches=2, seconds=0.1, image_hw=HW)
 
 
-def _say(_: str) -> None:
-    """Nobody listens."""
+def _ignore(_: str) -> None:
+    """Drops lines of progress."""
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +66,16 @@ def bundle() -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def opened(bundle: Bundle) -> Iterator[Opened]:
-    """The whole GPU path on the fake device, with the kernels that a GPU would run."""
+def opened(bundle: Bundle) -> Iterator[OpenedGpu]:
+    """The GPU path on the fake device, with the kernels that a GPU would run."""
     device = FakeDevice(seed=5)
     trt, profiles = FakeTensorRt(device), small_profiles(bundle, 2)
 
-    def network(watched: Device) -> DeviceNetwork:
-        return TensorRtNetwork(trt, watched, small_engines(bundle, profiles), slots=1)
+    def network(instrumented: Device) -> DeviceNetwork:
+        return TensorRtNetwork(trt, instrumented, small_engines(bundle, profiles), slots=1)
 
-    opening = Opening(bundle, 2, _say, {"asked": "tensorrt", "max_batch": 2}, HW)
-    ready = opening.open(Place(device, network, b"cubin", is_fake=True))
+    opener = GpuOpener(bundle, 2, _ignore, {"asked": "tensorrt", "max_batch": 2}, HW)
+    ready = opener.open(GpuSetup(device, network, b"cubin", is_fake=True))
     yield ready
     ready.gpu.backend.close()
     device.close()
@@ -78,32 +87,36 @@ def named(bundle: Bundle) -> NamedImage:
 
 
 @pytest.fixture(scope="module")
-def told(opened: Opened, named: NamedImage) -> Document:
-    return examined(opened, [named], PLAN, _say)
+def report(opened: OpenedGpu, named: NamedImage) -> Iterator[Document]:
+    """With fewer repetitions than on a GPU: the emulator takes half a second for an image."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "PAPER_RUNS", 1)
+        patch.setattr(measuring, "WARM_BATCHES", 1)
+        yield full_report(opened, [named], PLAN, _ignore)
 
 
 @pytest.fixture(scope="module")
-def snapshot(opened: Opened, named: NamedImage) -> StageSnapshot:
-    return opened.gpu.look([named.prepared], [Query()])[0]
+def snapshot(opened: OpenedGpu, named: NamedImage) -> StageSnapshot:
+    return opened.gpu.snapshots([named.prepared], [Query()])[0]
 
 
-def test_what_an_earlier_batch_has_left_is_not_taken_for_that_of_one_without_candidates(
-    opened: Opened, named: NamedImage
+def test_lists_of_an_earlier_batch_are_not_read_for_a_batch_without_candidates(
+    opened: OpenedGpu, named: NamedImage
 ) -> None:
-    """Kernels behind the candidates are not run then; on an H200 the lists of the image before were read as this one's."""
-    assert len(opened.gpu.look([named.prepared], [Query()])[0].best.cells) > 0
-    found = opened.gpu.look([named.prepared], [Query(score_threshold=1.0)])[0]
+    """Later kernels do not run then; on an H200 the lists of the image before were read as this image's."""
+    assert len(opened.gpu.snapshots([named.prepared], [Query()])[0].best.cells) > 0
+    found = opened.gpu.snapshots([named.prepared], [Query(score_threshold=1.0)])[0]
     assert (len(found.candidates.cells), found.instances) == (0, ())
     assert (len(found.best.cells), len(found.kept.cells)) == (0, 0)
 
 
-class SpoiltPath:
-    """A GPU path that has seen one image, and tells something else of it."""
+class WrongPath:
+    """A GPU path that returns a changed snapshot."""
 
     def __init__(self, snapshot: StageSnapshot) -> None:
         self._snapshot = snapshot
 
-    def look(self, images: Sequence[PreparedImage], queries: Sequence[Query]) -> list[StageSnapshot]:
+    def snapshots(self, images: Sequence[PreparedImage], queries: Sequence[Query]) -> list[StageSnapshot]:
         return [self._snapshot]
 
 
@@ -200,7 +213,7 @@ def _wrong_tower(snapshot: StageSnapshot) -> StageSnapshot:
 
 
 def _counts(runs: list[int]) -> str:
-    """COCO's text of runs, plainly: five bits a character, low ones first (differences only from the fourth on)."""
+    """COCO's text of runs: five bits a character, low ones first (differences only from the fourth run on)."""
     text = ""
     for run in runs:
         while True:
@@ -212,7 +225,7 @@ def _counts(runs: list[int]) -> str:
     return text
 
 
-SPOILT: list[tuple[Callable[[StageSnapshot], StageSnapshot], str, str]] = [
+FAULTS: list[tuple[Callable[[StageSnapshot], StageSnapshot], str, str]] = [
     (_wrong_score, "post-processing", "kept"),
     (_wrong_answered_score, "post-processing", "instances"),
     (_wrong_mask, "post-processing", "instances"),
@@ -231,64 +244,64 @@ SPOILT: list[tuple[Callable[[StageSnapshot], StageSnapshot], str, str]] = [
 
 
 @pytest.fixture(scope="module")
-def both(bundle: Bundle, opened: Opened) -> Parity:
+def both(bundle: Bundle, opened: OpenedGpu) -> Parity:
     return Parity(bundle, opened.gpu)
 
 
-@pytest.mark.parametrize(("spoil", "part", "stage"), SPOILT, ids=[spoil.__name__.strip("_") for spoil, _, _ in SPOILT])
+@pytest.mark.parametrize(("plant", "part", "stage"), FAULTS, ids=[plant.__name__.strip("_") for plant, _, _ in FAULTS])
 def test_a_planted_fault_fails_the_part_and_names_the_stage(
     both: Parity,
     named: NamedImage,
     snapshot: StageSnapshot,
-    spoil: Callable[[StageSnapshot], StageSnapshot],
+    plant: Callable[[StageSnapshot], StageSnapshot],
     part: str,
     stage: str,
 ) -> None:
-    both._gpu = SpoiltPath(spoil(snapshot))  # type: ignore[assignment]
-    compared = [c for c in both.image(named) if c.part == part]
-    judgement = judged(compared)
+    both._gpu = WrongPath(plant(snapshot))  # type: ignore[assignment]
+    compared = [c for c in both.compare_image(named) if c.part == part]
+    judgement = judged_part(compared)
     assert judgement["verdict"] == FAIL
     assert judgement["first_stage"] == stage
     assert named.name in judgement["said"]
 
 
-def test_what_both_paths_make_of_an_image_passes(both: Parity, named: NamedImage, snapshot: StageSnapshot) -> None:
-    both._gpu = SpoiltPath(snapshot)  # type: ignore[assignment]
-    compared = list(both.image(named))
+def test_equal_paths_pass(both: Parity, named: NamedImage, snapshot: StageSnapshot) -> None:
+    both._gpu = WrongPath(snapshot)  # type: ignore[assignment]
+    compared = list(both.compare_image(named))
     assert [c.part for c in compared] == ["network", "post-processing", "answers"]
-    assert [judged([c])["verdict"] for c in compared] == [PASS] * 3
+    assert [judged_part([c])["verdict"] for c in compared] == [PASS] * 3
     assert tuple(d.stage for d in compared[0].differences) == NETWORK_STAGES
     assert tuple(d.stage for d in compared[1].differences) == STAGES
     assert compared[2].differences[0].figures["matched"] >= 20
 
 
-def test_mask_towers_that_did_not_run_are_told(both: Parity, named: NamedImage, snapshot: StageSnapshot) -> None:
-    both._gpu = SpoiltPath(_network(snapshot, features={}))  # type: ignore[assignment]
-    judgement = judged([c for c in both.image(named) if c.part == "post-processing"])
+def test_mask_towers_that_did_not_run_are_reported(both: Parity, named: NamedImage, snapshot: StageSnapshot) -> None:
+    both._gpu = WrongPath(_network(snapshot, features={}))  # type: ignore[assignment]
+    judgement = judged_part([c for c in both.compare_image(named) if c.part == "post-processing"])
     assert "were not run" in judgement["said"]
 
 
-def test_the_whole_self_test_passes_on_the_fake_device(told: Document) -> None:
-    assert told["verdict"] == PASS, {name: part["said"] for name, part in told["parts"].items()}
-    assert tuple(told["parts"]) == PARTS
-    assert [told["parts"][name]["verdict"] for name in PARTS] == [PASS] * 5 + ["MEASURED"] * 3
+def test_the_whole_self_test_passes_on_the_fake_device(report: Document) -> None:
+    assert report["verdict"] == PASS, {name: part["said"] for name, part in report["parts"].items()}
+    assert tuple(report["parts"]) == PARTS
+    assert [report["parts"][name]["verdict"] for name in PARTS] == [PASS] * 5 + ["MEASURED"] * 3
 
 
 def test_a_fake_device_is_never_taken_for_a_gpu(
-    told: Document, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    report: Document, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert told["device"] == "fake"
-    assert told["hardware"]["gpu"] is None
-    assert not told["parts"]["paper"]["paper"]["is_comparable"]
-    assert "least_ms" not in told["parts"]["paper"]["roofline"]
-    assert report(told, tmp_path / "report.json") == 0
+    assert report["device"] == "fake"
+    assert report["hardware"]["gpu"] is None
+    assert not report["parts"]["paper"]["paper"]["is_comparable"]
+    assert "least_ms" not in report["parts"]["paper"]["roofline"]
+    assert write_report(report, tmp_path / "report.json") == 0
     printed = capsys.readouterr().out
     assert "NO GPU: a fake device" in printed
     assert "says nothing of any GPU" in printed
 
 
-def test_the_report_is_whole_json(told: Document, tmp_path: Path) -> None:
-    report(told, tmp_path / "report.json")
+def test_the_report_is_complete_json(report: Document, tmp_path: Path) -> None:
+    write_report(report, tmp_path / "report.json")
     read = json.loads((tmp_path / "report.json").read_text())
     assert read["format"] == "solo-selftest"
     for name in ("verdict", "command", "date", "versions", "engine", "bundle", "tolerances"):
@@ -303,57 +316,57 @@ def test_the_report_is_whole_json(told: Document, tmp_path: Path) -> None:
     assert read["parts"]["memory"]["memory"]["device_bytes"]["scores"] > 0
 
 
-def test_the_report_has_the_fields_that_its_description_lists(told: Document) -> None:
+def test_the_report_has_the_fields_that_its_description_lists(report: Document) -> None:
     text = (document_module.__doc__ or "").partition("Names of hosts")[0]
     listed = re.findall(r"^ {4}(\w+(?:, \w+)*) {2,}", text, re.MULTILINE)
-    assert {name for line in listed for name in line.split(", ")} == {*told, "log"}  # the command adds the log
+    assert {name for line in listed for name in line.split(", ")} == {*report, "log"}  # the command adds the log
 
 
-def test_the_report_tells_no_names_of_this_machine(told: Document) -> None:
-    text = json.dumps(told)
+def test_the_report_has_no_names_of_this_machine(report: Document) -> None:
+    text = json.dumps(report)
     assert str(Path.home()) not in text
     assert str(Path(__file__).parents[2]) not in text
 
 
-def test_passes_and_windows_were_needed_for_the_small_buffers(opened: Opened, named: NamedImage) -> None:
-    gpu = opened.open_cramped()
+def test_passes_and_windows_were_needed_for_the_small_buffers(opened: OpenedGpu, named: NamedImage) -> None:
+    gpu = opened.open_small_buffers()
     try:
         times = gpu.time([named.prepared], [Query()])
-        assert len(gpu.answer([named.prepared], [Query()])[0]) > 3 * CRAMPED.instances_at_once
+        assert len(gpu.segment([named.prepared], [Query()])[0]) > 3 * SMALL_BUFFER_LIMITS.instances_at_once
     finally:
         gpu.backend.close()
     assert times.stages_ms["write_runs"] > 0
 
 
-class ForgetfulPath(GpuPath):
-    """Loses the best instance of every image on its way out."""
+class LossyPath(GpuPath):
+    """Drops the best instance of every image."""
 
-    def answer(self, images: Sequence[PreparedImage], queries: Sequence[Query]) -> list[tuple[Instance, ...]]:
-        return [instances[1:] for instances in super().answer(images, queries)]
+    def segment(self, images: Sequence[PreparedImage], queries: Sequence[Query]) -> list[tuple[Instance, ...]]:
+        return [instances[1:] for instances in super().segment(images, queries)]
 
 
 def test_a_path_that_loses_instances_ends_with_status_1(
-    opened: Opened, told: Document, named: NamedImage, tmp_path: Path
+    opened: OpenedGpu, report: Document, named: NamedImage, tmp_path: Path
 ) -> None:
     true = opened.gpu
-    forgetful = ForgetfulPath(true.spec, true.backend, true.watched, is_fake=True)
-    compared = [c for c in Parity(opened.bundle, forgetful).image(named) if c.part != "network"]
-    parts = {part: judged([c for c in compared if c.part == part]) for part in ("post-processing", "answers")}
+    lossy = LossyPath(true.spec, true.backend, true.device, is_fake=True)
+    compared = [c for c in Parity(opened.bundle, lossy).compare_image(named) if c.part != "network"]
+    parts = {part: judged_part([c for c in compared if c.part == part]) for part in ("post-processing", "answers")}
     assert [part["first_stage"] for part in parts.values()] == ["instances"] * 2
     assert "missing" in parts["post-processing"]["said"]
-    whole = finished({name: value for name, value in told.items() if name not in ("parts", "verdict")}, parts)
-    assert report(whole, tmp_path / "report.json") == 1
+    whole = with_parts({name: value for name, value in report.items() if name not in ("parts", "verdict")}, parts)
+    assert write_report(whole, tmp_path / "report.json") == 1
 
 
-def test_a_lost_gpu_ends_the_test_and_fails(opened: Opened, named: NamedImage) -> None:
+def test_a_lost_gpu_ends_the_test_and_fails(opened: OpenedGpu, named: NamedImage) -> None:
     class LostPath:
-        spec, backend, watched, is_fake = opened.gpu.spec, opened.gpu.backend, opened.gpu.watched, True
+        spec, backend, watched, is_fake = opened.gpu.spec, opened.gpu.backend, opened.gpu.device, True
 
-        def look(self, images: Sequence[PreparedImage], queries: Sequence[Query]) -> list[StageSnapshot]:
+        def snapshots(self, images: Sequence[PreparedImage], queries: Sequence[Query]) -> list[StageSnapshot]:
             raise DeviceLost("cuEventSynchronize: CUDA_ERROR_ILLEGAL_ADDRESS")
 
     lost = replace(opened, gpu=LostPath())  # type: ignore[arg-type]
-    parts = examine(lost, [named], PLAN, _say)
+    parts = examine(lost, [named], PLAN, _ignore)
     assert parts["network"]["verdict"] == FAIL
     assert "CUDA_ERROR_ILLEGAL_ADDRESS" in parts["network"]["said"]
     assert [parts[name]["verdict"] for name in PARTS[1:]] == [NOT_RUN] * 7
@@ -363,12 +376,12 @@ def test_a_part_that_raises_fails_and_shows_where() -> None:
     try:
         raise IndexError("index 7 is out of bounds")
     except IndexError as problem:
-        part = failed(problem, "run")
+        part = failed_part(problem, "run")
     assert part["verdict"] == FAIL
     assert part["failure"]["lines"][-1].startswith("test_selftest.py:")
 
 
-def test_what_cannot_be_opened_is_a_failure_with_a_report(
+def test_a_path_that_cannot_be_opened_fails_with_a_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     device = FakeDevice()
@@ -422,8 +435,8 @@ def test_the_message_without_a_gpu_names_what_is_missing() -> None:
 
 def test_the_verdict_is_pass_only_where_no_part_fails() -> None:
     head: Document = {"format": "solo-selftest"}
-    assert finished(head, {"a": {"verdict": "MEASURED"}, "b": {"verdict": PASS}})["verdict"] == PASS
-    assert finished(head, {"a": {"verdict": FAIL}, "b": {"verdict": PASS}})["verdict"] == FAIL
+    assert with_parts(head, {"a": {"verdict": "MEASURED"}, "b": {"verdict": PASS}})["verdict"] == PASS
+    assert with_parts(head, {"a": {"verdict": FAIL}, "b": {"verdict": PASS}})["verdict"] == FAIL
 
 
 def test_paths_and_hosts_are_taken_out_of_texts() -> None:
@@ -462,11 +475,11 @@ def test_statistics_are_those_of_the_values() -> None:
 
 def test_latency_is_copies_and_computing() -> None:
     times = BatchTimes(1.0, 4.0, 2.0, 0.5, {"project": 2.0}, 10.0)
-    told = summary([times, times], 4)
-    assert told["latency_ms"]["mean"] == 7.5
-    assert told["gpu_compute_time_ms"]["mean"] == 6.0
-    assert told["throughput_qps"] == 100.0
-    assert told["images_per_second"] == 400.0
+    figures = summary([times, times], 4)
+    assert figures["latency_ms"]["mean"] == 7.5
+    assert figures["gpu_compute_time_ms"]["mean"] == 6.0
+    assert figures["throughput_qps"] == 100.0
+    assert figures["images_per_second"] == 400.0
 
 
 @pytest.mark.parametrize(
@@ -480,7 +493,7 @@ def test_latency_is_copies_and_computing() -> None:
         ("fake GPU (emulated on the CPU)", None),
     ],
 )
-def test_only_data_sheets_that_are_here_are_used(name: str, title: str | None) -> None:
+def test_only_known_gpus_have_data_sheets(name: str, title: str | None) -> None:
     known = known_gpu(name)
     assert (known.title if known else None) == title
 
@@ -493,14 +506,14 @@ def test_no_network_can_beat_the_peak() -> None:
 
 def test_generated_images_are_the_same_everywhere_and_a_folder_must_hold_some(bundle: Bundle, tmp_path: Path) -> None:
     rules = bundle.spec.preprocess
-    names = [one.name for one in gather(None, rules)]
+    names = [one.name for one in load_images(None, rules)]
     assert "astronaut.jpg" in names
     assert sum(name.startswith("generated") for name in names) == 3
-    with pytest.raises(SettingsError, match="holds none of"):
-        gather(tmp_path, rules)
+    with pytest.raises(SettingsError, match="has no files with the endings"):
+        load_images(tmp_path, rules)
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(SettingsError, match=r"--images: broken\.png"):
-        gather(tmp_path, rules)
+        load_images(tmp_path, rules)
 
 
 def test_batches_grow_to_the_largest() -> None:

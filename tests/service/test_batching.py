@@ -1,8 +1,7 @@
-"""The batcher: idle engines never wait, batches hold one padded size, nobody starves, and only the guilty fail."""
+"""The batcher: idle engines never wait, a batch has one padded size, no image starves, and only faulty images fail."""
 
 import asyncio
-import functools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,14 +11,12 @@ from solo_server.service.batching import Batcher, BatchRules, Inferred
 SMALL, WIDE, TALL = (32, 32), (32, 64), (64, 32)
 
 
-def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Runs a test's coroutine."""
+pytestmark = pytest.mark.anyio
 
-    @functools.wraps(test)
-    def run(**fixtures: Any) -> None:
-        asyncio.run(test(**fixtures))  # type: ignore[arg-type]  # it is a coroutine
 
-    return run
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 class FakeEngine:
@@ -39,8 +36,8 @@ class FakeEngine:
         await self._answers[-1]
         return [f"output {number}" for number in numbers]
 
-    def come(self, number: int, padded_hw: tuple[int, int] = SMALL, **options: Any) -> asyncio.Task[Inferred]:
-        """An image comes."""
+    def submit(self, number: int, padded_hw: tuple[int, int] = SMALL, **options: Any) -> asyncio.Task[Inferred]:
+        """Hand in an image."""
         return asyncio.create_task(self.batcher.infer((number, padded_hw), padded_hw, **options))
 
     async def answer(self, batch: int) -> None:
@@ -53,15 +50,14 @@ class FakeEngine:
 
 
 async def settled() -> None:
-    """Everything that can happen without anything from outside has happened."""
+    """Let the event loop run until nothing more happens by itself."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
-@in_loop
-async def test_an_idle_engine_never_waits_for_company() -> None:
+async def test_an_idle_engine_does_not_wait_for_a_batch_to_fill() -> None:
     engine = FakeEngine(max_batch=8)
-    first = engine.come(1)
+    first = engine.submit(1)
     await settled()
     assert engine.batches == [[1]]
     await engine.answer(0)
@@ -71,10 +67,9 @@ async def test_an_idle_engine_never_waits_for_company() -> None:
     assert inferred.infer_ms > 0
 
 
-@in_loop
-async def test_a_batch_grows_while_the_engine_is_busy_and_no_further_than_allowed() -> None:
+async def test_a_batch_grows_up_to_its_limit_while_the_engine_is_busy() -> None:
     engine = FakeEngine(max_batch=3)
-    tasks = [engine.come(number) for number in range(1, 7)]
+    tasks = [engine.submit(number) for number in range(1, 7)]
     await settled()
     assert engine.batches == [[1]]
     await engine.answer(0)
@@ -85,13 +80,12 @@ async def test_a_batch_grows_while_the_engine_is_busy_and_no_further_than_allowe
     assert [task.result().output for task in tasks] == [f"output {number}" for number in range(1, 7)]
 
 
-@in_loop
 async def test_the_bucket_whose_first_image_waits_longest_comes_first() -> None:
     engine = FakeEngine(max_batch=2)
-    come = [(1, SMALL), (2, SMALL), (3, WIDE), (4, SMALL), (5, SMALL), (6, TALL), (7, WIDE)]
+    images = [(1, SMALL), (2, SMALL), (3, WIDE), (4, SMALL), (5, SMALL), (6, TALL), (7, WIDE)]
     tasks = []
-    for number, padded_hw in come:
-        tasks.append(engine.come(number, padded_hw))
+    for number, padded_hw in images:
+        tasks.append(engine.submit(number, padded_hw))
         await settled()
     for batch in range(5):
         await engine.answer(batch)
@@ -99,10 +93,9 @@ async def test_the_bucket_whose_first_image_waits_longest_comes_first() -> None:
     assert all(task.done() for task in tasks)
 
 
-@in_loop
 async def test_two_engines_work_at_the_same_time_and_either_takes_the_next_batch() -> None:
     engine = FakeEngine(max_concurrency=2, max_batch=2)
-    tasks = [engine.come(number) for number in range(1, 6)]
+    tasks = [engine.submit(number) for number in range(1, 6)]
     await settled()
     assert engine.batches == [[1], [2]]
     await engine.answer(1)
@@ -114,11 +107,10 @@ async def test_two_engines_work_at_the_same_time_and_either_takes_the_next_batch
     assert [task.done() for task in tasks] == [True] * 5
 
 
-@in_loop
 async def test_an_image_whose_deadline_passed_while_it_waited_is_not_inferred() -> None:
     engine = FakeEngine(max_batch=4)
-    engine.come(1)
-    late, other = engine.come(2, deadline=0.0), engine.come(3)
+    engine.submit(1)
+    late, other = engine.submit(2, deadline=0.0), engine.submit(3)
     await settled()
     await engine.answer(0)
     assert engine.batches == [[1], [3]]
@@ -127,22 +119,20 @@ async def test_an_image_whose_deadline_passed_while_it_waited_is_not_inferred() 
     assert other.result().output == "output 3"
 
 
-@in_loop
-async def test_a_bucket_of_late_images_only_does_not_hold_up_the_others() -> None:
+async def test_a_bucket_of_late_images_does_not_block_the_others() -> None:
     engine = FakeEngine()
-    engine.come(1)
-    engine.come(2, WIDE, deadline=0.0).add_done_callback(asyncio.Task.exception)
-    engine.come(3, TALL)
+    engine.submit(1)
+    engine.submit(2, WIDE, deadline=0.0).add_done_callback(asyncio.Task.exception)
+    engine.submit(3, TALL)
     await settled()
     await engine.answer(0)
     assert engine.batches == [[1], [3]]
     await engine.answer(1)
 
 
-@in_loop
-async def test_a_caller_that_has_gone_costs_no_inference() -> None:
+async def test_an_image_whose_caller_was_cancelled_is_not_inferred() -> None:
     engine = FakeEngine(max_batch=4)
-    tasks = [engine.come(1), engine.come(2), engine.come(3), engine.come(4, WIDE)]
+    tasks = [engine.submit(1), engine.submit(2), engine.submit(3), engine.submit(4, WIDE)]
     await settled()
     tasks[1].cancel()
     tasks[3].cancel()
@@ -154,10 +144,9 @@ async def test_a_caller_that_has_gone_costs_no_inference() -> None:
     assert [task.cancelled() for task in tasks] == [False, True, False, True]
 
 
-@in_loop
-async def test_a_caller_that_goes_while_its_batch_runs_harms_nobody() -> None:
+async def test_a_caller_cancelled_while_its_batch_runs_does_not_affect_the_others() -> None:
     engine = FakeEngine(max_batch=4)
-    tasks = [engine.come(1), engine.come(2), engine.come(3)]
+    tasks = [engine.submit(1), engine.submit(2), engine.submit(3)]
     await settled()
     await engine.answer(0)
     tasks[1].cancel()
@@ -168,10 +157,9 @@ async def test_a_caller_that_goes_while_its_batch_runs_harms_nobody() -> None:
     assert tasks[2].result().output == "output 3"
 
 
-@in_loop
-async def test_only_the_guilty_image_of_a_failed_batch_fails() -> None:
+async def test_only_the_faulty_image_of_a_failed_batch_fails() -> None:
     engine = FakeEngine(max_batch=3)
-    tasks = [engine.come(number) for number in range(1, 6)]
+    tasks = [engine.submit(number) for number in range(1, 6)]
     await settled()
     await engine.answer(0)
     await engine.fail(1, EngineFailure("one of them"))
@@ -185,35 +173,32 @@ async def test_only_the_guilty_image_of_a_failed_batch_fails() -> None:
     assert str(tasks[2].exception()) == "image 3"
 
 
-@in_loop
-async def test_an_image_that_fails_alone_is_not_tried_again_and_the_engine_goes_on() -> None:
+async def test_an_image_that_fails_alone_is_not_retried_and_the_engine_continues() -> None:
     engine = FakeEngine()
-    bad, good = engine.come(1), engine.come(2)
+    bad, good = engine.submit(1), engine.submit(2)
     await settled()
-    await engine.fail(0, ValueError("a mistake of ours"))
+    await engine.fail(0, ValueError("an internal error"))
     assert isinstance(bad.exception(), EngineFailure)
-    assert "mistake" not in bad.exception().detail  # type: ignore[union-attr]  # it is one
+    assert "internal error" not in bad.exception().detail  # type: ignore[union-attr]  # it is one
     await engine.answer(1)
     assert engine.batches == [[1], [2]]
     assert good.result().output == "output 2"
     assert engine.ended == []
 
 
-@in_loop
-async def test_an_engine_that_answers_too_few_images_fails_those_without_an_answer() -> None:
-    async def forgetful(_: Sequence[Any]) -> Sequence[Any]:
+async def test_images_without_an_output_fail() -> None:
+    async def no_outputs(_: Sequence[Any]) -> Sequence[Any]:
         return []
 
     engine = FakeEngine()
-    engine.batcher._infer = forgetful
+    engine.batcher._infer = no_outputs
     with pytest.raises(EngineFailure):
-        await engine.come(1)
+        await engine.submit(1)
 
 
-@in_loop
-async def test_a_lost_device_is_not_tried_again_and_ends_everything() -> None:
+async def test_after_a_lost_device_nothing_is_retried_and_everything_fails() -> None:
     engine = FakeEngine(max_batch=2)
-    tasks = [engine.come(number) for number in range(1, 5)]
+    tasks = [engine.submit(number) for number in range(1, 5)]
     await settled()
     await engine.answer(0)
     lost = DeviceLost("CUDA_ERROR_ILLEGAL_ADDRESS")
@@ -222,13 +207,12 @@ async def test_a_lost_device_is_not_tried_again_and_ends_everything() -> None:
     assert [task.exception() for task in tasks[1:]] == [lost] * 3
     assert engine.ended == [lost]
     with pytest.raises(DeviceLost):
-        await engine.come(5)
+        await engine.submit(5)
 
 
-@in_loop
-async def test_a_device_lost_while_images_are_tried_one_by_one_ends_the_trying() -> None:
+async def test_a_device_lost_while_images_are_retried_one_by_one_ends_the_retries() -> None:
     engine = FakeEngine(max_batch=3)
-    tasks = [engine.come(number) for number in range(1, 5)]
+    tasks = [engine.submit(number) for number in range(1, 5)]
     await settled()
     await engine.answer(0)
     await engine.fail(1, EngineFailure("one of them"))
@@ -237,10 +221,9 @@ async def test_a_device_lost_while_images_are_tried_one_by_one_ends_the_trying()
     assert [type(task.exception()) for task in tasks[1:]] == [DeviceLost] * 3
 
 
-@in_loop
-async def test_an_engine_that_hangs_is_told_and_everything_else_is_answered() -> None:
+async def test_an_engine_that_hangs_is_reported_and_all_images_fail() -> None:
     engine = FakeEngine(engine_timeout_s=0.0)
-    running, waiting = engine.come(1), engine.come(2)
+    running, waiting = engine.submit(1), engine.submit(2)
     with pytest.raises(EngineHung) as caught:
         await running
     assert engine.ended == [caught.value]
@@ -248,17 +231,16 @@ async def test_an_engine_that_hangs_is_told_and_everything_else_is_answered() ->
     with pytest.raises(EngineHung):
         await waiting
     with pytest.raises(EngineHung):
-        await engine.come(3)
-    await engine.answer(0)  # too late: nobody hears it
+        await engine.submit(3)
+    await engine.answer(0)  # too late: the answer is dropped
     assert engine.batches == [[1]]
 
 
-@in_loop
-async def test_a_batch_that_lies_ready_counts_from_when_an_engine_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_time_of_a_queued_batch_counts_from_when_an_engine_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("solo_server.service.batching.monotonic", lambda: now)
     engine = FakeEngine(max_concurrency=1, ahead=1, engine_timeout_s=100)
-    tasks = [engine.come(number) for number in (1, 2, 3)]
+    tasks = [engine.submit(number) for number in (1, 2, 3)]
     await settled()
     assert engine.batches == [[1], [2]]
     now = 40.0
@@ -276,21 +258,19 @@ async def test_a_batch_that_lies_ready_counts_from_when_an_engine_has_it(monkeyp
     ]
 
 
-@in_loop
-async def test_what_lies_ready_for_an_engine_that_hangs_is_told() -> None:
+async def test_a_batch_queued_for_an_engine_that_hangs_fails() -> None:
     engine = FakeEngine(max_concurrency=1, ahead=1, engine_timeout_s=0.02)
-    answers = await asyncio.gather(*(engine.come(number) for number in (1, 2, 3)), return_exceptions=True)
+    answers = await asyncio.gather(*(engine.submit(number) for number in (1, 2, 3)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [EngineHung] * 3
     assert engine.batches == [[1], [2]]
     assert [type(problem) for problem in engine.ended] == [EngineHung]
 
 
-@in_loop
-async def test_of_two_engines_either_takes_the_batch_that_lies_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_either_of_two_engines_takes_the_queued_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("solo_server.service.batching.monotonic", lambda: now)
     engine = FakeEngine(max_concurrency=2, ahead=1)
-    tasks = [engine.come(number) for number in (1, 2, 3)]
+    tasks = [engine.submit(number) for number in (1, 2, 3)]
     await settled()
     assert engine.batches == [[1], [2], [3]]
     now = 1.0
@@ -301,12 +281,11 @@ async def test_of_two_engines_either_takes_the_batch_that_lies_ready(monkeypatch
     assert [(task.result().queue_ms, task.result().infer_ms) for task in tasks] == [(0, 3e3), (0, 1e3), (1e3, 2e3)]
 
 
-@in_loop
-async def test_a_batch_that_takes_suspiciously_long_is_known_before_it_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_batch_that_takes_long_counts_as_stalled_before_it_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr("solo_server.service.batching.monotonic", lambda: now[0])
     engine = FakeEngine(engine_timeout_s=100)
-    engine.come(1)
+    engine.submit(1)
     await settled()
     now[0] += 49
     assert not engine.batcher.is_stalled
@@ -317,13 +296,12 @@ async def test_a_batch_that_takes_suspiciously_long_is_known_before_it_hangs(mon
     assert engine.ended == []
 
 
-@in_loop
 async def test_with_a_delay_an_idle_engine_waits_for_a_full_batch() -> None:
     engine = FakeEngine(max_batch=2, max_delay_s=3600)
-    tasks = [engine.come(1)]
+    tasks = [engine.submit(1)]
     await settled()
     assert engine.batches == []
-    tasks += [engine.come(2, WIDE), engine.come(3)]
+    tasks += [engine.submit(2, WIDE), engine.submit(3)]
     await settled()
     assert engine.batches == [[1, 3]]
     await engine.answer(0)
@@ -333,10 +311,9 @@ async def test_with_a_delay_an_idle_engine_waits_for_a_full_batch() -> None:
     assert engine.batcher.waiting == 0
 
 
-@in_loop
-async def test_with_a_delay_a_lonely_image_is_inferred_when_it_is_over() -> None:
+async def test_with_a_delay_a_single_image_is_inferred_when_it_is_over() -> None:
     engine = FakeEngine(max_batch=2, max_delay_s=0.005)
-    task = engine.come(1)
+    task = engine.submit(1)
     await settled()
     while not engine.batches:
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The event loop is never busy for long, whatever is asked of it."""
+"""No request keeps the event loop busy for long."""
 
 import asyncio
 import gc
@@ -21,7 +21,7 @@ MOST_MS = 5.0
 
 @pytest.fixture
 def frozen() -> Iterator[None]:
-    """As `solo serve` does it: the collector does not go through all that the tests before this one have left."""
+    """Freeze the objects of earlier tests, so that the garbage collector does not visit them; `solo serve` does the same."""
     gc.collect()
     gc.freeze()
     yield
@@ -37,9 +37,9 @@ def test_no_callback_of_the_event_loop_computes_for_more_than_5_ms(
     run = asyncio.Handle._run
 
     def measured(handle: Any) -> None:
-        start = time.thread_time()  # processor time: what else the machine does is not counted
+        start = time.thread_time()  # processor time: other processes do not count
         run(handle)
-        if not threading.current_thread().name.startswith("solo-"):  # workers parse large forms in a loop of their own
+        if not threading.current_thread().name.startswith("solo-"):  # threads parse large forms in a loop of their own
             busy_ms.append(((time.thread_time() - start) * 1e3, repr(handle)))
 
     pipeline = Pipeline.open(solo_bundle, threads=1)
@@ -47,7 +47,7 @@ def test_no_callback_of_the_event_loop_computes_for_more_than_5_ms(
     assert len(noise) > 6_000_000
     small = encoded(smooth_image(90, 120), "JPEG")
     with serving(create_app(pipeline, Settings(max_waiting=3)), loop="asyncio") as client:
-        client.get("/openapi.json")  # made once, and not by the usual caller
+        client.get("/openapi.json")  # made once, at the first request
         client.post("/segment", content=small)
         with monkeypatch.context() as patched:
             patched.setattr(asyncio.Handle, "_run", measured)

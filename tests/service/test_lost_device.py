@@ -1,4 +1,4 @@
-"""A GPU that is lost for good: nothing is ready any more, and the process ends, for its supervisor to start another."""
+"""After the GPU is lost the service is not ready, and the process ends, so that its supervisor starts another."""
 
 import asyncio
 import socket
@@ -24,7 +24,7 @@ BODY = encoded(smooth_image(90, 120), "JPEG")
 
 
 class FailingBackend:
-    """A backend whose device fails when told to; everything else is that of the real one."""
+    """The real backend, with a device that fails on request."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -71,12 +71,12 @@ def test_a_failed_batch_leaves_the_service_ready(solo_bundle: Path) -> None:
     assert backend.closed == 1
 
 
-def test_a_lost_device_makes_the_service_unready_and_is_told_once(solo_bundle: Path) -> None:
+def test_a_lost_device_makes_the_service_unready_and_is_reported_once(solo_bundle: Path) -> None:
     pipeline, backend = _failing(solo_bundle)
-    told: list[ServerError] = []
+    reported: list[ServerError] = []
 
     async def scenario() -> None:
-        service = Service(single_model(pipeline), on_end=told.append)
+        service = Service(single_model(pipeline), on_end=reported.append)
         await service.start()
         backend.failure = DeviceLost("CUDA_ERROR_ILLEGAL_ADDRESS")
         answers = await asyncio.gather(*(service.segment(BODY, Query()) for _ in range(3)), return_exceptions=True)
@@ -87,7 +87,7 @@ def test_a_lost_device_makes_the_service_unready_and_is_told_once(solo_bundle: P
         service.stop()
 
     asyncio.run(scenario())
-    assert told == [backend.failure]
+    assert reported == [backend.failure]
 
 
 SERVER = """
@@ -120,8 +120,8 @@ def test_the_process_ends_with_status_75_after_answering_what_it_had_accepted(so
     port = str(_free_port())
     code = SERVER.format(paths=[path for path in sys.path if path], bundle=str(solo_bundle), port=port)
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
-        said: list[str] = []
-        reader = threading.Thread(target=lambda: said.extend(process.stderr or []))
+        lines: list[str] = []
+        reader = threading.Thread(target=lambda: lines.extend(process.stderr or []))
         reader.start()
         try:
             answer = _post(f"http://127.0.0.1:{port}")
@@ -131,7 +131,7 @@ def test_the_process_ends_with_status_75_after_answering_what_it_had_accepted(so
             reader.join()
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
     assert "ILLEGAL_ADDRESS" not in answer.text
-    assert any("the GPU is lost" in line for line in said)
+    assert any("the GPU is lost" in line for line in lines)
 
 
 def _post(url: str) -> httpx.Response:

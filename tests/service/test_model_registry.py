@@ -1,4 +1,4 @@
-"""Models come, go and are replaced while requests go on: none is lost, none is answered by half a model."""
+"""Models are loaded, unloaded and replaced while requests continue: no request is lost or answered by two models."""
 
 import asyncio
 import threading
@@ -27,8 +27,8 @@ def pipeline(solo_bundle: Path) -> Pipeline:
     return Pipeline.open(solo_bundle, threads=1)
 
 
-class Shelf:
-    """A catalogue that tests change."""
+class FakeRepository:
+    """A model repository that tests change."""
 
     def __init__(self, **models: Callable[[], Pipeline]) -> None:
         self.sources = [ModelSource(name, "1", "a", opening) for name, opening in models.items()]
@@ -37,25 +37,25 @@ class Shelf:
         return list(self.sources)
 
     def put(self, name: str, version: str, opening: Callable[[], Pipeline], stamp: str = "a") -> None:
-        self.take(name, version)
+        self.remove(name, version)
         self.sources.append(ModelSource(name, version, stamp, opening))
 
-    def take(self, name: str, version: str) -> None:
+    def remove(self, name: str, version: str) -> None:
         self.sources = [source for source in self.sources if (source.name, source.version) != (name, version)]
 
 
-def run(shelf: Shelf, scenario: Callable[[Service], Awaitable[None]], **settings: Any) -> None:
-    """The scenario with a service that has started."""
+def run(repository: FakeRepository, scenario: Callable[[Service], Awaitable[None]], **settings: Any) -> None:
+    """Run a scenario with a started service."""
 
-    async def whole() -> None:
-        service = Service(shelf, Settings(**settings))
+    async def started() -> None:
+        service = Service(repository, Settings(**settings))
         await service.start()
         try:
             await scenario(service)
         finally:
             service.stop()
 
-    asyncio.run(whole())
+    asyncio.run(started())
 
 
 async def until(is_so: Callable[[], bool]) -> None:
@@ -72,10 +72,10 @@ def failing() -> Pipeline:
     raise BundleError("masks.onnx: sha256 differs")
 
 
-def test_a_model_is_found_by_name_and_version_and_the_only_one_by_nothing(pipeline: Pipeline) -> None:
-    shelf = Shelf(cats=lambda: pipeline)
-    shelf.put("cats", "10", lambda: pipeline)
-    shelf.put("cats", "9", lambda: pipeline)
+def test_a_model_is_found_by_name_and_version_and_the_only_one_without_a_name(pipeline: Pipeline) -> None:
+    repository = FakeRepository(cats=lambda: pipeline)
+    repository.put("cats", "10", lambda: pipeline)
+    repository.put("cats", "9", lambda: pipeline)
 
     async def scenario(service: Service) -> None:
         find = service.models.find
@@ -85,11 +85,11 @@ def test_a_model_is_found_by_name_and_version_and_the_only_one_by_nothing(pipeli
             with pytest.raises(UnknownModel):
                 find(name, version)
 
-    run(shelf, scenario)
+    run(repository, scenario)
 
 
-def test_of_several_models_the_default_is_named_or_there_is_none(pipeline: Pipeline) -> None:
-    shelf = Shelf(cats=lambda: pipeline, dogs=lambda: pipeline)
+def test_several_models_have_no_default_unless_one_is_set(pipeline: Pipeline) -> None:
+    repository = FakeRepository(cats=lambda: pipeline, dogs=lambda: pipeline)
 
     async def unnamed(service: Service) -> None:
         with pytest.raises(UnknownModel, match="none is the default"):
@@ -100,59 +100,59 @@ def test_of_several_models_the_default_is_named_or_there_is_none(pipeline: Pipel
         with service.admit() as admitted:
             assert admitted.model.name == "dogs"
 
-    run(shelf, unnamed)
-    run(shelf, named, default_model="dogs")
+    run(repository, unnamed)
+    run(repository, named, default_model="dogs")
 
 
-def test_a_default_that_is_not_there_stops_the_start(pipeline: Pipeline) -> None:
-    service = Service(Shelf(cats=lambda: pipeline), Settings(default_model="dogs"))
+def test_an_unknown_default_model_stops_the_start(pipeline: Pipeline) -> None:
+    service = Service(FakeRepository(cats=lambda: pipeline), Settings(default_model="dogs"))
     with pytest.raises(SettingsError, match="SOLO_DEFAULT_MODEL: 'dogs' is none of cats"):
         asyncio.run(service.start())
 
 
-def test_at_the_start_one_model_that_cannot_be_loaded_stops_it(pipeline: Pipeline) -> None:
-    service = Service(Shelf(cats=lambda: pipeline, dogs=failing))
+def test_a_model_that_cannot_be_loaded_stops_the_start(pipeline: Pipeline) -> None:
+    service = Service(FakeRepository(cats=lambda: pipeline, dogs=failing))
     with pytest.raises(BundleError, match="sha256 differs"):
         asyncio.run(service.start())
     assert not service.is_ready
 
 
-def test_what_is_new_comes_and_what_is_gone_goes(pipeline: Pipeline) -> None:
-    shelf = Shelf(cats=lambda: pipeline)
+def test_a_reload_loads_new_models_and_removes_deleted_ones(pipeline: Pipeline) -> None:
+    repository = FakeRepository(cats=lambda: pipeline)
 
     async def scenario(service: Service) -> None:
         before = service.models.find("cats")
-        shelf.put("dogs", "1", lambda: pipeline)
+        repository.put("dogs", "1", lambda: pipeline)
         await service.models.load()
-        assert service.models.find("cats") is before  # the same content is left alone
+        assert service.models.find("cats") is before  # the same content is not loaded again
         assert states(service) == {("cats", "1"): "ready", ("dogs", "1"): "ready"}
-        shelf.take("cats", "1")
+        repository.remove("cats", "1")
         await service.models.load()
         with pytest.raises(UnknownModel):
             service.models.find("cats")
         await until(lambda: states(service) == {("dogs", "1"): "ready"})
 
-    run(shelf, scenario)
+    run(repository, scenario)
 
 
-def test_another_content_under_the_same_name_replaces_the_model(pipeline: Pipeline) -> None:
-    shelf = Shelf(cats=lambda: pipeline)
+def test_changed_content_under_the_same_name_replaces_the_model(pipeline: Pipeline) -> None:
+    repository = FakeRepository(cats=lambda: pipeline)
 
     async def scenario(service: Service) -> None:
         before = service.models.find("cats")
-        shelf.put("cats", "1", lambda: pipeline, stamp="b")
+        repository.put("cats", "1", lambda: pipeline, stamp="b")
         await service.models.load("cats")
         assert service.models.find("cats") is not before
 
-    run(shelf, scenario)
+    run(repository, scenario)
 
 
 def test_loading_one_model_leaves_the_others_as_they_are(pipeline: Pipeline) -> None:
-    shelf = Shelf(cats=lambda: pipeline)
+    repository = FakeRepository(cats=lambda: pipeline)
 
     async def scenario(service: Service) -> None:
-        shelf.put("dogs", "1", lambda: pipeline)
-        shelf.take("cats", "1")
+        repository.put("dogs", "1", lambda: pipeline)
+        repository.remove("cats", "1")
         await service.models.load("dogs")
         assert states(service) == {("cats", "1"): "ready", ("dogs", "1"): "ready"}
         with pytest.raises(UnknownModel):
@@ -160,12 +160,12 @@ def test_loading_one_model_leaves_the_others_as_they_are(pipeline: Pipeline) -> 
         with pytest.raises(UnknownModel):
             await service.models.unload("birds")
 
-    run(shelf, scenario)
+    run(repository, scenario)
 
 
-def test_a_request_under_way_is_answered_by_the_model_that_it_began_with(pipeline: Pipeline) -> None:
+def test_a_running_request_is_answered_by_the_model_that_it_started_with(pipeline: Pipeline) -> None:
     gate = Gate(pipeline)
-    shelf = Shelf(cats=lambda: gate.pipeline)
+    repository = FakeRepository(cats=lambda: gate.pipeline)
 
     async def scenario(service: Service) -> None:
         first = asyncio.create_task(service.segment(BODY, Query()))
@@ -173,21 +173,21 @@ def test_a_request_under_way_is_answered_by_the_model_that_it_began_with(pipelin
         waiting = asyncio.create_task(service.segment(BODY, Query()))
         old = service.models.find("cats")
         await until(lambda: old.batcher.waiting == 1)
-        shelf.put("cats", "1", lambda: pipeline, stamp="b")
+        repository.put("cats", "1", lambda: pipeline, stamp="b")
         await service.models.load()
-        assert (await service.segment(BODY, Query())).instances  # by the new one, while the old one is held up
+        assert (await service.segment(BODY, Query())).instances  # by the new one, while the old one is blocked
         assert not gate.pipeline.backend.is_closed  # type: ignore[attr-defined]  # of Gated
         gate.open.set()
         assert (await first).instances
         assert (await waiting).instances
         await until(lambda: gate.pipeline.backend.is_closed)  # type: ignore[attr-defined]
 
-    run(shelf, scenario)
+    run(repository, scenario)
 
 
-def test_an_unloaded_model_answers_what_it_has_and_comes_back_when_asked_for(pipeline: Pipeline) -> None:
+def test_an_unloaded_model_answers_its_requests_and_can_be_loaded_again(pipeline: Pipeline) -> None:
     gate = Gate(pipeline)
-    shelf = Shelf(cats=lambda: gate.pipeline)
+    repository = FakeRepository(cats=lambda: gate.pipeline)
 
     async def scenario(service: Service) -> None:
         first = asyncio.create_task(service.segment(BODY, Query()))
@@ -202,45 +202,45 @@ def test_an_unloaded_model_answers_what_it_has_and_comes_back_when_asked_for(pip
         await service.models.load("cats")
         assert (await service.segment(BODY, Query())).instances
 
-    run(shelf, scenario)
+    run(repository, scenario)
 
 
-def test_what_cannot_be_loaded_leaves_what_was_served_and_does_not_stop_the_others(
+def test_a_model_that_cannot_be_loaded_changes_neither_its_predecessor_nor_the_others(
     pipeline: Pipeline, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shelf = Shelf(cats=lambda: pipeline)
+    repository = FakeRepository(cats=lambda: pipeline)
 
     async def scenario(service: Service) -> None:
         before = service.models.find("cats")
-        shelf.put("cats", "1", failing, stamp="b")
-        shelf.put("cats", "2", failing)
-        shelf.put("dogs", "1", lambda: pipeline)
+        repository.put("cats", "1", failing, stamp="b")
+        repository.put("cats", "2", failing)
+        repository.put("dogs", "1", lambda: pipeline)
         with pytest.raises(BundleError):
             await service.models.load()
         assert service.models.find("cats") is before
         assert states(service) == {("cats", "1"): "ready", ("cats", "2"): "failed", ("dogs", "1"): "ready"}
         assert service.is_ready
-        shelf.put("cats", "2", lambda: pipeline)
-        shelf.put("cats", "1", lambda: pipeline)
-        await service.models.load()  # mended
+        repository.put("cats", "2", lambda: pipeline)
+        repository.put("cats", "1", lambda: pipeline)
+        await service.models.load()  # repaired
         assert service.models.find("cats").version == "2"
 
-    run(shelf, scenario)
+    run(repository, scenario)
     assert "model cats version 1: not loaded: masks.onnx: sha256 differs" in caplog.text
 
 
-def test_while_a_model_is_loaded_it_is_not_ready_and_the_others_answer(pipeline: Pipeline) -> None:
+def test_while_a_model_is_loading_it_is_not_ready_and_the_others_answer(pipeline: Pipeline) -> None:
     loaded = threading.Event()
 
     def slowly() -> Pipeline:
         loaded.wait(30)
         return pipeline
 
-    shelf = Shelf(cats=lambda: pipeline)
+    repository = FakeRepository(cats=lambda: pipeline)
 
     async def scenario(service: Service) -> None:
-        shelf.put("dogs", "1", slowly)
-        shelf.put("cats", "2", slowly)
+        repository.put("dogs", "1", slowly)
+        repository.put("cats", "2", slowly)
         loading = asyncio.create_task(service.models.load())
         await until(lambda: ("dogs", "1") in states(service))
         with pytest.raises(NotReady):
@@ -252,17 +252,17 @@ def test_while_a_model_is_loaded_it_is_not_ready_and_the_others_answer(pipeline:
         await loading
         assert (service.models.find("dogs").version, service.models.find("cats").version) == ("1", "2")
 
-    run(shelf, scenario)
+    run(repository, scenario)
 
 
-def test_a_backend_that_does_not_warm_up_is_closed(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_whose_warm_up_fails_is_closed(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate(pipeline)
 
     def fail() -> None:
         raise BundleError("it does not run here")
 
     monkeypatch.setattr(gate.pipeline, "warm_up", fail)
-    service = Service(Shelf(cats=lambda: gate.pipeline))
+    service = Service(FakeRepository(cats=lambda: gate.pipeline))
     with pytest.raises(BundleError):
         asyncio.run(service.start())
     assert gate.pipeline.backend.is_closed  # type: ignore[attr-defined]  # of Gated
@@ -280,12 +280,12 @@ def test_replicas_answer_as_one_and_work_at_the_same_time(solo_bundle: Path, pip
         results = await asyncio.gather(*(service.segment(BODY, Query()) for _ in range(4)))
         assert all(result.instances == pipeline.segment(BODY).instances for result in results)
 
-    run(Shelf(twins=lambda: twins), scenario)
+    run(FakeRepository(twins=lambda: twins), scenario)
 
 
 def _meeting(barrier: threading.Barrier, infer: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
-        barrier.wait()  # until another image is with the other replica
+        barrier.wait()  # until the other replica has an image too
         return infer(*arguments)
 
     return call

@@ -1,4 +1,4 @@
-"""The service keeps work off the event loop, bounds what waits, and answers everything that it has accepted."""
+"""The service keeps work off the event loop, limits how much waits, and answers everything that it has accepted."""
 
 import asyncio
 import random
@@ -7,7 +7,6 @@ import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +22,6 @@ from solo_server.errors import (
 )
 from solo_server.observability.observer import NO_STAGES
 from solo_server.pipeline.pipeline import Pipeline
-from solo_server.service import served_model
 from solo_server.service.model_repository import ModelSource, model_repository, single_model
 from solo_server.service.service import Service
 from solo_server.settings import Settings
@@ -34,12 +32,12 @@ from support.images import encoded, smooth_image
 
 BODY = encoded(smooth_image(90, 120), "JPEG")
 SLOW_HEADER = encoded(smooth_image(90, 120), "WEBP")
-"""Whose header takes more than a peek_size."""
+"""An image whose header `peek_size` does not read."""
 PIXELS = 90 * 120
 
 
 class Recorder:
-    """An observer that remembers."""
+    """An observer that records all calls."""
 
     def __init__(self) -> None:
         self.refusals: list[tuple[str, str]] = []
@@ -66,9 +64,9 @@ class Recorder:
         self.stages.extend(stages_ms)
 
 
-@pytest.fixture(params=["in stages", "to completion"], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How images go through the service, whatever this machine's cores say."""
+@pytest.fixture(params=["staged", "to completion"], autouse=True)
+def execution(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The way in which images are executed, independent of the cores of this machine."""
     monkeypatch.setattr(
         "solo_server.service.served_model.runs_to_completion", lambda *_: request.param == "to completion"
     )
@@ -78,6 +76,12 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture(scope="module")
 def pipeline(solo_bundle: Path) -> Pipeline:
     return Pipeline.open(solo_bundle, threads=1)
+
+
+@pytest.fixture(scope="module")
+def variant_pipeline(bundle_path: Path) -> Pipeline:
+    """A pipeline of each variant of SOLO; a service that stops does not end it."""
+    return Pipeline.open(bundle_path, threads=1)
 
 
 @pytest.fixture
@@ -92,14 +96,14 @@ async def started(pipeline: Pipeline, settings: Settings | None = None, **option
 
 
 async def settled(is_so: Callable[[], bool]) -> None:
-    """Until the threads have come so far."""
+    """Wait until the threads have reached a state."""
     async with asyncio.timeout(30):
         while not is_so():
             await asyncio.sleep(0.001)
 
 
-def test_every_stage_has_threads_of_its_own_unless_all_is_done_in_one_go(
-    solo_bundle: Path, way: str, monkeypatch: pytest.MonkeyPatch
+def test_each_stage_runs_in_its_own_threads_unless_images_run_to_completion(
+    solo_bundle: Path, execution: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline = Pipeline.open(solo_bundle, threads=1)
     ran: dict[str, set[str]] = {}
@@ -126,17 +130,17 @@ def test_every_stage_has_threads_of_its_own_unless_all_is_done_in_one_go(
     numbers = range(cores())
     assert ran["pixels"] == {"solo-header_0"}
     assert ran["infer"] == {"solo-engine_0"}
-    if way == "to completion":
+    if execution == "to completion":
         assert ran["decode"] == ran["finish"] == ran["infer"]
     else:
         assert ran["decode"] <= {f"solo-decode_{core}" for core in numbers}
         assert ran["finish"] <= {f"solo-finish_{core}" for core in numbers}
 
 
-@pytest.mark.parametrize("way", ["in stages"], indirect=True)
+@pytest.mark.parametrize("execution", ["staged"], indirect=True)
 @pytest.mark.parametrize("seed", range(3))
-def test_an_images_result_is_the_same_alone_and_in_any_batch(bundle_path: Path, seed: int) -> None:
-    pipeline, rng = Pipeline.open(bundle_path, threads=1), random.Random(seed)  # noqa: S311  # no secret
+def test_an_images_result_is_the_same_alone_and_in_any_batch(variant_pipeline: Pipeline, seed: int) -> None:
+    pipeline, rng = variant_pipeline, random.Random(seed)  # noqa: S311  # no secret
     sizes = [(90, 120), (90, 120), (120, 90), (60, 130), (128, 128)]
     bodies = [encoded(smooth_image(*rng.choice(sizes), seed=number)) for number in range(10)]
     queries = [Query(rng.choice([0.05, 0.2]), rng.choice([None, 5]), None, rng.choice([None, "mask"])) for _ in bodies]
@@ -157,7 +161,7 @@ def test_an_images_result_is_the_same_alone_and_in_any_batch(bundle_path: Path, 
     assert sum(len(result.instances) for result in alone) > 0
 
 
-@pytest.mark.parametrize("way", ["in stages"], indirect=True)
+@pytest.mark.parametrize("execution", ["staged"], indirect=True)
 def test_one_poisonous_image_of_a_batch_fails_alone(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     poison, infer, sizes = Query(max_instances=13), gate.pipeline.infer, list[int]()
 
@@ -186,14 +190,14 @@ def test_one_poisonous_image_of_a_batch_fails_alone(gate: Gate, monkeypatch: pyt
     asyncio.run(scenario())
 
 
-def test_what_is_over_the_count_is_refused_at_once_and_says_when_to_come_back(gate: Gate) -> None:
+def test_an_image_over_the_count_limit_is_refused_at_once_with_a_retry_after(gate: Gate) -> None:
     async def scenario() -> None:
         recorder = Recorder()
         service = await started(gate.pipeline, Settings(max_waiting=2), observer=recorder)
         accepted = [asyncio.create_task(service.segment(BODY, Query())) for _ in range(2)]
         await gate.taken_one()
         with pytest.raises(Overloaded) as caught:
-            await service.segment(b"not even looked at", Query())
+            await service.segment(b"not read", Query())
         assert (caught.value.reason, caught.value.retry_after_s) == ("queue_full", 1)
         assert recorder.refusals == [("overloaded", "queue_full")]
         gate.open.set()
@@ -207,7 +211,7 @@ def test_what_is_over_the_count_is_refused_at_once_and_says_when_to_come_back(ga
     asyncio.run(scenario())
 
 
-def test_what_is_over_the_pixels_is_refused_before_it_is_decoded_unless_it_is_alone(
+def test_an_image_over_the_pixel_limit_is_refused_before_decoding_unless_it_is_the_only_one(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[bytes] = []
@@ -239,7 +243,7 @@ def test_what_is_over_the_pixels_is_refused_before_it_is_decoded_unless_it_is_al
     asyncio.run(scenario())
 
 
-def test_a_deadline_that_passes_while_waiting_costs_no_inference(gate: Gate) -> None:
+def test_an_image_whose_deadline_passes_while_it_waits_is_not_inferred(gate: Gate) -> None:
     async def scenario() -> None:
         recorder = Recorder()
         service = await started(gate.pipeline, observer=recorder)
@@ -257,7 +261,7 @@ def test_a_deadline_that_passes_while_waiting_costs_no_inference(gate: Gate) -> 
     asyncio.run(scenario())
 
 
-def test_an_answer_that_comes_too_late_is_none(pipeline: Pipeline) -> None:
+def test_an_answer_after_the_deadline_is_not_returned(pipeline: Pipeline) -> None:
     async def scenario() -> None:
         service = await started(pipeline)
         with service.admit(60_000) as admitted:
@@ -269,17 +273,17 @@ def test_an_answer_that_comes_too_late_is_none(pipeline: Pipeline) -> None:
     asyncio.run(scenario())
 
 
-def test_a_caller_that_has_gone_leaves_nothing_behind(gate: Gate, way: str) -> None:
+def test_a_caller_that_has_gone_leaves_nothing_behind(gate: Gate, execution: str) -> None:
     async def scenario() -> None:
         recorder = Recorder()
         service = await started(gate.pipeline, observer=recorder)
         first = asyncio.create_task(service.segment(BODY, Query()))
         await gate.taken_one()
-        gone = asyncio.create_task(service.segment(BODY, Query()))
+        abandoned = asyncio.create_task(service.segment(BODY, Query()))
         batcher, both = service.models.find().batcher, (2, 2 * PIXELS)
-        await settled(lambda: batcher.waiting == 1 or (way == "to completion" and recorder.now_waiting == both))
-        gone.cancel()
-        await settled(gone.done)
+        await settled(lambda: batcher.waiting == 1 or (execution == "to completion" and recorder.now_waiting == both))
+        abandoned.cancel()
+        await settled(abandoned.done)
         assert recorder.outcomes == ["gone"]
         assert service.admission.images == 1
         gate.open.set()
@@ -329,7 +333,7 @@ def test_encoding_ends_with_the_instance_during_which_nobody_waits_any_more(
     asyncio.run(scenario())
 
 
-def test_while_the_model_is_loaded_nothing_is_taken_and_the_reason_is_told(pipeline: Pipeline) -> None:
+def test_while_the_model_is_loading_requests_are_refused_with_the_reason(pipeline: Pipeline) -> None:
     async def scenario() -> None:
         loaded = threading.Event()
 
@@ -353,14 +357,14 @@ def test_while_the_model_is_loaded_nothing_is_taken_and_the_reason_is_told(pipel
     asyncio.run(scenario())
 
 
-def test_a_model_that_cannot_be_loaded_is_the_starters_problem(tmp_path: Path) -> None:
+def test_start_raises_if_a_model_cannot_be_loaded(tmp_path: Path) -> None:
     service = Service(model_repository(tmp_path / "nothing", None, Pipeline.open))
     with pytest.raises(Exception, match="does not exist"):
         asyncio.run(service.start())
     assert service.unready == "warming"
 
 
-def test_while_draining_nothing_is_taken_and_what_was_accepted_is_answered(gate: Gate) -> None:
+def test_while_draining_new_requests_are_refused_and_accepted_ones_are_answered(gate: Gate) -> None:
     async def scenario() -> None:
         service = await started(gate.pipeline)
         accepted = [asyncio.create_task(service.segment(BODY, Query())) for _ in range(3)]
@@ -377,7 +381,7 @@ def test_while_draining_nothing_is_taken_and_what_was_accepted_is_answered(gate:
     asyncio.run(scenario())
 
 
-def test_what_is_not_answered_when_the_drain_is_over_is_told_so(gate: Gate) -> None:
+def test_requests_not_answered_when_the_drain_ends_fail_with_draining(gate: Gate) -> None:
     async def scenario() -> None:
         service = await started(gate.pipeline, Settings(drain_seconds=0))
         accepted = [asyncio.create_task(service.segment(BODY, Query())) for _ in range(2)]
@@ -386,7 +390,7 @@ def test_what_is_not_answered_when_the_drain_is_over_is_told_so(gate: Gate) -> N
         answers = await asyncio.gather(*accepted, return_exceptions=True)
         assert [getattr(answer, "reason", None) for answer in answers] == ["draining", "draining"]
         service.stop()
-        assert not service.is_idle  # the engine is still at work: the process has to be ended
+        assert not service.is_idle  # the engine is still busy: the process has to be ended
         backend = gate.pipeline.backend
         assert isinstance(backend, Gated)
         assert not backend.is_closed
@@ -395,11 +399,11 @@ def test_what_is_not_answered_when_the_drain_is_over_is_told_so(gate: Gate) -> N
     asyncio.run(scenario())
 
 
-def test_an_engine_that_hangs_makes_the_service_unready_and_is_told_once(gate: Gate) -> None:
-    told: list[ServerError] = []
+def test_an_engine_that_hangs_makes_the_service_unready_and_is_reported_once(gate: Gate) -> None:
+    reported: list[ServerError] = []
 
     async def scenario() -> None:
-        service = await started(gate.pipeline, Settings(engine_timeout_s=1), on_end=told.append)
+        service = await started(gate.pipeline, Settings(engine_timeout_s=1), on_end=reported.append)
         answers = await asyncio.gather(*(service.segment(BODY, Query()) for _ in range(2)), return_exceptions=True)
         assert [type(answer) for answer in answers] == [EngineHung, EngineHung]
         assert service.unready == "stalled"
@@ -407,7 +411,7 @@ def test_an_engine_that_hangs_makes_the_service_unready_and_is_told_once(gate: G
         gate.open.set()
 
     asyncio.run(scenario())
-    assert [type(problem) for problem in told] == [EngineHung]
+    assert [type(problem) for problem in reported] == [EngineHung]
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("boom"), MemoryError(), SystemExit(3), KeyboardInterrupt()])
@@ -431,8 +435,8 @@ def test_whatever_a_thread_dies_of_fails_one_request_only(
     asyncio.run(scenario())
 
 
-def test_an_image_larger_than_its_first_header_told_is_damaged(pipeline: Pipeline) -> None:
-    """Pillow goes by the last header before the pixels: the room that was taken by the first one is not enough."""
+def test_an_image_larger_than_its_first_header_says_is_damaged(pipeline: Pipeline) -> None:
+    """Pillow uses the last header before the pixels; admission has counted the pixels of the first one."""
     png = encoded(smooth_image(90, 120))
     lying = struct.pack(">4sIIBBBBB", b"IHDR", 8, 8, 8, 2, 0, 0, 0)
     body = png[:12] + lying + struct.pack(">I", zlib.crc32(lying)) + png[8:]
@@ -448,31 +452,7 @@ def test_an_image_larger_than_its_first_header_told_is_damaged(pipeline: Pipelin
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("way", ["in stages"], indirect=True)
-@pytest.mark.parametrize(
-    ("uses_cores", "max_concurrency", "own_batch", "workers", "max_batch", "expected"),
-    [
-        (True, 4, 1, 1, 0, True),
-        (True, 5, 1, 1, 1, True),
-        (True, 3, 1, 1, 0, False),  # a core is left for other stages
-        (True, 2, 1, 2, 0, True),  # of which each has half the cores
-        (True, 1, 1, 8, 0, True),
-        (True, 4, 1, 1, 8, False),  # batches need images that are decoded
-        (True, 4, 8, 1, 0, False),
-        (False, 4, 1, 1, 0, False),  # a GPU computes while the cores decode
-    ],
-)
-def test_images_are_done_in_one_go_where_every_core_has_one(
-    uses_cores: bool, max_concurrency: int, own_batch: int, workers: int, max_batch: int, expected: bool,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.undo()  # `way`
-    monkeypatch.setattr("solo_server.system.cores.cores", lambda: 4)
-    backend: Any = SimpleNamespace(uses_cores=uses_cores, max_concurrency=max_concurrency, max_batch=own_batch)
-    assert served_model.runs_to_completion(backend, Settings(workers=workers, max_batch=max_batch)) is expected
-
-
-def test_a_caller_that_goes_while_its_image_is_decoded_costs_no_inference(
+def test_an_image_whose_caller_disconnects_while_it_is_decoded_is_not_inferred(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on, decode = threading.Event(), threading.Event(), gate.pipeline.decode
@@ -487,10 +467,10 @@ def test_a_caller_that_goes_while_its_image_is_decoded_costs_no_inference(
         gate.open.set()
         with monkeypatch.context() as patched:
             patched.setattr(gate.pipeline, "decode", slow)
-            gone = asyncio.create_task(service.segment(BODY, Query()))
+            abandoned = asyncio.create_task(service.segment(BODY, Query()))
             await asyncio.to_thread(begun.wait, 30)
-            gone.cancel()
-            await settled(gone.done)
+            abandoned.cancel()
+            await settled(abandoned.done)
             go_on.set()
             await settled(lambda: service.is_idle)
         assert gate.images == 0

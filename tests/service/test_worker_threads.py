@@ -1,4 +1,4 @@
-"""Threads beside the event loop: every outcome comes back, whatever it is, and nothing ends the loop."""
+"""Worker threads return every outcome to the event loop, and no outcome ends the loop."""
 
 import asyncio
 import gc
@@ -12,14 +12,14 @@ from solo_server.service.worker_threads import WorkerThreads
 
 
 def run(scenario: Callable[[WorkerThreads], Awaitable[None]], count: int = 1) -> None:
-    async def whole() -> None:
+    async def started() -> None:
         threads = WorkerThreads("test", count)
         try:
             await scenario(threads)
         finally:
             threads.stop()
 
-    asyncio.run(whole())
+    asyncio.run(started())
 
 
 def raising(problem: BaseException) -> Callable[[], None]:
@@ -29,7 +29,7 @@ def raising(problem: BaseException) -> Callable[[], None]:
     return work
 
 
-def test_results_come_back_each_to_its_caller() -> None:
+def test_each_caller_gets_its_own_result() -> None:
     async def scenario(threads: WorkerThreads) -> None:
         assert await asyncio.gather(*(threads.run(lambda n=n: n * n) for n in range(50))) == [n * n for n in range(50)]
         assert threads.is_idle
@@ -37,7 +37,7 @@ def test_results_come_back_each_to_its_caller() -> None:
     run(scenario, 3)
 
 
-def test_a_failure_is_the_callers_and_the_thread_goes_on() -> None:
+def test_a_failure_is_raised_to_the_caller_and_the_thread_continues() -> None:
     async def scenario(threads: WorkerThreads) -> None:
         with pytest.raises(ValueError, match="wrong"):
             await threads.run(raising(ValueError("wrong")))
@@ -49,7 +49,7 @@ def test_a_failure_is_the_callers_and_the_thread_goes_on() -> None:
     run(scenario)
 
 
-def test_no_more_threads_begin_than_are_needed_or_allowed() -> None:
+def test_no_more_threads_start_than_are_needed_or_allowed() -> None:
     async def scenario(threads: WorkerThreads) -> None:
         for _ in range(5):
             await threads.run(lambda: None)
@@ -67,7 +67,7 @@ def names() -> set[str]:
     return {thread.name for thread in threading.enumerate() if thread.name.startswith("solo-test")}
 
 
-def test_what_is_cancelled_before_a_thread_has_it_does_not_run() -> None:
+def test_work_cancelled_before_a_thread_takes_it_does_not_run() -> None:
     async def scenario(threads: WorkerThreads) -> None:
         gate, ran = threading.Event(), list[str]()
         first = asyncio.create_task(threads.run(lambda: gate.wait(30)))
@@ -84,7 +84,7 @@ def test_what_is_cancelled_before_a_thread_has_it_does_not_run() -> None:
     run(scenario)
 
 
-def test_a_result_that_nobody_waits_for_any_more_is_let_go() -> None:
+def test_a_result_whose_caller_was_cancelled_is_dropped() -> None:
     async def scenario(threads: WorkerThreads) -> None:
         gate = threading.Event()
         first = asyncio.create_task(threads.run(lambda: gate.wait(30)))
@@ -96,7 +96,7 @@ def test_a_result_that_nobody_waits_for_any_more_is_let_go() -> None:
     run(scenario)
 
 
-def test_stop_cancels_what_waits_and_does_not_wait_for_what_runs() -> None:
+def test_stop_cancels_waiting_work_and_does_not_wait_for_running_work() -> None:
     gate = threading.Event()
 
     async def scenario() -> None:
@@ -116,7 +116,7 @@ def test_stop_cancels_what_waits_and_does_not_wait_for_what_runs() -> None:
     asyncio.run(scenario())
 
 
-def test_what_was_worked_on_is_not_kept_until_the_next_work_comes() -> None:
+def test_finished_work_is_freed_before_the_next_work_arrives() -> None:
     class Large:
         pass
 

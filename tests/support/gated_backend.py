@@ -1,4 +1,4 @@
-"""A real pipeline whose engine waits until a test lets it go on."""
+"""A real pipeline whose engine waits until a test opens its gate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from solo_server.types import Query
 
 
 class Gate:
-    """Holds the engine's calls until it is opened; says when one has come."""
+    """Blocks the calls of the engine until `open` is set. taken: set at the first call; images: inferred so far."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = Pipeline(pipeline.bundle, Gated(pipeline.backend, self))

@@ -1,4 +1,4 @@
-"""A small application behind `RequestMiddleware`, without a model, and ways to ask it; reading of metrics."""
+"""A small application behind `RequestMiddleware`, without a model; requests to it; and a parser of metrics."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ async def freed(held: list[object]) -> None:
 
 
 def ask(app: FastAPI, *requests: tuple[str, str, dict[str, Any]]) -> list[httpx.Response]:
-    """The answers to requests (method, path, options of httpx) one after another, without a socket."""
+    """The responses to requests (method, path, options of httpx), sent one after another, without a socket."""
 
-    async def all_of_them() -> list[httpx.Response]:
+    async def responses() -> list[httpx.Response]:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://solo") as client:
             return [await client.request(method, path, **options) for method, path, options in requests]
 
-    return asyncio.run(all_of_them())
+    return asyncio.run(responses())
 
 
 def samples(text: str) -> Samples:
-    """Every sample by name and labels, as Prometheus's own parser reads them."""
+    """Every sample by name and labels, read by Prometheus's own parser."""
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -64,5 +64,5 @@ def samples(text: str) -> Samples:
 
 
 def value(found: Samples, name: str, /, **labels: str) -> float | None:
-    """The sample of exactly these labels."""
+    """The sample with exactly these labels."""
     return found.get((name, frozenset(labels.items())))

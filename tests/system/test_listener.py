@@ -88,13 +88,13 @@ def test_the_log_says_which_address_families_are_accepted(
 def test_all_ipv6_addresses_accept_ipv4_if_the_system_can(
     host: str, family: int, is_every: bool, has_both: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Any] = []
+    calls: list[Any] = []
     with socket.socket() as made:
         monkeypatch.setattr(module.socket, "has_dualstack_ipv6", lambda: has_both)
-        monkeypatch.setattr(module.socket, "create_server", lambda *a, **options: asked.append((a, options)) or made)
+        monkeypatch.setattr(module.socket, "create_server", lambda *a, **options: calls.append((a, options)) or made)
         assert listen(host, 80) is made
     options = {"family": family, "backlog": 1024, "dualstack_ipv6": is_every and has_both}
-    assert asked == [(((host, 80),), options)]
+    assert calls == [(((host, 80),), options)]
 
 
 def test_a_client_over_ipv4_reaches_a_server_on_all_ipv6_addresses() -> None:

@@ -1,1 +1,1 @@
-"""Our pipeline inside other servers: they run with an interpreter of their own, which `make peers` prepares."""
+"""Our pipeline inside other servers, which run in an environment that `make peers` creates."""

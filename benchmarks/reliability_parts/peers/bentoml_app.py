@@ -1,6 +1,6 @@
 """Our pipeline in BentoML: `python -m bentoml serve bentoml_app:Segmenter`; SOLO_PEER_WORKERS processes of SOLO_PEER_THREADS cores.
 
-The image is the body, as `image/jpeg`; BentoML gives its methods a file that holds it.
+The image is the body, as `image/jpeg`; BentoML passes it to its methods as a file.
 """
 
 from __future__ import annotations
@@ -26,6 +26,6 @@ class Segmenter:
 
     @bentoml.api(route="/segment")  # type: ignore[untyped-decorator]  # BentoML's own
     def segment(self, image: Annotated[Path, ContentType("image/jpeg")], /) -> dict[str, Any]:
-        """As `solo segment` does."""
+        """The JSON of `POST /segment`."""
         bundle, result = self.pipeline.bundle, self.pipeline.segment(image.read_bytes())
         return result_json(result, bundle.name, bundle.version, bundle.spec.class_names)

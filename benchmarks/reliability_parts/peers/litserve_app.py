@@ -1,7 +1,7 @@
 """Our pipeline in LitServe: `python litserve_app.py --host H --port P`; SOLO_PEER_WORKERS processes of SOLO_PEER_THREADS cores.
 
-LitServe hands multipart forms on, and no plain bodies: the image comes as the form's `file`.
-No `from __future__ import annotations`: LitServe looks at the annotation of `decode_request`, which must not be text.
+LitServe passes on multipart forms, but not plain bodies: the image is the form's `file`.
+No `from __future__ import annotations`: LitServe inspects the annotation of `decode_request`, which must not be a string.
 """
 
 import argparse
@@ -29,12 +29,12 @@ class Segmenter(litserve.LitAPI):
         return image
 
     def predict(self, image: bytes) -> dict[str, Any]:
-        """As `solo segment` does."""
+        """The JSON of `POST /segment`."""
         bundle, result = self.pipeline.bundle, self.pipeline.segment(image)
         return result_json(result, bundle.name, bundle.version, bundle.spec.class_names)
 
     def encode_response(self, output: dict[str, Any]) -> dict[str, Any]:
-        """LitServe makes JSON of it."""
+        """LitServe converts it to JSON."""
         return output
 
 

@@ -1,6 +1,6 @@
-"""Ids for COCO results: of images and of categories, as a COCO annotations file has them or by the rules of `--help`.
+"""Image and category ids for COCO results, from a COCO annotations file or by the rules in `--help`.
 
-annotations file ─► names with their ids ─► image_ids, category_ids ─► command.output
+annotations file ─► names with ids ─► image_ids, category_ids ─► command.output
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from pathlib import Path, PurePosixPath
 
 from solo_client.coco import coco_name
 from solo_client.command.errors import Unusable
-from solo_client.command.images import Image, refuse_shared
+from solo_client.command.images import ImagePath, refuse_shared
 
 IMAGE_IDS, CATEGORIES = "--image-ids", "--categories"
 BY_NAME, BY_POSITION = "name", "position"
 
-_WAYS = "--image-ids position counts them from 1, --image-ids FILE takes the ids of a COCO annotations file"
+_WAYS = "--image-ids position numbers them from 1, --image-ids FILE takes the ids from a COCO annotations file"
 _NUMBER_AT_END = re.compile(r"[0-9]+\Z")
-_LONGEST_LIST = 5  # names in a message
+_LONGEST_LIST = 5  # names listed in a message
 
 Named = tuple[str, int]
 """A name of an annotations file and its id."""
 
 
-def image_ids(images: Sequence[Image], rule: str | None) -> list[int]:
+def image_ids(images: Sequence[ImagePath], rule: str | None) -> list[int]:
     """COCO image ids. rule: `name`, `position`, an annotations file, or None: see `--help`.
 
     Raises:
-        Unusable: two images would share an id, an image has none; named.
+        Unusable: two images would have the same id, or an image has none; the message names them.
     """
     if rule == BY_POSITION:
         return list(range(1, len(images) + 1))
@@ -45,10 +45,10 @@ def image_ids(images: Sequence[Image], rule: str | None) -> list[int]:
 
 
 def category_ids(file: Path, labels: Sequence[str], *, for_all: bool) -> dict[str, int]:
-    """Ids of a model's labels, by name; mmdet's `traffic_light` is COCO's `traffic light`. for_all: each label needs one.
+    """Ids of a model's labels, by name; mmdet's `traffic_light` matches COCO's `traffic light`. for_all: each label needs one.
 
     Raises:
-        Unusable: the file is no annotations file, has two categories with the name of a label, or lacks one that is needed.
+        Unusable: the file is not an annotations file, has two categories with the same name, or lacks a required one.
     """
     by_name: dict[str, list[int]] = {}
     for name, number in _read(CATEGORIES, file, "categories", "name"):
@@ -61,13 +61,13 @@ def category_ids(file: Path, labels: Sequence[str], *, for_all: bool) -> dict[st
     if missing and for_all:
         raise Unusable(
             f"{CATEGORIES}: {file} has no category {_listed(missing)} (it has {_listed(list(by_name)) or 'none'}); "
-            "--classes chooses those of the model's classes that are wanted"
+            "--classes selects which of the model's classes to keep"
         )
     return {label: numbers[0] for label, numbers in found.items() if numbers}
 
 
-def _ids_of_file(images: Sequence[Image], file: Path) -> list[int]:
-    """By file name; where several entries have the same in different folders, by as much of the path as they have."""
+def _ids_of_file(images: Sequence[ImagePath], file: Path) -> list[int]:
+    """Match by file name; if several entries share it, by the whole path that the entry has."""
     by_name: dict[str, list[Named]] = {}
     for path, number in _read(IMAGE_IDS, file, "images", "file_name"):
         by_name.setdefault(PurePosixPath(path).name, []).append((path, number))
@@ -80,19 +80,19 @@ def _ids_of_file(images: Sequence[Image], file: Path) -> list[int]:
     return ids
 
 
-def _matching(image: Image, entries: Sequence[Named]) -> Sequence[Named]:
-    """The only entry, or of several those whose whole path is the end of the image's."""
+def _matching(image: ImagePath, entries: Sequence[Named]) -> Sequence[Named]:
+    """The only entry; of several, those whose path is a suffix of the image's path."""
     if len(entries) < 2:
         return entries
-    place = image.path.absolute().parts
-    return [entry for entry in entries if (parts := PurePosixPath(entry[0]).parts) == place[-len(parts) :]]
+    image_parts = image.path.absolute().parts
+    return [entry for entry in entries if (parts := PurePosixPath(entry[0]).parts) == image_parts[-len(parts) :]]
 
 
 def _read(argument: str, file: Path, member: str, name: str) -> list[Named]:
-    """The names and ids of a list of a COCO annotations file.
+    """Read the names and ids of one list in a COCO annotations file.
 
     Raises:
-        Unusable: the file cannot be read, or is none.
+        Unusable: the file cannot be read, or is not an annotations file.
     """
     try:
         content = json.loads(file.read_bytes())
@@ -102,7 +102,7 @@ def _read(argument: str, file: Path, member: str, name: str) -> list[Named]:
         raise Unusable(f"{argument}: {file} is not JSON: {error}") from error
     entries = content.get(member) if isinstance(content, dict) else None
     if not isinstance(entries, list):
-        raise Unusable(f"{argument}: {file} is no COCO annotations file: it has no list {member!r}")
+        raise Unusable(f"{argument}: {file} is not a COCO annotations file: it has no list {member!r}")
     return [_named(entry, name, f"{argument}: {file}: {member}[{index}]") for index, entry in enumerate(entries)]
 
 

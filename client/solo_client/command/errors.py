@@ -1,8 +1,8 @@
-"""Why `solo segment` stops, or goes on with the next image.
+"""The errors of `solo segment`.
 
 SoloClientError
-├── Unusable         the whole run is impossible: one line on stderr, exit code 2
-└── ImageFailed    one image is: one line on stderr, its problem in the JSON, the others go on, exit code 1 at the end
+├── Unusable       the run cannot start or continue: one line on stderr, exit code 2
+└── ImageFailed    one image failed: one line on stderr, its problem in the JSON; the run continues, exit code 1
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from solo_client.errors import SoloClientError
 
 
 class Unusable(SoloClientError):
-    """Nothing can be done with these arguments, this server or this bundle."""
+    """The run is impossible with these arguments, this server or this bundle."""
 
 
 class ImageFailed(SoloClientError):
-    """One image gave no result.
+    """One image failed.
 
-    problem: as over HTTP (RFC 9457) with a stable `code`; `status` is there where a server or the pipeline said so, `request_id`
-    where a server did.
+    problem: as over HTTP (RFC 9457), with a stable `code`; `status` if a server or the pipeline gave one, `request_id` if a
+    server did.
     """
 
     def __init__(self, message: str, problem: Mapping[str, object]) -> None:
@@ -33,5 +33,5 @@ class ImageFailed(SoloClientError):
 
 
 def local_problem(code: str, title: str, detail: str) -> dict[str, object]:
-    """The problem of an image that no server has answered for."""
+    """A problem for an image for which there is no response from a server."""
     return {"type": "about:blank", "title": title, "detail": detail, "code": code}

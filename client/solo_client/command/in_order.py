@@ -1,4 +1,4 @@
-"""Several jobs at a time in threads, their results in the order of the jobs."""
+"""Runs jobs in several threads and yields their results in the order of the jobs."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ from typing import TypeVar
 J = TypeVar("J")
 R = TypeVar("R")
 
-AHEAD = 4  # jobs begun for each thread before the oldest is done: an image that takes long does not keep threads idle
-GRACE_S = 2.0  # for what still runs when the caller goes away, so that no file is left half-written
+AHEAD = 4  # jobs queued per thread before the oldest is done: one slow image does not leave threads idle
+GRACE_S = 2.0  # for running jobs when the caller stops early, so that no file is left half-written
 
 
 def in_order(work: Callable[[J], R], jobs: Iterable[J], max_concurrency: int) -> Generator[R, None, None]:
-    """`work` of every job, in the jobs' order, in `max_concurrency` threads; raises what `work` raised at that job's place.
+    """Yield `work(job)` for every job, in the jobs' order, run in `max_concurrency` threads.
 
-    At most `AHEAD` results for each thread are held. One at a time runs in the calling thread.
+    An exception of `work` is raised in place of that job's result. At most `AHEAD` results per thread are kept. With a
+    concurrency of 1 the work runs in the calling thread.
     """
     if max_concurrency == 1:
         yield from map(work, jobs)
         return
     todo: SimpleQueue[tuple[J, Future[R]] | None] = SimpleQueue()
     threads = [Thread(target=_serve, args=(work, todo), daemon=True) for _ in range(max_concurrency)]
-    under_way: deque[Future[R]] = deque()
+    in_flight: deque[Future[R]] = deque()
     try:
         for thread in threads:
             thread.start()
         for job in jobs:
             future: Future[R] = Future()
-            under_way.append(future)
+            in_flight.append(future)
             todo.put((job, future))
-            if len(under_way) == AHEAD * max_concurrency:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+            if len(in_flight) == AHEAD * max_concurrency:
+                yield in_flight.popleft().result()
+        while in_flight:
+            yield in_flight.popleft().result()
     finally:
-        _end(threads, todo, under_way)
+        _end(threads, todo, in_flight)
 
 
 def _serve(work: Callable[[J], R], todo: SimpleQueue[tuple[J, Future[R]] | None]) -> None:
@@ -52,12 +53,12 @@ def _serve(work: Callable[[J], R], todo: SimpleQueue[tuple[J, Future[R]] | None]
             future.set_result(work(job))
         except BaseException as error:  # the caller's thread raises it
             future.set_exception(error)
-        del entry, future  # a result can be large, and the next job may be long in coming
+        del entry, future  # a result can be large, and it may be long until the next job
 
 
-def _end(threads: list[Thread], todo: SimpleQueue[tuple[J, Future[R]] | None], under_way: Iterable[Future[R]]) -> None:
-    """Begin nothing more and wait a little for what runs: a request can take minutes, and the threads are daemons."""
-    for future in under_way:
+def _end(threads: list[Thread], todo: SimpleQueue[tuple[J, Future[R]] | None], in_flight: Iterable[Future[R]]) -> None:
+    """Cancel what has not begun and wait briefly for the rest: a request can take minutes, and the threads are daemons."""
+    for future in in_flight:
         future.cancel()
     for _ in threads:
         todo.put(None)

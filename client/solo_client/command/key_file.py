@@ -1,9 +1,9 @@
-"""`--api-key-file`: the one key of a file, written alone or as the server's own file of keys has it.
+"""`--api-key-file`: a file with one key, alone or in the form of the server's file of keys.
 
     0123456789abcdef        the key alone
-    alice:0123456789abcdef  a line of the server's file: a name, which is for its log only, and the key
+    alice:0123456789abcdef  a line of the server's file: a name, which only the server's log uses, and the key
 
-Empty lines and lines that begin with `#` are skipped, and so is a byte order mark. No key is ever part of a message.
+Empty lines, lines that begin with `#`, and a byte order mark are ignored. Messages never contain a key.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from solo_client.command.errors import Unusable
 
 MAX_BYTES = 1 << 20
 NAMED = re.compile(r"[A-Za-z0-9._-]{1,64}:(?P<key>[!-9;-~]{16,512})")
-"""As the server reads it: solo_server/keys.py."""
+"""The same as in solo_server/http/api_keys.py."""
 
 
 def read_key(file: Path) -> str:
     """The key.
 
     Raises:
-        Unusable: the file cannot be read, or holds no key or several.
+        Unusable: the file cannot be read, or does not hold exactly one key.
     """
     try:
         with file.open("rb") as stream:
@@ -34,7 +34,7 @@ def read_key(file: Path) -> str:
         raise Unusable(f"--api-key-file: {file} cannot be read ({error.strerror})") from error
     except UnicodeDecodeError:
         raise Unusable(
-            f"--api-key-file: {file} cannot be read: it is no text"
+            f"--api-key-file: {file} cannot be read: it is not text"
         ) from None  # the error quotes the content
     if len(content) > MAX_BYTES:
         raise Unusable(f"--api-key-file: {file} is larger than {MAX_BYTES} bytes")
@@ -43,8 +43,6 @@ def read_key(file: Path) -> str:
     if not keys:
         raise Unusable(f"--api-key-file: {file} holds no key")
     if len(keys) > 1:
-        raise Unusable(
-            f"--api-key-file: {file} holds {len(keys)} keys; name a file with yours alone: one line, KEY or NAME:KEY"
-        )
+        raise Unusable(f"--api-key-file: {file} holds {len(keys)} keys; it must hold one line: KEY or NAME:KEY")
     named = NAMED.fullmatch(keys[0])
     return named["key"] if named else keys[0]

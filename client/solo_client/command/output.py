@@ -1,4 +1,4 @@
-"""What `solo segment` writes: lines as they come, or one JSON document, whole or not at all; overlays likewise."""
+"""Writes the results of `solo segment`: lines one by one, or one JSON document, complete or not at all."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from solo_client.command.errors import Unusable
 from solo_client.errors import UnknownCategory
 from solo_client.types import Result
 
-SPOOLED_BYTES = 16 << 20  # of a document that is kept in memory until it is complete; more is kept in a file
+SPOOLED_BYTES = 16 << 20  # an incomplete document is kept in memory up to this size, beyond it in a file
 
-Form = Literal["json", "jsonl", "coco"]
+OutputFormat = Literal["json", "jsonl", "coco"]
 
 
 @dataclass(frozen=True, slots=True)
 class Segmented:
-    """One image that gave a result."""
+    """The result for one image."""
 
     image: Path
     image_id: int
@@ -33,7 +33,7 @@ class Segmented:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """One image that gave none. message, problem: see `ImageFailed`."""
+    """An image without a result. message, problem: see `ImageFailed`."""
 
     image: Path
     message: str
@@ -41,14 +41,14 @@ class Failed:
 
 
 class Output(Protocol):
-    """Where images go, one after the other. What is not finished when its `with` ends is not written, but for lines."""
+    """Takes the images one after the other. A document that is not finished when its `with` ends is not written."""
 
     def add(self, done: Segmented | Failed) -> None:
-        """Take the next image. Raises Unusable: it cannot be written."""
+        """Take the next image. Raises Unusable if it cannot be written."""
         ...
 
     def finish(self) -> None:
-        """There are no more. Raises Unusable: it cannot be written."""
+        """Complete the output. Raises Unusable if it cannot be written."""
         ...
 
     def __enter__(self) -> Output: ...
@@ -58,15 +58,19 @@ class Output(Protocol):
     ) -> None: ...
 
 
-def open_output(form: Form, file: Path | None, *, alone: bool, category_ids: Mapping[str, int] | None = None) -> Output:
-    """An output of this form to a file, or to stdout for None. alone: one image was asked for, not a list."""
-    if form == "jsonl":
+def open_output(
+    output_format: OutputFormat, file: Path | None, *, alone: bool, category_ids: Mapping[str, int] | None = None
+) -> Output:
+    """An output in this format to a file, or to stdout for None. alone: for one image, so that JSON is not a list."""
+    if output_format == "jsonl":
         return _Lines(file)
-    return _Document(file, alone=alone and form == "json", coco=form == "coco", category_ids=category_ids)
+    return _Document(
+        file, alone=alone and output_format == "json", coco=output_format == "coco", category_ids=category_ids
+    )
 
 
 class _Lines:
-    """One JSON object a line, written as soon as it is there; a file is begun with the first."""
+    """One JSON object per line, written at once; the file is created with the first line."""
 
     def __init__(self, file: Path | None) -> None:
         self._file, self._stream = file, None if file is not None else sys.stdout
@@ -90,11 +94,11 @@ class _Lines:
             _write(self._stream, [_dump(_entry(done)), "\n"])
 
     def finish(self) -> None:
-        """Every line is there already."""
+        """Every line is already written."""
 
 
 class _Document:
-    """One JSON value: the answer, a list of answers, or COCO results. Kept aside until it is complete."""
+    """One JSON value: a result, a list of results, or COCO results. Spooled until it is complete."""
 
     def __init__(
         self, file: Path | None, *, alone: bool, coco: bool, category_ids: Mapping[str, int] | None = None
@@ -117,7 +121,7 @@ class _Document:
             self._is_empty = False
 
     def finish(self) -> None:
-        """Deliver it; one image alone that failed has no answer, and nothing is written."""
+        """Write the document; nothing is written if the only image failed."""
         if self._is_empty and self._alone:
             return
         self._spool.write("\n" if self._alone else "[]\n" if self._is_empty else "]\n")
@@ -142,10 +146,10 @@ class _Document:
 
 
 def check_writable(output: Path | None, overlays: Iterable[Path | None]) -> None:
-    """Find out before any work is done whether there is a place for its results; makes the folders of overlays.
+    """Check before any work that the output can be written; create the folders for overlays.
 
     Raises:
-        Unusable: the place for the output is a folder or in none, a folder of overlays cannot be made.
+        Unusable: the output path is a folder or its parent does not exist, or a folder for overlays cannot be created.
     """
     if output is not None and output.is_dir():
         raise Unusable(f"-o: {output} is a folder")
@@ -159,9 +163,9 @@ def check_writable(output: Path | None, overlays: Iterable[Path | None]) -> None
 
 
 def write_file(content: bytes | IO[str], path: Path) -> None:
-    """Write a file beside its place and move it there, so that nobody ever reads half of it.
+    """Write a temporary file and rename it, so that readers never see half a file.
 
-    A device or a pipe (`/dev/null`) is written to directly; a link keeps pointing to its target.
+    A device or a pipe (`/dev/null`) is written directly; a symbolic link is kept and its target replaced.
 
     Raises:
         Unusable: it cannot be written.
@@ -203,14 +207,14 @@ def _write(stream: IO[str], texts: Iterable[str]) -> None:
         stream.flush()
     except OSError as error:
         if stream is sys.stdout:
-            # The reader has gone (`| head`). Python would complain once more when it flushes stdout at exit.
+            # The reader has closed the pipe (`| head`). Without this Python would report it again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise Unusable(f"cannot write to stdout: {error.strerror}") from error
         raise Unusable(f"cannot write {stream.name}: {error.strerror}") from error
 
 
 def _entry(done: Segmented | Failed) -> dict[str, object]:
-    """The answer, or the problem, of one image among several."""
+    """The result, or the problem, of one image among several."""
     file: dict[str, object] = {"file": str(done.image)}
     return file | (done.result.to_dict() if isinstance(done, Segmented) else {"error": dict(done.problem)})
 

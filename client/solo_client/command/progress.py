@@ -1,4 +1,4 @@
-"""How far a run over several images is: one line that redraws itself, and nothing where stderr is no terminal."""
+"""Progress of a run over several images: one line that redraws itself; nothing if stderr is not a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _CLEAR_LINE = "\r\x1b[K"
 
 
 class Progress:
-    """Count, images a second and time left, gone at the end of its `with`.
+    """Shows count, images per second and time left; the line is cleared at the end of its `with`.
 
     Call `clear` before anything else is written to the same terminal.
     """
@@ -34,14 +34,14 @@ class Progress:
             self._stream.flush()
 
     def clear(self) -> None:
-        """Take the line away."""
+        """Clear the line."""
         if self._visible:
             self._stream.write(_CLEAR_LINE)
             self._stream.flush()
 
 
 def progress_line(done: int, total: int, elapsed_s: float) -> str:
-    """Like `3/12  4.1 images/s  2 s left`; without the rate as long as there is none."""
+    """Like `3/12  4.1 images/s  2 s left`; without the rate before the first image is done."""
     if done == 0 or elapsed_s <= 0:
         return f"{done}/{total}"
     return f"{done}/{total}  {rate(done, elapsed_s)}  {duration((total - done) * elapsed_s / done)} left"

@@ -1,4 +1,4 @@
-"""The bytes of one image, from a file or from standard input; never more than an image can have."""
+"""Reads the bytes of one image from a file or standard input, up to a limit."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import BinaryIO
 from solo_client.command.errors import ImageFailed, Unusable, local_problem
 from solo_client.command.images import STDIN
 
-MAX_BYTES = 512 << 20  # twice what 64 million pixels take as 32-bit BMP; the server's own limit is lower
+MAX_BYTES = 512 << 20  # twice the size of 64 million pixels as 32-bit BMP; the server's own limit is lower
 _CHUNK_BYTES = 1 << 20
 
 
 def check_stdin() -> None:
-    """Raises Unusable where no image can come from standard input: nobody types one."""
+    """Raises Unusable if standard input is a terminal: an image must be piped in."""
     if sys.stdin is None or sys.stdin.isatty():
-        raise Unusable("-: standard input is a terminal; send an image to it: ... < photo.jpg")
+        raise Unusable("-: standard input is a terminal; pipe an image into it: ... < photo.jpg")
 
 
 def read_image(path: Path) -> bytes:
     """The bytes of a file, or of standard input.
 
     Raises:
-        ImageFailed: it cannot be read, or has more than MAX_BYTES.
+        ImageFailed: it cannot be read, or is larger than MAX_BYTES.
     """
     try:
         if path == STDIN:
@@ -36,7 +36,7 @@ def read_image(path: Path) -> bytes:
 
 
 def _read(stream: BinaryIO) -> bytes:
-    """In chunks: a device or a pipe may never end."""
+    """Read in chunks, since a device or a pipe may never end."""
     chunks, size = [], 0
     while chunk := stream.read(_CHUNK_BYTES):
         size += len(chunk)

@@ -1,1 +1,1 @@
-"""Engines run the network; each lives in one file together with the only import of its runtime."""
+"""Backends run the network and its post-processing, on a CPU (`cpu`) or on a GPU (`gpu`); `choose` picks the engine."""

@@ -30,39 +30,40 @@ class Backend(Protocol):
 
     @property
     def uses_cores(self) -> bool:
-        """Whether `infer` computes on the cores that decoding and finishing take too."""
+        """Whether `infer` runs on the CPU cores, as decoding and `finish` do."""
         ...
 
     @property
     def max_batch(self) -> int:
-        """How many images one call should be given at most, where no setting says otherwise."""
+        """The largest batch for one call of `infer`, unless a setting gives another."""
         ...
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """Names of the stages as answers tell them: first what `infer` takes, then the laps of `finish`."""
+        """Names of the stages in responses: first that of `infer`, then the laps of `finish`."""
         ...
 
     def infer(self, images: Sequence[PreparedImage], queries: Sequence[Query]) -> Sequence[Any]:
-        """Outputs of images of one padded size, which only `finish` of the same backend understands (hence `Any`).
+        """Outputs of images of one padded size. Their type is the backend's own, for its `finish` (hence `Any`).
 
         Raises:
-            EngineFailure: the runtime or the device failed; `DeviceLost`: this process cannot go on.
+            EngineFailure: the runtime or the device failed.
+            DeviceLost: the device failed for good; only a new process can continue.
         """
         ...
 
     def finish(self, output: Any, geometry: Geometry, query: Query, watch: Stopwatch) -> tuple[Instance, ...]:
-        """Instances of one output, best first; `query` is the one that the image was inferred with.
+        """Instances of one output, best first; `query` must be the one given to `infer`.
 
         Raises:
-            Cancelled: the image was cancelled; checked between stages, and between instances where these take long.
+            Cancelled: the image was cancelled; checked between stages, and between instances in long stages.
         """
         ...
 
     def warm_up(self, blank: PreparedImage) -> None:
-        """Whatever is slow only once: compiling, building, planning; with an image of an ordinary size to try it on."""
+        """Do what is slow only once: compile, build, plan. blank: an image of an ordinary size to run."""
         ...
 
     def close(self) -> None:
-        """Give back what the process's end would not."""
+        """Release what the end of the process does not."""
         ...

@@ -1,4 +1,4 @@
-"""Which pixels a bilinear resize reads, axis by axis; also two resizes in a row as one."""
+"""Which pixels a bilinear resize reads, for each axis; also for two resizes combined into one."""
 
 from __future__ import annotations
 
@@ -10,34 +10,40 @@ from numpy.typing import NDArray
 from solo_server.types import Float32, Int64
 
 TAPS = 3
+"""The most mask pixels that one pixel of the original size reads, an axis."""
 
 Taps = tuple[Int64, Int64, Float32]
 
 
 @lru_cache(maxsize=256)
 def original_taps(length: int, stride: int, resized: int, original: int) -> Taps:
-    """For each pixel of the original size: its first and last tap of the mask, `(original,)`, and weights, `(3, original)`.
+    """For each pixel of the original size: first and last tap in the mask, `(original,)`, and weights, `(3, original)`.
 
-    The first step goes from `length` to `length * stride` and is cropped to `resized`; the second from there to `original`.
+    Combines two resizes: from `length` to `length * stride`, cropped to `resized`, and from there to `original`.
     """
     low, high, weight = bilinear_taps(length, length * stride)
-    near, far, share = bilinear_taps(resized, original)
-    places = np.stack([low[near], high[near], low[far], high[far]])
-    parts = np.stack(
-        [(1 - weight[near]) * (1 - share), weight[near] * (1 - share), (1 - weight[far]) * share, weight[far] * share]
+    near, far, far_weight = bilinear_taps(resized, original)
+    taps = np.stack([low[near], high[near], low[far], high[far]])
+    tap_weights = np.stack(
+        [
+            (1 - weight[near]) * (1 - far_weight),
+            weight[near] * (1 - far_weight),
+            (1 - weight[far]) * far_weight,
+            weight[far] * far_weight,
+        ]
     )
-    first = places.min(0)
+    first = taps.min(0)
     weights = np.zeros((TAPS, original))
-    np.add.at(weights, (places - first, np.arange(original)[None]), parts)
+    np.add.at(weights, (taps - first, np.arange(original)[None]), tap_weights)
     last = first + TAPS - 1 - (weights[::-1] != 0).argmax(0)
     return first, last, weights.astype(np.float32)
 
 
 @lru_cache(maxsize=1024)
 def bilinear_taps(length: int, target: int) -> tuple[Int64, Int64, NDArray[np.float64]]:
-    """Bilinear interpolation of `length` pixels to `target`: lower and upper neighbour and the upper one's weight, `(target,)`.
+    """Bilinear interpolation of `length` pixels to `target`: lower neighbour, upper neighbour and its weight, `(target,)` each.
 
-    Half-pixel centres, edges repeated, no antialias (torch `interpolate`, `align_corners=False`).
+    Half-pixel centres, edges repeated, no antialiasing (torch `interpolate`, `align_corners=False`).
     """
     position = np.maximum((np.arange(target) + 0.5) * (length / target) - 0.5, 0)
     low = np.minimum(position.astype(np.int64), length - 1)

@@ -12,13 +12,13 @@ from solo_server.types import Geometry, Instance, PreparedImage, Query
 
 
 class Replicas:
-    """Several backends of one bundle as one: that many batches at a time, each on the backend that is idle. See `Backend`."""
+    """Several backends of one bundle as one: each batch runs on an idle backend. See `Backend`."""
 
     def __init__(self, backends: Sequence[Backend]) -> None:
         self._backends = tuple(backends)
         self._idle: SimpleQueue[int] = SimpleQueue()
         each = self._backends[0].max_concurrency
-        for number in each * list(range(len(self._backends))):  # in turn: none has a second image before all have one
+        for number in each * list(range(len(self._backends))):  # round robin: one image each, then a second
             self._idle.put(number)
         self.max_concurrency = each * len(self._backends)
         self.max_batch, self.stages = self._backends[0].max_batch, self._backends[0].stages
@@ -30,7 +30,7 @@ class Replicas:
         return f"{len(self._backends)} x {self._backends[0].description}"
 
     def infer(self, images: Sequence[PreparedImage], queries: Sequence[Query]) -> Sequence[tuple[int, Any]]:
-        """See `Backend.infer`; each output with the number of the backend that understands it."""
+        """See `Backend.infer`; each output comes with the number of its backend."""
         number = self._idle.get()
         try:
             return [(number, output) for output in self._backends[number].infer(images, queries)]
@@ -41,8 +41,8 @@ class Replicas:
         self, output: tuple[int, Any], geometry: Geometry, query: Query, watch: Stopwatch
     ) -> tuple[Instance, ...]:
         """See `Backend.finish`."""
-        number, own = output
-        return self._backends[number].finish(own, geometry, query, watch)
+        number, backend_output = output
+        return self._backends[number].finish(backend_output, geometry, query, watch)
 
     def warm_up(self, blank: PreparedImage) -> None:
         """See `Backend.warm_up`."""

@@ -1,4 +1,4 @@
-"""Arguments that several verbs of `solo bench` share, and how their values are read."""
+"""Arguments that several subcommands of `solo bench` share, and the parsing of their values."""
 
 from __future__ import annotations
 
@@ -15,52 +15,52 @@ PEERS = ("reference", "plain-onnx")
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong in one line; the usage is a `--help` away."""
+    """Reports errors in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         """Exit status 2."""
-        self.exit(2, f"{self.prog}: {message} (--help tells more)\n")
+        self.exit(2, f"{self.prog}: {message} (see --help)\n")
 
 
 def add_contenders(parser: argparse.ArgumentParser) -> None:
-    """What is measured: our models, and peers."""
-    group = parser.add_argument_group("contenders, measured side by side; all others are compared with the first")
+    """Add the arguments for what is measured: our models, and peers."""
+    group = parser.add_argument_group("contenders: measured side by side, and compared with the first")
     group.add_argument(
         "--model",
         action="append",
         default=[],
         metavar="BUNDLE[@ENGINE[:PRECISION]]",
-        help=f"bundle folder or zip (default: the demo model); may be given several times; ENGINE: {', '.join(ENGINES)}",
+        help=f"bundle folder or zip (default: the demo model); may be repeated; ENGINE: {', '.join(ENGINES)}",
     )
     group.add_argument(
         "--peer", action="append", default=[], choices=PEERS, help="another implementation with the same weights"
     )
     group.add_argument(
-        "--peer-python", metavar="PYTHON", help="interpreter of an environment that holds mmdet (--peer reference)"
+        "--peer-python", metavar="PYTHON", help="interpreter of an environment with mmdet (for --peer reference)"
     )
     group.add_argument(
         "--checkpoint",
         type=Path,
         metavar="FILE.pth",
-        help="the peers' weights: those of the first model, in mmdet's layout",
+        help="weights for the peers: those of the first model, in mmdet's layout",
     )
-    group.add_argument("--threads", type=threads, default=0, help="cores for one inference (default: all)")
+    group.add_argument("--threads", type=threads, default=0, help="cores per inference (default: all)")
 
 
 def add_rounds(parser: argparse.ArgumentParser, repeats: int) -> None:
-    """How much is measured."""
+    """Add the arguments for how much is measured."""
     parser.add_argument(
-        "--runs", type=positive, default=5, help="runs, of which the mean is taken (default 5, as the paper)"
+        "--runs", type=positive, default=5, help="runs, whose mean is reported (default 5, as in the paper)"
     )
     parser.add_argument(
-        "--repeats", type=positive, default=repeats, help=f"interleaved rounds a run (default {repeats})"
+        "--repeats", type=positive, default=repeats, help=f"interleaved rounds per run (default {repeats})"
     )
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
-    """Where the result goes besides the terminal."""
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="write every sample as JSON too")
-    parser.add_argument("--html", type=Path, metavar="FILE.html", help="write a report to look at too")
+    """Add the arguments for output files."""
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="also write every sample as JSON")
+    parser.add_argument("--html", type=Path, metavar="FILE.html", help="also write an HTML report")
 
 
 def positive(text: str) -> int:
@@ -74,12 +74,12 @@ def threads(text: str) -> int:
 
 
 def positive_list(text: str) -> tuple[int, ...]:
-    """Like `1,2,4`."""
+    """Parse a list like `1,2,4`."""
     return tuple(positive(part) for part in text.split(","))
 
 
 def rates(text: str) -> tuple[float, ...]:
-    """Like `5,10,0.5`."""
+    """Parse a list like `5,10,0.5`."""
     return tuple(seconds(part) for part in text.split(","))
 
 
@@ -95,12 +95,12 @@ def seconds(text: str) -> float:
 
 
 def padded_hw(text: str) -> Size:
-    """`704x512` to `(512, 704)`, landscape; `704x512:portrait` to `(704, 512)`."""
+    """Parse `704x512` as `(512, 704)`, landscape; `704x512:portrait` as `(704, 512)`."""
     return parse_oriented(text)[0]
 
 
-def say(problem: object) -> None:
-    """One line on standard error."""
+def print_error(problem: object) -> None:
+    """Print one line to standard error."""
     print(f"solo bench: {' '.join(str(problem).split())}", file=sys.stderr)
 
 

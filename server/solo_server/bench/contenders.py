@@ -1,4 +1,4 @@
-"""From `--model` and `--peer` to the processes that will be measured, and what each is told to load."""
+"""Turns `--model` and `--peer` into the processes to measure, with the setup that each one gets."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 from solo_models.bundle import Bundle, read_bundle
 from solo_models.install import install_command
 
-from solo_server.bench.child import Start
+from solo_server.bench.contender_process import LaunchSpec
 from solo_server.bench.errors import BenchError
 from solo_server.bench.open_model import Model
-from solo_server.bench.protocol import Order
+from solo_server.bench.protocol import WorkerSetup
 from solo_server.system.cores import cores
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".bmp"})  # those of `solo segment`
@@ -23,16 +23,16 @@ PLAIN_PEER_NEEDS = ("torch", "onnx", "pycocotools", "cv2")
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """What every contender is asked for. worker: the module that runs our models; order: images, or batches."""
+class Workload:
+    """What every contender runs. worker: the module that runs our models; setup: images, or batches."""
 
     worker: str
-    order: Order
+    setup: WorkerSetup
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """The contenders of one measurement. bundle: the first model's, whose specification the peers share."""
+class ContenderChoice:
+    """The contenders of one measurement. bundle: of the first model; the peers use its specification."""
 
     bundle: Bundle
     models: tuple[Model, ...]
@@ -42,11 +42,11 @@ class Chosen:
     threads: int
 
     @classmethod
-    def read(cls, arguments: argparse.Namespace) -> Chosen:
-        """Check what goes together before anything is loaded.
+    def read(cls, arguments: argparse.Namespace) -> ContenderChoice:
+        """Validate the arguments before anything is loaded.
 
         Raises:
-            BenchError: an unknown engine, a peer without what it needs.
+            BenchError: an unknown engine, or a peer whose requirements are missing.
             BundleError: the first bundle cannot be read.
         """
         models = tuple(Model.parse(text) for text in arguments.model or [""])
@@ -59,27 +59,27 @@ class Chosen:
         if "plain-onnx" in peers and not all(importlib.util.find_spec(name) for name in PLAIN_PEER_NEEDS):
             raise BenchError(f"--peer plain-onnx needs: {install_command('export', 'opencv-python-headless')}")
         if "reference" in peers and arguments.peer_python is None:
-            raise BenchError("--peer reference needs --peer-python: the interpreter of an environment that holds mmdet")
+            raise BenchError("--peer reference needs --peer-python: the interpreter of an environment with mmdet")
         return cls(read_bundle(models[0].bundle), models, peers, arguments.peer_python, checkpoint, arguments.threads)
 
-    def starts(self, task: Task) -> list[Start]:
-        """How to start each contender, our models first, in the order in which they were given."""
-        ours = [self._model(model, task) for model in self.models]
-        return [*ours, *(self._peer(peer, task) for peer in self.peers)]
+    def launch_specs(self, workload: Workload) -> list[LaunchSpec]:
+        """How to start each contender: our models first, each group in the order given."""
+        ours = [self._model(model, workload) for model in self.models]
+        return [*ours, *(self._peer(peer, workload) for peer in self.peers)]
 
-    def _model(self, model: Model, task: Task) -> Start:
-        command = (sys.executable, "-m", task.worker)
-        order = {**model.to_order(), "threads": self.threads, **task.order}
-        return Start(command, order, os.environ, role=model.bundle.name)
+    def _model(self, model: Model, workload: Workload) -> LaunchSpec:
+        command = (sys.executable, "-m", workload.worker)
+        setup = {**model.to_setup(), "threads": self.threads, **workload.setup}
+        return LaunchSpec(command, setup, os.environ, role=model.bundle.name)
 
-    def _peer(self, peer: str, task: Task) -> Start:
-        order = {
+    def _peer(self, peer: str, workload: Workload) -> LaunchSpec:
+        setup = {
             "spec": self.bundle.spec.to_dict(),
             "checkpoint": str(self.checkpoint),
             "threads": self.threads or cores(),
-            **task.order,
+            **workload.setup,
         }
-        return Start(self._peer_command(peer), order, with_blas_threads(order["threads"]), role=f"--peer {peer}")
+        return LaunchSpec(self._peer_command(peer), setup, with_blas_threads(setup["threads"]), role=f"--peer {peer}")
 
     def _peer_command(self, peer: str) -> tuple[str, ...]:
         if peer == "plain-onnx":
@@ -88,19 +88,19 @@ class Chosen:
 
 
 def with_blas_threads(threads: int) -> dict[str, str]:
-    """The environment of a process whose OpenBLAS uses `threads` cores, and none at all while it is idle.
+    """The environment of a process whose OpenBLAS uses `threads` cores, and does not spin while idle.
 
-    solo_server sets one thread for its own post-processing; OpenBLAS otherwise spins for a tenth of a second after each product,
-    which the next contender would feel.
+    solo_server sets one thread for its own post-processing. By default OpenBLAS spins for a tenth of a second after each product,
+    which would slow the next contender.
     """
     return {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), "OPENBLAS_THREAD_TIMEOUT": "4"}
 
 
 def find_images(paths: list[Path]) -> list[Path]:
-    """Files as they are named; a folder stands for the images directly in it, by suffix, sorted. Absolute.
+    """Absolute paths of the images: files as given; for a folder the images in it, by suffix, sorted.
 
     Raises:
-        BenchError: one is not there, or a folder holds no image.
+        BenchError: a path does not exist, or a folder has no image.
     """
     return [image.absolute() for path in paths for image in _expand(path)]
 
@@ -117,8 +117,8 @@ def _expand(path: Path) -> list[Path]:
 
 
 def package_folder(name: str) -> Path:
-    """Where a package lies, without importing it."""
+    """The folder of a package, without importing it."""
     found = importlib.util.find_spec(name)
     if found is None or not found.submodule_search_locations:
-        raise BenchError(f"{name} is not installed; the peers come with it")
+        raise BenchError(f"{name} is not installed; it contains the peers")
     return Path(next(iter(found.submodule_search_locations)))

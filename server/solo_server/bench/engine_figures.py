@@ -1,4 +1,4 @@
-"""What the network alone achieves: milliseconds, images per second, and arithmetic per second against the machine's best."""
+"""Figures of the network alone: milliseconds, images per second, and arithmetic per second relative to the machine's best."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from solo_server.bench.samples import Sample
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """One part of the network. gflop: of one image; share: of the best matrix-product rate, `None` where not measured.
+    """The rate of one part of the network. gflop: for one image; share: of the best matrix-product rate, `None` if not measured.
 
-    Kernels that need fewer products than a direct convolution (Winograd, INT8) may pass 1.
+    share can exceed 1 for kernels that need fewer products than a direct convolution (Winograd, INT8).
     """
 
     part: str
@@ -24,13 +24,13 @@ class Rate:
 
 
 def rates_of(figures: Figures, batch: int, gflop: Mapping[str, float], best: float | None) -> list[Rate]:
-    """Of the total, then of each stage whose arithmetic is known. Times are those of a whole batch."""
+    """Rates of the total, then of each stage whose arithmetic is known. Times are of a whole batch."""
     times = {"total": figures.median_ms, **figures.stages_ms}
     return [_rate(part, times[part], batch, gflop[part], best) for part in times if gflop.get(part) and times[part] > 0]
 
 
 def best_matmul_gflop_per_s(samples: Sequence[Sample]) -> float | None:
-    """The highest rate of any size in any round; the stages of a sample are named by the side of the matrices."""
+    """The highest rate over all sizes and rounds; stages of a sample are named after the side of the matrices."""
     rates = [2 * int(side) ** 3 / 1e6 / ms for s in samples for side, ms in s.stages_ms.items() if ms > 0]
     return round(max(rates), 2) if rates else None
 

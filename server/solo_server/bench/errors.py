@@ -1,7 +1,7 @@
-"""What ends a measurement, and with which exit status.
+"""Why a measurement ends, and the exit status.
 
-BenchError     it cannot begin: arguments, images, bundles, peers   exit status 2
-EndedEarly     it began, and something broke; samples are kept        exit status 3
+BenchError     it cannot begin: arguments, images, bundles, peers    exit status 2
+EndedEarly     it began, then something failed; samples are kept     exit status 3
 """
 
 from __future__ import annotations
@@ -12,4 +12,4 @@ class BenchError(Exception):
 
 
 class EndedEarly(Exception):
-    """A contender or a server is gone; what was measured until then is kept."""
+    """A contender or a server died; the results so far are kept."""

@@ -1,4 +1,4 @@
-"""Samples to figures: percentiles, images per second in the paper's protocol, and ratios between contenders."""
+"""Computes figures from samples: percentiles, images per second by the paper's protocol, and ratios between contenders."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from dataclasses import dataclass
 from solo_server.bench.machine import NOISY_SHARE
 from solo_server.bench.samples import Sample
 
-ENOUGH = 3  # quiet samples for a median
-TICK_S = 0.01  # of /proc/stat
+MIN_QUIET_SAMPLES = 3  # for a median
+TICK_S = 0.01  # resolution of /proc/stat
 AFTER_TOWERS = (
     "masks",
     "nms",
     "encode",
     "after_towers",
-)  # stages after the mask towers, under our names and the peers'
+)  # stages after the mask towers, by our names and the peers'
 FLOW = (
     *("decode", "preprocess", "network", "backbone", "neck", "categories", "towers"),
     *("masks", "nms", "postprocess", "after_towers", "encode"),
 )
-"""Stages in the order of the data, ours and the peers', of whom each has some."""
+"""All stages of us and of the peers, in the order of the data flow; each contender has some of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One contender. Times in milliseconds an image; `fps` is the mean over runs of images per second.
+    """Figures of one contender. Times in milliseconds per image; `fps`: images per second, mean over the runs.
 
-    after_towers_ms: median of everything after the mask towers; `None` where the stages do not tell. quiet_samples,
-    quiet_median_ms: those that other processes hardly disturbed, and their median where there are enough.
+    after_towers_ms: median of everything after the mask towers; `None` if the stages do not show it. quiet_samples,
+    quiet_median_ms: samples with little CPU use by other processes, and their median if there are enough.
     """
 
     samples: int
@@ -52,10 +52,10 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How much more a contender takes than the first one; 2.0 is twice the time or memory.
+    """A contender relative to the first one; 2.0 is twice the time or memory.
 
-    time: of medians; quiet_time: of the medians of quiet samples; time_min, time_max: lowest and highest of the rounds, which ran
-    side by side.
+    time: ratio of medians; quiet_time: ratio of the medians of quiet samples; time_min, time_max: lowest and highest ratio of the
+    rounds, which ran side by side.
     """
 
     time: float
@@ -67,7 +67,7 @@ class Ratio:
 
 
 def figures_of(samples: Sequence[Sample], cores: int, peak_rss_mib: float | None) -> Figures:
-    """Figures of one contender's samples, of which there must be some."""
+    """Figures of one contender's samples; there must be at least one."""
     times = [s.total_ms for s in samples]
     fps = fps_of_runs(samples)
     after = [after_towers_ms(s.stages_ms) for s in samples]
@@ -94,7 +94,7 @@ def figures_of(samples: Sequence[Sample], cores: int, peak_rss_mib: float | None
 def ratio_to(
     first: Sequence[Sample], other: Sequence[Sample], cores: int, memory: tuple[float | None, float | None]
 ) -> Ratio:
-    """`other` against `first`; memory: peaks of both, in that order."""
+    """`other` relative to `first`; memory: peaks of `first` and `other`."""
     base, mine = _by_round(first), _by_round(other)
     rounds = [sum(mine[r]) / sum(base[r]) for r in base if r in mine and len(mine[r]) == len(base[r])]
     time = statistics.median(s.total_ms for s in other) / statistics.median(s.total_ms for s in first)
@@ -110,16 +110,16 @@ def ratio_to(
 
 
 def percentile(values: Iterable[float], percent: float) -> float:
-    """The value below which `percent` of `values` lie, linear between neighbours; as numpy's default."""
+    """The value below which `percent` of `values` lie, with linear interpolation, as numpy does by default."""
     ordered = sorted(values)
-    place = percent / 100 * (len(ordered) - 1)
-    low = int(place)
+    position = percent / 100 * (len(ordered) - 1)
+    low = int(position)
     high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+    return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
 
 
 def fps_of_runs(samples: Sequence[Sample]) -> list[float]:
-    """Images per second of each run: how many it took, over the time that they took one after the other."""
+    """Images per second of each run: its number of images over the sum of their times."""
     runs: defaultdict[int, list[float]] = defaultdict(list)
     for sample in samples:
         runs[sample.run].append(sample.total_ms)
@@ -127,13 +127,13 @@ def fps_of_runs(samples: Sequence[Sample]) -> list[float]:
 
 
 def stage_medians(samples: Sequence[Sample]) -> dict[str, float]:
-    """Median of each stage, in the order in which stages appear; a stage that a sample lacks took no time there."""
+    """Median of each stage, in order of appearance; a stage missing from a sample counts as 0."""
     names = list(dict.fromkeys(name for s in samples for name in s.stages_ms if name != "total"))
     return {name: round(statistics.median(s.stages_ms.get(name, 0.0) for s in samples), 3) for name in names}
 
 
 def in_flow(stages: Iterable[str]) -> list[str]:
-    """Each stage once, in the order of `FLOW`, whatever the order in which a contender reports them; others are last."""
+    """The stages without duplicates, in the order of `FLOW`; unknown stages come last."""
     return sorted(dict.fromkeys(stages), key=lambda name: FLOW.index(name) if name in FLOW else len(FLOW))
 
 
@@ -147,7 +147,7 @@ def after_towers_ms(stages_ms: Mapping[str, float]) -> float | None:
 
 
 def foreign_share(samples: Sequence[Sample], cores: int) -> float | None:
-    """Which part of the machine other processes used while these samples were taken, 0..1; `None` where not known."""
+    """The share of the machine that other processes used while these samples were taken, 0..1; `None` if not known."""
     known = [s for s in samples if s.foreign_cpu_s is not None]
     wall_s = sum(s.wall_s for s in known)
     if wall_s == 0:
@@ -156,14 +156,14 @@ def foreign_share(samples: Sequence[Sample], cores: int) -> float | None:
 
 
 def quiet(samples: Sequence[Sample], cores: int) -> list[Sample]:
-    """Samples during which others used at most 5 % of the machine and one tick of the clock; all where that is not known."""
+    """Samples during which other processes used at most 5 % of the machine plus one clock tick; all samples if not known."""
     return [s for s in samples if (s.foreign_cpu_s or 0.0) <= NOISY_SHARE * s.wall_s * cores + TICK_S]
 
 
 def quiet_median_ms(samples: Sequence[Sample], cores: int) -> float | None:
-    """Median of the quiet samples; `None` where they are too few to tell."""
+    """Median of the quiet samples; `None` if there are too few."""
     times = [s.total_ms for s in quiet(samples, cores)]
-    return round(statistics.median(times), 3) if len(times) >= ENOUGH else None
+    return round(statistics.median(times), 3) if len(times) >= MIN_QUIET_SAMPLES else None
 
 
 def _by_round(samples: Sequence[Sample]) -> dict[int, list[float]]:

@@ -1,4 +1,4 @@
-"""The machine: hardware and versions as every benchmark file names them, and what the rest of it does meanwhile."""
+"""The machine: its hardware and versions, as recorded in every benchmark file, and its load from other processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 def surroundings() -> dict[str, Any]:
-    """Hardware and versions, as every benchmark file names them."""
+    """Hardware and versions, as recorded in every benchmark file."""
     return {
         "hardware": {
             "cpu": cpu_model(),
@@ -46,42 +46,42 @@ def provenance() -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    """The processor's own name."""
+    """The processor's model name."""
     return next(iter(_cpuinfo("model name")), platform.processor())
 
 
 def busy_s() -> float | None:
-    """Processor seconds that all processes have used since the start, stolen ones included; `None` without /proc."""
+    """Processor seconds that all processes have used since boot, stolen time included; `None` without /proc."""
     try:
         words = Path("/proc/stat").read_text().split("\n", 1)[0].split()
     except OSError:
-        return None  # not Linux: foreign load is not known
+        return None  # not Linux: the load of other processes is not known
     user, nice, system, _idle, _wait, irq, soft, steal = map(int, words[1:9])
     return (user + nice + system + irq + soft + steal) / _TICKS
 
 
 def load_average() -> list[float]:
-    """1, 5 and 15 minutes."""
+    """Load average over 1, 5 and 15 minutes."""
     return [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else []
 
 
 def installed_versions() -> dict[str, str]:
-    """Of the packages that take part in inference, those that are installed."""
+    """Versions of the installed packages that take part in inference."""
     found = {}
     for name in (*PACKAGES, *OPTIONAL_PACKAGES):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
-            continue  # optional, or a server without it
+            continue  # optional, or not used by this server
     return found
 
 
 def _commit() -> str | None:
-    """Of the checkout that this file lies in, with `+` where it has changes; `None` for an installed package."""
+    """Commit of the checkout that contains this file, with `+` if it has changes; `None` for an installed package."""
     here = Path(__file__).parent
-    said = _git(here, "describe", "--always", "--dirty=+", "--exclude=*")
+    commit = _git(here, "describe", "--always", "--dirty=+", "--exclude=*")
     inside = _git(here, "ls-files", "--error-unmatch", Path(__file__).name)
-    return said if said and inside else None
+    return commit if commit and inside else None
 
 
 def _git(folder: Path, *words: str) -> str | None:

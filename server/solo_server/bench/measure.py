@@ -1,4 +1,4 @@
-"""Contenders side by side: started, warmed up, measured in interleaved rounds, asked for their memory, stopped."""
+"""Measures contenders side by side: start, warm up, run interleaved rounds, read peak memory, stop."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from solo_server.bench import machine
-from solo_server.bench.child import Child, Start
+from solo_server.bench.contender_process import ContenderProcess, LaunchSpec
 from solo_server.bench.errors import EndedEarly
 from solo_server.bench.figures import Figures, Ratio, figures_of, ratio_to
 from solo_server.bench.progress import Progress
 from solo_server.bench.protocol import Hello
-from solo_server.bench.samples import Plan, Sample, take_one
+from solo_server.bench.samples import Plan, Sample, take_sample
 from solo_server.system.cores import cores
 
 INTERRUPTED = "interrupted"
@@ -22,7 +22,7 @@ INTERRUPTED = "interrupted"
 
 @dataclass(slots=True)
 class Contender:
-    """One contender as it is being measured."""
+    """One contender, and its measurements so far."""
 
     label: str
     hello: Hello
@@ -31,23 +31,23 @@ class Contender:
     peak_rss_mib: float | None = None
 
     def figures(self, task: int | None = None) -> Figures | None:
-        """Of all tasks, or of one; `None` before the first sample."""
+        """Figures over all tasks, or of one; `None` before the first sample."""
         samples = self.samples_of(task)
         return figures_of(samples, cores(), self.peak_rss_mib) if samples else None
 
     def ratio_to(self, first: Contender, task: int | None = None) -> Ratio | None:
-        """`None` before both have samples."""
+        """This contender relative to the first; `None` before both have samples."""
         theirs, ours = first.samples_of(task), self.samples_of(task)
         return ratio_to(theirs, ours, cores(), (first.peak_rss_mib, self.peak_rss_mib)) if theirs and ours else None
 
     def samples_of(self, task: int | None) -> list[Sample]:
-        """Those of one task, or all."""
+        """The samples of one task, or all."""
         return [s for s in self.samples if task is None or s.task == task]
 
 
 @dataclass(slots=True)
 class Measurement:
-    """All contenders. probe_samples: what the probe answered in each round; ended_early: why not all rounds are there."""
+    """All contenders. probe_samples: from the probe, one per round; ended_early: why rounds are missing, or None."""
 
     plan: Plan
     contenders: list[Contender] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Measurement:
     ended_early: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form: figures, ratios to the first contender, every sample."""
+        """JSON-ready: the plan, and every sample of every contender."""
         return {
             **asdict(self.plan),
             "load_average": {"before": self.load_before, "after": self.load_after},
@@ -66,7 +66,7 @@ class Measurement:
         }
 
     def figures_dict(self, contender: Contender, task: int | None = None) -> dict[str, Any]:
-        """JSON-ready figures of a contender, and how it compares with the first."""
+        """JSON-ready figures of a contender, and its ratios to the first one."""
         figures, ratio = contender.figures(task), contender.ratio_to(self.contenders[0], task)
         return {
             "figures": asdict(figures) if figures else None,
@@ -83,22 +83,22 @@ class Measurement:
         }
 
 
-def measure(starts: Sequence[Start], plan: Plan, probe: Start | None = None) -> Measurement:
-    """Run the plan. A contender that dies, or Ctrl-C, ends it; what was measured is kept.
+def measure(launches: Sequence[LaunchSpec], plan: Plan, probe: LaunchSpec | None = None) -> Measurement:
+    """Run the plan. If a contender dies, or on Ctrl-C, the measurement ends and the results so far are kept.
 
-    probe: a process that measures the machine itself, once a round.
+    probe: a process that measures the machine itself, once per round.
 
     Raises:
-        BenchError: a contender cannot be started or refuses the order.
+        BenchError: a contender cannot be started or refuses its setup.
     """
     result = Measurement(plan)
     with ExitStack() as running:
-        children = [running.enter_context(Child(start)) for start in starts]
-        prober = running.enter_context(Child(probe)) if probe else None
+        children = [running.enter_context(ContenderProcess(launch)) for launch in launches]
+        probe_process = running.enter_context(ContenderProcess(probe)) if probe else None
         labels = _distinct([child.label for child in children])
         result.contenders = [Contender(label, child.hello) for label, child in zip(labels, children, strict=True)]
         try:
-            _take_all(children, prober, result)
+            _run_rounds(children, probe_process, result)
         except EndedEarly as problem:
             result.ended_early = str(problem)
         except KeyboardInterrupt:
@@ -107,26 +107,28 @@ def measure(starts: Sequence[Start], plan: Plan, probe: Start | None = None) -> 
     return result
 
 
-def _take_all(children: Sequence[Child], prober: Child | None, result: Measurement) -> None:
+def _run_rounds(
+    children: Sequence[ContenderProcess], probe_process: ContenderProcess | None, result: Measurement
+) -> None:
     plan = result.plan
     with Progress(len(children) * plan.tasks * (plan.rounds + 1), sys.stderr) as progress:
         for contender, child in zip(result.contenders, children, strict=True):
             for task in range(plan.tasks):
-                contender.warm_up_ms.append(child.ask(task).total_ms)
+                contender.warm_up_ms.append(child.run_task(task).total_ms)
                 progress.advance(f"warm-up  {contender.label}")
         for number in range(plan.rounds):
             for contender, child in zip(result.contenders, children, strict=True):
                 for task in range(plan.tasks):
-                    contender.samples.append(take_one(child, number // plan.repeats, number, task))
+                    contender.samples.append(take_sample(child, number // plan.repeats, number, task))
                     progress.advance(f"round {number + 1}/{plan.rounds}  {contender.label}")
-            if prober is not None:
-                result.probe_samples.append(take_one(prober, number // plan.repeats, number, 0))
+            if probe_process is not None:
+                result.probe_samples.append(take_sample(probe_process, number // plan.repeats, number, 0))
     for contender, child in zip(result.contenders, children, strict=True):
         contender.peak_rss_mib = child.stop()
 
 
 def _distinct(labels: Sequence[str]) -> list[str]:
-    """The same names, numbered where one occurs twice."""
+    """The names, numbered if one occurs several times."""
     return [
         f"{name} #{labels[: i + 1].count(name)}" if labels.count(name) > 1 else name for i, name in enumerate(labels)
     ]

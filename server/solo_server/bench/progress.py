@@ -1,4 +1,4 @@
-"""How far a measurement is: one line on standard error that redraws itself, and nothing where that is no terminal."""
+"""Progress of a measurement: one line on standard error that redraws itself; nothing if that is not a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CLEAR_LINE = "\r\x1b[K"
 
 
 class Progress:
-    """A bar over `total` steps, gone at the end of its `with`."""
+    """A bar over `total` steps, cleared at the end of its `with`."""
 
     def __init__(self, total: float, stream: TextIO) -> None:
         self._total, self._stream = total, stream
@@ -28,12 +28,12 @@ class Progress:
         self._write("")
 
     def show(self, done: float, what: str) -> None:
-        """Redraw after `done` steps; `what` is done now."""
+        """Redraw after `done` steps; what: the current step."""
         self._done = done
         self._write(bar_line(done, self._total, monotonic() - self._start, what))
 
     def advance(self, what: str) -> None:
-        """One step further."""
+        """Advance by one step."""
         self.show(self._done + 1, what)
 
     def _write(self, line: str) -> None:

@@ -1,8 +1,8 @@
-"""JSON lines between the parent and a contender's process; the contender's side of it.
+"""JSON lines between the parent and a contender's process; implements the contender's side.
 
-parent ─► {"order": {...}}       once: what to load
-       ◄─ {"hello": {...}}       or {"refused": "one line"}, and the end
-       ─► {"image": 0}         any number of times
+parent ─► {"setup": {...}}       once: what to load
+       ◄─ {"hello": {...}}       or {"refused": "one line"}, then it exits
+       ─► {"task": 0}          any number of times
        ◄─ {"stages_ms": {...}, "total_ms": 71.2, "instances": 8, "cpu_s": 0.13}
        ─► {"stop": true}
        ◄─ {"peak_rss_mib": 201.4}
@@ -19,16 +19,16 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any, Protocol, TextIO
 
-Order = dict[str, Any]
+WorkerSetup = dict[str, Any]
 
 
 class Refused(Exception):
-    """A contender that cannot take the order; the message is one line for the user."""
+    """A contender cannot run this setup; the message is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """A contender that is loaded. description: runtime and device; gflop: arithmetic of an image by part, where that is known."""
+    """A loaded contender. description: runtime and device; gflop: arithmetic per image by part, if known."""
 
     name: str
     description: str
@@ -40,8 +40,8 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One image, or one batch, done. cpu_s: processor time of the whole process meanwhile; aside_cpu_s: and what went into
+class WorkerReply:
+    """The timed result of a task (an image or a batch). cpu_s: processor time of the whole process for the task; aside_cpu_s: for
     work that is not part of the total.
     """
 
@@ -53,8 +53,8 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """What a task came to. total_ms and aside_cpu_s: only where more was done than is to be counted."""
+class TaskResult:
+    """The result of a task. total_ms and aside_cpu_s: only if the task did work that does not count."""
 
     stages_ms: dict[str, float]
     instances: int
@@ -63,45 +63,45 @@ class Done:
 
 
 class Worker(Protocol):
-    """What a contender's process does between `hello` and `stop`."""
+    """A contender: what its process runs between `hello` and `stop`."""
 
     def hello(self) -> Hello:
-        """Who this is."""
+        """The contender's name and versions."""
         ...
 
-    def take(self, index: int) -> Done:
-        """Do one task."""
+    def run_task(self, index: int) -> TaskResult:
+        """Run one task."""
         ...
 
 
-def work(open_worker: Callable[[Order], Worker]) -> int:
-    """Serve the parent until it says stop or goes away; exit status of the process.
+def run_worker(open_worker: Callable[[WorkerSetup], Worker]) -> int:
+    """Run tasks until the parent sends stop or exits; exit status of the process.
 
-    Whatever libraries print goes to standard error: standard output belongs to the protocol.
+    Output of libraries goes to standard error, since standard output is used by the protocol.
     """
-    answers = _own_stdout()
+    replies = _own_stdout()
     start = perf_counter()
     try:
-        worker = open_worker(json.loads(sys.stdin.readline())["order"])
+        worker = open_worker(json.loads(sys.stdin.readline())["setup"])
     except Refused as problem:
-        _say(answers, {"refused": " ".join(str(problem).split())})
+        _send(replies, {"refused": " ".join(str(problem).split())})
         return 2
     hello = asdict(worker.hello())
     hello |= {"load_ms": round((perf_counter() - start) * 1e3, 3), "loaded_rss_mib": rss_mib("VmRSS")}
-    _say(answers, {"hello": hello})
+    _send(replies, {"hello": hello})
     for line in sys.stdin:
         message = json.loads(line)
-        if "image" not in message:
+        if "task" not in message:
             break
-        _say(answers, asdict(_timed(worker, message["image"])))
-    _say(answers, {"peak_rss_mib": rss_mib("VmHWM")})
+        _send(replies, asdict(_timed(worker, message["task"])))
+    _send(replies, {"peak_rss_mib": rss_mib("VmHWM")})
     return 0
 
 
 def rss_mib(field_name: str, process: str = "self") -> float | None:
-    """`VmRSS` (now) or `VmHWM` (highest ever) of a process in MiB; `None` where there is no /proc.
+    """`VmRSS` (current) or `VmHWM` (peak) of a process in MiB; `None` without /proc.
 
-    Not `ru_maxrss`: that one starts with what the parent had when it forked.
+    Not `ru_maxrss`, which starts at the parent's value when it forked.
     """
     status = Path(f"/proc/{process}/status")
     try:
@@ -111,11 +111,11 @@ def rss_mib(field_name: str, process: str = "self") -> float | None:
     return next((round(int(line.split()[1]) / 1024, 1) for line in lines if line.startswith(field_name)), None)
 
 
-def _timed(worker: Worker, index: int) -> Answer:
+def _timed(worker: Worker, index: int) -> WorkerReply:
     start, cpu = perf_counter(), process_time()
-    done = worker.take(index)
+    done = worker.run_task(index)
     total_ms, cpu_s = (perf_counter() - start) * 1e3, process_time() - cpu
-    return Answer(
+    return WorkerReply(
         stages_ms={name: round(ms, 3) for name, ms in done.stages_ms.items()},
         total_ms=round(total_ms if done.total_ms is None else done.total_ms, 3),
         instances=done.instances,
@@ -125,12 +125,12 @@ def _timed(worker: Worker, index: int) -> Answer:
 
 
 def _own_stdout() -> TextIO:
-    """The real standard output; from here on descriptor 1 is standard error."""
-    answers = os.fdopen(os.dup(1), "w")
+    """The real standard output; afterwards descriptor 1 is standard error."""
+    stdout = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    return answers
+    return stdout
 
 
-def _say(stream: TextIO, message: dict[str, Any]) -> None:
+def _send(stream: TextIO, message: dict[str, Any]) -> None:
     stream.write(json.dumps(message) + "\n")
     stream.flush()

@@ -1,4 +1,4 @@
-"""The JSON document of a measurement: written complete or not at all, and read back for reports."""
+"""The JSON document of a measurement: written atomically, and read back for reports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Document = dict[str, Any]
 
 
 def document(kind: str, settings: dict[str, Any], measured: dict[str, Any]) -> Document:
-    """A measurement with everything that is needed to repeat it."""
+    """A measurement with everything needed to repeat it."""
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, "kind": kind}
     return {**head, **provenance(), "settings": settings, **measured}
 
@@ -31,14 +31,14 @@ def write_document(path: Path, content: Document) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def read_document(path: Path) -> Document:
-    """Read what `write_document` wrote.
+    """Read a document that `write_document` wrote.
 
     Raises:
-        BenchError: no such file, not JSON, not a result of `solo bench`, or of a newer one.
+        BenchError: no such file, not JSON, not a result of `solo bench`, or of a newer version.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -47,7 +47,7 @@ def read_document(path: Path) -> Document:
     except ValueError as problem:
         raise BenchError(f"{path}: is not JSON ({problem})") from problem
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise BenchError(f"{path}: is no result of solo bench")
+        raise BenchError(f"{path}: is not a result of solo bench")
     if content.get("format_version") != FORMAT_VERSION:
         raise BenchError(f"{path}: format_version {content.get('format_version')} is not {FORMAT_VERSION}")
     if content.get("kind") not in KINDS:
@@ -56,10 +56,10 @@ def read_document(path: Path) -> Document:
 
 
 def check_writable(path: Path) -> None:
-    """Before the long work: whether a file can be written there.
+    """Check before the measurement that a file can be written.
 
     Raises:
-        BenchError: a folder, or below something that is none or may not be written.
+        BenchError: the path is a folder, or its nearest existing parent is not a writable folder.
     """
     nearest = next(parent for parent in path.absolute().parents if parent.exists())
     if path.is_dir():
@@ -68,7 +68,7 @@ def check_writable(path: Path) -> None:
         raise BenchError(f"{path}: cannot be written")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that nobody ever sees half of it; folders are made."""
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically; missing folders are created."""
     with atomic_write(path) as scratch:
         scratch.write_text(text)

@@ -1,6 +1,6 @@
-"""One sample: a task that a contender did, and what the rest of the machine did meanwhile.
+"""One sample: a task run by a contender, and the load from other processes during it.
 
-Rounds are interleaved, A B C A B C, so that a slow minute of the machine slows all contenders.
+Rounds are interleaved, A B C A B C, so that a slow phase of the machine affects all contenders.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from time import perf_counter, process_time
 
 from solo_server.bench import machine
-from solo_server.bench.child import Child
+from solo_server.bench.contender_process import ContenderProcess
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One task done by one contender.
+    """One task run by one contender.
 
-    run, round, task: where it stands; a run holds several rounds, a round each task once. total_ms, stages_ms, cpu_s: as the
-    contender measured them. wall_s: as the parent saw it; foreign_cpu_s: processor seconds that neither of the two used
-    meanwhile, in ticks of 10 ms and so a little below zero at times, `None` where the system does not tell.
+    run, round, task: its position; a run has several rounds, a round has each task once. total_ms, stages_ms, cpu_s: measured by
+    the contender. wall_s: measured by the parent. foreign_cpu_s: processor seconds used by other processes, in ticks of 10 ms, so
+    it can be slightly negative; `None` if the system does not provide it.
     """
 
     run: int
@@ -42,25 +42,25 @@ class Plan:
 
     @property
     def rounds(self) -> int:
-        """How often each contender takes each task."""
+        """How often each contender runs each task."""
         return self.runs * self.repeats
 
 
-def take_one(child: Child, run: int, number: int, task: int) -> Sample:
-    """Have one task done, with an eye on the rest of the machine."""
+def take_sample(child: ContenderProcess, run: int, number: int, task: int) -> Sample:
+    """Run one task and measure the load from other processes."""
     busy, own, start = machine.busy_s(), process_time(), perf_counter()
-    answer = child.ask(task)
+    reply = child.run_task(task)
     wall_s, own = perf_counter() - start, process_time() - own
     now = machine.busy_s()
-    foreign = None if busy is None or now is None else round(now - busy - own - answer.cpu_s - answer.aside_cpu_s, 4)
+    foreign = None if busy is None or now is None else round(now - busy - own - reply.cpu_s - reply.aside_cpu_s, 4)
     return Sample(
         run=run,
         round=number,
         task=task,
-        total_ms=answer.total_ms,
-        stages_ms=answer.stages_ms,
-        instances=answer.instances,
-        cpu_s=answer.cpu_s,
+        total_ms=reply.total_ms,
+        stages_ms=reply.stages_ms,
+        instances=reply.instances,
+        cpu_s=reply.cpu_s,
         wall_s=round(wall_s, 4),
         foreign_cpu_s=foreign,
     )

@@ -1,4 +1,4 @@
-"""Results for a terminal: aligned columns, then notes."""
+"""Results as text for a terminal: aligned columns, then notes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from solo_server.bench.measure import Contender, Measurement
 
 PAPER_FPS = 22.5  # SOLO-512 on one V100, mean of 5 runs (table 8 of the paper); other hardware, for orientation only
 
-CAUTION = "thread pools that spin suffer out of proportion, so that neither times nor ratios hold: measure again"
+CAUTION = "this slows spinning thread pools more than others, so times and ratios are not reliable: measure again"
 HEADINGS = (
     *("contender", "median", "p90", "p99 ms", "images/s", "instances", "CPU s", "peak MiB"),
     *("time", "rounds", "memory"),
@@ -18,14 +18,14 @@ HEADINGS = (
 
 
 def contender_table(measurement: Measurement) -> str:
-    """One row a contender: times, images per second, memory, and how it compares with the first."""
+    """One row per contender: times, images per second, memory, and ratios to the first."""
     rows: list[tuple[str, ...]] = [HEADINGS]
     rows += [_row(contender, measurement.contenders[0]) for contender in measurement.contenders]
     return aligned(rows)
 
 
 def stage_table(measurement: Measurement) -> str:
-    """Median milliseconds of each stage; contenders name their stages differently, so that some columns have gaps."""
+    """Median milliseconds of each stage; contenders have different stages, so some cells are empty."""
     figures = [(c.label, f) for c in measurement.contenders if (f := c.figures())]
     names = in_flow(name for _, f in figures for name in f.stages_ms)
     rows = [("stages, ms", *names, "after towers")]
@@ -34,28 +34,28 @@ def stage_table(measurement: Measurement) -> str:
 
 
 def notes(measurement: Measurement) -> list[str]:
-    """What a reader must know besides the numbers of one task."""
+    """Warnings about the measurement."""
     lines = noise(foreign_shares(measurement))
-    return [*lines, f"quiet samples only: {_quiet(measurement.contenders)}"] if lines else []
+    return [*lines, f"undisturbed samples only: {_quiet(measurement.contenders)}"] if lines else []
 
 
 def foreign_shares(measurement: Measurement) -> list[tuple[str, float]]:
-    """Which part of the machine others used while each contender was measured, where that is known."""
+    """The share of the machine that other processes used while each contender was measured, if known."""
     figures = [(c.label, f) for c in measurement.contenders if (f := c.figures())]
     return [(label, f.foreign_share) for label, f in figures if f.foreign_share]
 
 
 def noise(shares: Sequence[tuple[str, float]]) -> list[str]:
-    """A warning where other processes used much of the machine; shares: 0..1, by what was measured."""
+    """A warning if other processes used much of the machine; shares: 0..1, by what was measured."""
     if all(share <= NOISY_SHARE for _, share in shares):
         return []
-    told = ", ".join(f"{name} {share:.0%}" for name, share in shares)
-    return [f"the machine was not idle: other processes used so much of it: {told}; {CAUTION}"]
+    listed = ", ".join(f"{name} {share:.0%}" for name, share in shares)
+    return [f"the machine was not idle; CPU used by other processes: {listed}; {CAUTION}"]
 
 
 def _quiet(contenders: Sequence[Contender]) -> str:
-    """What is left where only undisturbed samples count."""
-    told = []
+    """Medians and ratios over the undisturbed samples."""
+    parts = []
     for contender in contenders:
         figures, ratio = contender.figures(), contender.ratio_to(contenders[0])
         if figures is None or ratio is None:
@@ -63,12 +63,12 @@ def _quiet(contenders: Sequence[Contender]) -> str:
         count = f"({figures.quiet_samples} of {figures.samples})"
         times = "" if contender is contenders[0] or ratio.quiet_time is None else f", {ratio.quiet_time:.2f}x"
         median = "too few" if figures.quiet_median_ms is None else f"{_ms(figures.quiet_median_ms)} ms"
-        told.append(f"{contender.label} {median} {count}{times}")
-    return "; ".join(told)
+        parts.append(f"{contender.label} {median} {count}{times}")
+    return "; ".join(parts)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Text columns: the first to the left, the others to the right; columns that are empty below their heading go."""
+    """Text columns: the first left-aligned, the others right-aligned; empty columns are dropped."""
     kept = [i for i in range(len(rows[0])) if i == 0 or any(row[i] for row in rows[1:])]
     widths = [max(len(row[i]) for row in rows) for i in kept]
     return "\n".join(_line([row[i] for i in kept], widths) for row in rows)

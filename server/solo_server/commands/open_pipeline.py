@@ -12,7 +12,7 @@ from solo_server.pipeline.pipeline import Pipeline
 from solo_server.settings import Settings
 
 if TYPE_CHECKING:
-    from solo_server.backends.gpu.open import CudaOptions
+    from solo_server.backends.gpu.options import CudaOptions
 
 LOG = logging.getLogger("solo_server")
 
@@ -42,9 +42,11 @@ def image_limits(settings: Settings) -> ImageLimits:
 
 def cuda_options(settings: Settings) -> CudaOptions:
     """The options of an engine on a GPU; 0 in the settings stands for the default of `CudaOptions`."""
-    from solo_server.backends.gpu.open import CudaOptions  # a server on a CPU does not need it
+    from solo_server.backends.gpu.options import (
+        MAX_BATCH,
+        CudaOptions,  # a server on a CPU does not need it
+    )
     from solo_server.backends.gpu.postprocess.memory import CudaLimits
-    from solo_server.backends.gpu.tensorrt.profiles import MAX_BATCH
 
     return CudaOptions(
         device=settings.gpu,

@@ -3,8 +3,8 @@
     body ─► png_chunks (metadata left out) ─► Pillow ─► upright RGB ─► resize ─► pad
                                                 └─► jpeg_end, where a JPEG's end marker is missing
 
-Where it is allowed, a JPEG much larger than the network's input is decoded at 1/2, 1/4 or 1/8 of its size (libjpeg scales while it
-transforms back); every size that counts, limits and geometry, stays that of the whole image.
+If drafts are allowed, a JPEG much larger than the network's input is decoded at 1/2, 1/4 or 1/8 of its size (libjpeg scales during
+the inverse transform); limits and geometry use the full size of the image all the same.
 
 Runs before batching, so that a bad image fails alone. Limits are checked on the header, before pixels are decoded.
 """
@@ -42,11 +42,11 @@ _DAMAGE = (
     LookupError,
     struct.error,
     EOFError,
-    AssertionError,  # where it takes for granted what a file lacks, a palette for one
+    AssertionError,  # where it assumes something that the file lacks, such as a palette
     AttributeError,
     TypeError,
-)  # of Pillow
-_TURNS = {
+)  # what Pillow raises
+_TRANSPOSES = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -58,7 +58,7 @@ _TURNS = {
 _SIDEWAYS = (5, 6, 7, 8)
 _JPEG = b"\xff\xd8"
 _BEGINNINGS = {
-    "PNG": re.compile(rb"\x89PNG"),  # in whatever way its line ends were changed
+    "PNG": re.compile(rb"\x89PNG"),  # however its line ends were changed
     "JPEG": re.compile(rb"\xff\xd8\xff"),
     "WebP": re.compile(rb"RIFF....WEBP", re.DOTALL),
     "AVIF": re.compile(rb"....ftypavi[fs]", re.DOTALL),
@@ -66,8 +66,8 @@ _BEGINNINGS = {
 _PNG_HEAD = SIGNATURE + b"\x00\x00\x00\x0dIHDR"
 _PNG_HEAD_BYTES = len(_PNG_HEAD) + 8
 _FRAMES = (0xC0, 0xC1, 0xC2)  # of a JPEG: baseline, extended, progressive
-_MOST_SEGMENTS = 32  # of a JPEG, that are looked at; cameras and editors write a dozen
-DRAFT_RATIO = 2  # sides of a draft over those of the network's input, at least: docs/engines.md says what it costs
+_MOST_SEGMENTS = 32  # of a JPEG, that are read; cameras and editors write a dozen
+DRAFT_RATIO = 2  # a draft's sides are at least so many times the network input's; docs/engines.md has the cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,9 @@ class ImageLimits:
 
 
 def peek_size(body: bytes | UInt8, limits: ImageLimits) -> tuple[int, int] | None:
-    """As `size`, of RGB pixels and of JPEGs and PNGs as they usually are, for whoever must not wait; `None`: ask `size`.
+    """As `size`, within microseconds, for RGB pixels and the usual JPEGs and PNGs; `None`: call `size`.
 
-    What a file tells here it may tell otherwise to Pillow: whoever goes by it has to look again at what was decoded.
+    Pillow may read another size from the same file: compare with the size that was decoded.
 
     Raises:
         ImageTooLarge: see `solo_server.errors`.
@@ -100,7 +100,7 @@ def peek_size(body: bytes | UInt8, limits: ImageLimits) -> tuple[int, int] | Non
 
 
 def size(body: bytes | UInt8, limits: ImageLimits) -> tuple[int, int]:
-    """Rows and columns as the header tells them, before any turning, or of RGB pixels; no pixel is decoded.
+    """Rows and columns from the header, before any rotation, or of RGB pixels; no pixel is decoded.
 
     Raises:
         EmptyBody, UnsupportedMediaType, ImageTooLarge, ImageDamaged: see `solo_server.errors`.
@@ -119,7 +119,7 @@ def size(body: bytes | UInt8, limits: ImageLimits) -> tuple[int, int]:
 
 
 def decode(body: bytes, limits: ImageLimits) -> UInt8:
-    """An upright RGB image `(H, W, 3) uint8`; transparency is dropped, of animations the first frame is taken.
+    """An upright RGB image `(H, W, 3) uint8`; transparency is dropped, and animations give their first frame.
 
     Raises:
         EmptyBody, UnsupportedMediaType, ImageTooLarge, ImageDamaged: see `solo_server.errors`.
@@ -128,7 +128,7 @@ def decode(body: bytes, limits: ImageLimits) -> UInt8:
 
 
 def decode_draft(body: bytes, limits: ImageLimits, spec: PreprocessSpec) -> tuple[UInt8, tuple[int, int]]:
-    """As `decode`, but a JPEG comes as small as `DRAFT_RATIO` allows; and the upright image's whole size `(H, W)`."""
+    """As `decode`, but a JPEG is as small as `DRAFT_RATIO` allows; also returns the full size `(H, W)` of the upright image."""
     return _decode(body, limits, spec)
 
 
@@ -142,7 +142,7 @@ def _decode(body: bytes, limits: ImageLimits, draft_for: PreprocessSpec | None) 
         try:
             return _upright_rgb(image, draft_for)
         except _DAMAGE as problem:
-            image.close()  # its memory is wanted next
+            image.close()  # its memory is needed next
             completed = with_end(body) if body.startswith(_JPEG) else None
             if completed is None:
                 raise ImageDamaged(f"the {image.format} data cannot be decoded: {_reason(problem)}") from problem
@@ -155,15 +155,15 @@ def _upright_rgb(image: Image.Image, draft_for: PreprocessSpec | None) -> tuple[
         factor = draft_factor(height, width, draft_for)
         image.draft(None, (max(1, width // factor), max(1, height // factor)))
     image.load()
-    turn = _orientation(image)
-    rgb = _to_rgb(image.transpose(_TURNS[turn]) if turn in _TURNS else image)
-    return rgb, (width, height) if turn in _SIDEWAYS else (height, width)
+    orientation = _orientation(image)
+    rgb = _to_rgb(image.transpose(_TRANSPOSES[orientation]) if orientation in _TRANSPOSES else image)
+    return rgb, (width, height) if orientation in _SIDEWAYS else (height, width)
 
 
 def prepare(image: UInt8, spec: PreprocessSpec, original_hw: tuple[int, int] | None = None) -> PreparedImage:
     """Scale to the network's size and pad; `image` is `(H, W, 3) uint8` RGB.
 
-    original_hw: the whole image's size where `image` is a draft of it; all sizes are planned from that.
+    original_hw: full size of the image if `image` is a draft of it; all sizes are computed from it.
     """
     height, width = original_hw or image.shape[:2]
     geometry = plan(height, width, spec)
@@ -187,7 +187,7 @@ def plan(height: int, width: int, spec: PreprocessSpec) -> Geometry:
 
 
 def draft_factor(height: int, width: int, spec: PreprocessSpec) -> int:
-    """By how much a JPEG of `height` x `width` may be decoded smaller: 1, 2, 4 or 8; the same for the image turned."""
+    """The factor by which a JPEG of `height` x `width` may be decoded smaller: 1, 2, 4 or 8; independent of its rotation."""
     resized_h, resized_w = plan(height, width, spec).resized_hw
     shrink = max(height / resized_h, width / resized_w)
     return next((factor for factor in (8, 4, 2) if shrink >= factor * DRAFT_RATIO), 1)
@@ -201,7 +201,7 @@ def _png_hw(body: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg_hw(body: bytes) -> tuple[int, int] | None:
-    """Rows and columns of the first frame header, if it is among the first segments and they follow each other without fill."""
+    """Rows and columns of the first frame header, if it is among the first segments and no fill bytes precede it."""
     if not body.startswith(_JPEG):
         return None
     at = 2
@@ -231,7 +231,7 @@ def _open(body: bytes) -> Image.Image:
 
 
 def _unidentified(body: bytes) -> UnsupportedMediaType | ImageDamaged:
-    """What Pillow cannot open: a damaged file of an accepted format, one of another format, or no image at all."""
+    """The error for what Pillow cannot open: a damaged file of an accepted format, another format, or no image."""
     damaged = next((name for name, begins in _BEGINNINGS.items() if begins.match(body)), None)
     if damaged is not None:
         return ImageDamaged(f"the {damaged} is damaged: its header cannot be read")
@@ -250,17 +250,17 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 where there is none.
+    """EXIF orientation; 1 if there is none.
 
-    `Image.getexif` would also take it from XMP and from text, which OpenCV and browsers do not. Of an AVIF, Pillow gives the turn
-    of the image itself (`irot` and `imir`) here and passes over that of the EXIF data, as browsers do.
+    `Image.getexif` would also take it from XMP and from text, which OpenCV and browsers do not. For an AVIF, Pillow gives the
+    rotation of the image itself here (`irot` and `imir`) and ignores the EXIF orientation, as browsers do.
     """
     exif = Image.Exif()
     try:
         exif.load(image.info.get("exif") or b"")
         orientation = exif.get(ExifTags.Base.Orientation)
     except (OSError, SyntaxError, ValueError, TypeError, struct.error, EOFError, KeyError, IndexError):
-        return 1  # broken metadata says nothing about the pixels: the image is taken as it lies
+        return 1  # broken metadata: the image is not rotated
     return orientation if isinstance(orientation, int) else 1
 
 
@@ -273,5 +273,5 @@ def _to_rgb(image: Image.Image) -> UInt8:
 
 def _reason(problem: BaseException) -> str:
     if isinstance(problem, (AssertionError, AttributeError, TypeError)):
-        return "its parts do not go together"
+        return "its parts contradict each other"
     return str(problem).splitlines()[0][:120] if str(problem) else type(problem).__name__

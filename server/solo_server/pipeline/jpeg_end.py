@@ -1,11 +1,11 @@
 """JPEGs whose end marker is missing: whether all of their pixel data is there.
 
-Writers that are interrupted, and some cameras, leave the last two bytes out. `cv2.imread` decodes such a file, but also one whose
-pixel data is cut off, with grey where data is missing; Pillow refuses both. A file lacks nothing but its end marker if:
+Interrupted writers and some cameras omit the last two bytes. `cv2.imread` decodes such a file, but also one whose pixel data is cut
+off, with grey where data is missing; Pillow refuses both. Only the end marker of a file is missing if:
 
-1. every component has all of its scans, and the last scan has all of its restart intervals (headers and markers tell);
-2. the pixels do not depend on the bytes after the last one: the entropy decoder reads on where it lacks a bit;
-3. they depend on the last bytes: else these are padding, and what they replace is lost.
+1. every component has all of its scans, and the last scan has all of its restart intervals, by headers and markers;
+2. the pixels do not depend on the bytes after the last one: an entropy decoder that lacks a bit reads on;
+3. the pixels depend on the last bytes: otherwise these are padding, and the data that they replace is lost.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from PIL import Image
 END = b"\xff\xd9"
 _ENDINGS = (b"", b"\xfe" * 64, b"\xef" * 64, b"\x55" * 64)
 """Bytes before the end marker. Long Huffman codes change pixels the most: on 4480 cut files, baseline and progressive, of qualities
-50 to 100 and cut by 1 to 7 bytes, no cut went unnoticed with these; with random bytes and their complement 20 of 1344 did."""
+50 to 100 and cut by 1 to 7 bytes, these detected every cut; random bytes and their complement missed 20 of 1344."""
 _MOST_PADDING = 16  # bytes after the pixel data
 _MOST_SEGMENTS = 10_000
 _MOST_SCANS = 24  # each costs a pass over the image; encoders write 10 to 15
@@ -33,12 +33,12 @@ _BAND_ROWS = 256
 
 
 def with_end(body: bytes) -> bytes | None:
-    """`body` with an end marker if that is all it lacks, else `None`.
+    """`body` with an end marker if only that is missing, else `None`.
 
-    body: a JPEG whose header can be read and whose size is within the limits. It is decoded up to eight times, one after the
-    other; a file whose headers show that scans are missing is not decoded at all.
+    body: a JPEG with a readable header and a size within the limits. It is decoded up to eight times, one after the other; a file
+    whose headers show that scans are missing is not decoded at all.
     """
-    # A last 0xFF is half an end marker. Where it belongs to the pixel data, the zero that follows it there is missing as well.
+    # A last 0xFF is half an end marker. If it belongs to the pixel data, the zero that follows it there is missing as well.
     data = body.rstrip(b"\xff")
     try:
         complete = _is_complete(data) and not _is_complete(data[:-_MOST_PADDING])
@@ -48,16 +48,16 @@ def with_end(body: bytes) -> bytes | None:
 
 
 def _is_complete(data: bytes) -> bool:
-    return _has_all_scans(data) and not _depends_on_what_follows(data)
+    return _has_all_scans(data) and not _depends_on_next_bytes(data)
 
 
-def _depends_on_what_follows(data: bytes) -> bool:
+def _depends_on_next_bytes(data: bytes) -> bool:
     first = _checksum(data + _ENDINGS[0] + END)
     return any(_checksum(data + ending + END) != first for ending in _ENDINGS[1:])
 
 
 def _checksum(body: bytes) -> int:
-    """Of all pixels, taken in bands, so that there is no second copy of the image."""
+    """Checksum of all pixels, computed in bands, so that there is no second copy of the image."""
     with Image.open(io.BytesIO(body), formats=("JPEG",)) as image:
         image.load()
         checksum = 0
@@ -69,10 +69,10 @@ def _checksum(body: bytes) -> int:
 
 @dataclass(slots=True)
 class _Frame:
-    """What the headers say.
+    """Content of the headers.
 
-    sampling: of each component, `(horizontal, vertical)`. missing: for each of its 64 coefficients how many of the lowest bits no
-    scan has; -1 where no scan has any.
+    sampling: `(horizontal, vertical)` of each component. missing: for each of its 64 coefficients, how many of the lowest bits are
+    in no scan; -1 if no scan has any of its bits.
     """
 
     height: int
@@ -90,8 +90,8 @@ class _Frame:
         for component in components:
             self.missing[component][first : last + 1] = [low_bit] * (last + 1 - first)
 
-    def units(self, components: list[int]) -> int:
-        """How many MCUs a scan of these components has: ITU-T T.81, A.2."""
+    def mcus(self, components: list[int]) -> int:
+        """Number of MCUs in a scan of these components: ITU-T T.81, A.2."""
         widest = max(horizontal for horizontal, _ in self.sampling.values())
         highest = max(vertical for _, vertical in self.sampling.values())
         if len(components) > 1:
@@ -106,10 +106,10 @@ class _Frame:
 
 
 def _has_all_scans(data: bytes) -> bool:
-    """Whether the file ends in the data of its last scan, which has all of its restart markers; `False` if it has an end marker."""
+    """Whether the file ends in the data of its last scan, with all restart markers; `False` if it has an end marker."""
     try:
         return _last_scan_is_last(data)
-    except (struct.error, IndexError, KeyError, ValueError, ZeroDivisionError):  # headers that do not go together
+    except (struct.error, IndexError, KeyError, ValueError, ZeroDivisionError):  # headers that contradict each other
         return False
 
 
@@ -133,7 +133,7 @@ def _last_scan_is_last(data: bytes) -> bool:
             scans += 1
             following = _MARKER.search(data, at)
             if following is None:
-                restarts = -(-frame.units(components) // interval) - 1 if interval else 0
+                restarts = -(-frame.mcus(components) // interval) - 1 if interval else 0
                 found = sum(data.count(marker, at) for marker in _RESTARTS)
                 return scans <= _MOST_SCANS and frame.is_finished and found == restarts
             at = following.start()

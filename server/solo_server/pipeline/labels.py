@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont, features
 _FOLDER = Path(__file__).parent / "fonts"
 _FILES = ("DejaVuSans.ttf", "wqy-microhei.ttc", "NotoSansThai-Regular.ttf", "NotoSansDevanagari-Regular.ttf")
 _NO_CHARACTER = "\uffff"
-_TRIAL_SIZE = 24  # pixels, at which a character's shape is compared with that of one that no font has
+_TRIAL_SIZE = 24  # pixels, at which shapes of characters are compared
 _LONGEST = 60  # characters of a label
 _RIGHT_TO_LEFT = ("R", "AL")
 _SHAPES = features.check("raqm")  # orders and joins letters; Pillow's wheels have it
@@ -23,9 +23,9 @@ LOG = logging.getLogger("solo_server")
 
 @lru_cache(maxsize=64)
 def readable(class_names: tuple[str, ...]) -> tuple[str, ...]:
-    """What stands for each class in an overlay: its name, or `#` and its id if no bundled font can draw the name.
+    """The label of each class in an overlay: its name, or `#` and its id if no bundled font can draw the name.
 
-    Which classes are without a name is logged once for a model.
+    Classes whose names cannot be drawn are logged once for a model.
     """
     shown = tuple(_readable(name, class_id) for class_id, name in enumerate(class_names))
     replaced = [f"#{i} {name[:_LONGEST]!r}" for i, name in enumerate(class_names) if shown[i] == f"#{i}" != name]
@@ -40,7 +40,7 @@ def readable(class_names: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One line at a size in pixels. width, ascent, descent: of what is drawn, in pixels; at least those of Latin letters."""
+    """One line at a size in pixels. width, ascent, descent: of the drawn text, in pixels; at least those of Latin letters."""
 
     runs: tuple[tuple[str, ImageFont.FreeTypeFont], ...]
     width: int
@@ -48,7 +48,7 @@ class Text:
     descent: int
 
     def draw(self, drawing: ImageDraw.ImageDraw, x: int, baseline: int, colour: tuple[int, int, int]) -> None:
-        """From `x` on to the right."""
+        """Draw from `x` to the right."""
         at = float(x)
         for part, font in self.runs:
             drawing.text((at, baseline), part, colour, font, anchor="ls")
@@ -56,7 +56,7 @@ class Text:
 
 
 def line(parts: tuple[str, ...], size: float) -> Text:
-    """Set parts one after the other, so that each keeps its own direction; at whole sizes, so that fonts are few."""
+    """Set parts one after the other, so that each keeps its own direction; sizes are rounded down, to cache few fonts."""
     runs = tuple((text, _font(file, int(size))) for part in parts for file, text in _runs(part))
     boxes = [font.getbbox(text, anchor="ls") for text, font in (*runs, ("Ag", _font(_FILES[0], int(size))))]
     width = sum(font.getlength(text) for text, font in runs)
@@ -71,20 +71,20 @@ def _readable(name: str, class_id: int) -> str:
 
 
 def _has(character: str) -> bool:
-    """Whether a bundled font has it, and its direction can be drawn."""
+    """Whether a bundled font has the character, and its direction can be drawn."""
     if unicodedata.bidirectional(character) in _RIGHT_TO_LEFT and not _SHAPES:
         return False
     return _is_bare(character) or any(_is_in(file, character) for file in _FILES)
 
 
 def _is_bare(character: str) -> bool:
-    """Whether it has no shape of its own: spaces, joiners, selectors of variants."""
+    """Whether the character has no shape of its own: spaces, joiners, variation selectors."""
     return character.isspace() or unicodedata.category(character) == "Cf" or "\ufe00" <= character <= "\ufe0f"
 
 
 @lru_cache(maxsize=16_384)
 def _is_in(file: str, character: str) -> bool:
-    """Whether a font has a shape for the character: fonts draw all that they lack in the same way."""
+    """Whether a font has a shape for the character: a font draws all characters that it lacks in the same way."""
     return _shape(file, character) != _missing(file)
 
 
@@ -106,7 +106,7 @@ def _font(file: str, size: int, layout: ImageFont.Layout | None = None) -> Image
 
 
 def _runs(text: str) -> Iterator[tuple[str, str]]:
-    """Pieces of a text with the font of each; one goes on as long as its font has the characters."""
+    """Split a text into pieces, each with its font; a piece continues while its font has the characters."""
     piece, file = "", ""
     for character in text:
         if not (file and (_is_bare(character) or _is_in(file, character))):

@@ -1,4 +1,4 @@
-"""Instances drawn onto their image: tinted masks, outlines, labels. For people; programs take the RLE."""
+"""Instances drawn onto their image: tinted masks, outlines, labels. For people; programs use the RLE."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from solo_server.pipeline.labels import line, readable
 from solo_server.rle import decode_rle
 from solo_server.types import Instance, UInt8
 
-GOLDEN_ANGLE = 0.381966  # steps of hue that stay far apart however many there are
+GOLDEN_ANGLE = 0.381966  # a step of hue: any number of them stay far apart
 SATURATION = 0.75
 TINT = 90  # of 255: how much of a masked pixel is the instance's colour
 
@@ -27,7 +27,7 @@ def draw_png(rgb: UInt8, instances: tuple[Instance, ...], class_names: tuple[str
 def draw(rgb: UInt8, instances: tuple[Instance, ...], class_names: tuple[str, ...], below: float = 0.0) -> Image.Image:
     """The image `(H, W, 3) uint8` with its instances; the best is drawn last, on top.
 
-    below: instances with a lower score are not drawn; if no other is there, a line at the bottom says how many these are.
+    below: instances with a lower score are not drawn; if that leaves none, a line at the bottom gives their number.
     """
     canvas = Image.fromarray(rgb)
     drawing, short_side = ImageDraw.Draw(canvas), min(canvas.size)
@@ -49,7 +49,7 @@ def not_drawn(instances: tuple[Instance, ...], below: float) -> int:
 
 
 def as_png(image: Image.Image) -> bytes:
-    """The image in PNG, packed quickly rather than tightly."""
+    """The image in PNG, compressed for speed rather than size."""
     png = io.BytesIO()
     image.save(png, "PNG", compress_level=3)
     return png.getvalue()
@@ -67,13 +67,13 @@ def _draw_mask(canvas: Image.Image, instance: Instance, colour: Colour, thicknes
 
 
 def _line(thickness: int) -> list[int]:
-    """Opacity of a line along an edge for each value of the edge blurred over `thickness + 2` pixels: 128 is the line's middle."""
+    """Opacity of a line along an edge, for each value of the edge blurred over `thickness + 2` pixels: 128 is its middle."""
     distance = np.abs(np.arange(256) / 255 - 0.5) * (thickness + 2)
     return [round(opacity * 255) for opacity in np.clip(thickness / 2 + 0.5 - distance, 0, 1)]
 
 
 def _draw_label(drawing: ImageDraw.ImageDraw, size: float, instance: Instance, name: str, colour: Colour) -> None:
-    """Name and score on a bar of the colour above the box, moved to where all of it can be seen."""
+    """Draw name and score on a coloured bar above the box, moved so that all of it is inside the image."""
     text = line((name, f" {instance.score:.2f}"), size)
     space = round(size) // 8
     width, height = text.width + 2 * space, text.ascent + text.descent + 2 * space
@@ -84,7 +84,7 @@ def _draw_label(drawing: ImageDraw.ImageDraw, size: float, instance: Instance, n
 
 
 def _draw_note(drawing: ImageDraw.ImageDraw, size: float, note: str) -> None:
-    """White on black in the lower left corner, in smaller letters where the image is narrow."""
+    """Draw white on black in the lower left corner, in smaller letters if the image is narrow."""
     image_width, image_height = drawing.im.size
     space = round(size) // 4
     text = line((note,), size)

@@ -1,4 +1,4 @@
-"""Bytes to instances: the one path that the server, the command line and the benchmarks all take."""
+"""Bytes to instances: the path that the server, the command line and the benchmarks share."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from solo_server.system.memory import release_unused_memory
 from solo_server.types import ImageResult, PreparedImage, Query, UInt8
 
 if TYPE_CHECKING:
-    from solo_server.backends.gpu.open import CudaOptions
+    from solo_server.backends.gpu.options import CudaOptions
 
 
 Body = bytes | UInt8
-"""An image as it comes: the bytes of a file, or RGB pixels `(H, W, 3) uint8`."""
+"""An image as received: the bytes of a file, or RGB pixels `(H, W, 3) uint8`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """An image ready for a batch, with the time that its own stages took, in milliseconds.
+    """An image ready for a batch, and how long its stages took in milliseconds.
 
-    rgb: what was decoded, smaller than the image where it was drafted.
+    rgb: the decoded pixels; of a draft, fewer than the image has.
     """
 
     image: PreparedImage
@@ -45,7 +45,7 @@ class Decoded:
 
 
 class Pipeline:
-    """One bundle on one backend. Stages can be called one by one; `segment` runs them all."""
+    """One bundle on one backend. Stages can be called one by one; `segment` runs all of them."""
 
     def __init__(
         self, bundle: Bundle, backend: Backend, limits: ImageLimits | None = None, engine_reason: str = ""
@@ -68,12 +68,12 @@ class Pipeline:
     ) -> Pipeline:
         """Read a bundle and load it into the engine that `solo_server.backends.choose` picks.
 
-        threads: cores of one inference; 0 takes all, shared among the replicas. slots: images at a time in each on a CPU; 0 is
-        the engine's own, for callers that have more than one (for GPUs `cuda` tells).
+        threads: cores of one inference; 0 divides all of them among the replicas. slots: images at a time in each replica on a CPU;
+        0 is the engine's default, for callers with more than one image at a time. On a GPU, `cuda` has the slots.
 
         Raises:
             BundleError: missing, damaged, or not loadable.
-            SettingsError: this bundle cannot run on that engine, or in that precision; or there is no GPU for it.
+            SettingsError: this bundle cannot run on that engine or in that precision, or it needs a GPU and there is none.
             DeviceFailure: the GPU failed, or has too little memory.
         """
         content = read_bundle(bundle)
@@ -89,19 +89,19 @@ class Pipeline:
         return cls(content, backend, limits, choice.reason)
 
     def warm_up(self) -> None:
-        """Everything that is slow only once, and an empty image of the usual 4:3: runtimes plan at first."""
+        """Do what is slow only once: compile kernels, and run an empty image of 4:3, since runtimes plan at the first one."""
         rules = self.bundle.spec.preprocess
         height = rules.short_side
         blank = np.zeros((height, min(rules.long_side, height * 4 // 3), 3), np.uint8)
         self.backend.warm_up(prepare(blank, rules))
 
     def peek_size(self, body: Body) -> int | None:
-        """As `pixels`, within microseconds; `None` where it would take longer. Raises ImageTooLarge."""
+        """As `pixels`, within microseconds; `None` if that takes longer. Raises ImageTooLarge."""
         hw = peek_size(body, self._limits)
         return None if hw is None else hw[0] * hw[1]
 
     def pixels(self, body: Body) -> int:
-        """How many pixels decoding would make, from the header alone; raises what `solo_server.pipeline.image.size` raises."""
+        """The number of pixels that decoding gives, from the header alone; raises what `solo_server.pipeline.image.size` raises."""
         height, width = size(body, self._limits)
         return height * width
 
@@ -130,7 +130,7 @@ class Pipeline:
     def finish(
         self, output: Any, decoded: Decoded, query: Query, infer_ms: float, is_cancelled: IsCancelled = never
     ) -> ImageResult:
-        """Whatever remains to be done for one image (`Backend.finish`), and how long everything took.
+        """Post-process one image (`Backend.finish`) and add up how long all stages took.
 
         Raises:
             Cancelled: `is_cancelled` became true meanwhile.

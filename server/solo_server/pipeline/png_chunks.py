@@ -1,7 +1,7 @@
-"""The chunks of a PNG that its pixels and its orientation need; all other metadata is passed over, unread and unpacked.
+"""The chunks of a PNG that its pixels and its orientation need; all other metadata is ignored, unread and not decompressed.
 
-Pillow reads every chunk: it refuses an image for the checksum of a comment and for packed text or a packed profile that is large.
-libpng, and OpenCV with it, passes over such chunks. Chunks: PNG specification (third edition), section 5.
+Pillow reads every chunk: it refuses an image for a wrong checksum of a comment, or for large compressed text or profiles. libpng,
+and OpenCV with it, ignores such chunks. Chunks: PNG specification (third edition), section 5.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import zlib
 from solo_server.errors import ImageDamaged
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-MOST_CHUNKS = 100_000  # a writer that splits pixel data into pieces of 1 KiB stays below it up to 100 MB
-_COLOUR_TYPE_AT, _INDEXED = 25, b"\x03"  # in the header, which is the first chunk
+MOST_CHUNKS = 100_000  # enough for 100 MB of pixel data in pieces of 1 KiB
+_COLOUR_TYPE_AT, _INDEXED = 25, b"\x03"  # in the header, the first chunk
 _FRAME_BYTES = 12  # bytes of a chunk beside its content: length, name, checksum
 
 
 def pixel_chunks(body: bytes) -> bytes:
-    """`body` without its ancillary chunks, but for the first `eXIf` that is whole; `body` itself if there is nothing to leave out.
+    """`body` without its ancillary chunks, except the first intact `eXIf`; `body` itself if there is nothing to leave out.
 
-    What follows a chunk that is cut off, or the end chunk, is kept as it is: that is for the decoder to judge.
+    Bytes after a truncated chunk or the end chunk are kept as they are, for the decoder to judge.
 
     Raises:
         ImageDamaged: the checksum of a critical chunk is wrong, the palette of an indexed image is missing, or there are more than
@@ -53,12 +53,12 @@ def pixel_chunks(body: bytes) -> bytes:
 
 
 def _is_critical(name: bytes, indexed: bool) -> bool:
-    """An upper case letter comes first: section 5.4. A palette is a mere suggestion where colours are no indices: 11.2.2."""
+    """Names of critical chunks begin in upper case: section 5.4. Unless colours are indices, a palette is a suggestion: 11.2.2."""
     return not name[0] & 0x20 and (indexed or name != b"PLTE")
 
 
 def _check(body: bytes, at: int, end: int, name: bytes, coloured: bool) -> None:
-    if not _is_whole(body, at, end):
+    if not _is_intact(body, at, end):
         raise ImageDamaged(
             f"the PNG is damaged: wrong checksum of its chunk {name.decode('ascii', 'backslashreplace')}"
         )
@@ -67,10 +67,10 @@ def _check(body: bytes, at: int, end: int, name: bytes, coloured: bool) -> None:
 
 
 def _is_orientation(body: bytes, at: int, end: int) -> bool:
-    """Whether the content is EXIF: section 11.3.4.5; libpng passes over what does not begin so."""
-    return body[at + 8 : at + 10] in (b"II", b"MM") and _is_whole(body, at, end)
+    """Whether the content is EXIF: section 11.3.4.5; libpng ignores a chunk with any other beginning."""
+    return body[at + 8 : at + 10] in (b"II", b"MM") and _is_intact(body, at, end)
 
 
-def _is_whole(body: bytes, at: int, end: int) -> bool:
+def _is_intact(body: bytes, at: int, end: int) -> bool:
     checksum = int.from_bytes(body[end - 4 : end])
     return zlib.crc32(memoryview(body)[at + 4 : end - 4]) == checksum

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes: for messages about formats that are not accepted."""
+"""The format of a file by its first bytes, for error messages about formats that are not accepted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _FIRST_ELEMENT = re.compile(rb"<(svg|html|!doctype html)[\s>]", re.IGNORECASE)
 
 
 def format_of(body: bytes) -> str | None:
-    """The name of a known format, none of those that are decoded here; `None` if the first bytes say nothing."""
+    """The name of a known format that is not decoded here; `None` if the first bytes match none."""
     for name, beginning in _BEGINNINGS:
         if body.startswith(beginning):
             return name
@@ -46,7 +46,7 @@ def format_of(body: bytes) -> str | None:
 
 
 def _format_of_container(body: bytes) -> str | None:
-    """Of ISO base media files: by the brands in the first box, the major one and those that it is compatible with."""
+    """The format of an ISO base media file, by the major and the compatible brands in its first box."""
     end = min(int.from_bytes(body[:4]), 16 + 4 * _MOST_BRANDS)
     brands = [body[at : at + 4] for at in (8, *range(16, end, 4))]
     if any(brand in _HEIF_BRANDS for brand in brands):

@@ -1,1 +1,1 @@
-"""`solo selftest`: whether the GPU path computes here what the CPU path computes, and how long it takes."""
+"""`solo selftest`: compares the GPU path of this machine with the CPU path, and times it."""

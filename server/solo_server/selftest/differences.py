@@ -1,6 +1,6 @@
-"""Where two snapshots of one image differ: stage by stage in the order of the flow, so that the first is where to look.
+"""Where two snapshots of one image differ, stage by stage in the order of the flow: the first difference is where to look.
 
-A stage is compared only on what both have: a candidate that one side lacks is a difference of `candidates`, not of all that follow.
+A stage is compared only on what both have: a candidate that one side lacks is a difference of `candidates`, not of later stages.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Figures = dict[str, float | int]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One stage of one image. figures: how far apart; problem: what is not within the tolerance, empty where all is."""
+    """One stage of one image. figures: how far apart; problem: what exceeds the tolerance, empty if nothing does."""
 
     stage: str
     figures: Figures
@@ -34,14 +34,14 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Cuts:
-    """Where an instance may rightly be missing: the least score that is answered, and how many are."""
+    """Thresholds at which an instance may be missing: the least score, and the largest number of instances."""
 
     score_threshold: float
     max_instances: int
 
 
 def first_problem(differences: Sequence[Difference]) -> Difference | None:
-    """Of the stages in the order of the flow."""
+    """The first stage, in the order of the flow, that exceeds its tolerance."""
     return next((difference for difference in differences if difference.problem), None)
 
 
@@ -60,8 +60,10 @@ def compare_networks(expected: Network, found: Network, tolerance: Tolerance) ->
     ]
 
 
-def compare_sights(expected: StageSnapshot, found: StageSnapshot, tolerance: Tolerance, cuts: Cuts) -> list[Difference]:
-    """All stages of post-processing from the same scores and features on."""
+def compare_snapshots(
+    expected: StageSnapshot, found: StageSnapshot, tolerance: Tolerance, cuts: Cuts
+) -> list[Difference]:
+    """All stages of post-processing, from the same scores and features."""
     return [
         _candidates(expected.candidates, found.candidates),
         _areas(expected.measured, found.measured),
@@ -75,7 +77,7 @@ def compare_sights(expected: StageSnapshot, found: StageSnapshot, tolerance: Tol
 def compare_instances(
     expected: Sequence[Instance], found: Sequence[Instance], tolerance: Tolerance, cuts: Cuts
 ) -> Difference:
-    """The answers themselves: pairs, their scores and masks, and what only one side has."""
+    """The results: pairs, their scores and masks, and instances that only one side has."""
     agreement = match(expected, found)
     lost = [expected[i] for i in agreement.missing]
     more = [found[j] for j in agreement.extra]
@@ -102,8 +104,8 @@ def compare_instances(
         "rle_identical_share": _identical(agreement),
     }
     problems = (
-        (share < tolerance.matched, f"{len(missing)} of {counted} instances missing, first {_told(missing)}"),
-        (len(extra) > counted * (1 - tolerance.matched), f"{len(extra)} too many, first {_told(extra)}"),
+        (share < tolerance.matched, f"{len(missing)} of {counted} instances missing, first {_described(missing)}"),
+        (len(extra) > counted * (1 - tolerance.matched), f"{len(extra)} too many, first {_described(extra)}"),
         (scores > tolerance.scores, f"a score differs by {scores:.3g}"),
         (float(np.mean(ious)) < tolerance.mask_iou, f"masks overlap by {np.mean(ious):.4f} in the mean"),
         (min(ious) < tolerance.worst_iou, f"a mask overlaps by {min(ious):.4f} only"),
@@ -123,20 +125,20 @@ def _scores(expected: Float32, found: Float32, tolerance: Tolerance) -> Differen
     if not np.isfinite(found).all():
         return Difference("scores", {"not_finite": int((~np.isfinite(found)).sum())}, "are not all finite")
     difference = np.abs(expected - found)
-    # points-NMS keeps one of two neighbours: where they tie to within rounding the other may win, and its score stands elsewhere
+    # points-NMS keeps one of two neighbours: where they are equal up to rounding, the other may win, in another cell
     tipped = ((expected == 0) != (found == 0)) & (difference > tolerance.scores)
     worst = float(difference[~tipped].max(initial=0.0))
     figures: Figures = {"difference_max": worst, "tipped": int(tipped.sum()), "above_0.1": int((expected > 0.1).sum())}
     few = max(2, figures["above_0.1"] * (1 - tolerance.matched))
     problems = (
         (worst > tolerance.scores, f"a score differs by {worst:.3g}"),
-        (figures["tipped"] > few, f"{figures['tipped']} cells fall the other way in points-NMS"),
+        (figures["tipped"] > few, f"{figures['tipped']} cells differ in points-NMS"),
     )
     return Difference("scores", figures, _first(problems))
 
 
 def _candidates(expected: Candidates, found: Candidates) -> Difference:
-    """Exact: both sides compare the very same numbers."""
+    """Exact: both sides compare the same numbers."""
     one, other = _keys(expected), _keys(found)
     figures: Figures = {
         "expected": len(one),
@@ -159,23 +161,23 @@ def _areas(expected: Measured, found: Measured) -> Difference:
     difference = np.abs(one - other)
     off = difference > np.maximum(PIXELS, SHARE * one)
     figures: Figures = {"cells": len(cells), "difference_max": int(difference.max(initial=0)), "off": int(off.sum())}
-    told = ", ".join(f"cell {cells[i]}: {other[i]} pixels instead of {one[i]}" for i in np.flatnonzero(off)[:SHOWN])
-    return Difference("areas", figures, told)
+    listed = ", ".join(f"cell {cells[i]}: {other[i]} pixels instead of {one[i]}" for i in np.flatnonzero(off)[:SHOWN])
+    return Difference("areas", figures, listed)
 
 
 def _maskness(expected: Measured, found: Measured, tolerance: Tolerance) -> Difference:
     one, other, cells = _on_shared_cells(expected, found, lambda measured: measured.maskness)
     pixels, _, _ = _on_shared_cells(expected, found, lambda measured: measured.areas)
-    # a pixel that fell the other way has the threshold's value: it moves the mean of few pixels more than that of many
+    # a pixel that changed sides has about the threshold's value: it moves the mean of few pixels more than that of many
     allowed = tolerance.scores + PIXELS / np.maximum(pixels, 1)
     off = ~(np.abs(one - other) <= allowed)
     figures: Figures = {"difference_max": float(np.abs(one - other).max(initial=0.0)), "off": int(off.sum())}
-    told = ", ".join(f"cell {cells[i]}: {other[i]:.6f} instead of {one[i]:.6f}" for i in np.flatnonzero(off)[:SHOWN])
-    return Difference("maskness", figures, told)
+    listed = ", ".join(f"cell {cells[i]}: {other[i]:.6f} instead of {one[i]:.6f}" for i in np.flatnonzero(off)[:SHOWN])
+    return Difference("maskness", figures, listed)
 
 
 def _ranked(stage: str, expected: Ranked, found: Ranked, tolerance: Tolerance) -> Difference:
-    """Same members with the same scores, falling. Order among equals to within rounding, and who is last, may differ."""
+    """The same members with the same falling scores. The order of nearly equal scores, and the last members, may differ."""
     one, other = _keys(expected), _keys(found)
     shared = one.keys() & other.keys()
     lowest = min(*expected.scores.tolist(), *found.scores.tolist(), np.inf, np.inf)
@@ -195,7 +197,7 @@ def _ranked(stage: str, expected: Ranked, found: Ranked, tolerance: Tolerance) -
         (bool(extra), f"(cell, class) too many: {sorted(extra)[:SHOWN]}"),
         (not difference <= tolerance.scores, f"score of (cell, class) {worst} differs by {difference:.3g}"),
         (bool((np.diff(found.scores) > 0).any()), "scores do not fall"),
-        (len(other) != len(found.scores), "a (cell, class) is there twice"),
+        (len(other) != len(found.scores), "a (cell, class) occurs twice"),
     )
     return Difference(stage, figures, _first(problems))
 
@@ -213,15 +215,15 @@ def _keys(ranked: Candidates | Ranked) -> dict[tuple[int, int], float]:
     )
 
 
-def _is_excused(one: Instance, answer: Sequence[Instance], tolerance: Tolerance, cuts: Cuts) -> bool:
-    """Whether rounding may have cut it off: its score is near the least one, or the last where as many are answered as may be."""
-    is_full = len(answer) >= cuts.max_instances
-    lowest = min(i.score for i in answer) if is_full else cuts.score_threshold
+def _is_excused(one: Instance, instances: Sequence[Instance], tolerance: Tolerance, cuts: Cuts) -> bool:
+    """Whether rounding may have removed it: its score is near the threshold, or near the last one of a full result."""
+    is_full = len(instances) >= cuts.max_instances
+    lowest = min(i.score for i in instances) if is_full else cuts.score_threshold
     return one.score <= max(lowest, cuts.score_threshold) + tolerance.excused
 
 
 def _has_double(one: Instance, others: Sequence[Instance], tolerance: Tolerance) -> bool:
-    """Whether the other side has it with another mask: then it was not cut off."""
+    """Whether the other side has it with another mask: then it was not removed."""
     return any(o.class_id == one.class_id and abs(o.score - one.score) <= tolerance.scores for o in others)
 
 
@@ -231,18 +233,18 @@ def _identical(agreement: Agreement) -> float:
 
 
 def _map_error(expected: Float32, found: Float32) -> float:
-    """NaN where the found map is not finite."""
+    """Relative error of a map; NaN where it is not finite."""
     size = float(np.sqrt(np.mean(np.square(expected, dtype=np.float64))))
     error = float(np.sqrt(np.mean(np.square(expected.astype(np.float64) - found))))
     return error / size if size else error
 
 
 def _ordered(value: float) -> float:
-    """NaN above everything."""
+    """For comparison: NaN is larger than any number."""
     return np.inf if np.isnan(value) else value
 
 
-def _told(instances: Sequence[Instance]) -> str:
+def _described(instances: Sequence[Instance]) -> str:
     if not instances:
         return ""
     one = instances[0]
@@ -250,4 +252,4 @@ def _told(instances: Sequence[Instance]) -> str:
 
 
 def _first(problems: Sequence[tuple[bool, str]]) -> str:
-    return next((said for is_so, said in problems if is_so), "")
+    return next((problem for applies, problem in problems if applies), "")

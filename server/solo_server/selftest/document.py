@@ -2,21 +2,21 @@
 
     format            "solo-selftest"
     format_version    1
-    verdict           "PASS" where every part that is judged passed, else "FAIL"
+    verdict           "PASS" where every part with a verdict passed, else "FAIL"
     command, commit, date, hardware, versions    as in every result of `solo bench`; versions also of the GPU's packages
-    device            name, compute_capability, memory_mib, multiprocessors, cuda_of_driver; the word "fake" where there was none
-    engine            asked (tensorrt, cuda), description, max_batch, and what opening it told: kernels, engines, seconds
+    device            name, compute_capability, memory_mib, multiprocessors, cuda_of_driver; "fake" where there was no GPU
+    engine            asked (tensorrt, cuda), description, max_batch, and facts from opening it: kernels, engines, seconds
     bundle            name, version (of graphs and specification), precision, variant, backbone, grids, sides, classes
-    tolerances        of the networks and of post-processing on the same inputs (selftest/tolerance.py)
+    tolerances        of networks, and of post-processing on the same inputs (selftest/tolerance.py)
     parts             by name, each with
-      verdict         "PASS", "FAIL", "MEASURED" (times and memory: not judged) or "NOT RUN"
-      said            one sentence: what failed first, or what was found
+      verdict         "PASS", "FAIL", "MEASURED" (times and memory, without a verdict) or "NOT RUN"
+      said            one sentence: the first failure, or the result
       first_stage     where a FAIL begins: a stage of selftest/differences.py; "open" or "run" where something raised
       ...             figures: `images`, a list of every comparison with every stage; `sizes` of batches; `memory` in bytes
-      failure         error, message and the program's own lines that led there, where something raised
-    log               the lines that were shown while it ran, what the server logs among them
+      failure         error, message and traceback lines, where something raised
+    log               the lines of progress, with those that the server logged
 
-Names of hosts, users and folders are taken out of every text before it is written.
+Names of hosts, users and folders are removed from every text before it is written.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ Document = dict[str, Any]
 Part = dict[str, Any]
 
 
-def document(bundle: Bundle, device: DeviceInfo, engine: Mapping[str, Any], *, is_fake: bool) -> Document:
-    """Everything but the parts and the verdict."""
+def report_head(bundle: Bundle, device: DeviceInfo, engine: Mapping[str, Any], *, is_fake: bool) -> Document:
+    """The report without parts and verdict."""
     about = provenance()
     about["versions"] |= gpu_versions()
     about["hardware"]["gpu"] = None if is_fake else device.name
@@ -65,29 +65,29 @@ def document(bundle: Bundle, device: DeviceInfo, engine: Mapping[str, Any], *, i
     }
 
 
-def finished(head: Document, parts: Mapping[str, Part]) -> Document:
-    """With parts and verdict, and without anybody's names."""
+def with_parts(head: Document, parts: Mapping[str, Part]) -> Document:
+    """The complete report, without names of hosts, users and folders."""
     verdict = FAIL if any(part["verdict"] == FAIL for part in parts.values()) else PASS
     first, *others = head.items()
-    whole: Document = without_names({**dict([first]), "verdict": verdict, **dict(others), "parts": dict(parts)})
-    return whole
+    complete: Document = without_names({**dict([first]), "verdict": verdict, **dict(others), "parts": dict(parts)})
+    return complete
 
 
-def judged(comparisons: Sequence[Comparison]) -> Part:
-    """One part from all of its images: it fails with the first image that does, in the stage where that one differs first."""
+def judged_part(comparisons: Sequence[Comparison]) -> Part:
+    """A part from the comparisons of all images. It names the first image that fails, and the first stage in which it differs."""
     problems = [(c, problem) for c in comparisons if (problem := first_problem(c.differences)) is not None]
-    told: Part = {"verdict": FAIL if problems else PASS, "said": f"{len(comparisons)} images"}
+    part: Part = {"verdict": FAIL if problems else PASS, "said": f"{len(comparisons)} images"}
     if problems:
         comparison, problem = problems[0]
-        told["said"] = (
+        part["said"] = (
             f"{len(problems)} of {len(comparisons)} images differ; {comparison.image}: {problem.stage}: {problem.problem}"
         )
-        told["first_stage"] = problem.stage
-    return told | {"images": [asdict(comparison) for comparison in comparisons]}
+        part["first_stage"] = problem.stage
+    return part | {"images": [asdict(comparison) for comparison in comparisons]}
 
 
-def failed(problem: BaseException, stage: str) -> Part:
-    """A part that raised."""
+def failed_part(problem: BaseException, stage: str) -> Part:
+    """A part that raised an exception."""
     frames = traceback.extract_tb(problem.__traceback__)[-SHOWN_FRAMES:]
     lines = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
     message = str(problem)
@@ -99,25 +99,25 @@ def failed(problem: BaseException, stage: str) -> Part:
     }
 
 
-def not_run(why: str) -> Part:
-    """A part that had no chance."""
+def skipped_part(why: str) -> Part:
+    """A part that could not run."""
     return {"verdict": NOT_RUN, "said": why}
 
 
-def summary_lines(told: Document) -> list[str]:
-    """A screenful: what was tested on what, a line a part, the verdict."""
-    device = told["device"]
+def summary_lines(report: Document) -> list[str]:
+    """A short summary: model and device, one line for each part, the verdict."""
+    device = report["device"]
     where = (
         "NO GPU: a fake device"
         if device == FAKE
         else f"{device['name']}, compute capability {device['compute_capability']}"
     )
-    width = max(len(name) for name in told["parts"])
+    width = max(len(name) for name in report["parts"])
     return [
-        f"solo selftest: {told['bundle']['name']} {told['bundle']['version']}, {told['bundle']['precision']}, on {where}",
-        f"engine: {told['engine'].get('description', told['engine'].get('asked', ''))}",
-        *(f"  {name:<{width}}  {part['verdict']:<8}  {part['said']}" for name, part in told["parts"].items()),
-        f"{told['verdict']}" + (" (on a fake device: says nothing of any GPU)" if device == FAKE else ""),
+        f"solo selftest: {report['bundle']['name']} {report['bundle']['version']}, {report['bundle']['precision']}, on {where}",
+        f"engine: {report['engine'].get('description', report['engine'].get('asked', ''))}",
+        *(f"  {name:<{width}}  {part['verdict']:<8}  {part['said']}" for name, part in report["parts"].items()),
+        f"{report['verdict']}" + (" (on a fake device: says nothing of any GPU)" if device == FAKE else ""),
     ]
 
 

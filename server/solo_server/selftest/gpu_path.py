@@ -1,9 +1,9 @@
-"""The GPU path under test: a backend of one slot on a watched device, whose buffers are read when a batch is done.
+"""The GPU path under test: a backend of one slot on an instrumented device, whose buffers are read when a batch is done.
 
-    images ─► backend.infer ─► answers ─► backend.finish ─► instances
+    images ─► backend.infer ─► outputs ─► backend.finish ─► instances
                    └ the slot's buffers, by the names of batch.cuh ─► StageSnapshot
 
-Reading relies on the layouts of `gpu/network.py` and `batch.cuh`; a snapshot has the CPU path's form, so that both can be compared.
+Reading relies on the layouts of `gpu/network.py` and `batch.cuh`. Snapshots have the CPU path's form, for comparison.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from solo_server.backends.base import Backend
 from solo_server.backends.gpu.network import FLOAT_BYTES, BatchShape, NetworkLayout, level_groups, network_layout
 from solo_server.backends.gpu.postprocess.batch import Counts
 from solo_server.backends.stopwatch import Stopwatch
-from solo_server.selftest.instrumented_device import D2H, H2D, NETWORK, WatchedDevice
+from solo_server.selftest.instrumented_device import D2H, H2D, NETWORK, InstrumentedDevice
 from solo_server.selftest.stage_snapshot import Measured, Network, Ranked, StageSnapshot, levels_of
 from solo_server.selftest.timing import BatchTimes
 from solo_server.types import Candidates, Float32, Instance, Int64, PreparedImage, Query
 
 
 class GpuPath:
-    """What the self-test asks of the GPU. is_fake: the device is none, as in tests."""
+    """Runs batches on the GPU for the self-test. is_fake: the device is a fake, as in tests."""
 
-    def __init__(self, spec: ModelSpec, backend: Backend, watched: WatchedDevice, *, is_fake: bool) -> None:
-        self.spec, self.backend, self.watched, self.is_fake = spec, backend, watched, is_fake
+    def __init__(self, spec: ModelSpec, backend: Backend, device: InstrumentedDevice, *, is_fake: bool) -> None:
+        self.spec, self.backend, self.device, self.is_fake = spec, backend, device, is_fake
 
-    def answer(self, images: Sequence[PreparedImage], queries: Sequence[Query]) -> list[tuple[Instance, ...]]:
-        """Instances of images of one padded size, which are one batch."""
+    def segment(self, images: Sequence[PreparedImage], queries: Sequence[Query]) -> list[tuple[Instance, ...]]:
+        """Instances of one batch: images of one padded size."""
         outputs = self.backend.infer(images, queries)
         return [
             self.backend.finish(output, image.geometry, query, Stopwatch())
             for output, image, query in zip(outputs, images, queries, strict=True)
         ]
 
-    def look(self, images: Sequence[PreparedImage], queries: Sequence[Query]) -> list[StageSnapshot]:
-        """As `answer`, with everything in between."""
-        answers = self.answer(images, queries)
-        reader = _Reader(self.spec, self.watched, BatchShape(len(images), images[0].geometry.padded_hw))
+    def snapshots(self, images: Sequence[PreparedImage], queries: Sequence[Query]) -> list[StageSnapshot]:
+        """The instances of `segment`, with all stages before them."""
+        answers = self.segment(images, queries)
+        reader = _Reader(self.spec, self.device, BatchShape(len(images), images[0].geometry.padded_hw))
         return [reader.snapshot(p, instances) for p, instances in enumerate(answers)]
 
     def time(self, images: Sequence[PreparedImage], queries: Sequence[Query]) -> BatchTimes:
-        """One batch with marks."""
-        stream = self.watched.streams[-1]
+        """Times of one batch, with events between stages."""
+        stream = self.device.streams[-1]
         start = perf_counter()
         with stream.timed():
             self.backend.infer(images, queries)
@@ -69,11 +69,11 @@ class _Reader:
     """Buffers of the one slot after a batch of `shape`."""
 
     spec: ModelSpec
-    watched: WatchedDevice
+    device: InstrumentedDevice
     shape: BatchShape
 
     def snapshot(self, p: int, instances: tuple[Instance, ...]) -> StageSnapshot:
-        """Everything about image `p` of the batch."""
+        """All stages of image `p` of the batch."""
         counts = self._counts(p)
         candidates = self._candidates(p, counts)
         best = self._best(p, candidates)
@@ -94,10 +94,10 @@ class _Reader:
 
     def _counts(self, p: int) -> Any:  # a ctypes structure made at run time
         size = sizeof(Counts)
-        return Counts.from_buffer_copy(self.watched.read("counts", np.uint8, size, p * size).tobytes())
+        return Counts.from_buffer_copy(self.device.read("counts", np.uint8, size, p * size).tobytes())
 
     def _network(self, p: int) -> Network:
-        """Mask features of those groups of levels that some image of the batch has candidates on: others were not run."""
+        """With the mask features of groups of levels on which any image of the batch has candidates: others were not run."""
         named = [np.flatnonzero(self._cell_counts(i)) for i in range(self.shape.images)]
         with_candidates = set(levels_of(self.spec, np.concatenate(named)))
         groups = [group for group in level_groups(self.spec) if with_candidates & set(group.levels)]
@@ -123,11 +123,11 @@ class _Reader:
 
     def _map(self, name: str, p: int, channels: int, hw: tuple[int, int], offset: int) -> Float32:
         size = channels * hw[0] * hw[1]
-        values = self.watched.read(name, np.float32, size, offset + p * size * FLOAT_BYTES)
+        values = self.device.read(name, np.float32, size, offset + p * size * FLOAT_BYTES)
         return values.reshape(channels, *hw)
 
     def _candidates(self, p: int, counts: Any) -> Candidates:
-        """In the device's order; cells by `cell_counts`, since the list of cells is made anew where there are too many."""
+        """In the device's order. Cells follow from `cell_counts`, since the list of cells is replaced where there are too many."""
         labels = self._list("candidate_labels", np.int32, p, counts.candidates, self._scores_size)
         scores = self._list("candidate_scores", np.float32, p, counts.candidates, self._scores_size)
         of_cell = np.minimum(self._cell_counts(p), self.spec.num_classes)
@@ -135,7 +135,7 @@ class _Reader:
         return Candidates(_cut(named, len(labels)), labels.astype(np.int64), scores)
 
     def _cell_counts(self, p: int) -> NDArray[Any]:
-        """How many candidates each cell has. `Counts` will not do: where there are too many cells, it is made anew for the best."""
+        """Candidates of each cell. `Counts` does not give them: where there are too many cells, it is replaced for the best."""
         return self._list("cell_counts", np.uint32, p, self.spec.num_cells, self.spec.num_cells)
 
     def _measured(self, p: int, counts: Any) -> Measured:
@@ -154,24 +154,24 @@ class _Reader:
         return Ranked(_pick(candidates.cells, numbers), labels, scores)
 
     def _count(self, name: str, p: int) -> int:
-        """Of the best, or the kept ones; none where no image of the batch has a candidate: nothing is run then to say so."""
+        """`best_count` or `kept_count` of an image; 0 where no image has a candidate: the kernels that write it do not run."""
         if not any(self._counts(i).cells for i in range(self.shape.images)):
             return 0
-        return int(self.watched.read(name, np.int32, 1, p * 4)[0])
+        return int(self.device.read(name, np.int32, 1, p * 4)[0])
 
-    def _list(self, name: str, kind: type[Any], p: int, count: int, room: int) -> NDArray[Any]:
-        """`count` values of the image's list, each of which has room for `room`."""
-        return self.watched.read(name, kind, count, p * room * np.dtype(kind).itemsize)
+    def _list(self, name: str, kind: type[Any], p: int, count: int, capacity: int) -> NDArray[Any]:
+        """`count` values of the image's list; each image's list has `capacity` values."""
+        return self.device.read(name, kind, count, p * capacity * np.dtype(kind).itemsize)
 
 
 def _pick(values: Int64, numbers: NDArray[Any]) -> Int64:
-    """-1 for numbers that there are not, as `_cut`."""
-    there = (numbers >= 0) & (numbers < len(values))
+    """`values` at `numbers`; -1 for numbers out of range."""
+    in_range = (numbers >= 0) & (numbers < len(values))
     picked = np.full(len(numbers), -1, np.int64)
-    picked[there] = values[numbers[there]]
+    picked[in_range] = values[numbers[in_range]]
     return picked
 
 
 def _cut(values: Int64, length: int) -> Int64:
-    """Where counts do not add up, -1 for what is missing: a fault to be told, not to die of."""
+    """The first `length` values; -1 for missing ones, so that counts that do not add up are reported as a difference."""
     return np.concatenate([values, np.full(max(0, length - len(values)), -1)])[:length].astype(np.int64)

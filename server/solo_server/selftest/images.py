@@ -1,4 +1,4 @@
-"""The images of a self-test: those of a folder, those of the repository where it is there, and some that are nobody's."""
+"""The images of a self-test: those of a folder or of the repository, and generated ones."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from solo_server.types import PreparedImage, UInt8
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 REPOSITORY_FOLDERS = ("tests/images", "docs/figures", "docs/examples")
 GENERATED_HW = ((480, 640), (640, 480), (301, 97))
-COCO_HW = (480, 640)  # of the usual image of COCO
-SHAPES_OF_A_IMAGE = 40
+COCO_HW = (480, 640)  # the usual size of COCO's images
+SHAPES_PER_IMAGE = 40
 
 
 @dataclass(frozen=True, slots=True)
 class NamedImage:
-    """name: the file's own, without its folder, so that reports tell nothing of the machine."""
+    """name: the file's, without its folder, so that reports do not describe the machine."""
 
     name: str
     prepared: PreparedImage
 
 
-def gather(folder: Path | None, rules: PreprocessSpec) -> list[NamedImage]:
-    """Images of `folder`; without one those of the repository; generated ones behind them, always.
+def load_images(folder: Path | None, rules: PreprocessSpec) -> list[NamedImage]:
+    """Images of `folder`, or without one those of the repository; then the generated ones.
 
     Raises:
-        SettingsError: the folder is none, holds no image, or one that cannot be read.
+        SettingsError: there is no such folder, it has no images, or one cannot be read.
     """
     if folder is not None and not folder.is_dir():
-        raise SettingsError("--images: is no folder")
+        raise SettingsError("--images: is not a folder")
     files = sorted(_files([folder] if folder is not None else _repository_folders()))
     if folder is not None and not files:
-        raise SettingsError(f"--images: holds none of {', '.join(ENDINGS)}")
+        raise SettingsError(f"--images: has no files with the endings {', '.join(ENDINGS)}")
     generated = [NamedImage(f"generated {h}x{w}", prepare(coloured_shapes(h, w), rules)) for h, w in GENERATED_HW]
     return [NamedImage(path.name, prepare(_read(path), rules)) for path in files] + generated
 
@@ -48,7 +48,7 @@ def coloured_shapes(height: int, width: int) -> UInt8:
     random = np.random.default_rng(height * 10_007 + width)
     y, x = np.mgrid[:height, :width]
     pixels = np.stack([y * 255 // height, x * 255 // width, (x + y) * 255 // (height + width)], axis=2).astype(np.uint8)
-    for _ in range(SHAPES_OF_A_IMAGE):
+    for _ in range(SHAPES_PER_IMAGE):
         top, left = random.integers(0, height), random.integers(0, width)
         h, w = random.integers(8, max(9, height // 2)), random.integers(8, max(9, width // 2))
         inside = (np.abs(y - top) * 2 < h) & (np.abs(x - left) * 2 < w)
@@ -59,7 +59,7 @@ def coloured_shapes(height: int, width: int) -> UInt8:
 
 
 def _repository_folders() -> list[Path]:
-    """None of them where the package is installed without its repository."""
+    """Empty where the package is installed without its repository."""
     root = Path(__file__).parents[3]
     return [root / name for name in REPOSITORY_FOLDERS] if (root / "pyproject.toml").is_file() else []
 

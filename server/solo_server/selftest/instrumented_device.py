@@ -1,10 +1,10 @@
-"""A device that is watched: which memory was allocated under which name, and when each piece of work of its one stream began.
+"""A device that records which memory is allocated under which name, and when each kind of work of its stream begins.
 
-    backend ─► WatchedDevice ─► the device
-                 ├ buffers by name, to be read when a batch is done
-                 └ WatchedStream: a timed event wherever the kind of work changes ─► intervals
+    backend ─► InstrumentedDevice ─► the device
+                 ├ buffers by name, read when a batch is done
+                 └ InstrumentedStream: a timed event wherever the kind of work changes ─► intervals
 
-Only the self-test uses it: marks cost a microsecond each, and the pipeline knows nothing of them.
+Only the self-test uses it: each event costs a microsecond.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ H2D, D2H, IDLE, CLEAR, NETWORK = "h2d", "d2h", "idle", "clear", "network"
 T = TypeVar("T", bound=np.generic)
 
 
-class WatchedDevice:
-    """See `Device`. buffers: what is allocated now, by name; pinned_bytes: page-locked memory by name."""
+class InstrumentedDevice:
+    """See `Device`. buffers: device memory by name, the last allocation last; pinned_bytes: page-locked memory by name."""
 
     def __init__(self, device: Device) -> None:
         self.inner = device
         self.buffers: dict[str, list[DeviceBuffer]] = {}
         self.pinned_bytes: dict[str, int] = {}
-        self.streams: list[WatchedStream] = []
+        self.streams: list[InstrumentedStream] = []
 
     @property
     def info(self) -> DeviceInfo:
@@ -63,7 +63,7 @@ class WatchedDevice:
 
     def create_stream(self) -> Stream:
         """See `Device.create_stream`."""
-        stream = WatchedStream(self.inner, self.inner.create_stream())
+        stream = InstrumentedStream(self.inner, self.inner.create_stream())
         self.streams.append(stream)
         return stream
 
@@ -80,11 +80,11 @@ class WatchedDevice:
         self.inner.use()
 
     def device_bytes(self) -> dict[str, int]:
-        """Bytes of all that was allocated, by name."""
+        """Bytes of device memory by name."""
         return {name: sum(buffer.size_bytes for buffer in buffers) for name, buffers in self.buffers.items()}
 
     def read(self, name: str, kind: type[T], count: int, offset: int = 0) -> NDArray[T]:
-        """`count` values of the buffer last allocated under `name`, from `offset` bytes on; nothing queued may write it."""
+        """`count` values of the buffer last allocated under `name`, from `offset` bytes on; no queued work may write it."""
         stream = self.streams[-1].inner
         size_bytes = count * np.dtype(kind).itemsize
         pinned = self.inner.allocate_pinned(max(size_bytes, 1), "the self-test's copy")
@@ -96,8 +96,8 @@ class WatchedDevice:
             pinned.free()
 
 
-class WatchedStream:
-    """See `Stream`; while it is `timed`, events are recorded where one kind of work ends and another begins."""
+class InstrumentedStream:
+    """See `Stream`. Inside of `timed`, events are recorded where one kind of work ends and another begins."""
 
     def __init__(self, device: Device, stream: Stream) -> None:
         self.inner, self._device = stream, device
@@ -107,7 +107,7 @@ class WatchedStream:
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Inside of the block work is marked; `intervals_ms` tells of it once the stream was synchronised."""
+        """Record events inside of the block; `intervals_ms` reads them after the stream was synchronised."""
         self._marks, self._is_timed = [], True
         try:
             yield
@@ -115,12 +115,12 @@ class WatchedStream:
             self._is_timed = False
 
     def intervals_ms(self) -> list[tuple[str, float]]:
-        """Kind of work and how long it took, in the order of the stream; waiting for the host is left out."""
+        """Each kind of work and how long it took, in the order of the stream, without the time of waiting for the host."""
         spans = zip(self._marks, self._events, self._events[1 : len(self._marks)], strict=False)
         return [(name, end.milliseconds_since(start)) for name, start, end in spans if name != IDLE]
 
     def mark(self, name: str) -> None:
-        """What is queued from now on is `name`."""
+        """Work that is queued from now on is of kind `name`."""
         if not self._is_timed or (self._marks and self._marks[-1] == name):
             return
         if len(self._marks) == len(self._events):
@@ -153,7 +153,7 @@ class WatchedStream:
         target_offset: int = 0,
         source_offset: int = 0,
     ) -> None:
-        """See `Stream.download`. The host may wait behind it, which is nobody's time."""
+        """See `Stream.download`. The host may wait after it; that time is not counted."""
         self.mark(D2H)
         self.inner.download(target, source, size_bytes, target_offset, source_offset)
         self.mark(IDLE)
@@ -193,8 +193,8 @@ class WatchedStream:
         self.inner.synchronize()
 
 
-class WatchedNetwork:
-    """See `DeviceNetwork`: its slots say when the network runs; it is given the stream itself, since graphs know no other."""
+class InstrumentedNetwork:
+    """See `DeviceNetwork`: its slots mark when the network runs. The network gets the inner stream, which CUDA graphs need."""
 
     def __init__(self, network: DeviceNetwork) -> None:
         self._network = network
@@ -220,9 +220,9 @@ class WatchedNetwork:
 
     def open_slot(self, stream: Stream, memory: NetworkMemory) -> NetworkSlot:
         """See `DeviceNetwork.open_slot`."""
-        if not isinstance(stream, WatchedStream):
+        if not isinstance(stream, InstrumentedStream):
             return self._network.open_slot(stream, memory)
-        return _WatchedSlot(self._network.open_slot(stream.inner, memory), stream)
+        return _InstrumentedSlot(self._network.open_slot(stream.inner, memory), stream)
 
     def note_run(self) -> None:
         """See `DeviceNetwork.note_run`."""
@@ -233,8 +233,8 @@ class WatchedNetwork:
         self._network.close()
 
 
-class _WatchedSlot:
-    def __init__(self, slot: NetworkSlot, stream: WatchedStream) -> None:
+class _InstrumentedSlot:
+    def __init__(self, slot: NetworkSlot, stream: InstrumentedStream) -> None:
         self._slot, self._stream = slot, stream
 
     def categories(self, shape: BatchShape) -> None:

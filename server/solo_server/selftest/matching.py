@@ -1,4 +1,4 @@
-"""Two answers for one image side by side: which instances are the same, and how far apart they are."""
+"""Matches the instances of two results for one image, and measures how far apart they are."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from solo_server.rle import decode_rle
 from solo_server.types import Instance
 
-LEAST_IOU = 0.5  # of two masks that are taken for the same instance
+LEAST_IOU = 0.5  # of two masks that count as the same instance
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One instance of both. pixels: how many differ; is_identical: the encodings are equal, character by character."""
+    """An instance that both have. pixels: how many differ; is_identical: the encodings are equal, character by character."""
 
     expected: int
     found: int
@@ -28,7 +28,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """missing: numbers of expected instances that were not found; extra: of found ones that were not expected."""
+    """missing: indices of expected instances without a match; extra: indices of found ones without a match."""
 
     pairs: tuple[Pair, ...]
     missing: tuple[int, ...]
@@ -36,12 +36,12 @@ class Agreement:
 
 
 def match(expected: Sequence[Instance], found: Sequence[Instance]) -> Agreement:
-    """Pairs of one class, those with the highest mask IoU first."""
+    """Pairs of one class, matched in the order of falling mask IoU."""
     masks = ([decode_rle(i.mask) for i in expected], [decode_rle(i.mask) for i in found])
-    offers = sorted(_offers(expected, found, masks), key=lambda pair: (-pair.iou, pair.score_difference))
+    possible = sorted(_possible_pairs(expected, found, masks), key=lambda pair: (-pair.iou, pair.score_difference))
     taken: tuple[set[int], set[int]] = (set(), set())
     pairs = []
-    for pair in offers:
+    for pair in possible:
         if pair.expected not in taken[0] and pair.found not in taken[1]:
             pairs.append(pair)
             taken[0].add(pair.expected)
@@ -50,24 +50,24 @@ def match(expected: Sequence[Instance], found: Sequence[Instance]) -> Agreement:
     return Agreement(tuple(pairs), missing, tuple(j for j in range(len(found)) if j not in taken[1]))
 
 
-def _offers(
+def _possible_pairs(
     expected: Sequence[Instance],
     found: Sequence[Instance],
     masks: tuple[list[NDArray[np.bool_]], list[NDArray[np.bool_]]],
 ) -> list[Pair]:
-    offers = []
+    pairs = []
     for i, one in enumerate(expected):
         for j, other in enumerate(found):
             if one.class_id != other.class_id or not _boxes_meet(one, other):
                 continue
             iou, pixels = _compare(masks[0][i], masks[1][j])
             if iou >= LEAST_IOU:
-                offers.append(Pair(i, j, iou, pixels, abs(one.score - other.score), one.mask == other.mask))
-    return offers
+                pairs.append(Pair(i, j, iou, pixels, abs(one.score - other.score), one.mask == other.mask))
+    return pairs
 
 
 def _boxes_meet(one: Instance, other: Instance) -> bool:
-    """Also of two empty masks."""
+    """Two empty masks meet too."""
     if one.area == 0 or other.area == 0:
         return one.area == other.area
     (x, y, w, h), (left, top, width, height) = one.box_xywh, other.box_xywh
@@ -75,6 +75,6 @@ def _boxes_meet(one: Instance, other: Instance) -> bool:
 
 
 def _compare(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[float, int]:
-    """IoU, 1 of two empty masks, and how many pixels differ."""
+    """IoU (1 for two empty masks), and how many pixels differ."""
     shared, either = int((one & other).sum()), int((one | other).sum())
     return (shared / either if either else 1.0), either - shared

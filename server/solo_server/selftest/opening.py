@@ -1,8 +1,8 @@
-"""From a bundle to a GPU path of one slot, step by step, with what each step found: device, kernels, engines, backend.
+"""Opens a bundle as a GPU path of one slot, step by step, and records facts of each step: device, kernels, engines, backend.
 
-    driver ─► device ─► kernels.cu to a cubin ─► TensorRT engines, found or built | ONNX Runtime ─► backend on a watched device
+    driver ─► device ─► kernels.cu to a cubin ─► TensorRT engines | ONNX Runtime ─► backend on an instrumented device
 
-The pieces are those of `solo serve`; only the device is watched, and there is one slot.
+The parts are those of `solo serve`, except that the device is instrumented and there is one slot.
 """
 
 from __future__ import annotations
@@ -19,28 +19,26 @@ from solo_server.backends.gpu.backend import DeviceBackend
 from solo_server.backends.gpu.driver.base import Device, DeviceInfo
 from solo_server.backends.gpu.driver.cache import cache_folder
 from solo_server.backends.gpu.driver.compile import kernels_cubin
-from solo_server.backends.gpu.driver.driver import find_devices, open_device
+from solo_server.backends.gpu.driver.driver import NoGpuError, find_devices, open_device
 from solo_server.backends.gpu.network import DeviceNetwork
-from solo_server.backends.gpu.open import CUDA, KERNELS, TENSORRT, CudaOptions, open_device_network
+from solo_server.backends.gpu.open import CUDA, KERNELS, TENSORRT, open_device_network
+from solo_server.backends.gpu.options import CudaOptions
 from solo_server.backends.gpu.postprocess.memory import CudaLimits
 from solo_server.backends.gpu.postprocess.run import CudaPostprocessor
-from solo_server.errors import DeviceFailure, SettingsError
+from solo_server.errors import DeviceFailure
 from solo_server.selftest.gpu_path import GpuPath
 from solo_server.selftest.images import COCO_HW
-from solo_server.selftest.instrumented_device import WatchedDevice, WatchedNetwork
-from solo_server.selftest.measuring import Say, timed_image
-from solo_server.selftest.probe import kernel_facts, no_gpu_message, pieces
+from solo_server.selftest.instrumented_device import InstrumentedDevice, InstrumentedNetwork
+from solo_server.selftest.measuring import timed_image
+from solo_server.selftest.probe import kernel_facts, no_gpu_message, requirements
+from solo_server.selftest.progress import Log
 
 ENGINES = (TENSORRT, CUDA)
-CRAMPED = CudaLimits(instances_at_once=3, runs_per_image=64, axis_maps_at_once=5)
-
-
-class NoGpuHere(SettingsError):
-    """Nothing can be tested: there is no GPU, or no driver, or not the packages that it needs."""
+SMALL_BUFFER_LIMITS = CudaLimits(instances_at_once=3, runs_per_image=64, axis_maps_at_once=5)
 
 
 class OpeningFailed(Exception):
-    """There is a GPU, but the path to it could not be opened; `__cause__` says why."""
+    """There is a GPU, but the GPU path could not be opened; `__cause__` says why."""
 
     def __init__(self, device: DeviceInfo, facts: Mapping[str, Any]) -> None:
         super().__init__("the GPU path could not be opened")
@@ -48,88 +46,88 @@ class OpeningFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where paths are opened. network_on: the network, with memory of a device; cubin: our kernels; is_fake: there is no GPU."""
+class GpuSetup:
+    """What a GPU path is made of. open_network: loads the network on a device; cubin: our kernels; is_fake: there is no GPU."""
 
     device: Device
-    network_on: Callable[[Device], DeviceNetwork]
+    open_network: Callable[[Device], DeviceNetwork]
     cubin: bytes
     is_fake: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """A GPU path, ready. facts: what opening it told, for the report; open_cramped: another with `CRAMPED` buffers."""
+class OpenedGpu:
+    """A GPU path, ready. facts: of its opening, for the report; open_small_buffers: opens another with `SMALL_BUFFER_LIMITS`."""
 
     bundle: Bundle
     gpu: GpuPath
     facts: dict[str, Any]
-    open_cramped: Callable[[], GpuPath]
+    open_small_buffers: Callable[[], GpuPath]
 
 
 @dataclass(slots=True)
-class Opening:
-    """One opening on its way. facts: what is known so far, kept where a later step fails; image_hw: to warm up on."""
+class GpuOpener:
+    """Opens a GPU path. facts: what is known so far, for the report also where a later step fails; image_hw: to warm up on."""
 
     bundle: Bundle
     max_batch: int
-    say: Say
+    log: Log
     facts: dict[str, Any] = field(default_factory=dict)
     image_hw: tuple[int, int] = COCO_HW
 
-    def open(self, place: Place) -> Opened:
+    def open(self, setup: GpuSetup) -> OpenedGpu:
         """Ready for every part of the self-test. Raises as `path`."""
-        return Opened(self.bundle, self.path(place), self.facts, lambda: self.path(place, CRAMPED))
+        return OpenedGpu(self.bundle, self.path(setup), self.facts, lambda: self.path(setup, SMALL_BUFFER_LIMITS))
 
-    def path(self, place: Place, limits: CudaLimits | None = None) -> GpuPath:
-        """Network, post-processing and backend on any device.
+    def path(self, setup: GpuSetup, limits: CudaLimits | None = None) -> GpuPath:
+        """Network, post-processing and backend on an instrumented device.
 
         Raises:
-            DeviceFailure, SettingsError: as their parts do.
+            DeviceFailure, SettingsError: as these do.
         """
-        watched = WatchedDevice(place.device)
-        network = self.timed("network", lambda: place.network_on(watched))
+        device = InstrumentedDevice(setup.device)
+        network = self.timed("network", lambda: setup.open_network(device))
         self.facts["description"] = network.description
         model = (self.bundle.spec, self.bundle.kernels)
-        postprocessor = CudaPostprocessor(watched, model, place.cubin, network.shapes, limits)
-        if not place.is_fake:
+        postprocessor = CudaPostprocessor(device, model, setup.cubin, network.shapes, limits)
+        if not setup.is_fake:
             self.facts["kernels"] = kernel_facts(postprocessor.kernels)
-        backend = DeviceBackend(watched, self.bundle.spec, WatchedNetwork(network), postprocessor)
+        backend = DeviceBackend(device, self.bundle.spec, InstrumentedNetwork(network), postprocessor)
         self.timed("warm up", lambda: backend.warm_up(timed_image(self.bundle.spec, self.image_hw)))
-        return GpuPath(self.bundle.spec, backend, watched, is_fake=place.is_fake)
+        return GpuPath(self.bundle.spec, backend, device, is_fake=setup.is_fake)
 
     def timed(self, name: str, work: Callable[[], Any]) -> Any:
-        """Do `work`, and note how long it took."""
-        self.say(f"{name} ...")
+        """Do `work`, and record how long it took."""
+        self.log(f"{name} ...")
         start = perf_counter()
         result = work()
         seconds = round(perf_counter() - start, 2)
         self.facts.setdefault("seconds", {}).setdefault(name, seconds)
-        self.say(f"{name}: done in {seconds} s")
+        self.log(f"{name}: done in {seconds} s")
         return result
 
 
-def open_gpu(bundle: Bundle, engine: str, max_batch: int, *, build: bool, say: Say) -> Opened:
+def open_gpu(bundle: Bundle, engine: str, max_batch: int, *, build: bool, log: Log) -> OpenedGpu:
     """The first GPU of this machine with `engine`, `tensorrt` or `cuda`.
 
     Raises:
-        NoGpuHere: no GPU, driver or package.
-        OpeningFailed: they are there, and something else went wrong.
+        NoGpuError: no GPU, no driver, or a package is missing.
+        OpeningFailed: anything else went wrong.
     """
     device = _device(engine)
     info = device.info
-    say(f"{info.name}, compute capability {info.capability[0]}.{info.capability[1]}, {info.memory_bytes >> 20} MiB, "
+    log(f"{info.name}, compute capability {info.capability[0]}.{info.capability[1]}, {info.memory_bytes >> 20} MiB, "
         f"{info.multiprocessors} multiprocessors, driver for CUDA {info.driver}")  # fmt: skip
-    opening = Opening(bundle, max_batch, say, {"asked": engine, "max_batch": max_batch})
+    opening = GpuOpener(bundle, max_batch, log, {"asked": engine, "max_batch": max_batch})
     try:
         cubin = opening.timed("kernels", lambda: kernels_cubin(KERNELS, info.capability, cache_folder()))
         opening.facts["cubin_bytes"] = len(cubin)
         options = CudaOptions(max_batch=max_batch, slots=1, build=build)
         network = partial(open_device_network, bundle, engine, options=options)
-        return opening.open(Place(device, network, cubin, is_fake=False))
+        return opening.open(GpuSetup(device, network, cubin, is_fake=False))
     except KeyboardInterrupt:
         raise
-    except Exception as problem:  # whatever it is belongs into the report: nobody else can look
+    except Exception as problem:  # the report has to show any failure
         raise OpeningFailed(info, opening.facts) from problem
 
 
@@ -137,12 +135,12 @@ def _device(engine: str) -> Device:
     try:
         found = find_devices()
         if not found.devices:
-            raise NoGpuHere(no_gpu_message(engine, f"no GPU was found here ({found.reason})"))
-        missing = [piece.what for piece in pieces(engine) if not piece.is_there]
+            raise NoGpuError(no_gpu_message(engine, f"no GPU was found here ({found.reason})"))
+        missing = [requirement.name for requirement in requirements(engine) if not requirement.is_installed]
         if missing:
-            raise NoGpuHere(
+            raise NoGpuError(
                 no_gpu_message(engine, f"there is {found.devices[0].name}, but no {' and no '.join(missing)}")
             )
         return open_device()
     except DeviceFailure as problem:
-        raise NoGpuHere(no_gpu_message(engine, f"the GPU cannot be opened ({problem})")) from problem
+        raise NoGpuError(no_gpu_message(engine, f"the GPU cannot be opened ({problem})")) from problem

@@ -1,10 +1,10 @@
-"""The GPU path beside the CPU path, image by image: three comparisons, so that a difference says where it comes from.
+"""Compares the GPU path with the CPU path, image by image, in three ways that show where a difference comes from.
 
     network           level features, scores, mask features of both networks                      rounding of the precision
-    post-processing   CPU path on the GPU's own scores and features, against what the GPU made    nearly exact
-    answers           instances of both paths, each from its own network                          what a user sees
+    post-processing   CPU path on the GPU's own scores and features, against the GPU's results    nearly exact
+    answers           instances of both paths, each from its own network                          the user's result
 
-A batch follows in which images and queries differ, since a mix-up between the images of a batch shows there only.
+A batch with different images and queries follows: only there a mix-up between images of a batch shows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from solo_server.selftest.differences import (
     Difference,
     compare_instances,
     compare_networks,
-    compare_sights,
+    compare_snapshots,
 )
 from solo_server.selftest.gpu_path import GpuPath
 from solo_server.selftest.images import NamedImage
@@ -38,7 +38,7 @@ QUERIES = (Query(), Query(nms="mask"), Query(nms="none"), Query(score_threshold=
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One part on one image. query: what was asked for, in words."""
+    """One part on one image. query: the query as text."""
 
     part: str
     image: str
@@ -47,7 +47,7 @@ class Comparison:
 
 
 class Parity:
-    """Both paths of one bundle. The CPU's runs on ONNX Runtime; `close` nothing: it holds no device."""
+    """Both paths of one bundle; the CPU path runs on ONNX Runtime."""
 
     def __init__(self, bundle: Bundle, gpu: GpuPath) -> None:
         self._bundle, self._gpu = bundle, gpu
@@ -55,10 +55,10 @@ class Parity:
         self._cpu_backend = CpuBackend(bundle, open_network(bundle, OrtRuntime(), pool), pool)
         self._cpu = CpuPath(bundle)
 
-    def image(self, image: NamedImage) -> Iterator[Comparison]:
-        """Network, post-processing and answers of one image, with the bundle's own settings."""
+    def compare_image(self, image: NamedImage) -> Iterator[Comparison]:
+        """Network, post-processing and answers of one image, with the bundle's settings."""
         query, prepared = Query(), image.prepared
-        found = self._gpu.look([prepared], [query])[0]
+        found = self._gpu.snapshots([prepared], [query])[0]
         expected = self._cpu.snapshot(self._network(prepared), prepared.geometry, query)
         tolerance = NETWORK[self._bundle.precision]
         yield Comparison("network", image.name, "", tuple(compare_networks(expected.network, found.network, tolerance)))
@@ -66,14 +66,14 @@ class Parity:
         answers = compare_instances(expected.instances, found.instances, tolerance, self._cuts(query))
         yield Comparison("answers", image.name, "", (answers,))
 
-    def batch(self, image: NamedImage, most: int) -> Iterator[Comparison]:
-        """Post-processing of a batch of up to `most` images: this one turned about, each with another query."""
-        turned = [image.prepared, *(_turned(image.prepared, axes) for axes in ((0,), (1,), (0, 1)))]
-        chosen = list(zip(turned, QUERIES, strict=True))[: max(1, most)]
+    def compare_batch(self, image: NamedImage, most: int) -> Iterator[Comparison]:
+        """Post-processing of a batch of up to `most` images: this one mirrored, each with another query."""
+        mirrored = [image.prepared, *(_mirrored(image.prepared, axes) for axes in ((0,), (1,), (0, 1)))]
+        chosen = list(zip(mirrored, QUERIES, strict=True))[: max(1, most)]
         images, queries = [p for p, _ in chosen], [q for _, q in chosen]
-        for i, found in enumerate(self._gpu.look(images, queries)):
+        for i, found in enumerate(self._gpu.snapshots(images, queries)):
             name = f"{image.name}, {i + 1} of {len(images)}"
-            yield Comparison("batch", name, _told(queries[i]), self._same_inputs(found, images[i], queries[i]))
+            yield Comparison("batch", name, _query_text(queries[i]), self._same_inputs(found, images[i], queries[i]))
 
     def _network(self, prepared: PreparedImage) -> Network:
         output = self._cpu_backend.infer([prepared], [Query()])[0]
@@ -88,21 +88,21 @@ class Parity:
             expected = self._cpu.snapshot(found.network, prepared.geometry, query)
         except KeyError as problem:
             return (Difference("candidates", {}, f"the mask towers of level {problem} were not run"),)
-        return tuple(compare_sights(expected, found, SAME_INPUTS, self._cuts(query)))
+        return tuple(compare_snapshots(expected, found, SAME_INPUTS, self._cuts(query)))
 
     def _cuts(self, query: Query) -> Cuts:
         settings = apply_query(self._bundle.spec.postprocess, query)
         return Cuts(settings.score_threshold, settings.max_instances)
 
 
-def _turned(prepared: PreparedImage, axes: Sequence[int]) -> PreparedImage:
-    """Mirrored inside of what is not padding, so that the geometry stays."""
+def _mirrored(prepared: PreparedImage, axes: Sequence[int]) -> PreparedImage:
+    """Mirrored inside of the padding, so that the geometry stays."""
     h, w = prepared.geometry.resized_hw
     pixels = prepared.pixels.copy()
     pixels[:h, :w] = np.flip(pixels[:h, :w], tuple(axes))
     return PreparedImage(pixels, prepared.geometry)
 
 
-def _told(query: Query) -> str:
+def _query_text(query: Query) -> str:
     given = {"nms": query.nms, "score_threshold": query.score_threshold, "max_instances": query.max_instances}
     return ", ".join(f"{name} {value}" for name, value in given.items() if value is not None)

@@ -1,8 +1,8 @@
-"""What a GPU could do at best by its data sheet, and how far from that a network with so much arithmetic must stay.
+"""The least time of a network on a GPU, by the peak of its data sheet.
 
-    GFLOP of the bundle (`solo_models.arithmetic`) / peak of its precision ─► milliseconds that no implementation can beat
+    GFLOP of the bundle (`solo_models.arithmetic`) / peak of its precision ─► least milliseconds of any implementation
 
-Peaks are the vendor's, dense, at boost clock; nothing runs at them for long.
+Peaks are the vendor's, dense, at boost clock, which is not sustained for long.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ TENSOR_INT8_FROM = (7, 5)
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One model. Peaks in TFLOP/s (int8: TOPS), memory in GB/s; a multiprocessor's room: registers, threads, blocks, shared KiB.
+    """One model. Peaks in TFLOP/s (int8: TOPS), memory in GB/s; limits of a multiprocessor: threads, blocks, shared KiB.
 
-    names: parts of what the driver calls it, all of which must be there.
+    names: parts of the driver's name for it; all of them must occur.
     """
 
     title: str
@@ -57,11 +57,11 @@ GPUS = (
 
 
 def known_gpu(name: str) -> Gpu | None:
-    """By the driver's name, such as `Tesla V100-SXM2-16GB`; `None` for a model whose data sheet is not here."""
+    """By the driver's name, such as `Tesla V100-SXM2-16GB`; `None` for a model without a data sheet here."""
     words = name.upper().replace("-", " ").split()
     return next((gpu for gpu in GPUS if set(gpu.names) <= set(words)), None)
 
 
 def least_ms(gflop: float, gpu: Gpu, precision: str) -> float:
-    """Milliseconds at the peak, arithmetic alone."""
+    """Milliseconds at the peak, for arithmetic alone."""
     return gflop / gpu.peak(precision)

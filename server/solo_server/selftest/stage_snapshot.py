@@ -1,9 +1,9 @@
-"""What post-processing was given for one image and what it made of it, stage by stage, on whichever side.
+"""The inputs and results of post-processing for one image, stage by stage, from the CPU path or the GPU path.
 
     scores, mask features ─► candidates ─► areas, maskness ─► best ─► kept ─► instances
 
-`cpu_snapshot` is the CPU path's, from any scores and features: from the CPU, or from a GPU network, which
-separates the network's rounding from faults of the post-processing.
+`CpuPath.snapshot` is the CPU path's, from scores and features of either network. From the GPU's network it separates the network's
+rounding from faults of post-processing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from solo_server.types import Candidates, Float32, Geometry, Instance, Int64, Qu
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What the network gives. scores: `(cells, C)`; levels: `(C, h, w)` each; features: level -> one map a mask tower."""
+    """The network's outputs. scores: `(cells, C)`; levels: `(C, h, w)` each; features: level -> one map a mask tower."""
 
     scores: Float32
     levels: tuple[Float32, ...]
@@ -37,7 +37,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Cells that some candidate names, rising, with their masks' `areas` and `maskness`, all `(n,)`."""
+    """Cells with a candidate, rising, and their masks' `areas` and `maskness`, all `(n,)`."""
 
     cells: Int64
     areas: Int64
@@ -46,7 +46,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Candidates best first: `cells`, `labels`, `scores`, all `(n,)`."""
+    """Candidates, best first: `cells`, `labels`, `scores`, all `(n,)`."""
 
     cells: Int64
     labels: Int64
@@ -55,7 +55,7 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class StageSnapshot:
-    """All stages of one image. best: what enters NMS; kept: what leaves it, scores decayed; instances: as answered."""
+    """All stages of one image. best: candidates before NMS; kept: after NMS, with decayed scores; instances: as returned."""
 
     network: Network
     candidates: Candidates
@@ -66,23 +66,23 @@ class StageSnapshot:
 
 
 class CpuPath:
-    """The oracle: post-processing on the CPU with everything in between shown."""
+    """The reference: post-processing on the CPU, stage by stage."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._spec, self._pool = bundle.spec, Pool()
         self._postprocessor = CpuPostprocessor(bundle.spec, bundle.kernels, self._pool)
 
     def network(self, output: ImageOutput, levels: Sequence[Float32]) -> Network:
-        """Everything that an engine gave, with the mask features of the levels that have candidates."""
+        """An engine's outputs, with the mask features of the levels that have candidates."""
         found = find_candidates(output.scores, self._spec.postprocess)
-        wanted = levels_of(self._spec, found.cells)
-        maps = output.mask_features(wanted)
+        needed = levels_of(self._spec, found.cells)
+        maps = output.mask_features(needed)
         return Network(
-            output.scores, tuple(levels), {level: tuple(tower) for level, tower in zip(wanted, maps, strict=True)}
+            output.scores, tuple(levels), {level: tuple(tower) for level, tower in zip(needed, maps, strict=True)}
         )
 
     def snapshot(self, network: Network, geometry: Geometry, query: Query) -> StageSnapshot:
-        """All stages from these scores and features on."""
+        """All stages, from these scores and features."""
         settings = apply_query(self._spec.postprocess, query)
         candidates = find_candidates(network.scores, settings, query.class_ids)
         if len(candidates.cells) == 0:

@@ -1,7 +1,7 @@
-"""Times of batches in trtexec's words: H2D latency, GPU compute time, D2H latency, their sum, and throughput.
+"""Times of batches in trtexec's terms: H2D latency, GPU compute time, D2H latency, their sum, and throughput.
 
-Milliseconds of CUDA events on the slot's stream, each piece up to the beginning of the next, gaps between launches included; what
-the host does while the stream waits for it is in `host_walltime` only.
+Milliseconds between CUDA events on the slot's stream. Each stage lasts until the next begins, gaps between launches included. Work
+of the host while the stream waits for it is in `host_walltime` only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PERCENTILES = (90, 95, 99)
 
 @dataclass(frozen=True, slots=True)
 class BatchTimes:
-    """One batch. h2d_ms, d2h_ms: copies; network_ms, postprocess_ms: GPU compute; stages_ms: of its parts; wall_ms: the host's."""
+    """One batch. h2d_ms, d2h_ms: copies; network_ms, postprocess_ms: GPU compute; stages_ms: by stage; wall_ms: on the host."""
 
     h2d_ms: float
     network_ms: float
@@ -27,7 +27,7 @@ class BatchTimes:
 
     @property
     def latency_ms(self) -> float:
-        """As trtexec: both copies and the computing."""
+        """As trtexec defines it: both copies and the compute time."""
         return self.h2d_ms + self.compute_ms + self.d2h_ms
 
     @property
@@ -37,7 +37,7 @@ class BatchTimes:
 
 
 def summary(times: Sequence[BatchTimes], images: int) -> dict[str, Any]:
-    """Statistics of batches of `images` images; at least one batch."""
+    """Statistics of at least one batch of `images` images."""
     wall_s = sum(t.wall_ms for t in times) / 1e3
     names = sorted({name for t in times for name in t.stages_ms})
     return {

@@ -1,23 +1,23 @@
-"""How far the GPU may be from the CPU, and why so far: the numbers that verdicts stand on. They are in the JSON, too.
+"""How far the GPU may differ from the CPU, and why. Verdicts use these numbers; the report contains them.
 
-Same inputs: products add up in another order and `expf` differs in its last bit, so a pixel whose value is the mask threshold to
-within rounding may fall the other way. Everything else is the same arithmetic.
-Networks: what the precision rounds. They were set with room to spare before any GPU was seen; a FAIL by a hair is worth telling.
+Same inputs: products are summed in another order and `expf` differs in its last bit, so a pixel whose value equals the mask
+threshold up to rounding may change sides. All other arithmetic is the same.
+Networks: rounding of the precision. The tolerances were set generously before any GPU was used; please report even a narrow FAIL.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-PIXELS, SHARE = 2, 1e-3  # of a mask at the mask stride that may fall the other way: so many, or this share of it
+PIXELS, SHARE = 2, 1e-3  # pixels of a mask at the mask stride that may change sides: this number, or this share of it
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
     """features: root of the mean square of the difference, over that of the expected map; scores: the largest difference.
 
-    matched: least share of the instances that must be found again; mask_iou: least mean over pairs; worst_iou: least of any pair;
-    excused: instances whose score is so near to a cut may be missing.
+    matched: least share of instances with a match; mask_iou: least mean over pairs; worst_iou: least of any pair;
+    excused: instances whose score is this close to a threshold may be missing.
     """
 
     features: float

@@ -1,1 +1,1 @@
-"""Requests take turns: admission, batching, and the models that are served."""
+"""Admission, batching and execution of images, and the models in service."""

@@ -1,10 +1,10 @@
-"""Batches of images of one padded size, for engines that are idle; never a wait for company unless a setting asks for it.
+"""Batches of images of one padded size, for idle engines, which wait for a batch to fill only if a setting says so.
 
     infer ─► bucket of its padded size ─► an engine is idle: up to `max_batch` of the bucket whose first waits longest ─► answers
 
-All of it happens on the event loop's thread, when an image comes or an engine is idle again; there is no thread and no polling.
-An image whose caller goes away (the task is cancelled) or whose deadline passes while it waits costs no inference. A batch that
-fails is tried again image by image, so that only the guilty one fails; where the device is lost, nothing is tried again.
+Everything runs on the event loop's thread, when an image arrives or an engine becomes idle; there is no thread and no polling.
+An image whose caller disconnects (the task is cancelled) or whose deadline passes while it waits is not inferred. A failed batch is
+retried image by image, so that only the faulty image fails; after the device is lost, nothing is retried.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from solo_server.errors import DeadlineExceeded, DeviceLost, EngineFailure, EngineHung, ServerError
 
 LOG = logging.getLogger("solo_server")
-STALLED = 0.5  # of `engine_timeout_s`: from then on nothing is accepted
+STALLED = 0.5  # share of `engine_timeout_s` after which no request is accepted
 
 Infer = Callable[[Sequence[Any]], Awaitable[Sequence[Any]]]
 
@@ -29,7 +29,8 @@ Infer = Callable[[Sequence[Any]], Awaitable[Sequence[Any]]]
 class BatchRules:
     """max_concurrency: engines, or slots of one; max_batch: images; max_delay_s: how long an idle engine waits for a batch to fill.
 
-    ahead: batches that lie ready for the next engine to be idle, which then does not wait for the event loop.
+    ahead: batches queued for the next idle engine, which then does not wait for the event loop. engine_timeout_s: after so long
+    without an answer, an engine counts as hanging.
     """
 
     max_concurrency: int = 1
@@ -37,12 +38,11 @@ class BatchRules:
     max_batch: int = 1
     max_delay_s: float = 0.0
     engine_timeout_s: float = 120.0
-    """After so long without an answer the engine is held to be hanging."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """What came of an image, and how long it waited and its batch took."""
+    """The output of one image, how long it waited, and how long its batch took."""
 
     output: Any
     queue_ms: float
@@ -51,7 +51,7 @@ class Inferred:
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """An image that waits. Times by the monotonic clock."""
+    """A waiting image. Times by the monotonic clock."""
 
     image: Any
     bucket: Hashable
@@ -61,14 +61,14 @@ class _Entry:
     is_waiting: bool = True
 
     def fail(self, problem: BaseException) -> None:
-        """Unless it has its answer, or nobody waits for one."""
+        """Set the failure, unless the image has an answer or its caller was cancelled."""
         if not self.answer.done():
             self.answer.set_exception(problem)
 
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """A batch that an engine has, or has next."""
+    """A batch that an engine works on, or is queued for the next idle engine."""
 
     batch: list[_Entry]
     start: float
@@ -76,11 +76,11 @@ class _Call:
 
 
 class Batcher:
-    """Where prepared images meet idle engines.
+    """Hands waiting images to idle engines.
 
-    infer: runs one batch in a thread of its own; `max_concurrency` calls at a time, further ones queue. on_end: hears once of
-    what only a new process can mend, `DeviceLost` or `EngineHung`; everything that waits, and comes later, fails with it.
-    on_batch: hears of every batch that came back, or failed: its images, and milliseconds.
+    infer: runs one batch in an engine thread; `max_concurrency` calls at a time, further ones queue. on_end: called once, with a
+    failure that only a new process can repair: `DeviceLost` or `EngineHung`; all waiting and later images fail with it. on_batch:
+    called after each batch, failed ones too, with its number of images and milliseconds.
     """
 
     def __init__(
@@ -96,29 +96,29 @@ class Batcher:
         self._batches: set[asyncio.Task[None]] = set()
         self._running: list[_Call] = []
         self._ahead: deque[_Call] = deque()
-        self._alarm: asyncio.TimerHandle | None = None
+        self._wake_up: asyncio.TimerHandle | None = None
         self._ended: ServerError | None = None
 
     @property
     def waiting(self) -> int:
-        """Images that wait for an engine."""
+        """How many images wait for an engine."""
         return sum(len(bucket) for bucket in self._buckets.values())
 
     @property
     def is_stalled(self) -> bool:
-        """Whether a batch takes suspiciously long."""
+        """Whether a batch takes longer than `STALLED` allows."""
         longest_s = monotonic() - min(call.start for call in self._running) if self._running else 0.0
         return longest_s > STALLED * self._rules.engine_timeout_s
 
     async def infer(self, image: Any, bucket: Hashable = None, deadline: float = float("inf")) -> Inferred:
-        """What the engine makes of one image, whatever that is to it.
+        """Run the engine on one image; the batcher does not look into it.
 
-        bucket: of the images that may share a batch. deadline: by the monotonic clock; beyond it the engine does not take it.
+        bucket: images of one bucket may share a batch. deadline: by the monotonic clock; after it the image is not inferred.
 
         Raises:
-            DeadlineExceeded: the deadline passed while it waited.
-            EngineFailure: the backend failed on this image; `DeviceLost`: on everything.
-            EngineHung: it never answered.
+            DeadlineExceeded: the deadline passed while the image waited.
+            EngineFailure: the backend failed on this image; `DeviceLost`: on all images.
+            EngineHung: the engine never answered.
         """
         if self._ended is not None:
             raise self._ended
@@ -132,16 +132,16 @@ class Batcher:
             if entry.is_waiting:
                 self._remove(entry)
             if answer.done() and not answer.cancelled():
-                answer.exception()  # seen, even where the caller went away in the same moment
+                answer.exception()  # retrieved, even if the caller was cancelled at the same moment
 
     def _remove(self, entry: _Entry) -> None:
-        """Its caller has gone."""
+        """Take out an image whose caller no longer waits."""
         self._buckets[entry.bucket].remove(entry)
         if not self._buckets[entry.bucket]:
             del self._buckets[entry.bucket]
 
     def _dispatch(self) -> None:
-        """Give every idle engine a batch."""
+        """Start a batch for every idle engine."""
         while self._idle and (batch := self._next_batch()):
             self._idle -= 1
             task = asyncio.get_running_loop().create_task(self._run(batch))
@@ -149,34 +149,34 @@ class Batcher:
             task.add_done_callback(self._batches.discard)
 
     def _next_batch(self) -> list[_Entry]:
-        """Of the bucket whose first image waits longest; empty where none waits, or none long enough."""
-        while ripe := [name for name, bucket in self._buckets.items() if self._is_ripe(bucket)]:
-            if batch := self._take(min(ripe, key=lambda name: self._buckets[name][0].since)):
+        """From the bucket whose first image waits longest; empty if no bucket is ready."""
+        while ready := [name for name, bucket in self._buckets.items() if self._is_ready(bucket)]:
+            if batch := self._take(min(ready, key=lambda name: self._buckets[name][0].since)):
                 return batch
         if self._buckets:
-            self._wake_up_when_ripe()
+            self._wake_up_when_ready()
         return []
 
-    def _is_ripe(self, bucket: deque[_Entry]) -> bool:
+    def _is_ready(self, bucket: deque[_Entry]) -> bool:
         rules = self._rules
         return len(bucket) >= rules.max_batch or monotonic() >= bucket[0].since + rules.max_delay_s
 
-    def _wake_up_when_ripe(self) -> None:
-        """Only with a `max_delay_s`: without one everything that waits is ripe."""
-        if self._alarm is not None:
-            self._alarm.cancel()
+    def _wake_up_when_ready(self) -> None:
+        """Only needed with a `max_delay_s`: without it, every bucket is ready."""
+        if self._wake_up is not None:
+            self._wake_up.cancel()
         first = min(bucket[0].since for bucket in self._buckets.values())
         delay_s = max(0.0, first + self._rules.max_delay_s - monotonic())
-        self._alarm = asyncio.get_running_loop().call_later(delay_s, self._dispatch)
+        self._wake_up = asyncio.get_running_loop().call_later(delay_s, self._dispatch)
 
     def _take(self, name: Hashable) -> list[_Entry]:
-        """Up to `max_batch` images out of a bucket, but for those whose time is over."""
+        """Up to `max_batch` images of a bucket, without those whose deadline has passed."""
         bucket, batch, now = self._buckets[name], list[_Entry](), monotonic()
         while bucket and len(batch) < self._rules.max_batch:
             entry = bucket.popleft()
             entry.is_waiting = False
             if entry.deadline <= now:
-                entry.fail(DeadlineExceeded("the deadline passed while the image waited for the network"))
+                entry.fail(DeadlineExceeded("the deadline passed while the image waited for the engine"))
             elif not entry.answer.done():
                 batch.append(entry)
         if not bucket:
@@ -184,11 +184,11 @@ class Batcher:
         return batch
 
     async def _run(self, batch: list[_Entry]) -> None:
-        """One batch, then what waits for this engine."""
+        """Run one batch, then start the next one."""
         try:
             problem = await self._attempt(batch)
             if problem is not None and len(batch) > 1 and self._ended is None:
-                LOG.warning("a batch of %d failed and is tried again image by image: %s", len(batch), problem)
+                LOG.warning("a batch of %d failed and is retried image by image: %s", len(batch), problem)
                 await self._attempt_each(batch)
             elif problem is not None:
                 _fail(batch, problem)
@@ -201,12 +201,12 @@ class Batcher:
             if self._ended is not None:
                 entry.fail(self._ended)
             elif entry.deadline <= monotonic():
-                entry.fail(DeadlineExceeded("the deadline passed while the image waited for the network"))
+                entry.fail(DeadlineExceeded("the deadline passed while the image waited for the engine"))
             elif not entry.answer.done() and (problem := await self._attempt([entry])) is not None:
                 _fail([entry], problem)
 
     async def _attempt(self, batch: list[_Entry]) -> Exception | None:
-        """Run a batch and answer it, or say why not."""
+        """Run a batch and answer its images; returns the failure, if any."""
         call = _Call(batch, monotonic())
         self._ahead.append(call)
         self._begin_calls()
@@ -228,30 +228,32 @@ class Batcher:
         return None
 
     def _begin_calls(self) -> None:
-        """An engine that is idle has the next call: its time counts from now."""
+        """Assign queued calls to idle engines; their time counts from now."""
         while self._ahead and len(self._running) < self._rules.max_concurrency:
             call = self._ahead.popleft()
             call.start = monotonic()
-            call.watchdog = asyncio.get_running_loop().call_later(self._rules.engine_timeout_s, self._hang, call.batch)
+            call.watchdog = asyncio.get_running_loop().call_later(
+                self._rules.engine_timeout_s, self._time_out, call.batch
+            )
             self._running.append(call)
 
     def _end_call(self, call: _Call) -> None:
         if call.watchdog is None:
-            self._ahead.remove(call)  # the engine would not even take it
+            self._ahead.remove(call)  # failed before an engine took it
         else:
             call.watchdog.cancel()
             self._running.remove(call)
         self._begin_calls()
 
-    def _hang(self, batch: list[_Entry]) -> None:
-        """The watchdog: nothing has come back for so long that nothing will."""
+    def _time_out(self, batch: list[_Entry]) -> None:
+        """The watchdog: the engine counts as hanging."""
         problem = EngineHung(self._rules.engine_timeout_s)
         self._end(problem)
         for entry in batch:
             entry.fail(problem)
 
     def _end(self, problem: ServerError) -> None:
-        """Fail what waits and whatever comes later; who is to end the process hears of it the first time."""
+        """Fail all waiting and later images, and report the first such failure."""
         if self._ended is not None:
             return
         self._ended = problem
@@ -266,8 +268,8 @@ class Batcher:
 
 
 def _fail(batch: list[_Entry], problem: Exception) -> None:
-    """What is no failure of the engine's own becomes one: a caller is told nothing of the inside."""
-    LOG.error("the engine failed on %d images that should have been fine", len(batch), exc_info=problem)
+    """Fail all images of a batch. A foreign exception becomes an `EngineFailure`, whose detail shows nothing internal."""
+    LOG.error("the engine failed on a batch of %d valid images", len(batch), exc_info=problem)
     if isinstance(problem, ServerError):
         failure: ServerError = problem
     else:

@@ -7,7 +7,7 @@ from types import TracebackType
 
 
 class Deadline:
-    """Cancels the task inside it when its time has come; leaving it then raises TimeoutError.
+    """A context that cancels the task inside it at `when`; leaving it then raises TimeoutError.
 
     when: by the event loop's clock.
     """

@@ -1,9 +1,9 @@
-"""The models that are in service: loaded, found by name and version, replaced and taken out without losing a request.
+"""The models in service: loaded, found by name and version, replaced and unloaded without losing a request.
 
-    catalogue ─► sources ─► load, in a thread ─► in service ─► taken out ─► closed, once the last request that uses it is answered
+    repository ─► sources ─► load, in a thread ─► in service ─► out of service ─► closed, when the last request that uses it ends
 
-One change at a time; requests go on meanwhile. What replaces a version is loaded and warm before the old one goes, so that both
-are in memory for a moment. All methods are of the event loop's thread.
+One change at a time, while requests continue. A new version is loaded and warmed up before it replaces the old one, so both are in
+memory for a moment. All methods run on the event loop's thread.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from solo_server.service.worker_threads import WorkerThreads
 LOG = logging.getLogger("solo_server")
 READY, LOADING, UNLOADING, FAILED = "ready", "loading", "unloading", "failed"
 EXPECTED = (BundleError, SettingsError, DeviceFailure)
-"""What loading a model raises where the model, a setting or the device is at fault; anything else is ours."""
+"""What loading raises if the model, a setting or the device is at fault; anything else is a bug of the server."""
 
 Key = tuple[str, str]
 """Name and version."""
@@ -33,7 +33,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """What is known of one version. state: ready, loading, unloading or failed; served: where it is in service."""
+    """The state of one version: ready, loading, unloading or failed. served: set while it is in service."""
 
     name: str
     version: str
@@ -44,8 +44,8 @@ class ModelStatus:
 class ModelRegistry:
     """Models by name and version.
 
-    loader: the thread that pipelines are loaded and closed in; make: puts one into service; default: name of the model that is
-    taken where none is asked for, otherwise the only one is.
+    loader: the thread in which pipelines are loaded and closed. make: makes a served model of one. default: name of the model for
+    requests that name none; without it, the only model.
     """
 
     def __init__(
@@ -58,21 +58,21 @@ class ModelRegistry:
         self._repository, self._loader, self._make, self._default = repository, loader, make, default
         self._served: dict[str, dict[str, ServedModel]] = {}
         self._states: dict[Key, str] = {}
-        self._one_at_a_time = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._retiring: dict[asyncio.Task[None], ServedModel] = {}
 
     @property
     def default(self) -> str | None:
-        """Name of the model that is taken where none is asked for."""
+        """Name of the model for requests that name none; `None` if there is no default."""
         names = {name for name, _ in self._states}
         return self._default or (next(iter(names)) if len(names) == 1 else None)
 
     def find(self, name: str | None = None, version: str | None = None) -> ServedModel:
-        """The model of a request; without a version the highest that is in service.
+        """The model of a request; without a version, the highest one in service.
 
         Raises:
-            UnknownModel: there is none of that name or version, or no default.
-            NotReady: it is being loaded.
+            UnknownModel: no model of that name or version, or no default.
+            NotReady: it is still being loaded.
         """
         name = self.default if name is None else name
         if name is None:
@@ -87,65 +87,66 @@ class ModelRegistry:
         raise self._missing(name, version)
 
     def in_service(self) -> list[ServedModel]:
-        """All that is loaded and takes requests. May be asked by any thread."""
+        """All models that are loaded and accept requests. May be called from any thread."""
         return [served for versions in list(self._served.values()) for served in list(versions.values())]
 
     def listed(self, name: str | None = None) -> list[ModelStatus]:
-        """Every version of every model, or of one; by name and version.
+        """Every version of every model, or of one; sorted by name and version.
 
         Raises:
-            UnknownModel: there is no model of that name.
+            UnknownModel: no model of that name.
         """
-        found = [
+        statuses = [
             ModelStatus(key[0], key[1], state, self._served.get(key[0], {}).get(key[1]))
             for key, state in sorted(self._states.items())
             if name in (None, key[0])
         ]
-        if name is not None and not found:
+        if name is not None and not statuses:
             raise _unknown(name, None)
-        return found
+        return statuses
 
     async def load(self, name: str | None = None, *, is_start: bool = False) -> None:
-        """Look at the catalogue again: load what is new or has changed, take out what is gone. name: of this model only.
+        """Read the repository again: load new and changed models, take removed ones out of service. name: only this model.
 
-        One that cannot be loaded leaves what is in service as it was; the others are loaded all the same.
+        If a model cannot be loaded, its version in service stays, and the others are loaded all the same.
 
         Raises:
-            UnknownModel: the catalogue has no model of that name.
-            BundleError, SettingsError, DeviceFailure: the catalogue, or the first model that could not be loaded, is at fault.
+            UnknownModel: the repository has no model of that name.
+            BundleError, SettingsError, DeviceFailure: the repository, or the first model that could not be loaded, is at fault.
         """
-        async with self._one_at_a_time:
+        async with self._lock:
             sources = [s for s in await self._loader.run(self._repository) if name in (None, s.name)]
             if name is not None and not sources:
                 raise _unknown(name, None)
             if is_start:
                 self._check_default(sources)
-            wanted = {(source.name, source.version): source for source in sources if not self._is_current(source)}
-            self._states.update(dict.fromkeys(wanted, LOADING))
+            changed = {(source.name, source.version): source for source in sources if not self._is_current(source)}
+            self._states.update(dict.fromkeys(changed, LOADING))
             problems = []
-            for source in wanted.values():
+            for source in changed.values():
                 try:
-                    await self._bring(source)
+                    await self._load_source(source)
                 except Exception as problem:
                     if is_start:
                         raise
-                    is_expected = isinstance(problem, EXPECTED)
-                    told = source.name, source.version, problem
-                    LOG.error("model %s version %s: not loaded: %s", *told, exc_info=None if is_expected else problem)
+                    trace = None if isinstance(problem, EXPECTED) else problem
+                    LOG.error(
+                        "model %s version %s: not loaded: %s", source.name, source.version, problem, exc_info=trace
+                    )
                     problems.append(problem)
-            there = {(source.name, source.version) for source in sources}
-            for key in [key for key in self._states if name in (None, key[0]) and key not in there]:
+            present = {(source.name, source.version) for source in sources}
+            for key in [key for key in self._states if name in (None, key[0]) and key not in present]:
                 self._take_out(key)
         if problems:
             raise problems[0]
 
     async def unload(self, name: str) -> None:
-        """Take a model out of service, all versions; its requests are answered, then it is closed. `load` brings it back.
+        """Take all versions of a model out of service and close them when their requests are answered. `load` loads it again.
 
         Raises:
-            UnknownModel: there is no model of that name.
+            UnknownModel: no model of that name.
         """
-        async with self._one_at_a_time:
+        async with self._lock:
             keys = [key for key in self._states if key[0] == name]
             if not keys:
                 raise _unknown(name, None)
@@ -154,11 +155,11 @@ class ModelRegistry:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no engine is at work."""
+        """Whether no engine is busy."""
         return all(served.engine.is_idle for served in (*self.in_service(), *self._retiring.values()))
 
     def stop(self) -> None:
-        """Close whatever is loaded."""
+        """Close all loaded models."""
         for task, served in list(self._retiring.items()):
             task.cancel()
             served.close()
@@ -169,23 +170,23 @@ class ModelRegistry:
         before = self._served.get(source.name, {}).get(source.version)
         return before is not None and before.stamp == source.stamp
 
-    async def _bring(self, source: ModelSource) -> None:
-        """Load one source and put it into service, in the place of what was there."""
-        key, begun = (source.name, source.version), perf_counter()
+    async def _load_source(self, source: ModelSource) -> None:
+        """Load one source and put it into service, in place of its predecessor."""
+        key, start = (source.name, source.version), perf_counter()
         before = self._served.get(source.name, {}).get(source.version)
         try:
-            pipeline = await self._loader.run(lambda: _ready(source))
+            pipeline = await self._loader.run(lambda: _open(source))
         except Exception:
             self._states[key] = FAILED if before is None else READY
             raise
         self._served.setdefault(source.name, {})[source.version] = self._make(source, pipeline)
         self._states[key] = READY
-        LOG.info("model %s version %s: in service after %.1f s", *key, perf_counter() - begun)
+        LOG.info("model %s version %s: in service after %.1f s", *key, perf_counter() - start)
         if before is not None:
             self._retire(before, None)
 
     def _take_out(self, key: Key) -> None:
-        """From now on no request finds it."""
+        """Hide one version from new requests, and close it after the last one that uses it."""
         served = self._served.get(key[0], {}).pop(key[1], None)
         if not self._served.get(key[0], True):
             del self._served[key[0]]
@@ -198,7 +199,7 @@ class ModelRegistry:
         self._retire(served, key)
 
     def _retire(self, served: ServedModel, key: Key | None) -> None:
-        """Close what is out of service when its last request is answered. key: to be forgotten then."""
+        """Close a model that is out of service when its last request is answered. key: its state is forgotten then."""
 
         async def retire() -> None:
             await served.unused()
@@ -222,8 +223,8 @@ class ModelRegistry:
         return _unknown(name, version)
 
 
-def _ready(source: ModelSource) -> Pipeline:
-    """Loaded and warmed up, or nothing."""
+def _open(source: ModelSource) -> Pipeline:
+    """Load and warm up; a pipeline whose warm-up fails is closed."""
     pipeline = source.open()
     try:
         pipeline.warm_up()
@@ -234,5 +235,5 @@ def _ready(source: ModelSource) -> Pipeline:
 
 
 def _unknown(name: str, version: str | None) -> UnknownModel:
-    told = repr(name[:64]) if version is None else f"{name[:64]!r} of version {version[:64]!r}"
-    return UnknownModel(f"there is no model {told}; GET /models lists them")
+    shown = repr(name[:64]) if version is None else f"{name[:64]!r} of version {version[:64]!r}"
+    return UnknownModel(f"there is no model {shown}; GET /models lists them")

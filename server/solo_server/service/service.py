@@ -37,7 +37,11 @@ from solo_server.types import ImageResult, Query
 T = TypeVar("T")
 
 LOG = logging.getLogger("solo_server")
-UNANSWERED = ("gone", DeadlineExceeded.code, NotReady.code)  # outcomes of images that were given up
+UNANSWERED = (
+    "gone",
+    DeadlineExceeded.code,
+    NotReady.code,
+)  # outcomes of abandoned images, which do not count for the throughput
 _UNREADY = {
     "warming": ("the models are being loaded and warmed up", 5),
     "draining": ("the server is shutting down", 1),
@@ -153,10 +157,10 @@ class Service:
         """Run in a thread what takes too long for the event loop."""
         return await self._finish.run_stage(work)
 
-    async def free(self, held: list[object]) -> None:
+    async def free(self, objects: list[object]) -> None:
         """Empty a list in a thread: its content can be so large that freeing its memory takes milliseconds."""
         with suppress(RuntimeError):  # the threads have stopped, and the process is about to
-            await self._finish.run(held.clear)
+            await self._finish.run(objects.clear)
 
     async def count_pixels(self, model: ServedModel, body: Body) -> int:
         """Pixels of an image, from its header: on the event loop, or in a thread if its header takes longer to read."""
@@ -186,22 +190,22 @@ class Service:
 
 
 class AdmittedRequest:
-    """A request that was accepted: its model, a place for each of its images, and its deadline."""
+    """A request that was accepted: its model, its deadline, and the images that `Admission` counts for it."""
 
     def __init__(self, service: Service, model: ServedModel, seconds: float) -> None:
         self._service, self.model = service, model
         self._start, self._seconds = asyncio.get_running_loop().time(), seconds
         self._deadline_at = self._start + seconds
         self._deadline = Deadline(self._deadline_at)  # earlier than `_deadline_at` while the server shuts down
-        self._has_place = True
+        self._has_reserved = True  # entering reserves for the first image; each further one reserves for itself
 
     def __enter__(self) -> AdmittedRequest:
-        """Take the place of the first image.
+        """Reserve for one image.
 
         Raises:
-            Overloaded: none is free.
+            Overloaded: it is over a limit.
         """
-        self._service.admission.occupy(self._seconds)
+        self._service.admission.reserve(self._seconds)
         self._service.accepted.add(self)
         self.model.use()
         self._deadline.__enter__()
@@ -210,14 +214,14 @@ class AdmittedRequest:
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the place back.
+        """Release what `__enter__` reserved.
 
         Raises:
             DeadlineExceeded, NotReady: the deadline passed, that of the request or of a server that shuts down.
         """
         self.model.leave()
         self._service.accepted.discard(self)
-        self._service.admission.leave(1, 0)
+        self._service.admission.release(1, 0)
         try:
             self._deadline.__exit__(kind, problem, trace)
         except TimeoutError:
@@ -232,13 +236,13 @@ class AdmittedRequest:
             EngineFailure: a stage failed.
         """
         service, loop, start = self._service, asyncio.get_running_loop(), perf_counter()
-        is_first, self._has_place = self._has_place, False
+        is_first, self._has_reserved = self._has_reserved, False
         if not is_first:
-            service.admission.occupy(self._deadline_at - loop.time())
+            service.admission.reserve(self._deadline_at - loop.time())
         pixels, outcome, found = 0, "gone", (0, NO_STAGES)
         try:
             counted = await service.count_pixels(self.model, body)
-            service.admission.occupy_pixels(counted)
+            service.admission.reserve_pixels(counted)
             pixels = counted
             job = ImageJob(self.model.pipeline, body, query, render, pixels=pixels, for_overlay=for_overlay)
             try:
@@ -257,7 +261,7 @@ class AdmittedRequest:
                 outcome = self._deadline_error().code
             if outcome not in UNANSWERED:
                 service.admission.answered()
-            service.admission.leave(0 if is_first else 1, pixels)
+            service.admission.release(0 if is_first else 1, pixels)
             service.observer.answered(self.model.name, outcome, (perf_counter() - start) * 1e3, *found)
 
     def answer_within(self, seconds: float) -> None:

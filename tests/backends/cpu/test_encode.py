@@ -1,4 +1,4 @@
-"""Encodings are byte-equal to pycocotools', and soft masks come out as two torch resizes would make them."""
+"""Encodings equal pycocotools' byte for byte; soft masks are resized as by two torch resizes."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ SPECIAL = ("empty", "full", "first pixel", "last pixel", "last column", "two who
 
 
 def _encoded(soft: NDArray[np.float32], geometry: Geometry, stride: int) -> EncodedMask:
-    """Of a soft mask `(h, w)` that is known everywhere."""
+    """The encoding of a soft mask `(h, w)` that is exact everywhere."""
     height, width = soft.shape
     framed = np.zeros((height + SPARE, padded_width(width)), np.float32)
     framed[:height, :width] = soft
@@ -116,7 +116,7 @@ SIZES = [
 
 
 def _computed_mask(soft: NDArray[np.float32], geometry: Geometry, stride: int) -> NDArray[np.bool_]:
-    """Every pixel of the original computed, in float32 and in the order of the kernel."""
+    """The mask with every pixel of the original computed, in float32 and in the order of the kernel."""
     framed = np.zeros((soft.shape[0] + SPARE, soft.shape[1] + SPARE), np.float32)
     framed[: soft.shape[0], : soft.shape[1]] = soft
     for axis in (1, 0):
@@ -144,7 +144,7 @@ def test_what_is_not_computed_is_what_it_would_be(geometry: Geometry, stride: in
 
 
 @pytest.mark.parametrize("geometry", SIZES)
-def test_what_is_no_number_is_in_no_mask_and_leads_nowhere_else(geometry: Geometry) -> None:
+def test_nan_pixels_are_in_no_mask_and_change_no_other_pixel(geometry: Geometry) -> None:
     hw = (geometry.padded_hw[0] // 4, geometry.padded_hw[1] // 4)
     rng = np.random.default_rng(6)
     soft = np.where(rng.random(hw) < 0.2, np.nan, rng.random(hw)).astype(np.float32)
@@ -159,7 +159,7 @@ def test_a_soft_mask_that_never_exceeds_the_threshold_is_empty() -> None:
         assert (found.area, found.box_xywh, found.rle.counts) == (0, (0, 0, 0, 0), counts)
 
 
-def test_what_lies_in_the_padding_only_is_not_in_the_mask() -> None:
+def test_pixels_in_the_padding_are_not_in_the_mask() -> None:
     soft = np.zeros((8, 8), np.float32)
     soft[6:, 6:] = 1
     assert _encoded(soft, Geometry((16, 16), (16, 16), (32, 32)), 4).area == 0

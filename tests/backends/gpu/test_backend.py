@@ -1,37 +1,29 @@
-"""A backend on the fake device, from images to instances: they are the CPU's, whatever fails before; nothing is left over."""
+"""A backend on the fake device, from images to instances: they are the CPU's, also after failures, and nothing leaks."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pytest
 from solo_models.bundle import Bundle
 from solo_models.spec import PreprocessSpec, Variant
-from solo_server.backends.base import Backend
-from solo_server.backends.cpu.backend import CpuBackend
-from solo_server.backends.cpu.network import GraphEngine
-from solo_server.backends.cpu.pool import Pool
-from solo_server.backends.cpu.runtimes.onnxruntime import OrtRuntime
 from solo_server.backends.gpu.backend import DeviceBackend
 from solo_server.backends.gpu.network import BatchShape, level_groups
-from solo_server.backends.gpu.postprocess.memory import CudaLimits
 from solo_server.backends.gpu.postprocess.run import CudaPostprocessor
 from solo_server.backends.gpu.tensorrt.network import TensorRtNetwork
 from solo_server.backends.stopwatch import Stopwatch
 from solo_server.errors import DeviceFailure, DeviceLost, DeviceOutOfMemory, EngineFailure
-from solo_server.rle import decode_rle
-from solo_server.types import Instance, PreparedImage, Query
+from solo_server.types import Instance, Query
+from support.gpu.cpu_reference import SMALL_LIMITS, check_same, cpu_backend, segment
 from support.gpu.fake_device import FakeDevice
 from support.gpu.fake_tensorrt import FakeTensorRt
-from support.gpu.small import images, small_bundle, small_engines, small_profiles
+from support.gpu.small_network import images, small_bundle, small_engines, small_profiles
 from support.specs import VARIANTS
 
-LIMITS = CudaLimits(runs_per_image=8192, max_side=512)
 QUERIES = (
     Query(),
     Query(score_threshold=0.3),
@@ -53,7 +45,7 @@ class Opened:
 def make(bundle: Bundle, device: FakeDevice, slots: int = 2, max_batch: int = 3) -> Opened:
     trt = FakeTensorRt(device)
     network = TensorRtNetwork(trt, device, small_engines(bundle, small_profiles(bundle, max_batch)), slots=slots)
-    postprocessor = CudaPostprocessor(device, (bundle.spec, bundle.kernels), b"", network.shapes, LIMITS)
+    postprocessor = CudaPostprocessor(device, (bundle.spec, bundle.kernels), b"", network.shapes, SMALL_LIMITS)
     return Opened(device, trt, DeviceBackend(device, bundle.spec, network, postprocessor))
 
 
@@ -66,28 +58,6 @@ def opened(bundle: Bundle, seed: int = 0, **options: int) -> Iterator[Opened]:
     device.close()
 
 
-@lru_cache
-def on_cpu(variant: Variant) -> CpuBackend:
-    bundle = small_bundle(variant)
-    return CpuBackend(bundle, GraphEngine(bundle, OrtRuntime(1)), Pool(1))
-
-
-def segment(backend: Backend, batch: Sequence[PreparedImage], queries: Sequence[Query]) -> list[tuple[Instance, ...]]:
-    outputs = backend.infer(batch, queries)
-    places = zip(outputs, batch, queries, strict=True)
-    return [backend.finish(output, one.geometry, query, Stopwatch()) for output, one, query in places]
-
-
-def check_same(found: Sequence[Instance], right: Sequence[Instance]) -> None:
-    """Labels are the same; scores and pixels but for rounding: a batch's products add up in another order than an image's."""
-    assert [i.class_id for i in found] == [i.class_id for i in right]
-    np.testing.assert_allclose([i.score for i in found], [i.score for i in right], atol=1e-4)
-    for one, other in zip(found, right, strict=True):
-        mask = decode_rle(one.mask)
-        assert (mask != decode_rle(other.mask)).mean() <= 1e-3
-        assert one.area == mask.sum()
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_instances_are_those_of_the_cpu(variant: Variant) -> None:
     bundle = small_bundle(variant)
@@ -95,7 +65,7 @@ def test_instances_are_those_of_the_cpu(variant: Variant) -> None:
         count = 0
         for hw, queries in (((64, 96), QUERIES[:3]), ((90, 61), QUERIES[3:]), ((31, 33), QUERIES[:1])):
             batch = images(bundle.spec, hw, len(queries))
-            found, right = segment(place.backend, batch, queries), segment(on_cpu(variant), batch, queries)
+            found, right = segment(place.backend, batch, queries), segment(cpu_backend(variant), batch, queries)
             for one, other in zip(found, right, strict=True):
                 check_same(one, other)
                 count += len(one)
@@ -108,7 +78,7 @@ def test_two_batches_at_once_do_not_meet(seed: int) -> None:
     batches = [
         (images(bundle.spec, hw, 1, seed=10 * n), QUERIES[n : n + 1]) for n, hw in enumerate(((64, 96), (31, 33)))
     ]
-    right = [segment(on_cpu("solo"), *batch)[0] for batch in batches]
+    right = [segment(cpu_backend("solo"), *batch)[0] for batch in batches]
     with opened(bundle, seed=seed) as place, ThreadPoolExecutor(2) as threads:
         first_wait = threading.Barrier(2)
 
@@ -142,7 +112,7 @@ def test_nothing_found_runs_no_mask_towers() -> None:
 def test_only_groups_with_candidates_are_run() -> None:
     bundle = small_bundle()
     batch = images(bundle.spec, (64, 96), 1)
-    scores = on_cpu("solo").infer(batch, [Query()])[0].scores
+    scores = cpu_backend("solo").infer(batch, [Query()])[0].scores
     second, best = np.sort(scores.max(1))[-2:]
     cell = int(scores.max(1).argmax())
     level = int(np.searchsorted(bundle.spec.first_cells, cell, side="right")) - 1
@@ -157,7 +127,7 @@ def test_only_groups_with_candidates_are_run() -> None:
 def test_a_failed_run_fails_one_batch_and_the_next_is_answered(number: int, hw: tuple[int, int]) -> None:
     bundle = small_bundle()
     batch, other = images(bundle.spec, hw, 1), images(bundle.spec, hw, 1, seed=50)
-    (right,) = segment(on_cpu("solo"), other, [Query()])
+    (right,) = segment(cpu_backend("solo"), other, [Query()])
     with opened(bundle, seed=number, slots=1) as place:
         place.trt.fail("enqueue", number)
         with pytest.raises(DeviceFailure, match="says the fake"):
@@ -170,7 +140,7 @@ def test_a_failed_run_fails_one_batch_and_the_next_is_answered(number: int, hw: 
 def test_a_kernel_that_cannot_be_launched_fails_one_batch(kernel: str) -> None:
     bundle = small_bundle()
     batch = images(bundle.spec, (64, 96), 1)
-    (right,) = segment(on_cpu("solo"), batch, [Query()])
+    (right,) = segment(cpu_backend("solo"), batch, [Query()])
     with opened(bundle, seed=4, slots=1) as place:
         place.device.fail_launch(kernel)
         with pytest.raises(DeviceFailure, match=kernel):
@@ -189,17 +159,17 @@ def test_an_image_that_is_too_large_fails_its_batch_only() -> None:
 
 def test_memory_that_runs_out_anywhere_leaves_nothing() -> None:
     bundle = small_bundle()
-    told: list[str] = []
-    while (problem := _out_of_memory_at(bundle, len(told) + 1)) is not None:
-        told.append(problem)
-    assert len(told) > 60
-    assert all(" bytes" in problem for problem in told)
-    in_slots = ["lower max batch (now 1) or slots (now 2)" in problem for problem in told]
-    assert in_slots == [False] * 2 + [True] * (len(told) - 2)  # the first two: mask kernels, which all slots share
+    problems: list[str] = []
+    while (problem := _out_of_memory_at(bundle, len(problems) + 1)) is not None:
+        problems.append(problem)
+    assert len(problems) > 60
+    assert all(" bytes" in problem for problem in problems)
+    in_slots = ["lower max batch (now 1) or slots (now 2)" in problem for problem in problems]
+    assert in_slots == [False] * 2 + [True] * (len(problems) - 2)  # the first two: mask kernels, which all slots share
 
 
 def _out_of_memory_at(bundle: Bundle, number: int) -> str | None:
-    """What is told where the n-th allocation fails; `None` where there is none. The device raises what has leaked."""
+    """The error where the n-th allocation fails; `None` if there are fewer. The device raises what has leaked."""
     device = FakeDevice()
     device.fail_allocation(number)
     try:
@@ -211,7 +181,7 @@ def _out_of_memory_at(bundle: Bundle, number: int) -> str | None:
     return None
 
 
-def test_a_gpu_that_is_too_small_is_told_with_what_was_asked_for() -> None:
+def test_a_gpu_that_is_too_small_is_reported_with_the_allocation() -> None:
     device = FakeDevice(memory_bytes=2 << 20)
     with pytest.raises(
         DeviceOutOfMemory, match=r"\w+, \d+ bytes: .*, for slot 1 of 2, on .* with 2 MiB; lower max batch"
@@ -221,7 +191,7 @@ def test_a_gpu_that_is_too_small_is_told_with_what_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize("after", [0, 4, 12, 20])
-def test_a_lost_device_is_the_end(after: int) -> None:
+def test_a_lost_device_refuses_all_further_batches(after: int) -> None:
     bundle, device = small_bundle(), FakeDevice(after)
     place = make(bundle, device)
     batch = images(bundle.spec, (64, 96), 1)
@@ -238,7 +208,7 @@ def test_a_lost_device_is_the_end(after: int) -> None:
     device.close()
 
 
-def test_who_waits_for_a_slot_hears_that_the_device_is_lost() -> None:
+def test_a_thread_that_waits_for_a_slot_is_woken_when_the_device_is_lost() -> None:
     bundle, device = small_bundle(), FakeDevice()
     place = make(bundle, device, slots=1)
     busy, waiting = threading.Event(), threading.Event()
@@ -258,21 +228,21 @@ def test_who_waits_for_a_slot_hears_that_the_device_is_lost() -> None:
                 lost.result(10)
 
 
-def test_batches_that_cannot_be_are_refused() -> None:
+def test_impossible_batches_are_refused() -> None:
     bundle = small_bundle()
     wide, tall = images(bundle.spec, (64, 96), 4), images(bundle.spec, (96, 64), 1)
     with opened(bundle, slots=1) as place:
-        for batch, queries, told in (
+        for batch, queries, message in (
             (wide[:1] + tall, 2, "must have one padded size, have 64x96, 96x64"),
             ([], 0, "must have one padded size, have none"),
             (wide, 4, "4 in one batch; at most 3"),
             (wide[:2], 1, "queries: 1 for 2 images"),
         ):
-            with pytest.raises(ValueError, match=told):
+            with pytest.raises(ValueError, match=message):
                 place.backend.infer(batch, [Query()] * queries)
         large = images(replace(bundle.spec, preprocess=PreprocessSpec(160, 128)), (128, 160), 1)
         with pytest.raises(
-            EngineFailure, match=r"160x128:landscape \(padded\); the network takes at most 96x64:landscape or"
+            EngineFailure, match=r"160x128:landscape \(padded\); the network accepts at most 96x64:landscape or"
         ):
             place.backend.infer(large, [Query()])
         assert not place.trt.enqueued
@@ -300,7 +270,7 @@ def test_a_closed_backend_refuses_and_can_be_closed_again() -> None:
 
 def test_closing_waits_for_the_batch_under_way() -> None:
     bundle = small_bundle()
-    (right,) = segment(on_cpu("solo"), batch := images(bundle.spec, (64, 96), 1), [Query()])
+    (right,) = segment(cpu_backend("solo"), batch := images(bundle.spec, (64, 96), 1), [Query()])
     with opened(bundle, slots=1) as place, ThreadPoolExecutor(2) as threads:
         busy, go = threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""Batches that are nobody's: random scores and mask features, post-processed on the CPU and on the fake device.
+"""Random batches: scores and mask features, post-processed on the CPU and on the fake device.
 
 scene = make_scene("solo", images=3)
 expected = scene.on_cpu(queries)
@@ -22,7 +22,7 @@ from solo_server.backends.gpu.network import BatchShape, NetworkMemory, level_gr
 from solo_server.backends.gpu.postprocess.batch_inputs import axis_of
 from solo_server.backends.gpu.postprocess.memory import CudaLimits
 from solo_server.backends.gpu.postprocess.run import CudaPostprocessor, PostprocessSlot
-from solo_server.backends.gpu.postprocess.strings import ImageFound, instances_of
+from solo_server.backends.gpu.postprocess.strings import ImageResult, instances_of
 from solo_server.backends.stopwatch import Stopwatch
 from solo_server.types import Float32, Geometry, Instance, Query, SoftMask, apply_query
 from support.gpu.fake_device import FakeDevice
@@ -101,7 +101,7 @@ class Chain:
     def run(self, scene: Scene, queries: Sequence[Query]) -> list[tuple[Instance, ...]]:
         return [instances_of(found) for found in self.found(scene, queries)]
 
-    def found(self, scene: Scene, queries: Sequence[Query]) -> tuple[ImageFound, ...]:
+    def found(self, scene: Scene, queries: Sequence[Query]) -> tuple[ImageResult, ...]:
         self._put(self.network.scores.address, scene.scores)
         self.slot.begin(scene.shape, scene.geometries, queries)
         for group in self.slot.counts():

@@ -1,16 +1,16 @@
-"""Runs the GPU's kernels on the CPU: g++ compiles their own sources against `host_cuda.h`.
+"""Runs the CUDA kernels on the CPU: g++ compiles their sources against `host_cuda.h`.
 
     emulator = Emulator()
     emulator.launch("count_candidates", (blocks, images), 256, batch)  # a `batch.Batch` whose pointers are numpy arrays'
 
-Libraries are kept in the folder for temporary files, by a digest of all sources. To run every test of this folder under
-AddressSanitizer and UndefinedBehaviorSanitizer, which then see each access of a kernel to numpy's memory and to shared memory:
+Libraries are cached in the folder for temporary files, by a digest of all sources. To run tests under AddressSanitizer and
+UndefinedBehaviorSanitizer, which then check each access of a kernel to numpy's memory and to shared memory:
 
     python tests/support/gpu/emulator.py [pytest's arguments]
 
-That sets what `sanitizer_environment` gives; SOLO_SANITIZE=1 in it is what makes `Emulator()` use the watched library.
-SOLO_BACKWARDS=1 runs threads and blocks in the opposite order: a result that changes with it comes from a data race.
-SOLO_RACES=1 uses a library that looks at each access (`races.h`): a launch with a data race ends with an EmulationError.
+This sets the environment of `sanitizer_environment`; its SOLO_SANITIZE=1 makes `Emulator()` use the instrumented library.
+SOLO_BACKWARDS=1 runs threads and blocks in reverse order: a result that changes comes from a data race.
+SOLO_RACES=1 uses a library that records each access (`races.h`): a launch with a data race ends with an EmulationError.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class EmulationError(Exception):
 
 
 class BuildError(Exception):
-    """The kernels do not compile; holds the compiler's words."""
+    """The kernels do not compile; has the compiler's output."""
 
 
 class Emulator:
@@ -70,12 +70,12 @@ class Emulator:
         backwards: bool | None = None,
         races: bool | None = None,
     ) -> None:
-        self._backwards = _asked("SOLO_BACKWARDS") if backwards is None else backwards
+        self._backwards = _is_set("SOLO_BACKWARDS") if backwards is None else backwards
         text = _all_sources() if source is None else source
         self._ints = {name: ints.count("int ") for name, ints in _KERNEL.findall(text)}
         program = _program('#include "kernels.cu"' if source is None else source, self._ints)
-        sanitized = _asked("SOLO_SANITIZE") if sanitize is None else sanitize
-        watched = _asked("SOLO_RACES") if races is None else races
+        sanitized = _is_set("SOLO_SANITIZE") if sanitize is None else sanitize
+        watched = _is_set("SOLO_RACES") if races is None else races
         library = _build(program, RACES if watched else SANITIZERS if sanitized else ())
         self._library = ctypes.CDLL(str(library))
         self._library.emulated_layout.restype = ctypes.POINTER(ctypes.c_size_t)
@@ -136,7 +136,7 @@ def sanitizer_environment() -> dict[str, str]:
     }
 
 
-def _asked(variable: str) -> bool:
+def _is_set(variable: str) -> bool:
     return os.environ.get(variable, "") not in ("", "0")
 
 
@@ -159,7 +159,14 @@ def _all_sources() -> str:
 
 def _layout_names() -> list[str]:
     names = []
-    for struct in (structs.Image, structs.Tap, structs.Counts, structs.Found, structs.Summary, structs.Batch):
+    for struct in (
+        structs.ImageSettings,
+        structs.Tap,
+        structs.Counts,
+        structs.FoundInstance,
+        structs.Summary,
+        structs.Batch,
+    ):
         names += [struct.__name__, *(f"{struct.__name__}.{field[0]}" for field in struct._fields_)]
     return names
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from solo_server.types import UInt8
-from support.gpu.fake_breaches import PinnedRace, UseAfterFree
+from support.gpu.cuda_rules import PinnedRace, UseAfterFree
 from support.gpu.fake_queue import Work
 
 if TYPE_CHECKING:
@@ -21,23 +21,23 @@ class FakeBuffer:
 
     @property
     def address(self) -> int:
-        """Where it begins."""
+        """Address of the first byte."""
         if self.block.freed:
             raise self.device.broken(UseAfterFree(self.block.name))
         return self.block.address
 
     @property
     def size_bytes(self) -> int:
-        """How long it is."""
+        """Its size."""
         return self.block.size_bytes
 
     def free(self) -> None:
-        """Give it back."""
+        """Free it."""
         self.device.free_block(self.block)
 
 
 class FakePinned:
-    """Page-locked memory; see `PinnedBuffer`. pending: ranges of copies not known to be done: (start, end, is a download, work)."""
+    """Page-locked memory; see `PinnedBuffer`. pending: copies not known to be done: (start, end, is a download, work)."""
 
     def __init__(self, device: FakeDevice, size_bytes: int, name: str) -> None:
         self.device = device
@@ -52,11 +52,11 @@ class FakePinned:
         return self.block.bytes
 
     def free(self) -> None:
-        """Give it back."""
+        """Free it."""
         self.device.free_block(self.block)
 
     def claim(self, start: int, size_bytes: int, download: bool, work: Work) -> None:
-        """Note a copy. Raises PinnedRace where another is on its way and one of the two writes."""
+        """Register a copy. Raises PinnedRace where it overlaps a pending copy and one of the two writes."""
         self.pending = [claim for claim in self.pending if not claim[3].known]
         for begin, end, writes, _ in self.pending:
             if begin < start + size_bytes and start < end and (writes or download):

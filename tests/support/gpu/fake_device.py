@@ -24,8 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from solo_server.backends.gpu.driver.base import DeviceInfo, Kernel, Size3
 from solo_server.errors import DeviceFailure, DeviceLost, DeviceOutOfMemory
-from support.gpu.emulator import Emulator
-from support.gpu.fake_breaches import (
+from support.gpu.cuda_rules import (
     Breach,
     CaptureBroken,
     Foreign,
@@ -36,6 +35,7 @@ from support.gpu.fake_breaches import (
     WrongLaunch,
     WrongThread,
 )
+from support.gpu.emulator import Emulator
 from support.gpu.fake_buffers import FakeBuffer, FakePinned
 from support.gpu.fake_memory import Block, Memory, array_at
 from support.gpu.fake_queue import Queues, Work
@@ -55,7 +55,7 @@ class FakeKernel:
 
     @property
     def name(self) -> str:
-        """As in the source."""
+        """The name in the source."""
         return self._name
 
 
@@ -66,7 +66,7 @@ class FakeModule:
         self._device = device
 
     def kernel(self, name: str) -> FakeKernel:
-        """A kernel by its name; raises `DeviceFailure` where there is none."""
+        """A kernel by its name. Raises `DeviceFailure`: no such kernel."""
         with self._device.entered("Module.kernel"):
             if name not in self._device.emulator.kernels:
                 raise DeviceFailure(f"cuModuleGetFunction ({name}): CUDA_ERROR_NOT_FOUND, says the fake")
@@ -118,14 +118,14 @@ class FakeDevice:
         return FakePinned(self, size_bytes, name)
 
     def create_stream(self) -> FakeStream:
-        """A stream that does not wait for the default one."""
+        """A stream that does not wait for the default stream."""
         with self.entered("create_stream"):
             handle = 0x5000 + len(self._streams)
             self._streams[handle] = FakeStream(self, handle)
             return self._streams[handle]
 
     def create_event(self, *, timed: bool = False) -> FakeEvent:
-        """A mark, not yet on any stream."""
+        """An event, not yet on any stream."""
         with self.entered("create_event"):
             return FakeEvent(self, timed)
 
@@ -135,7 +135,7 @@ class FakeDevice:
             return FakeModule(self)
 
     def use(self) -> None:
-        """Make this device the calling thread's."""
+        """Make this device current in the calling thread."""
         self._threads.used = True
         with self.entered("use"):
             pass

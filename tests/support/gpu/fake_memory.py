@@ -1,7 +1,7 @@
-"""Memory of the fake device: real host memory, so that kernels run on it, with every block known, guarded and poisoned.
+"""Memory of the fake device: host memory, so that kernels run on it, with every block tracked, guarded and poisoned.
 
-Under the sanitizers blocks are exactly as long as asked for and really freed: AddressSanitizer sees each wrong access. Otherwise
-they lie between guards that are looked at when they are freed, and freed ones stay filled with poison until the device is closed.
+Under the sanitizers blocks have exactly the requested size and are freed: AddressSanitizer detects each wrong access. Otherwise
+blocks lie between guards that are checked when they are freed, and freed blocks stay poisoned until the device is closed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 from solo_server.types import UInt8
-from support.gpu.fake_breaches import DoubleFree, OutOfBounds, UseAfterFree, WrittenAfterFree
+from support.gpu.cuda_rules import DoubleFree, OutOfBounds, UseAfterFree, WrittenAfterFree
 
 ALIGNMENT, GUARD_BYTES = 256, 256
 UNINITIALISED, FREED, GUARD, UNDELIVERED = 0xCD, 0xDB, 0xFA, 0xA7
@@ -25,7 +25,7 @@ _libc.free.restype = None
 
 
 class Block:
-    """One allocation. `bytes`: all of it, for those who may look."""
+    """One allocation. `bytes`: its content."""
 
     def __init__(self, size_bytes: int, name: str, fill: int) -> None:
         self.name, self.size_bytes, self.freed = name, size_bytes, False
@@ -54,7 +54,7 @@ class Block:
             _libc.free(self._place)
 
     def release(self) -> None:
-        """At the end: look whether poison and guards are intact, and give freed memory back."""
+        """At the end: check poison and guards, and free the memory."""
         if not self.freed or self._watched:
             return
         self.check_guards()
@@ -64,7 +64,7 @@ class Block:
             raise WrittenAfterFree(self.name)
 
     def check_guards(self) -> None:
-        """Raises OutOfBounds where something was written just before or behind it."""
+        """Raises OutOfBounds where bytes before or after it were written."""
         for side, start in (("before", self._place), ("behind", self.address + self.size_bytes)):
             if (_bytes_at(start, self._guard_bytes) != GUARD).any():
                 raise OutOfBounds(f"bytes {side} {self.name} were written")
@@ -96,7 +96,7 @@ class Memory:
 
     @property
     def alive(self) -> list[str]:
-        """Names of what is not freed."""
+        """Names of blocks that are not freed."""
         return [block.name for block in self._alive.values()]
 
     def allocate(self, size_bytes: int, name: str) -> Block:
@@ -107,7 +107,7 @@ class Memory:
         return block
 
     def free(self, block: Block) -> None:
-        """Give a block back. Raises DoubleFree."""
+        """Free a block. Raises DoubleFree."""
         if block.freed:
             raise DoubleFree(block.name)
         del self._alive[block.address]
@@ -116,7 +116,7 @@ class Memory:
         block.free()
 
     def at(self, address: int, what: str) -> Block:
-        """The block that an address lies in or just behind. Raises UseAfterFree, OutOfBounds."""
+        """The block that contains an address or ends there. Raises UseAfterFree, OutOfBounds."""
         place = bisect.bisect_right(self._starts, address) - 1
         if place >= 0:
             block = self._alive[self._starts[place]]
@@ -128,12 +128,12 @@ class Memory:
         raise OutOfBounds(f"{what}: {address:#x} is in no buffer")
 
     def check_guards(self) -> None:
-        """Raises OutOfBounds where something was written beside a block."""
+        """Raises OutOfBounds where bytes beside a block were written."""
         for block in self._alive.values():
             block.check_guards()
 
     def close(self) -> None:
-        """Raises what is found wrong at the end: OutOfBounds, WrittenAfterFree."""
+        """Raises OutOfBounds or WrittenAfterFree where a check fails at the end."""
         self.check_guards()
         for block in self._freed:
             block.release()

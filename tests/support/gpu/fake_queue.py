@@ -1,7 +1,7 @@
-"""Work queued on the fake device, done in an order that CUDA allows and a program least likes.
+"""Work queued on the fake device, run in any order that CUDA allows.
 
-Nothing is done before somebody waits, but for what chance does early; then other streams' work may come first, or none of it. What
-the host may rely on is not what was done, but what it has waited for: that is what `Work.known` means.
+Work runs when the host waits, or earlier by chance; work of other streams may run first, or not at all. The host may only rely on
+work that it has waited for: `Work.known`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from support.gpu.fake_memory import Block
 
 @dataclass(eq=False)
 class Work:
-    """One piece. before: what it comes after; blocks: memory it uses; confirm: called when the host has waited for it."""
+    """One piece. before: earlier work that it depends on; blocks: memory it uses; confirm: called once the host has waited."""
 
     name: str
     run: Callable[[], None]
@@ -34,10 +34,10 @@ class Work:
 
 
 class Queues:
-    """The streams' queues. eager: how likely something runs as soon as it is queued."""
+    """The queues of all streams."""
 
     def __init__(self, seed: int) -> None:
-        self._chance = random.Random(seed)  # noqa: S311  # orders, no secrets
+        self._chance = random.Random(seed)  # noqa: S311  # not for secrets
         self._eager = self._chance.choice((0.0, 0.0, 0.3, 0.8))
         self._waiting: dict[int, deque[Work]] = {}
         self._last: dict[int, Work] = {}
@@ -45,7 +45,7 @@ class Queues:
         self._numbers = itertools.count()
 
     def add(self, stream: int, work: Work) -> None:
-        """Queue work behind what its stream has."""
+        """Queue work at the end of its stream."""
         if stream in self._last:
             work.before.append(self._last[stream])
         self._last[stream] = work
@@ -56,19 +56,19 @@ class Queues:
             self._run_one(self._ready())
 
     def last(self, stream: int) -> Work | None:
-        """What was queued last."""
+        """The work that was queued last."""
         return self._last.get(stream)
 
     def users(self, block: Block) -> list[Work]:
-        """Work that uses memory and of which the host does not know that it is done."""
+        """Work that uses a block and is not known to be done."""
         return [work for work in self._users.get(block, ()) if not work.known]
 
     def unfinished(self) -> list[Work]:
-        """All work that nobody has waited for."""
+        """All work that the host has not waited for."""
         return [work for last in self._last.values() for work in _unknown(last)]
 
     def finish(self, work: Work) -> None:
-        """Do at least what `work` needs, and let the host know."""
+        """Run `work` and at least everything that it depends on; the host then knows that they are done."""
         others = self._chance.choice(("none", "first", "between"))
         if others == "first":
             while heads := self._ready(without=work):
@@ -83,7 +83,7 @@ class Queues:
                 piece.confirm()
 
     def _ready(self, without: Work | None = None) -> list[Work]:
-        """Heads of the queues that wait for nothing."""
+        """First work of each queue whose dependencies are done."""
         heads = [queue[0] for queue in self._waiting.values() if queue and (without is None or without not in queue)]
         return [head for head in heads if all(earlier.done for earlier in head.before)]
 
@@ -102,7 +102,7 @@ class Queues:
 
 
 def _unknown(last: Work) -> list[Work]:
-    """`last` and all that it comes after, but for what the host knows to be done."""
+    """`last` and all that it depends on, except work that is known to be done."""
     found: dict[Work, None] = {}
     todo = [last]
     while todo:

@@ -21,7 +21,7 @@ from solo_server.backends.gpu.driver.base import (
     Stream,
 )
 from solo_server.types import UInt8
-from support.gpu.fake_breaches import (
+from support.gpu.cuda_rules import (
     CaptureBroken,
     DoubleFree,
     FreedWhileQueued,
@@ -41,7 +41,7 @@ Argument = ctypes.Structure | ctypes.c_int32
 
 
 class FakeEvent:
-    """A mark; see `Event`."""
+    """See `Event`."""
 
     def __init__(self, device: FakeDevice, timed: bool) -> None:
         self.device, self.timed = device, timed
@@ -49,12 +49,12 @@ class FakeEvent:
         self.reached_s = 0.0
 
     def synchronize(self) -> None:
-        """Wait until the stream has come to the mark."""
+        """Wait until the stream has reached the event."""
         with self.device.entered("Event.synchronize", while_capturing=False):
             self.device.finish(self.recorded("Event.synchronize"))
 
     def milliseconds_since(self, earlier: Event) -> float:
-        """Between two timed marks that both have been reached."""
+        """Time between two timed events that both have been reached."""
         with self.device.entered("Event.milliseconds_since"):
             start = self.device.own(FakeEvent, earlier)
             for event in (start, self):
@@ -92,7 +92,7 @@ class FakeGraph:
             self.last = self.device.queues.last(on.handle)
 
     def free(self) -> None:
-        """Give it back."""
+        """Free it."""
         with self.device.entered("Graph.free"):
             if self.freed:
                 raise DoubleFree("a graph")
@@ -102,7 +102,7 @@ class FakeGraph:
 
 
 class FakeCapture:
-    """What `Stream.capture` gives; see `Capture`."""
+    """See `Capture`."""
 
     def __init__(self) -> None:
         self.captured: FakeGraph | None = None
@@ -176,7 +176,7 @@ class FakeStream:
         arguments: tuple[Argument, ...],
         shared_bytes: int = 0,
     ) -> None:
-        """Queue a kernel; arguments are copied now. A grid with a zero queues nothing."""
+        """Queue a kernel; arguments are copied immediately. A grid with a zero queues nothing."""
         with self.device.entered("Stream.launch"):
             copied, ints = self.device.check_launch(kernel, grid, block, arguments, shared_bytes)
             if 0 in grid:
@@ -200,7 +200,7 @@ class FakeStream:
             self._do(queue)
 
     def record(self, event: Event) -> None:
-        """Queue a mark."""
+        """Queue an event."""
         with self.device.entered("Stream.record"):
             own = self.device.own(FakeEvent, event)
             self._refuse_capture("record")
@@ -212,7 +212,7 @@ class FakeStream:
             self.queue(own.mark)
 
     def wait(self, event: Event) -> None:
-        """Queue waiting for another stream's mark."""
+        """Queue waiting for an event of another stream."""
         with self.device.entered("Stream.wait"):
             self._refuse_capture("wait")
             mark = self.device.own(FakeEvent, event).recorded("Stream.wait")
@@ -220,7 +220,7 @@ class FakeStream:
 
     @contextmanager
     def capture(self) -> Iterator[Capture]:
-        """Inside of the block work is noted instead of done."""
+        """Inside of the block work is captured instead of queued."""
         capture, graph = FakeCapture(), FakeGraph(self.device)
         with self.device.entered("Stream.capture", while_capturing=False):
             self._refuse_capture("capture")
@@ -237,7 +237,7 @@ class FakeStream:
             capture.captured = graph
 
     def synchronize(self) -> None:
-        """Wait for all that is queued."""
+        """Wait for all queued work."""
         with self.device.entered("Stream.synchronize", while_capturing=False):
             self._refuse_capture("synchronize")
             last = self.device.queues.last(self.handle)

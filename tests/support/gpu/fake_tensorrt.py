@@ -26,7 +26,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 from solo_models.engine_file import Profile
-from support.gpu.fake_breaches import Breach
+from support.gpu.cuda_rules import Breach
 from support.gpu.fake_device import FakeDevice
 from support.gpu.fake_queue import Work
 from support.gpu.fake_streams import FakeStream

@@ -12,8 +12,7 @@ import pytest
 from solo_server.backends.gpu.driver.base import Device, DeviceBuffer, Kernel, PinnedBuffer, Stream
 from solo_server.backends.gpu.postprocess.batch import Batch
 from solo_server.errors import DeviceFailure, DeviceLost, DeviceOutOfMemory
-from support.gpu.emulator import Emulator
-from support.gpu.fake_breaches import (
+from support.gpu.cuda_rules import (
     Breach,
     CaptureBroken,
     DoubleFree,
@@ -30,6 +29,7 @@ from support.gpu.fake_breaches import (
     WrongLaunch,
     WrongThread,
 )
+from support.gpu.emulator import Emulator
 from support.gpu.fake_device import FakeDevice
 from support.gpu.fake_memory import FREED, UNDELIVERED, UNINITIALISED, Block, array_at
 
@@ -89,7 +89,7 @@ def make(seed: int, emulator: Emulator) -> Program:
         device.create_stream(),
         device.allocate(256, "rows"),
         device.allocate_pinned(256, "given"),
-        device.allocate_pinned(256, "answer"),
+        device.allocate_pinned(256, "results"),
         device.load(b"").kernel("add"),
     )
     program.given.array.view(np.int32)[:] = 5

@@ -1,1 +1,1 @@
-"""From category scores and mask features to instances; `cpu` is the oracle that every other form is compared with."""
+"""The CPU backend: the network in a CPU runtime, its head and post-processing on compiled kernels. The reference for the GPU."""

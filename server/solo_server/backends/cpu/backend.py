@@ -37,29 +37,29 @@ class CpuBackend:
         return self.engine.description
 
     def infer(self, images: Sequence[PreparedImage], queries: Sequence[Query]) -> Sequence[ImageOutput]:
-        """See `Backend.infer`; what is asked for does not matter yet."""
+        """See `Backend.infer`; queries are not used before `finish`."""
         pixels = np.stack([p.pixels for p in images])
         image_hw = np.array([p.geometry.resized_hw for p in images], np.int64)
-        with self._pool.at_work():
+        with self._pool.running():
             return self.engine.run(pixels, image_hw)
 
     def finish(self, output: ImageOutput, geometry: Geometry, query: Query, watch: Stopwatch) -> tuple[Instance, ...]:
         """See `Backend.finish`."""
-        with self._pool.at_work():
+        with self._pool.running():
             return self.postprocessor.run(output, geometry, query, watch)
 
     def warm_up(self, blank: PreparedImage) -> None:
-        """Compile every kernel, then run the whole network: once alone, and as often at a time as it will be.
+        """Compile every kernel, then run the network, towers included: once alone, then `max_concurrency` times in parallel.
 
-        What so many images take of memory is taken now, not when they happen to meet.
+        The memory of `max_concurrency` images is thus allocated at the start, not under load.
         """
         warm_kernels()
-        self._run_whole(blank)
+        self._run_network(blank)
         with ThreadPoolExecutor(self.max_concurrency) as threads:
-            list(threads.map(self._run_whole, [blank] * self.max_concurrency))
+            list(threads.map(self._run_network, [blank] * self.max_concurrency))
 
-    def _run_whole(self, image: PreparedImage) -> None:
+    def _run_network(self, image: PreparedImage) -> None:
         self.infer([image], [Query()])[0].mask_features(range(self._levels))
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Nothing to release."""

@@ -16,8 +16,8 @@ from solo_server.backends.cpu.kernels.rle_encode import (
     AREA,
     BOTTOM,
     CHARACTERS_A_RUN,
+    EMPTY_MASK,
     LEFT,
-    NOTHING,
     RIGHT,
     RUNS,
     TOP,
@@ -52,15 +52,15 @@ def encode_mask(mask: SoftMask | None, geometry: Geometry, stride: int, threshol
         original_taps(padded // stride, stride, resized, original)
         for padded, resized, original in zip(geometry.padded_hw, geometry.resized_hw, geometry.original_hw, strict=True)
     )
-    tall = int(mask.box[1]) + TAPS
-    line, work = np.empty(tall, np.float32), np.empty(2 * tall + height + 2 * TAPS, np.int64)
-    counts, found = np.empty(max(FIRST_RUNS, height + TAPS + 1), np.int64), np.array(NOTHING, np.int64)
+    line_length = int(mask.box[1]) + TAPS
+    line, work = np.empty(line_length, np.float32), np.empty(2 * line_length + height + 2 * TAPS, np.int64)
+    counts, state = np.empty(max(FIRST_RUNS, height + TAPS + 1), np.int64), np.array(EMPTY_MASK, np.int64)
     arguments = (mask.values, mask.step, mask.box, rows, columns, np.float32(threshold), line, work)
-    while not encode(*arguments, counts, found):
+    while not encode(*arguments, counts, state):
         counts = np.concatenate([counts, np.empty_like(counts)])
-    left, top, right, bottom = (int(found[i]) for i in (LEFT, TOP, RIGHT, BOTTOM))
-    box = (left, top, right + 1 - left, bottom + 1 - top) if found[AREA] else EMPTY_BOX
-    return EncodedMask(int(found[AREA]), box, Rle(geometry.original_hw, rle_text(counts[: found[RUNS]])))
+    left, top, right, bottom = (int(state[i]) for i in (LEFT, TOP, RIGHT, BOTTOM))
+    box = (left, top, right + 1 - left, bottom + 1 - top) if state[AREA] else EMPTY_BOX
+    return EncodedMask(int(state[AREA]), box, Rle(geometry.original_hw, rle_text(counts[: state[RUNS]])))
 
 
 def rle_text(counts: Int64) -> str:

@@ -1,6 +1,8 @@
 """The interface of an engine: one bundle's network, loaded into a CPU runtime.
 
 images ─► runtime: features graph ─► level features ─► head: category scores now, mask features of some levels later
+
+The runtime that runs the graphs is described in `runtimes/base.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ class ImageOutput(Protocol):
         ...
 
     def mask_features(self, levels: Sequence[int]) -> Sequence[Sequence[Float32]]:
-        """For each of `levels` the outputs of the mask towers, `[(channels, h, w)]`; computed now."""
+        """The outputs of the mask towers for each of `levels`, `[(channels, h, w)]`; computed by this call."""
         ...
 
 
@@ -33,7 +35,7 @@ class Engine(Protocol):
         ...
 
     def run(self, images: UInt8, image_hw: Int64) -> Sequence[ImageOutput]:
-        """Images of one padded size, `(N, h, w, 3) uint8`, and what of each is not padding, `(N, 2)`.
+        """Run images of one padded size, `(N, h, w, 3) uint8`; image_hw: their sizes without padding, `(N, 2)`.
 
         Raises:
             EngineFailure: the runtime failed.

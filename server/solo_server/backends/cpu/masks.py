@@ -1,10 +1,13 @@
-"""Masks of selected cells only; never of all cells.
+"""Masks of the selected cells only, not of all cells.
 
-A 1x1 convolution and bilinear upsampling commute, so the last mask convolution of SOLO runs at the level's own resolution on
-the selected kernels, `(n, C) @ (C, h*w)`. A 3x3 convolution of the upsampled map (decoupled heads) is the sum over its
-nine taps of 1x1 convolutions, each upsampled and shifted: nine small products instead of a convolution at four times the
-area, and only for rows and columns that occur. Sigmoid and the resize to the mask stride follow, in the reference's order (mmdet
-`solo_head.py`). A soft mask exists while it is measured or encoded, one for each core; it is made twice rather than kept.
+    mask features of a level ─► logits, or row and column maps ─► soft mask at the mask stride ─► bits, area, maskness; encoding
+
+A 1x1 convolution and bilinear upsampling commute, so the last mask convolution of SOLO runs at the level's own resolution, with
+the kernels of the selected cells, `(n, C) @ (C, h*w)`. A 3x3 convolution of the upsampled map (decoupled heads) is the sum over
+its nine taps of 1x1 convolutions, each upsampled and shifted: nine small products instead of a convolution at four times the
+area, and only for the rows and columns of selected cells. Sigmoid and the resize to the mask stride follow, in the reference's
+order (mmdet `solo_head.py`). Each core has one soft mask at a time, while it is measured or encoded; computing it twice takes
+less than keeping it.
 """
 
 from __future__ import annotations
@@ -23,14 +26,14 @@ from solo_models.spec import ModelSpec
 
 from solo_server.backends.bilinear_taps import bilinear_taps
 from solo_server.backends.cpu.kernels.cell_masks import axis_maps, mask_of_logits, measure_logits, measure_products
-from solo_server.backends.cpu.kernels.nms import words_of
-from solo_server.backends.cpu.kernels.soft_masks import SPARE, padded_width, product
+from solo_server.backends.cpu.kernels.nms import words_per_row
+from solo_server.backends.cpu.kernels.soft_masks import SPARE, multiply_axis_maps, padded_width
 from solo_server.backends.cpu.pool import Pool
 from solo_server.errors import EngineFailure
 from solo_server.types import Float32, Int64, SoftMask
 
 CELLS_AT_ONCE, MAPS_AT_ONCE = 32, 8
-LOGIT_MARGIN = 1e-3  # how far below the threshold's logit a value is taken for one that might exceed it
+LOGIT_MARGIN = 1e-3  # logits less than this below the threshold's logit count as able to exceed it
 
 R = TypeVar("R")
 Features = Mapping[int, Sequence[Float32]]
@@ -38,7 +41,7 @@ Features = Mapping[int, Sequence[Float32]]
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """Of `n` masks; fields as those of `MaskedCandidates`. maskness: `(n,) float32`, mean of the values above the threshold."""
+    """Measures of `n` masks; see `MaskedCandidates`. maskness: `(n,) float32`, mean of the values above the threshold."""
 
     areas: Int64
     maskness: Float32
@@ -48,7 +51,7 @@ class Measures:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Cells `first..last` of those asked for, all of one level; within: their numbers inside the level's grid."""
+    """Requested cells `first..last`, all of one level; within: their numbers inside the level's grid."""
 
     level: int
     first: int
@@ -58,9 +61,9 @@ class _Piece:
 
 @dataclass(frozen=True, slots=True)
 class _AxisMaps:
-    """Factors of the rows or columns that occur. places: their numbers, rising; maps: `(n, rows * step)`; boxes: `(n, 4)`."""
+    """Maps of the rows or columns of selected cells. numbers: of these, ascending; maps: `(n, rows * step)`; boxes: `(n, 4)`."""
 
-    places: Int64
+    numbers: Int64
     maps: Float32
     boxes: Int64
 
@@ -69,7 +72,7 @@ class CellMasks:
     """Masks of the cells of one image.
 
     features: level -> the mask towers' outputs `[(C, h, w)]`, one or two; mask_hw: size of the masks, at the mask stride of the
-    padded input; threshold: what a mask pixel has to exceed.
+    padded input; threshold: mask pixels exceed it.
     """
 
     def __init__(
@@ -83,17 +86,17 @@ class CellMasks:
         self._spec, self._kernels = model
         _check(self._spec, features)
         self._features, self._hw, self._pool = features, mask_hw, pool
-        self._threshold, self._level = np.float32(threshold), _logit(threshold)
+        self._threshold, self._logit_limit = np.float32(threshold), _logit_limit(threshold)
         self._step = padded_width(mask_hw[1])
-        self._axes: dict[tuple[int, str], _AxisMaps] = {}
+        self._axis_maps: dict[tuple[int, str], _AxisMaps] = {}
 
     def measure(self, cells: Int64) -> Measures:
-        """Bits, areas and maskness of `(n,)` cells in rising order; n = 0 gives empty arrays."""
-        n, words = len(cells), words_of(self._hw[1])
+        """Bits, areas and maskness of `(n,)` cells in ascending order; n = 0 gives empty arrays."""
+        n, words = len(cells), words_per_row(self._hw[1])
         bits = np.zeros((n, self._hw[0], words), np.uint64)
         areas, totals, boxes = np.zeros(n, np.int64), np.zeros(n, np.float32), np.zeros((n, 4), np.int64)
         pieces = self._pieces(cells)
-        self._prepare_axes(pieces)
+        self._prepare_axis_maps(pieces)
 
         def measure_piece(piece: _Piece) -> None:
             part = slice(piece.first, piece.last)
@@ -105,22 +108,22 @@ class CellMasks:
             else:
                 plan = self._plan(piece.level)
                 measure_logits(
-                    self._logits(piece), plan.shape, self._level, plan.rows, plan.columns, self._threshold, *out
+                    self._logits(piece), plan.shape, self._logit_limit, plan.rows, plan.columns, self._threshold, *out
                 )
 
         self._pool.map(measure_piece, pieces)
         return Measures(areas, (totals / np.maximum(areas, 1)).astype(np.float32), bits, boxes)
 
     def each(self, cells: Int64, work: Callable[[SoftMask | None], R]) -> list[R]:
-        """`work` of the soft mask of each cell, in rising order, on all cores; `None` where nothing exceeds the threshold."""
+        """`work` of the soft mask of each cell, in ascending order, on all cores; `None` where nothing exceeds the threshold."""
         pieces = self._pieces(cells)
-        self._prepare_axes(pieces)
+        self._prepare_axis_maps(pieces)
         masks = self._product_masks if self._spec.is_decoupled else self._logit_masks
-        found = self._pool.map(lambda piece: [work(mask) for mask in masks(piece)], pieces)
-        return [result for results in found for result in results]
+        by_piece = self._pool.map(lambda piece: [work(mask) for mask in masks(piece)], pieces)
+        return [result for results in by_piece for result in results]
 
     def _pieces(self, cells: Int64) -> list[_Piece]:
-        """Cells by level, in pieces that keep all cores busy and memory bounded."""
+        """Cells by level, in pieces small enough to keep all cores busy and to bound memory."""
         pieces, edges = [], np.searchsorted(cells, self._spec.first_cells)
         size = min(CELLS_AT_ONCE, max(4, -(-len(cells) // (2 * self._pool.threads))))
         for level, (start, end) in enumerate(pairwise(edges.tolist())):
@@ -148,67 +151,67 @@ class CellMasks:
         soft, scratch = self._empty(), np.zeros(5 * width + 64, np.float32)
         flat = logits.ravel()
         for i in range(len(logits)):
-            box, place = np.zeros((2, 4), np.int64), i * height * width
-            there = mask_of_logits(
-                flat, place, plan.shape, self._level, plan.rows, plan.columns, doubled, soft, box, scratch
+            box, start = np.zeros((2, 4), np.int64), i * height * width
+            is_any = mask_of_logits(
+                flat, start, plan.shape, self._logit_limit, plan.rows, plan.columns, doubled, soft, box, scratch
             )
-            yield SoftMask(soft, self._step, box[0]) if there else None
+            yield SoftMask(soft, self._step, box[0]) if is_any else None
 
     def _product_masks(self, piece: _Piece) -> Iterator[SoftMask | None]:
         x, y, pairs = self._factors(piece)
         soft = self._empty()
         for i, j in pairs.tolist():
             box = np.zeros(4, np.int64)
-            there = product(x.maps[i], y.maps[j], self._step, x.boxes[i], y.boxes[j], *self._hw, soft, box)
-            yield SoftMask(soft, self._step, box) if there else None
+            is_any = multiply_axis_maps(x.maps[i], y.maps[j], self._step, x.boxes[i], y.boxes[j], *self._hw, soft, box)
+            yield SoftMask(soft, self._step, box) if is_any else None
 
     def _empty(self) -> Float32:
         return np.zeros((self._hw[0] + SPARE) * self._step, np.float32)
 
     def _factors(self, piece: _Piece) -> tuple[_AxisMaps, _AxisMaps, Int64]:
-        """Maps of columns and rows of a level, and for each cell which of them it is the product of, `(n, 2)`."""
+        """Column and row maps of a level, and for each cell the indices of its two maps, `(n, 2)`."""
         rows, columns = np.divmod(piece.within, self._spec.grids[piece.level])
-        x, y = self._axes[piece.level, "x"], self._axes[piece.level, "y"]
-        pairs = np.stack([np.searchsorted(x.places, columns), np.searchsorted(y.places, rows)], axis=1)
+        x, y = self._axis_maps[piece.level, "x"], self._axis_maps[piece.level, "y"]
+        pairs = np.stack([np.searchsorted(x.numbers, columns), np.searchsorted(y.numbers, rows)], axis=1)
         return x, y, pairs
 
-    def _prepare_axes(self, pieces: Sequence[_Piece]) -> None:
-        """Make the maps of all rows and columns that the pieces need and that are not there yet."""
+    def _prepare_axis_maps(self, pieces: Sequence[_Piece]) -> None:
+        """Compute the row and column maps that the pieces need and that are not computed yet."""
         if not self._spec.is_decoupled:
             return
         jobs = []
         for level in sorted({piece.level for piece in pieces}):
             within = np.concatenate([piece.within for piece in pieces if piece.level == level])
-            for axis, wanted in zip(
+            for axis, of_cells in zip(
                 "xy", (within % self._spec.grids[level], within // self._spec.grids[level]), strict=True
             ):
-                places = np.unique(wanted)
-                known = self._axes.get((level, axis))
-                if known is not None and np.isin(places, known.places).all():
+                numbers = np.unique(of_cells)
+                known = self._axis_maps.get((level, axis))
+                if known is not None and np.isin(numbers, known.numbers).all():
                     continue
                 maps = _AxisMaps(
-                    places,
-                    np.zeros((len(places), (self._hw[0] + SPARE) * self._step), np.float32),
-                    np.zeros((len(places), 4), np.int64),
+                    numbers,
+                    np.zeros((len(numbers), (self._hw[0] + SPARE) * self._step), np.float32),
+                    np.zeros((len(numbers), 4), np.int64),
                 )
-                self._axes[level, axis] = maps
-                jobs += [(level, axis, first) for first in range(0, len(places), MAPS_AT_ONCE)]
-        self._pool.map(self._fill_axis, jobs)
+                self._axis_maps[level, axis] = maps
+                jobs += [(level, axis, first) for first in range(0, len(numbers), MAPS_AT_ONCE)]
+        self._pool.map(self._fill_axis_maps, jobs)
 
-    def _fill_axis(self, job: tuple[int, str, int]) -> None:
+    def _fill_axis_maps(self, job: tuple[int, str, int]) -> None:
         level, axis, first = job
-        maps, plan = self._axes[level, axis], self._plan(level)
+        maps, plan = self._axis_maps[level, axis], self._plan(level)
         part = slice(first, first + MAPS_AT_ONCE)
-        places, feature = maps.places[part], self._features[level][0 if axis == "x" else -1]
+        numbers, feature = maps.numbers[part], self._features[level][0 if axis == "x" else -1]
         channels = feature.shape[0]
-        weight = self._kernels[f"level{level}_{axis}"][places].transpose(0, 2, 3, 1).reshape(-1, channels)
-        taps = (weight @ feature.reshape(channels, -1)).reshape(len(places), 9, -1)
-        bias = self._kernels[f"level{level}_{axis}_bias"][places]
+        weight = self._kernels[f"level{level}_{axis}"][numbers].transpose(0, 2, 3, 1).reshape(-1, channels)
+        taps = (weight @ feature.reshape(channels, -1)).reshape(len(numbers), 9, -1)
+        bias = self._kernels[f"level{level}_{axis}_bias"][numbers]
         axis_maps(taps, bias, plan.shape, plan.rows, plan.columns, self._threshold, maps.maps[part], maps.boxes[part])
 
 
 def _check(spec: ModelSpec, features: Features) -> None:
-    """Kernels trust shapes: what a graph gives is looked at before."""
+    """Check the shapes that a graph returned: kernels do not check indices."""
     for level, maps in features.items():
         shapes = {feature.shape for feature in maps}
         if len(shapes) != 1 or len(shape := shapes.pop()) != 3 or shape[0] != spec.head_channels:
@@ -217,7 +220,10 @@ def _check(spec: ModelSpec, features: Features) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _LevelPlan:
-    """shape: height and width of the features, row lengths of doubled map and mask; rows, columns: taps between these two."""
+    """How to get from one level's features to masks.
+
+    shape: height and width of the features, row lengths of doubled map and mask; rows, columns: taps from doubled map to mask.
+    """
 
     shape: tuple[int, int, int, int]
     rows: tuple[Int64, Int64, Float32]
@@ -235,8 +241,8 @@ def _taps(length: int, target: int) -> tuple[Int64, Int64, Float32]:
     return low, high, weight.astype(np.float32)
 
 
-def _logit(threshold: float) -> np.float32:
-    """The logit below which no value exceeds the threshold, with a margin for rounding."""
+def _logit_limit(threshold: float) -> np.float32:
+    """A logit such that values of smaller ones never exceed the threshold, with a margin for rounding."""
     if threshold <= 0:
         return np.float32(-np.inf)
     return np.float32(np.inf) if threshold >= 1 else np.float32(math.log(threshold / (1 - threshold)) - LOGIT_MARGIN)

@@ -1,9 +1,8 @@
 """A bundle's network on a runtime, in one of two ways.
 
-`CompiledEngine` runs the backbone and the neck in the runtime and all towers of the head on our own kernels, which need about a
-third of the products. `GraphEngine` runs the bundle's graphs as they are: for networks with deformable towers, graphs whose
-weights another exporter or quantiser has renamed, where a processor is quicker in INT8, and wherever the graphs themselves are to
-be judged.
+`CompiledEngine` runs backbone and neck in the runtime, and the towers of the head on compiled kernels, which need about a third
+of the products. `GraphEngine` runs the bundle's graphs as they are: for networks with deformable towers, for graphs whose weights
+another exporter or quantizer has renamed, for bf16, and where the graphs themselves are checked.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ Features = Sequence[Sequence[Float32]]
 
 @dataclass(frozen=True, slots=True)
 class NetworkOutput:
-    """See `ImageOutput`. levels: `(channels, h, w)` each; towers: features of some levels to their mask features."""
+    """See `ImageOutput`. levels: `(channels, h, w)` each; towers: from level features to mask features."""
 
     scores: Float32
     levels: Sequence[Float32]
     towers: Callable[[Sequence[Float32]], Features]
 
     def mask_features(self, levels: Sequence[int]) -> Features:
-        """Run the mask towers for these levels now."""
+        """Run the mask towers for these levels."""
         return self.towers([self.levels[level] for level in levels])
 
 
@@ -60,7 +59,7 @@ class GraphEngine:
 
 
 class CompiledEngine:
-    """Backbone and neck in a runtime, the head on kernels of our own. See `Engine`."""
+    """Backbone and neck in a runtime, the head on compiled kernels. See `Engine`."""
 
     def __init__(self, bundle: Bundle, runtime: Runtime, pool: Pool) -> None:
         names = [f"level_{i}" for i in range(len(bundle.spec.grids))]
@@ -76,19 +75,19 @@ class CompiledEngine:
 
     def run(self, images: UInt8, image_hw: Int64) -> Sequence[NetworkOutput]:
         """See `Engine.run`."""
-        batches = self._features({"images": images, "image_hw": image_hw})
-        each = [[level[i] for level in batches] for i in range(len(images))]
-        return [NetworkOutput(self._head.scores(levels), levels, self._head.mask_features) for levels in each]
+        level_batches = self._features({"images": images, "image_hw": image_hw})
+        by_image = [[level[i] for level in level_batches] for i in range(len(images))]
+        return [NetworkOutput(self._head.scores(levels), levels, self._head.mask_features) for levels in by_image]
 
 
 def open_network(bundle: Bundle, runtime: Runtime, pool: Pool, head: HeadChoice = "auto") -> Engine:
-    """The bundle on `runtime`; `auto` compiles the head where it can be.
+    """Load the bundle into `runtime`. head: `auto` uses the compiled head where possible.
 
     Raises:
-        BundleError: the runtime cannot load a graph, or `compiled` is asked for a head that cannot be.
+        BundleError: the runtime cannot load a graph, or head is `compiled` and the head cannot be compiled.
     """
     if head == "compiled" and not is_compilable(bundle.spec):
-        raise BundleError(f"{bundle.name}: the head of this network cannot be compiled; its graphs can be run")
+        raise BundleError(f"{bundle.name}: the head of this network cannot be compiled; it runs as a graph only")
     if head == "graph" or not is_compilable(bundle.spec):
         return GraphEngine(bundle, runtime)
     try:
@@ -96,5 +95,5 @@ def open_network(bundle: Bundle, runtime: Runtime, pool: Pool, head: HeadChoice 
     except HeadNotCompilable as problem:
         if head == "compiled":
             raise
-        LOG.warning("%s: %s; the graphs are run as they are", bundle.name, problem)
+        LOG.warning("%s: %s; it runs as a graph", bundle.name, problem)
         return GraphEngine(bundle, runtime)

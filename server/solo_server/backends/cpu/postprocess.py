@@ -1,8 +1,10 @@
-"""Category scores and mask features of one image to its instances: steps 2 to 7 of the reference, on the CPU.
+"""From category scores and mask features of one image to its instances: steps 2 to 7 of the reference, on the CPU.
 
-Contract: mmdet `SOLOHead._predict_by_feat_single`. Every (cell, class) above the candidate threshold is a candidate; masks
-not larger than their level's stride are dropped; the score is multiplied by the mean soft value inside the mask
-(maskness); the best 500 go through NMS; the rest is a cut and run-length encoding.
+    find_candidates ─► masks, measure: stride filter, maskness, best 500 ─► select: NMS, score threshold ─► encode_mask
+
+As mmdet `SOLOHead._predict_by_feat_single`. Every (cell, class) above the candidate threshold is a candidate. Masks with an area
+not larger than their level's stride are dropped. The score is multiplied by the mean soft value inside the mask (maskness). The
+best `max_before_nms` (500) go through NMS, those at or above the score threshold are encoded.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from solo_models.spec import ModelSpec, PostprocessSpec
 
 from solo_server.backends.cpu.encode import EncodedMask, encode_mask
 from solo_server.backends.cpu.engine import ImageOutput
-from solo_server.backends.cpu.kernels.nms import greedy_keep, matrix_decay, pairwise_ious, pick
+from solo_server.backends.cpu.kernels.nms import find_above, greedy_keep, matrix_decay, pairwise_ious
 from solo_server.backends.cpu.masks import CellMasks
 from solo_server.backends.cpu.pool import Pool
 from solo_server.backends.stopwatch import Stopwatch
@@ -31,16 +33,16 @@ from solo_server.types import (
 
 
 class CpuPostprocessor:
-    """Post-processing with the kernels of one bundle; holds no state of an image, safe to use from several threads."""
+    """Post-processing with the kernels of one bundle. Keeps no state of an image; safe to use from several threads."""
 
     def __init__(self, spec: ModelSpec, kernels: Kernels, pool: Pool) -> None:
         self._spec, self._kernels, self._pool = spec, kernels, pool
 
     def run(self, output: ImageOutput, geometry: Geometry, query: Query, watch: Stopwatch) -> tuple[Instance, ...]:
-        """Instances best first; none found gives an empty tuple. Stages: towers, masks (candidates included), nms, encode.
+        """Instances, best first; an empty tuple if there are none. Stages: towers, masks (candidates included), nms, encode.
 
         Raises:
-            Cancelled: the image was cancelled; checked at the latest after one more instance.
+            Cancelled: the image was cancelled; checked after each stage and before each instance is encoded.
         """
         settings = apply_query(self._spec.postprocess, query)
         candidates = find_candidates(output.scores, settings, query.class_ids)
@@ -49,9 +51,9 @@ class CpuPostprocessor:
             return ()
         masks = self.masks(candidates, output, geometry, settings)
         watch.lap("towers")
-        found = self.measure(candidates, masks, settings)
+        measured = self.measure(candidates, masks, settings)
         watch.lap("masks")
-        kept = select(found, settings)
+        kept = select(measured, settings)
         watch.lap("nms")
         instances = self._encode(kept, masks, geometry, settings, watch)
         watch.lap("encode")
@@ -60,7 +62,7 @@ class CpuPostprocessor:
     def masks(
         self, candidates: Candidates, output: ImageOutput, geometry: Geometry, settings: PostprocessSpec
     ) -> CellMasks:
-        """The image's masks, made on demand, from the mask features of the levels where there are candidates."""
+        """The image's masks, computed on demand, from the mask features of the levels that have candidates."""
         levels = np.unique(self._level_of(candidates.cells)).tolist()
         features = dict(zip(levels, output.mask_features(levels), strict=True))
         stride = self._spec.mask_stride
@@ -68,7 +70,7 @@ class CpuPostprocessor:
         return CellMasks((self._spec, self._kernels), features, mask_hw, settings.mask_threshold, self._pool)
 
     def measure(self, candidates: Candidates, masks: CellMasks, settings: PostprocessSpec) -> MaskedCandidates:
-        """Binarise, filter by stride, weight by maskness, take the best. A cell named by several classes is done once."""
+        """Binarise, filter by stride, weight by maskness, take the best. A cell with several classes is measured once."""
         cells, back = np.unique(candidates.cells, return_inverse=True)
         measures = masks.measure(cells)
         strides = np.array(self._spec.strides)[self._level_of(cells)]
@@ -112,44 +114,44 @@ class CpuPostprocessor:
 
 
 def find_candidates(scores: Float32, settings: PostprocessSpec, class_ids: tuple[int, ...] | None = None) -> Candidates:
-    """Every (cell, class) of `scores` `(cells, C)` above the threshold.
+    """Every (cell, class) of `scores` `(cells, C)` above the candidate threshold, or at the score threshold where that is higher.
 
-    A category score is an upper bound of the final score, and a mask is only suppressed by better ones: where the caller asks
-    for more than the candidate threshold, what lies below cannot matter. Other classes cannot either.
+    A category score is an upper bound of the final score, and a mask is suppressed only by better masks of its class. So candidates
+    below the score threshold, or of classes that are not requested, cannot change the result.
     """
     threshold = max(settings.candidate_threshold, settings.score_threshold)
-    wanted = np.full(scores.shape[1], class_ids is None)
-    wanted[list(class_ids or ())] = True
+    requested = np.full(scores.shape[1], class_ids is None)
+    requested[list(class_ids or ())] = True
     or_equal = settings.score_threshold > settings.candidate_threshold
-    cells, labels = pick(scores, np.float32(threshold), or_equal, wanted)
+    cells, labels = find_above(scores, np.float32(threshold), or_equal, requested)
     return Candidates(cells, labels, scores[cells, labels])
 
 
-def select(found: MaskedCandidates, settings: PostprocessSpec) -> MaskedCandidates:
-    """NMS, then those at or above the score threshold, best first, at most `max_instances`."""
-    scores = suppress(found, settings)
+def select(candidates: MaskedCandidates, settings: PostprocessSpec) -> MaskedCandidates:
+    """NMS, then the candidates at or above the score threshold, best first, at most `max_instances`."""
+    scores = suppress(candidates, settings)
     order = np.argsort(-scores, kind="stable")
     order = order[(scores[order] >= settings.score_threshold) & (scores[order] > 0)][: settings.max_instances]
     return MaskedCandidates(
-        found.cells[order],
-        found.labels[order],
+        candidates.cells[order],
+        candidates.labels[order],
         scores[order],
-        found.areas[order],
-        found.bits[order],
-        found.boxes[order],
+        candidates.areas[order],
+        candidates.bits[order],
+        candidates.boxes[order],
     )
 
 
-def suppress(found: MaskedCandidates, settings: PostprocessSpec) -> Float32:
-    """Scores `(n,) float32` after NMS of `found`, which come best first; suppressed ones are 0 (greedy) or decayed (matrix).
+def suppress(candidates: MaskedCandidates, settings: PostprocessSpec) -> Float32:
+    """Scores `(n,) float32` after NMS, of candidates in order of score. Suppressed scores are 0 (mask NMS) or decayed (matrix NMS).
 
-    Matrix NMS is the reference's, greedy mask NMS the paper's word "NMS". Only a better mask of the same label suppresses.
+    Matrix NMS is the reference's; greedy mask NMS is what the paper calls NMS. Only a better mask of the same label suppresses.
     """
     if settings.nms == "none":
-        return found.scores.copy()
-    ious = pairwise_ious(found.bits, found.boxes, found.areas, found.labels)
+        return candidates.scores.copy()
+    ious = pairwise_ious(candidates.bits, candidates.boxes, candidates.areas, candidates.labels)
     if settings.nms == "mask":
         factors: Float32 = greedy_keep(ious, np.float32(settings.nms_iou_threshold))
     else:
         factors = matrix_decay(ious, settings.decay_kernel == "gaussian", settings.sigma)
-    return found.scores * factors
+    return candidates.scores * factors

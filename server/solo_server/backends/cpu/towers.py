@@ -1,7 +1,7 @@
 """A tower of the head, N x (3x3 convolution, GroupNorm, ReLU), over the maps of several levels at a time.
 
-The weights of a tower are shared by all levels, so the tiles of all maps go through one matrix product a layer. Normalisation is
-not a pass of its own: the sums come with the tiles that a layer writes, and the next layer scales what it reads.
+All levels share a tower's weights, so the tiles of all maps go through one matrix product a layer. Normalisation needs no pass of
+its own: a layer sums the tiles that it writes, and the next layer scales the values that it reads.
 """
 
 from __future__ import annotations
@@ -15,22 +15,29 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from solo_server.backends.cpu.kernels.int16_products import round_weights, short_input, short_output, short_products
+from solo_server.backends.cpu.kernels.int16_products import (
+    multiply_int16,
+    quantize_weights,
+    transform_input_int16,
+    transform_output_int16,
+)
 from solo_server.backends.cpu.kernels.layouts import normalise
 from solo_server.backends.cpu.kernels.winograd import POINTS, SIDE, transform_input, transform_output, transform_weights
 from solo_server.backends.cpu.pool import Pool
 from solo_server.types import Float32
 
-TILES_AT_ONCE = 224  # 36 x 224 x 256 floats, 8 MiB: large enough for a matrix product, small enough for the last cache
-STEP_PADDING = 16  # floats between the planes of V and M, so that they do not all fall into the same lines of a cache
-LOWEST = np.float32(-np.finfo(np.float32).max)
+TILES_AT_ONCE = (
+    224  # 36 x 224 x 256 floats, 8 MiB: large enough for a matrix product, small enough for the last-level cache
+)
+STEP_PADDING = 16  # floats between the planes of V and M, so that they do not map to the same cache lines
+LOWEST = np.float32(-np.finfo(np.float32).max)  # the floor of an `Affine` without ReLU
 EPSILON = 1e-5
-_OF_THREAD = threading.local()
+_BUFFERS = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """weight: `(N, K, 3, 3)`; gamma, beta: `(N,)` of its GroupNorm."""
+    """A convolution and its GroupNorm. weight: `(N, K, 3, 3)`; gamma, beta: `(N,)`."""
 
     weight: NDArray[np.generic]
     gamma: NDArray[np.generic]
@@ -39,7 +46,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Maps:
-    """Channels-last maps of several levels in one flat array. flat: `(pixels * channels,) float32`; sizes: height, width each."""
+    """Channels-last maps of several levels in one array. flat: `(pixels * channels,) float32`; sizes: `(height, width)` each."""
 
     flat: Float32
     sizes: tuple[tuple[int, int], ...]
@@ -53,7 +60,7 @@ class Maps:
 
 
 class Tower:
-    """Weights of one tower, transformed once. Safe to use from several threads."""
+    """One tower; its weights are transformed once. Safe to use from several threads."""
 
     def __init__(
         self, layers: Sequence[Layer], groups: int, pool: Pool, convolution: type[Convolution] | None = None
@@ -66,7 +73,7 @@ class Tower:
         self._groups, self._pool = groups, pool
 
     def run(self, maps: Maps) -> Maps:
-        """The tower's output, of the same sizes; `maps.channels` must be the first layer's, rounded up to eight."""
+        """The tower's output, of the same sizes. `maps.channels` must be the first layer's inputs, rounded up to eight."""
         levels = len(maps.sizes)
         scale, shift = np.ones((levels, maps.channels), np.float32), np.zeros((levels, maps.channels), np.float32)
         floor = LOWEST
@@ -105,7 +112,7 @@ class Tower:
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """What is done to a map before it is convolved: `max(x * scale + shift, floor)`; scale, shift: `(levels, channels)`."""
+    """Applied to a map before it is convolved: `max(x * scale + shift, floor)`; scale, shift: `(levels, channels)`."""
 
     scale: Float32
     shift: Float32
@@ -113,32 +120,27 @@ class Affine:
 
 
 class Convolution:
-    """A 3x3 convolution with zero padding; input channels are filled up with zeros to a multiple of eight, outputs too.
-
-    Products are float32, by BLAS.
-    """
+    """A 3x3 convolution with zero padding and float32 products (BLAS). Pads inputs and outputs to multiples of eight channels."""
 
     outputs_multiple = 8
 
     def __init__(self, weight: NDArray[np.generic], pool: Pool) -> None:
         outputs, inputs = weight.shape[:2]
         multiple = self.outputs_multiple
-        framed = np.zeros((-(-outputs // multiple) * multiple, -(-inputs // 8) * 8, 3, 3))
-        framed[:outputs, :inputs] = weight
-        self.inputs, self.outputs = framed.shape[1], framed.shape[0]
+        padded = np.zeros((-(-outputs // multiple) * multiple, -(-inputs // 8) * 8, 3, 3))
+        padded[:outputs, :inputs] = weight
+        self.inputs, self.outputs = padded.shape[1], padded.shape[0]
         self._pool = pool
-        self._take(transform_weights(framed))
+        self._set_weights(transform_weights(padded))
 
-    def _take(self, weights: Float32) -> None:
+    def _set_weights(self, weights: Float32) -> None:
         """Keep the transformed weights `(36, K, N)`."""
         self._weights = weights
 
     def run(self, maps: Maps, affine: Affine) -> tuple[Maps, NDArray[np.float64], NDArray[np.float64]]:
         """The convolved maps, and the sums and sums of squares of every channel, `(levels, outputs)` each."""
         if maps.channels != self.inputs:
-            raise ValueError(
-                f"maps of {maps.channels} channels for a convolution of {self.inputs}"
-            )  # kernels do not check
+            raise ValueError(f"maps of {maps.channels} channels for a convolution of {self.inputs}")
         out = np.empty(len(maps.flat) // maps.channels * self.outputs, np.float32)
         tiles = tile_table(maps.sizes)
         parts = self._pool.threads * -(-len(tiles) // (self._pool.threads * TILES_AT_ONCE))
@@ -164,14 +166,14 @@ class Convolution:
         transform_output(m, m_step, tiles, self.outputs, out, sums[0].ravel(), sums[1].ravel())
 
 
-class ShortConvolution(Convolution):
-    """A convolution with products of 16 bits, twice as fast on processors without INT8 products; see `int16_products`."""
+class Int16Convolution(Convolution):
+    """A convolution with 16-bit products, twice as fast on processors without INT8 products; see `kernels/int16_products.py`."""
 
     outputs_multiple = 16
 
-    def _take(self, weights: Float32) -> None:
-        self._words, units = round_weights(weights)
-        self._units = units.ravel()
+    def _set_weights(self, weights: Float32) -> None:
+        self._integers, scales = quantize_weights(weights)
+        self._weight_scales = scales.ravel()
 
     def _convolve(
         self, maps: Maps, affine: Affine, tiles: NDArray[np.int64], out: Float32, sums: NDArray[np.float64]
@@ -180,15 +182,15 @@ class ShortConvolution(Convolution):
         v = _buffer("v", count * self.inputs).view(np.int16)
         m = _buffer("m", count * self.outputs).view(np.int32)
         v_step, m_step = count * self.inputs + 2 * STEP_PADDING, count * self.outputs + STEP_PADDING
-        scale, shift, units = affine.scale.ravel(), affine.shift.ravel(), np.empty(count, np.float32)
-        short_input(maps.flat, scale, shift, affine.floor, tiles, self.inputs, v, v_step, units)
-        short_products(v, v_step, self._words, count, self.inputs, self.outputs, m, m_step)
+        scale, shift, tile_scales = affine.scale.ravel(), affine.shift.ravel(), np.empty(count, np.float32)
+        transform_input_int16(maps.flat, scale, shift, affine.floor, tiles, self.inputs, v, v_step, tile_scales)
+        multiply_int16(v, v_step, self._integers, count, self.inputs, self.outputs, m, m_step)
         totals = (sums[0].ravel(), sums[1].ravel())
-        short_output(m, m_step, units, self._units, tiles, self.outputs, out, *totals)
+        transform_output_int16(m, m_step, tile_scales, self._weight_scales, tiles, self.outputs, out, *totals)
 
 
 def tile_table(sizes: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
-    """Every tile of every map, `(n, 6)`; columns as `solo_server.backends.cpu.kernels.winograd` names them."""
+    """Every tile of every map, `(n, 6)`; `kernels/winograd.py` names the columns."""
     rows, start = [], 0
     for level, (h, w) in enumerate(sizes):
         row, column = np.meshgrid(np.arange(0, h, SIDE), np.arange(0, w, SIDE), indexing="ij")
@@ -201,16 +203,16 @@ def tile_table(sizes: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
 
 
 def _buffer(name: str, plane: int) -> Float32:
-    """Memory of this thread for 36 planes; kept, since fresh pages cost more than the transforms."""
+    """This thread's buffer for 36 planes. Kept between calls: new pages cost more time than the transforms."""
     size = POINTS * (plane + STEP_PADDING)
-    buffer: Float32 | None = getattr(_OF_THREAD, name, None)
+    buffer: Float32 | None = getattr(_BUFFERS, name, None)
     if buffer is None or len(buffer) < size:
         buffer = np.empty(size, np.float32)
-        setattr(_OF_THREAD, name, buffer)
+        setattr(_BUFFERS, name, buffer)
     return buffer
 
 
 def _planes(buffer: Float32, rows: int, columns: int) -> Float32:
-    """`(36, rows, columns)` in a buffer."""
+    """A view of a buffer as `(36, rows, columns)`."""
     step = rows * columns + STEP_PADDING
     return as_strided(buffer, (POINTS, rows, columns), (4 * step, 4 * columns, 4))

@@ -20,20 +20,20 @@ from solo_models.spec import ModelSpec, PreprocessSpec, Variant
 
 from solo_server.backends.bilinear_taps import bilinear_taps
 from solo_server.backends.cpu.encode import encode_mask
-from solo_server.backends.cpu.kernels.compile import ARE_FOUND_AGAIN
+from solo_server.backends.cpu.kernels.compile import IS_CACHE_KEPT
 from solo_server.backends.cpu.kernels.layouts import interleave, points_nms, resample
-from solo_server.backends.cpu.kernels.nms import greedy_keep, matrix_decay, pairwise_ious, pick
+from solo_server.backends.cpu.kernels.nms import find_above, greedy_keep, matrix_decay, pairwise_ious
 from solo_server.backends.cpu.kernels.resize import resize_bilinear
 from solo_server.backends.cpu.masks import CellMasks
 from solo_server.backends.cpu.pool import Pool
-from solo_server.backends.cpu.towers import Layer, Maps, ShortConvolution, Tower
+from solo_server.backends.cpu.towers import Int16Convolution, Layer, Maps, Tower
 from solo_server.types import Geometry
 
 LOG = logging.getLogger("solo_server")
-NOT_KEPT = (
+NOT_CACHED = (
     "at every start, since no cache folder is writable: set NUMBA_CACHE_DIR, or mount /cache (docs/deployment.md)"
 )
-HOW_OFTEN = "once" if ARE_FOUND_AGAIN else NOT_KEPT
+COMPILED_WHEN = "once" if IS_CACHE_KEPT else NOT_CACHED
 GRIDS, CHANNELS, HW = (3, 2, 2, 2, 2), 8, (16, 24)
 
 _LOCK = threading.Lock()
@@ -67,7 +67,7 @@ class _Compilations(event.Listener):
     def on_start(self, event: Any) -> None:
         """A kernel is about to be compiled."""
         if self.count == 0:
-            self._report(f"compiling kernels for this processor, {HOW_OFTEN}: about half a minute")
+            self._report(f"compiling kernels for this processor, {COMPILED_WHEN}: about half a minute")
         self.count += 1
 
     def on_end(self, event: Any) -> None:
@@ -84,7 +84,7 @@ def _head() -> None:
     maps = Maps(rng.standard_normal(16 * CHANNELS).astype(np.float32), ((4, 4),), CHANNELS)
     tower = Tower([layer], 2, pool).run(maps)
     wide = Layer(rng.standard_normal((16, CHANNELS, 3, 3)), np.ones(16), np.zeros(16))
-    Tower([wide], 2, pool, ShortConvolution).run(maps)
+    Tower([wide], 2, pool, Int16Convolution).run(maps)
     source = rng.standard_normal((CHANNELS, 3, 5)).astype(np.float32)
     interleave(source, 0, 3, np.zeros((3, 5, CHANNELS), np.float32))
     resample(source, *bilinear_taps(3, 4), *bilinear_taps(5, 4), 0, CHANNELS, tower.level(0))
@@ -108,7 +108,7 @@ def _masks() -> None:
 
 def _suppression() -> None:
     bits, boxes = np.ones((2, 3, 1), np.uint64), np.array([[0, 3, 0, 8]] * 2)
-    pick(np.zeros((3, 2), np.float32), np.float32(0.5), False, np.ones(2, bool))
+    find_above(np.zeros((3, 2), np.float32), np.float32(0.5), False, np.ones(2, bool))
     ious = pairwise_ious(bits, boxes, np.ones(2, np.int64), np.zeros(2, np.int64))
     greedy_keep(ious, np.float32(0.5))
     matrix_decay(ious, True, 2.0)

@@ -1,1 +1,1 @@
-"""The network and the post-processing on an NVIDIA GPU."""
+"""Network and post-processing on an NVIDIA GPU."""

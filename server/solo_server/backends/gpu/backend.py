@@ -1,11 +1,11 @@
 """Images to instances on a GPU, several batches at a time: each has a slot, with a stream and memory of its own.
 
-    infer (a free slot):  pinned memory ─► upload ─► categories ─► candidates ─► counts ── the one wait but for the last
-                          ─► masks of the groups with candidates ─► masks, NMS, runs ─► download ── wait ─► copies
+    infer (a free slot):  pinned memory ─► upload ─► categories ─► candidates ─► counts ── wait
+                          ─► mask features of groups with candidates ─► masks, NMS, runs ─► download ── wait ─► copies
     finish (any thread):  positions of change ─► COCO strings
 
-Slots know nothing of each other, so that one's copies overlap another's computing. A batch that fails leaves its slot idle and
-usable; where the device is lost, nothing in this process works again.
+Slots are independent, so that copies of one overlap kernels of another. After a failed batch its slot can be used again; after the
+device is lost, nothing in this process works on it again.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from solo_server.backends.gpu.network import (
     network_layout,
 )
 from solo_server.backends.gpu.postprocess.run import CudaPostprocessor, PostprocessSlot
-from solo_server.backends.gpu.postprocess.strings import ImageFound, instances_of
+from solo_server.backends.gpu.postprocess.strings import ImageResult, instances_of
 from solo_server.backends.stopwatch import Stopwatch
 from solo_server.errors import DeviceFailure, DeviceLost, DeviceOutOfMemory, EngineFailure
 from solo_server.types import Geometry, Instance, PreparedImage, Query
 
 LOG = logging.getLogger("solo_server")
 WARM_RUNS = 2  # the second captures graphs
-NOTHING = Query(score_threshold=1.0)  # of an image that only fills a batch
+FILL_QUERY = Query(score_threshold=1.0)  # of images that only fill up a batch
 
 T = TypeVar("T")
 
 
 class DeviceBackend:
-    """See `Backend`. Takes over network and post-processing: they are closed with it, or if opening fails.
+    """See `Backend`. Owns the network and the post-processor: closes them with itself, or if opening fails.
 
     Raises:
-        DeviceOutOfMemory: the slots do not fit; all that was allocated is given back.
+        DeviceOutOfMemory: the slots do not fit; all memory is freed again.
     """
 
     stages = ("device", "encode")
@@ -72,43 +72,43 @@ class DeviceBackend:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the device is dead, and with it this backend."""
+        """Whether the device is lost, and with it this backend."""
         return self._lost is not None
 
-    def infer(self, images: Sequence[PreparedImage], queries: Sequence[Query]) -> Sequence[ImageFound]:
+    def infer(self, images: Sequence[PreparedImage], queries: Sequence[Query]) -> Sequence[ImageResult]:
         """See `Backend.infer`; waits only while all slots are busy.
 
         Raises:
-            ValueError: no image, too many, several sizes, or not a query for each.
-            EngineFailure: the images are larger than the network takes.
+            ValueError: no image, too many, several sizes, or not one query for each.
+            EngineFailure: the images are larger than the network accepts.
             DeviceFailure: the device failed; the next batch may succeed.
-            DeviceLost: it is dead.
+            DeviceLost: the device is lost.
         """
         shape = _shape_of(images, queries)
         self._check(shape)
         run_as = self._network.run_as(shape)
-        filled = run_as.images - shape.images
-        images, queries = [*images, *[images[0]] * filled], [*queries, *[NOTHING] * filled]
+        missing = run_as.images - shape.images
+        images, queries = [*images, *[images[0]] * missing], [*queries, *[FILL_QUERY] * missing]
         return self._on_slot(lambda slot: slot.run(run_as, images, queries))[: shape.images]
 
-    def finish(self, output: ImageFound, geometry: Geometry, query: Query, watch: Stopwatch) -> tuple[Instance, ...]:
-        """See `Backend.finish`: all that is left to do is the text of the encodings."""
+    def finish(self, output: ImageResult, geometry: Geometry, query: Query, watch: Stopwatch) -> tuple[Instance, ...]:
+        """See `Backend.finish`: writes the strings of the encodings."""
         instances = instances_of(output)
         watch.lap("encode")
         return instances
 
     def warm_up(self, blank: PreparedImage) -> None:
-        """On every slot all of the network, in the largest shapes and the usual ones, and one batch that goes all the way."""
+        """Run the network on every slot in the largest and the usual shapes, then one complete batch."""
         usual = (BatchShape(n, blank.geometry.padded_hw) for n in (self.max_batch, 1))
         shapes = [*self._network.shapes, *usual]
-        for _ in range(self.max_concurrency):  # the slot that was idle longest comes first
+        for _ in range(self.max_concurrency):  # each run takes the slot that has been idle longest
             self._on_slot(lambda slot: slot.warm_up(shapes))
         for _ in range(self.max_concurrency):
             self.infer([blank], [Query()])
         self._network.note_run()
 
     def close(self) -> None:
-        """Refuse further batches, wait for those under way, then give everything back; on a lost device neither, they may hang."""
+        """Refuse further batches, wait for the running ones, then free everything. A lost device is left alone: calls may hang."""
         with self._changed:
             if self._closed:
                 return
@@ -121,7 +121,7 @@ class DeviceBackend:
             self._device.use()
             self._opened.close()
         except DeviceLost as problem:
-            LOG.warning("the GPU is lost, its memory goes with the process: %s", problem)
+            LOG.warning("the GPU is lost, its memory is freed when the process ends: %s", problem)
 
     def _check(self, shape: BatchShape) -> None:
         shapes = self._network.shapes
@@ -130,11 +130,11 @@ class DeviceBackend:
         if not any(_is_within(shape, largest) for largest in shapes):
             allowed = " or ".join(oriented_text(largest.padded_hw) for largest in shapes)
             raise EngineFailure(
-                f"images of {oriented_text(shape.padded_hw)} (padded); the network takes at most {allowed}"
+                f"images of {oriented_text(shape.padded_hw)} (padded); the network accepts at most {allowed}"
             )
 
     def _on_slot(self, work: Callable[[_Slot], T]) -> T:
-        """Do `work` on the slot that has been idle longest, which is idle again afterwards whatever happens."""
+        """Do `work` on the slot that has been idle longest; afterwards the slot is idle again, even after a failure."""
         slot = self._take()
         try:
             self._device.use()
@@ -161,18 +161,18 @@ class DeviceBackend:
             return self._idle.popleft()
 
     def _recover(self, slot: _Slot, problem: BaseException) -> None:
-        """Wait for what the failed batch has queued, so that nothing of it meets the next one. Raises DeviceLost if that is why."""
+        """Wait for the queued work of a failed batch, so that none of it overlaps the next one. Raises DeviceLost."""
         try:
             slot.stream.synchronize()
         except DeviceLost as lost:
             raise lost from problem
         except DeviceFailure as later:
-            LOG.warning("what a failed batch had queued failed as well: %s", later)
+            LOG.warning("queued work of a failed batch failed as well: %s", later)
 
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    """Everything that one batch needs. pinned: image sizes, then images."""
+    """Everything that one batch needs. pinned: sizes of the images, then the images."""
 
     spec: ModelSpec
     stream: Stream
@@ -181,8 +181,10 @@ class _Slot:
     network: NetworkSlot
     postprocess: PostprocessSlot
 
-    def run(self, shape: BatchShape, images: Sequence[PreparedImage], queries: Sequence[Query]) -> Sequence[ImageFound]:
-        """One batch from images to results, which are copies."""
+    def run(
+        self, shape: BatchShape, images: Sequence[PreparedImage], queries: Sequence[Query]
+    ) -> Sequence[ImageResult]:
+        """One batch from images to results; results are copies."""
         self._upload(shape, images)
         self.network.categories(shape)
         self.postprocess.begin(shape, [image.geometry for image in images], queries)
@@ -192,7 +194,7 @@ class _Slot:
         return self.postprocess.results()
 
     def warm_up(self, shapes: Sequence[BatchShape]) -> None:
-        """All of the network on empty images, often enough for graphs to be captured."""
+        """Run the network on empty images, often enough for CUDA graphs to be captured."""
         for buffer in (self.memory.images, self.memory.image_hw):
             self.stream.clear(buffer, buffer.size_bytes)
         for shape in shapes:
@@ -217,7 +219,7 @@ class _Slot:
 def _open_slot(
     parts: tuple[Device, ModelSpec, DeviceNetwork, CudaPostprocessor], number: int, opened: ExitStack
 ) -> _Slot:
-    """Buffer by buffer; how each is given back goes onto `opened`."""
+    """Allocate a slot buffer by buffer; `opened` frees each."""
     device, spec, network, postprocessor = parts
     try:
         stream = device.create_stream()
@@ -241,8 +243,8 @@ def _open_slot(
 def _shape_of(images: Sequence[PreparedImage], queries: Sequence[Query]) -> BatchShape:
     sizes = {image.pixels.shape[:2] for image in images}
     if len(sizes) != 1:
-        told = ", ".join(_sides(size) for size in sorted(sizes)) or "none"
-        raise ValueError(f"images: must have one padded size, have {told}")
+        listed = ", ".join(_sides(size) for size in sorted(sizes)) or "none"
+        raise ValueError(f"images: must have one padded size, have {listed}")
     if len(queries) != len(images):
         raise ValueError(f"queries: {len(queries)} for {len(images)} images")
     return BatchShape(len(images), sizes.pop())
@@ -254,7 +256,7 @@ def _is_within(shape: BatchShape, largest: BatchShape) -> bool:
 
 
 def _images_offset(images: int) -> int:
-    """Where images begin in pinned memory: behind their sizes."""
+    """Where images begin in pinned memory: after their sizes."""
     return -(-images * 16 // ALIGNMENT) * ALIGNMENT
 
 

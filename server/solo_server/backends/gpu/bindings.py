@@ -1,6 +1,6 @@
-"""What each half of the network reads and writes for one batch shape: names, types, shapes and places in `NetworkMemory`.
+"""Inputs and outputs of each half of the network for one batch shape: names, types, shapes and places in `NetworkMemory`.
 
-The names are those of the bundle's graphs, which engines made of them keep.
+The names are those of the bundle's graphs; TensorRT engines keep them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ VARIES = -1
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One input or output. dtype: numpy's name of it; buffer: field of `NetworkMemory`, where it begins at `offset` bytes."""
+    """One input or output. dtype: as numpy names it; buffer: the field of `NetworkMemory` in which it begins at `offset` bytes."""
 
     name: str
     dtype: str
@@ -27,7 +27,7 @@ class Tensor:
     offset: int = 0
 
     def address(self, memory: NetworkMemory) -> int:
-        """Where it lies in the memory of one slot."""
+        """Its address in the memory of one slot."""
         address: int = getattr(memory, self.buffer).address
         return address + self.offset
 
@@ -67,7 +67,7 @@ def categories_bindings(spec: ModelSpec, shape: BatchShape) -> Bindings:
 
 @lru_cache(maxsize=1024)
 def masks_bindings(spec: ModelSpec, shape: BatchShape, group: int) -> Bindings:
-    """Level features of one group to their mask features: its levels are one batch."""
+    """Level features of one group to mask features; the levels of a group are one batch."""
     layout, levels = network_layout(spec, shape), level_groups(spec)[group].levels
     first, n = levels[0], len(levels) * shape.images
     hw = layout.level_hw[first]
@@ -87,17 +87,17 @@ def masks_bindings(spec: ModelSpec, shape: BatchShape, group: int) -> Bindings:
 
 
 def categories_signature(spec: ModelSpec) -> Bindings:
-    """The tensors that a categories graph must have; sides that a batch shape may choose are `VARIES`."""
+    """The tensors that a categories graph must have; sides that depend on the batch shape are `VARIES`."""
     return _common(*(categories_bindings(spec, shape) for shape in _two_shapes(spec)))
 
 
 def masks_signature(spec: ModelSpec) -> Bindings:
-    """As `categories_signature`, of the mask towers."""
+    """As `categories_signature`, for the mask towers."""
     return _common(*(masks_bindings(spec, shape, 0) for shape in _two_shapes(spec)))
 
 
 def _two_shapes(spec: ModelSpec) -> tuple[BatchShape, BatchShape]:
-    """Different in every side."""
+    """Two shapes that differ in every side."""
     side = max(spec.preprocess.pad_multiple, *spec.strides)
     return BatchShape(1, (side, 2 * side)), BatchShape(2, (3 * side, 4 * side))
 

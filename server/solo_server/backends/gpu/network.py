@@ -1,9 +1,9 @@
-"""A network whose inputs and outputs stay on the device, and where they lie there.
+"""A network whose inputs and outputs stay on the device, and their layout in device memory.
 
     images, image_hw ─► categories ─► scores, level features ─► masks, group by group ─► mask features
 
-Levels of one stride are neighbours in memory, so that the mask towers, which all levels share, take them as one batch: a group.
-Groups without a candidate are left out, which is why the two halves are queued one by one.
+Levels of one stride are neighbours in memory, so that the mask towers, which all levels share, process them as one batch: a group.
+Groups without a candidate are skipped, which is why the two halves are queued separately.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ALIGNMENT = 256
 
 @dataclass(frozen=True, slots=True)
 class BatchShape:
-    """How many images, and the padded size `(height, width)` that all of them have."""
+    """The number of images, and their common padded size `(height, width)`."""
 
     images: int
     padded_hw: tuple[int, int]
@@ -40,7 +40,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class NetworkLayout:
-    """Sizes and places, in bytes, of all that the network reads and writes for one batch shape; floats are float32.
+    """Sizes and offsets, in bytes, of the network's inputs and outputs for one batch shape; floats are float32.
 
     level_offsets: where `(N, fpn_channels, h, w)` of each level begins in `levels`; feature_offsets: `[tower][level]`, where
     `(N, head_channels, h, w)` begins in `features`; level_hw: `(h, w)` of both.
@@ -58,7 +58,7 @@ class NetworkLayout:
 
 @dataclass(frozen=True, slots=True)
 class NetworkMemory:
-    """Device memory of one slot, large enough for every shape that the network takes."""
+    """Device memory of one slot, large enough for every shape that the network accepts."""
 
     images: DeviceBuffer
     image_hw: DeviceBuffer
@@ -68,7 +68,7 @@ class NetworkMemory:
 
     @classmethod
     def allocate(cls, device: Device, spec: ModelSpec, shapes: tuple[BatchShape, ...]) -> NetworkMemory:
-        """For the largest of `shapes`, buffer by buffer. Raises `DeviceOutOfMemory`; what was allocated before is freed."""
+        """For the largest of `shapes`. Raises `DeviceOutOfMemory`, with all buffers freed again."""
         layouts = [network_layout(spec, shape) for shape in shapes]
         names = ("images", "image_hw", "scores", "levels", "features")
         with ExitStack() as allocated:
@@ -80,13 +80,13 @@ class NetworkMemory:
         return cls(**buffers)
 
     def free(self) -> None:
-        """Give all of it back."""
+        """Free all of it."""
         for buffer in (self.images, self.image_hw, self.scores, self.levels, self.features):
             buffer.free()
 
 
 class NetworkSlot(Protocol):
-    """The network on one stream with memory of its own."""
+    """The network on one stream with its own memory."""
 
     def categories(self, shape: BatchShape) -> None:
         """Queue: `images` and `image_hw` to `scores` and `levels`. Raises `DeviceFailure`."""
@@ -97,7 +97,7 @@ class NetworkSlot(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back what it has; nothing may be queued any more."""
+        """Free its resources; no work may be queued."""
         ...
 
 
@@ -116,23 +116,23 @@ class DeviceNetwork(Protocol):
 
     @property
     def shapes(self) -> tuple[BatchShape, ...]:
-        """The largest shapes that it takes; every other is smaller than one of them, side by side."""
+        """The largest shapes that it accepts; every accepted shape fits into one of them, side by side."""
         ...
 
     def run_as(self, shape: BatchShape) -> BatchShape:
-        """What a batch of `shape` is run as: the same, or more images where the network wants few different shapes."""
+        """The shape that a batch of `shape` is run in: the same, or more images where the network needs few different shapes."""
         ...
 
     def open_slot(self, stream: Stream, memory: NetworkMemory) -> NetworkSlot:
-        """One of `slots`. Raises `DeviceFailure`, having given back what it took."""
+        """Open one of `slots`. Raises `DeviceFailure`, with its resources freed."""
         ...
 
     def note_run(self) -> None:
-        """It has answered on this device: whoever keeps records of that may do so now."""
+        """Record that the network has run on this device, where such a record exists."""
         ...
 
     def close(self) -> None:
-        """Give the network back, after its slots."""
+        """Free the network, after its slots."""
         ...
 
 
@@ -143,13 +143,13 @@ def level_groups(spec: ModelSpec) -> tuple[Group, ...]:
 
 
 def tower_count(spec: ModelSpec) -> int:
-    """Mask towers: two where x and y have their own."""
+    """The number of mask towers: two where x and y have their own."""
     return 2 if spec.variant == "decoupled" else 1
 
 
 @lru_cache(maxsize=256)
 def network_layout(spec: ModelSpec, shape: BatchShape) -> NetworkLayout:
-    """Where everything lies for one batch shape."""
+    """The layout for one batch shape."""
     height, width = shape.padded_hw
     level_hw = tuple((height // stride, width // stride) for stride in spec.strides)
     maps = [shape.images * h * w * FLOAT_BYTES for h, w in level_hw]
@@ -171,7 +171,7 @@ def network_layout(spec: ModelSpec, shape: BatchShape) -> NetworkLayout:
 
 
 def _starts(sizes: list[int], groups: tuple[Group, ...]) -> list[int]:
-    """Where each level begins: groups are aligned, levels of one group follow each other without a gap; at last the end."""
+    """Where each level begins, and the end. Groups are aligned; levels of one group follow each other without a gap."""
     starts, end = [], 0
     for group in groups:
         *within, size = accumulate((sizes[level] for level in group.levels), initial=0)

@@ -1,1 +1,1 @@
-"""A load generator that is light on the processor: asyncio, httptools, connections kept alive, requests built beforehand."""
+"""A load generator that needs little processor time: asyncio, httptools, keep-alive connections, prepared requests."""

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection that sends a ready-made request and waits for the whole answer; bodies of good answers are dropped."""
+"""One HTTP/1.1 connection: sends a prepared request and waits for the complete response; bodies of 200 responses are dropped."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ OK = 200
 
 
 class ConnectionLost(Exception):
-    """The server closed the connection before it had answered, or sent something that is not HTTP."""
+    """The server closed the connection before the response, or sent something that is not HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where requests go. requests: complete ones, head and body, taken in turn; names: of their images."""
+    """The server, and what to send. requests: complete, head and body, sent in turn; names: of their images."""
 
     host: str
     port: int
@@ -29,14 +29,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """status: of HTTP; code: of the problem+json body, "" for a good answer."""
+    """status: HTTP status; code: from the problem+json body, "" for a 200 response."""
 
     status: int
     code: str
 
 
 class Connection(asyncio.Protocol):
-    """Takes one request at a time; httptools calls the `on_` methods."""
+    """Handles one request at a time; httptools calls the `on_` methods."""
 
     def __init__(self) -> None:
         self.is_open = True
@@ -46,10 +46,10 @@ class Connection(asyncio.Protocol):
         self._body = bytearray()
 
     async def exchange(self, request: bytes) -> Reply:
-        """Send a request and wait for its answer.
+        """Send a request and wait for its response.
 
         Raises:
-            ConnectionLost: the server went away, before or meanwhile.
+            ConnectionLost: the connection is closed, or was closed before the response.
         """
         if self._transport is None or not self.is_open:
             raise ConnectionLost
@@ -59,35 +59,35 @@ class Connection(asyncio.Protocol):
         return await self._reply
 
     def close(self) -> None:
-        """Give the connection up; an answer that is under way is lost."""
+        """Close the connection; a pending response is lost."""
         self.is_open = False
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """From asyncio."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one without being its subclass
+        """Called by asyncio."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transport is compatible but not a subclass
 
     def data_received(self, data: bytes) -> None:
-        """From asyncio."""
+        """Called by asyncio."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """From asyncio."""
+        """Called by asyncio."""
         self.is_open = False
         if self._reply is not None and not self._reply.done():
             self._reply.set_exception(ConnectionLost())
 
     def on_body(self, body: bytes) -> None:
-        """From httptools; only problems are kept."""
+        """Called by httptools; only bodies of problems are kept."""
         if self._parser.get_status_code() != OK:
             self._body += body
 
     def on_message_complete(self) -> None:
-        """From httptools."""
+        """Called by httptools."""
         status = self._parser.get_status_code()
         if not self._parser.should_keep_alive():
             self.close()
@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
 
 
 def post(host: str, port: int, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
-    """A complete request that carries one image. headers: beside those that every request has, or instead of them."""
+    """A complete request with one image. headers: added to the default ones, or replacing them."""
     lines = {"host": f"{host}:{port}", "content-type": "application/octet-stream", "content-length": str(len(body))}
     head = f"POST {path} HTTP/1.1\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in (lines | dict(headers or {})).items()) + "\r\n"
@@ -104,7 +104,7 @@ def post(host: str, port: int, path: str, body: bytes, headers: Mapping[str, str
 
 
 def _code(status: int, body: bytes) -> str:
-    """The stable code of problem+json; of anything else the status."""
+    """The code of a problem+json body; for anything else `http_` and the status."""
     try:
         problem = json.loads(body)
     except ValueError:

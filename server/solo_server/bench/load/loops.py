@@ -1,8 +1,8 @@
-"""Closed loop: so many callers, each sends again when it has its answer. Open loop: requests come at a rate, whatever happens,
-evenly spaced or at random (a Poisson process, as independent callers come).
+"""Closed loop: a number of callers, each sends its next request after the response. Open loop: requests are sent at a fixed rate,
+evenly spaced or at random (a Poisson process, like independent callers).
 
-In the open loop latency counts from the moment at which a request was due, so that a server that stalls does not hide it by holding
-back the next request ("coordinated omission"). How late it was sent is kept too: a generator that cannot keep up would show there.
+In the open loop latency counts from the moment when a request was due, so that a stalled server cannot hide its delay by holding
+back the next request ("coordinated omission"). How late it was sent is recorded too, and shows if the generator cannot keep up.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ LOST_IN_A_ROW = 20
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One request. due_s: when it was to be sent, from the start; latency_ms: from then on; code: "" where all is well.
+    """One request. due_s: when it was due, from the start; latency_ms: from then to the response; code: "" for a 200 response.
 
-    status: of HTTP, 0 without an answer; late_ms: from when it was due until it was sent, its connection being there.
+    status: HTTP status, 0 without a response; late_ms: from when it was due until it was sent on an open connection.
     """
 
     due_s: float
@@ -38,11 +38,11 @@ class Shot:
 
 
 class Load:
-    """Requests to one server; `shots` is filled as answers come, so that nothing is lost whatever ends the run."""
+    """Sends requests to one server; `shots` grows with every response, so results survive an error. on_shot: called for each."""
 
-    def __init__(self, target: Target, timeout_s: float, seen: Callable[[Shot], None] = lambda _: None) -> None:
+    def __init__(self, target: Target, timeout_s: float, on_shot: Callable[[Shot], None] = lambda _: None) -> None:
         self.shots: list[Shot] = []
-        self._target, self._timeout_s, self._seen = target, timeout_s, seen
+        self._target, self._timeout_s, self._on_shot = target, timeout_s, on_shot
         self._free: list[Connection] = []
         self._connections: list[Connection] = []
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
@@ -51,10 +51,10 @@ class Load:
         self._lost_in_a_row = 0
 
     async def closed(self, concurrency: int, seconds: float, count: float = inf) -> None:
-        """`concurrency` callers for `seconds`, or until `count` requests are sent; what is under way then is still waited for.
+        """`concurrency` callers for `seconds`, or until `count` requests are sent; then waits for the pending responses.
 
         Raises:
-            EndedEarly: the server is gone, or answers nobody any more.
+            EndedEarly: the server has died or no longer responds.
         """
         self._start = self._last_answer = perf_counter()
         before = self._sent
@@ -68,7 +68,7 @@ class Load:
                 callers.create_task(caller())
 
     async def open(self, rate: float, seconds: float, poisson_seed: int | None = None) -> None:
-        """`rate` requests a second for `seconds`, evenly spaced, or at random with that seed; raises what `closed` raises."""
+        """`rate` requests per second for `seconds`, evenly spaced, or at random with a seed. Raises as `closed`."""
         offsets = _evenly(rate, seconds) if poisson_seed is None else _at_random(rate, seconds, poisson_seed)
         self._start = self._last_answer = perf_counter()
         async with _together() as requests:
@@ -77,19 +77,19 @@ class Load:
                 await asyncio.sleep(max(0.0, due - perf_counter()))
                 requests.create_task(self._shoot(due))
 
-    async def several(self, count: int) -> None:
-        """`count` requests one after the other; raises what `closed` raises."""
+    async def in_sequence(self, count: int) -> None:
+        """`count` requests one after the other. Raises as `closed`."""
         self._start = self._last_answer = perf_counter()
         for _ in range(count):
             await self._shoot(perf_counter())
 
     def close(self) -> None:
-        """Give all connections up."""
+        """Close all connections."""
         for connection in self._connections:
             connection.close()
 
     async def _shoot(self, due: float) -> None:
-        """One request that was due at `due` on the clock."""
+        """Send one request that was due at the clock time `due`."""
         request = self._target.requests[self._sent % len(self._target.requests)]
         self._sent += 1
         async with self._slots:
@@ -99,7 +99,7 @@ class Load:
         latency_ms = (perf_counter() - due) * 1e3
         shot = Shot(round(due - self._start, 4), round(latency_ms, 3), code, status, round(late_ms, 3))
         self.shots.append(shot)
-        self._seen(shot)
+        self._on_shot(shot)
 
     async def _outcome(self, connection: Connection, request: bytes) -> tuple[int, str]:
         try:
@@ -116,17 +116,17 @@ class Load:
 
     def _timed_out(self) -> str:
         if perf_counter() - self._last_answer >= self._timeout_s:
-            raise EndedEarly(f"the server has answered nobody for {self._timeout_s:g} s")
+            raise EndedEarly(f"no response from the server for {self._timeout_s:g} s")
         return "timeout"
 
     def _lost(self) -> str:
         self._lost_in_a_row += 1
         if self._lost_in_a_row >= LOST_IN_A_ROW:
-            raise EndedEarly(f"the server closed {LOST_IN_A_ROW} connections in a row without an answer")
+            raise EndedEarly(f"the server closed {LOST_IN_A_ROW} connections in a row without a response")
         return "connection_lost"
 
     async def _connection(self) -> Connection:
-        """One that is free, or a new one."""
+        """A free connection, or a new one."""
         while self._free:
             free = self._free.pop()
             if free.is_open:
@@ -136,19 +136,19 @@ class Load:
         try:
             _, connection = await asyncio.wait_for(opening, self._timeout_s)
         except (OSError, TimeoutError) as problem:
-            raise EndedEarly(f"the server takes no connections any more ({_reason(problem)})") from problem
+            raise EndedEarly(f"the server no longer accepts connections ({_reason(problem)})") from problem
         self._connections.append(connection)
         return connection
 
 
 def _evenly(rate: float, seconds: float) -> list[float]:
-    """When requests are due, in seconds from the start."""
+    """When requests are due: seconds from the start, evenly spaced."""
     return [number / rate for number in range(max(1, round(rate * seconds)))]
 
 
 def _at_random(rate: float, seconds: float, seed: int) -> list[float]:
-    """The same of independent callers: gaps are exponential."""
-    rng, offsets, at = random.Random(seed), [], 0.0  # noqa: S311  # to be repeated, not to be secret
+    """When requests of independent callers are due: seconds from the start, with exponential gaps."""
+    rng, offsets, at = random.Random(seed), [], 0.0  # noqa: S311  # reproducible, not secret
     while (at := at + rng.expovariate(rate)) < seconds:
         offsets.append(at)
     return offsets or [0.0]
@@ -156,7 +156,7 @@ def _at_random(rate: float, seconds: float, seed: int) -> list[float]:
 
 @asynccontextmanager
 async def _together() -> AsyncIterator[asyncio.TaskGroup]:
-    """Tasks that end together: the first that finds the server gone ends all."""
+    """A task group in which the first EndedEarly cancels all tasks and is raised."""
     try:
         async with asyncio.TaskGroup() as group:
             yield group
@@ -168,6 +168,6 @@ async def _together() -> AsyncIterator[asyncio.TaskGroup]:
 
 
 def _reason(problem: Exception) -> str:
-    """What the system calls it, without asyncio's list of addresses."""
+    """The system's message, without asyncio's list of addresses."""
     number = problem.errno if isinstance(problem, OSError) else None
     return os.strerror(number) if number else type(problem).__name__

@@ -1,4 +1,4 @@
-"""One load after the other: what each came to, and what it cost the server."""
+"""Runs loads one after the other; figures of each, and its cost for the server."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from solo_server.bench.measure import INTERRUPTED
 from solo_server.bench.progress import Progress
 from solo_server.system.cores import cores
 
-WARM_UPS = 2  # of each image
+WARM_UPS = 2  # per image
 SHOWN_EVERY = 0.1
 REFUSED = 503
 
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """Closed loops with these numbers of callers, then open loops at these rates a second, `seconds` each.
+    """Closed loops with these numbers of callers, then open loops with these rates per second, `seconds` each.
 
-    poisson_seed: of open loops whose requests come at random; `None`: evenly spaced.
+    poisson_seed: for open loops with random arrival times; `None`: evenly spaced.
     """
 
     concurrency: tuple[int, ...]
@@ -41,9 +41,9 @@ class LoadPlan:
 
 @dataclass(slots=True)
 class Point:
-    """One load. level: callers of a closed loop, requests a second of an open one.
+    """One load. level: callers of a closed loop, requests per second of an open one.
 
-    cpu_s, rss_mib: of the server, where it is ours; client_cpu_s: of the load generator; foreign_cpu_s: of everybody else.
+    cpu_s, rss_mib: of the server, if it was started here; client_cpu_s: of the load generator; foreign_cpu_s: of other processes.
     """
 
     loop: Literal["closed", "open"]
@@ -55,19 +55,19 @@ class Point:
     foreign_cpu_s: float | None = None
 
     def elapsed_s(self) -> float:
-        """From the start to the last answer."""
+        """From the start to the last response."""
         return max((shot.due_s + shot.latency_ms / 1e3 for shot in self.shots), default=0.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form: figures first, then every shot as `[due_s, latency_ms, code, status, late_ms]`."""
+        """JSON-ready: figures, then every shot as `[due_s, latency_ms, code, status, late_ms]`."""
         rest = {k: v for k, v in asdict(self).items() if k != "shots"}
         shots = [[shot.due_s, shot.latency_ms, shot.code, shot.status, shot.late_ms] for shot in self.shots]
         return {**rest, **self.figures(), "shots": shots}
 
     def figures(self) -> dict[str, Any]:
-        """Throughput in good answers a second, latencies of good answers in milliseconds, errors by code, answers by status.
+        """Throughput in 200 responses per second, their latencies in milliseconds, errors by code, responses by status.
 
-        refused_p99_ms: of answers with status 503, from when the request was sent; late_p99_ms: how late the generator was.
+        refused_p99_ms: of 503 responses, from when the request was sent; late_p99_ms: how late the generator was.
         """
         good = [shot.latency_ms for shot in self.shots if not shot.code]
         refused = [shot.latency_ms - shot.late_ms for shot in self.shots if shot.status == REFUSED]
@@ -94,7 +94,7 @@ class Point:
 
 @dataclass(slots=True)
 class ServerMeasurement:
-    """All loads. ended_early: why not all are there."""
+    """All loads. ended_early: why some are missing, or None."""
 
     points: list[Point] = field(default_factory=list)
     peak_rss_mib: float | None = None
@@ -104,10 +104,10 @@ class ServerMeasurement:
 
 
 def measure_server(target: Target, plan: LoadPlan, server: ServerProcess | None) -> ServerMeasurement:
-    """Run the plan against a server. Its end, or Ctrl-C, ends the run; what was measured is kept.
+    """Run the plan against a server. If the server dies, or on Ctrl-C, the run ends and the results so far are kept.
 
     Raises:
-        BenchError: the server refuses the images.
+        BenchError: the server rejects an image.
     """
     result = ServerMeasurement()
     loads = [("closed", float(n)) for n in plan.concurrency] + [("open", rate) for rate in plan.rates]
@@ -116,7 +116,7 @@ def measure_server(target: Target, plan: LoadPlan, server: ServerProcess | None)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_run(target, plan, server, result.points))
     except EndedEarly as problem:
-        result.ended_early = (server.obituary(1.0) if server else None) or str(problem)
+        result.ended_early = (server.exit_report(1.0) if server else None) or str(problem)
     except KeyboardInterrupt:
         result.ended_early = INTERRUPTED
     result.points = [point for point in result.points if point.shots]
@@ -130,7 +130,7 @@ def _percentile(values: Sequence[float], percent: float) -> float | None:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's where it is installed: the generator shares the machine with the server."""
+    """uvloop if installed, since the generator shares the machine with the server."""
     try:
         import uvloop
     except ImportError:
@@ -142,23 +142,23 @@ async def _run(target: Target, plan: LoadPlan, server: ServerProcess | None, poi
     await _warm_up(target, plan.timeout_s)
     with Progress(len(points) * plan.seconds, sys.stderr) as progress:
         for number, point in enumerate(points):
-            await _take(point, target, plan, server, _Told(progress, number * plan.seconds, point))
+            await _run_load(point, target, plan, server, _LoadProgress(progress, number * plan.seconds, point))
 
 
 async def _warm_up(target: Target, timeout_s: float) -> None:
-    """Every image a few times, alone; the first ones find the server cold."""
+    """Send every image a few times, one at a time, since the first requests are slow."""
     load = Load(target, timeout_s)
     try:
-        await load.several(WARM_UPS * len(target.requests))
+        await load.in_sequence(WARM_UPS * len(target.requests))
     finally:
         load.close()
     for number, shot in enumerate(load.shots):
         if shot.code:
-            raise BenchError(f"{target.names[number % len(target.names)]}: the server answers {shot.code}")
+            raise BenchError(f"{target.names[number % len(target.names)]}: the server returned {shot.code}")
 
 
-class _Told:
-    """Shows progress, at most a few times a second."""
+class _LoadProgress:
+    """Shows the progress of a load, at most ten times per second."""
 
     def __init__(self, progress: Progress, before_s: float, point: Point) -> None:
         self._progress, self._before_s, self._shown_s = progress, before_s, -1.0
@@ -170,8 +170,10 @@ class _Told:
             self._progress.show(self._before_s + shot.due_s, self._what)
 
 
-async def _take(point: Point, target: Target, plan: LoadPlan, server: ServerProcess | None, told: _Told) -> None:
-    load = Load(target, plan.timeout_s, told)
+async def _run_load(
+    point: Point, target: Target, plan: LoadPlan, server: ServerProcess | None, on_shot: _LoadProgress
+) -> None:
+    load = Load(target, plan.timeout_s, on_shot)
     point.shots = load.shots
     busy, own, served = machine.busy_s(), process_time(), server.cpu_s() if server else None
     try:

@@ -1,7 +1,7 @@
-"""The server that is measured: `solo serve` started here on a free port of the loopback, or one that runs already. Benchmarks start
-other servers the same way.
+"""The server that is measured: `solo serve`, started here on a free loopback port, or a running one. Benchmarks start other servers
+the same way.
 
-Of our own one, processor time and resident memory are read from /proc, its children's included.
+For a server started here, processor time and resident memory are read from /proc, including its children's.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Of a server. path: what comes before `/segment`."""
+    """A server's address. path: the prefix before `/segment`."""
 
     host: str
     port: int
@@ -44,10 +44,10 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        """Read `http://host:port/prefix`.
+        """Parse `http://host:port/prefix`.
 
         Raises:
-            BenchError: not of that form; TLS is not spoken.
+            BenchError: another form; TLS is not supported.
         """
         parts = urlsplit(url)
         try:
@@ -59,21 +59,21 @@ class Address:
         return cls(parts.hostname, port, parts.path.rstrip("/"))
 
     def get(self, path: str) -> tuple[int, Any]:
-        """Status and JSON of a GET; raises `OSError` where nobody answers."""
+        """Status and JSON of a GET request. Raises OSError without a response."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=ANSWER_SECONDS)
         try:
             connection.request("GET", self.path + path)
-            answer = connection.getresponse()
-            return answer.status, _json(answer.read())
+            response = connection.getresponse()
+            return response.status, _json(response.read())
         except http.client.HTTPException as problem:
-            raise OSError(f"answers with something that is not HTTP ({type(problem).__name__})") from problem
+            raise OSError(f"the response is not HTTP ({type(problem).__name__})") from problem
         finally:
             connection.close()
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What is started. command: takes `--host` and `--port`; ready_path: answers 200 once requests are taken."""
+    """A server program. command: accepts `--host` and `--port`; ready_path: returns 200 when requests are accepted."""
 
     name: str = "solo serve"
     command: tuple[str, ...] = (sys.executable, "-m", "solo_models.cli", "serve")
@@ -85,14 +85,14 @@ SOLO_SERVE = Program()
 
 
 class ServerProcess:
-    """`solo serve`, or another program, as a child in a session of its own; use it in a `with`, which stops it."""
+    """`solo serve`, or another program, as a child in its own session. Use it as a context manager, which stops it."""
 
     def __init__(self, arguments: Sequence[str], program: Program = SOLO_SERVE) -> None:
         self.address, self._program = Address("127.0.0.1", _free_port()), program
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed at the end; nobody would read a pipe
-        place = ["--host", self.address.host, "--port", str(self.address.port)]
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `__exit__`; a pipe would not be read
+        listen = ["--host", self.address.host, "--port", str(self.address.port)]
         self._process = subprocess.Popen(  # noqa: S603 - our own server
-            [*program.command, *place, *arguments],
+            [*program.command, *listen, *arguments],
             env=None if program.environment is None else dict(program.environment),
             stdin=subprocess.DEVNULL,
             stdout=self._stderr,
@@ -112,64 +112,64 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        with suppress(ProcessLookupError):  # what it started and left behind; its session is its own
+        with suppress(ProcessLookupError):  # children that it left running; it has its own session
             os.killpg(self._process.pid, signal.SIGKILL)
         self._stderr.close()
 
     @property
     def pid(self) -> int:
-        """Of the process that was started."""
+        """Process id of the server."""
         return self._process.pid
 
     def send(self, number: signal.Signals) -> None:
-        """A signal to that process."""
+        """Send the process a signal."""
         self._process.send_signal(number)
 
     def exit_status(self, wait_s: float) -> int | None:
-        """Negative for a signal; `None` if it still runs after `wait_s`."""
+        """Exit status, negative for a signal; `None` if the process still runs after `wait_s`."""
         try:
             return self._process.wait(wait_s)
         except subprocess.TimeoutExpired:
             return None
 
     def family(self) -> list[int]:
-        """It and all that it started."""
+        """The process and its descendants."""
         return _family(self.pid)
 
     def children(self) -> list[int]:
-        """Processes that it started itself."""
+        """The direct children of the process."""
         return _children().get(self.pid, [])
 
     def wait_ready(self) -> None:
-        """Until the program's `ready_path` says so.
+        """Wait until `ready_path` returns 200.
 
         Raises:
-            BenchError: it ended, or is not ready in time.
+            BenchError: the process ended, or is not ready in time.
         """
         deadline = monotonic() + READY_SECONDS
         while monotonic() < deadline:
-            if (said := self.obituary(0)) is not None:
-                raise BenchError(said)
+            if (report := self.exit_report(0)) is not None:
+                raise BenchError(report)
             try:
                 if self.address.get(self._program.ready_path)[0] == http.client.OK:
                     return
             except OSError:
-                pass  # does not listen yet
+                pass  # not listening yet
             sleep(0.05)
         raise BenchError(f"{self._program.name} is not ready after {READY_SECONDS:.0f} s")
 
-    def obituary(self, wait_s: float) -> str | None:
-        """How it ended and what it said last; `None` if it still runs after `wait_s`."""
+    def exit_report(self, wait_s: float) -> str | None:
+        """How the process ended, and its last output; `None` if it still runs after `wait_s`."""
         status = self.exit_status(wait_s)
         if status is None:
             return None
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         self._stderr.seek(0)
         lines = [line.strip() for line in self._stderr.read().decode(errors="replace").splitlines() if line.strip()]
-        return f"{self._program.name} {how}: " + (" | ".join(lines[-SHOWN_LINES:]) or "it said nothing")
+        return f"{self._program.name} {how}: " + (" | ".join(lines[-SHOWN_LINES:]) or "no output")
 
     def cpu_s(self) -> float | None:
-        """Processor time so far of the process and its descendants."""
+        """Processor time used so far by the process and its descendants."""
         times = [_stat(pid) for pid in _family(self._process.pid)]
         known = [(int(words[11]) + int(words[12])) / _TICKS for words in times if words]
         return sum(known) if known else None
@@ -202,7 +202,7 @@ def _family(pid: int) -> list[int]:
 
 
 def _children() -> dict[int, list[int]]:
-    """Of every process that has some."""
+    """Children by parent process id."""
     children: defaultdict[int, list[int]] = defaultdict(list)
     for folder in Path("/proc").glob("[0-9]*"):
         if words := _stat(int(folder.name)):
@@ -215,4 +215,4 @@ def _stat(pid: int) -> list[str] | None:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return None  # it has ended, or there is no /proc
+        return None  # the process has ended, or there is no /proc

@@ -1,4 +1,4 @@
-"""Results as one HTML page that needs nothing else: no network, no script, light and dark, broad and narrow.
+"""Results as one self-contained HTML page: no network, no script; light and dark, wide and narrow screens.
 
-Charts are rows of HTML with small SVGs whose coordinates are percentages, so that text keeps its size on a phone.
+Charts are HTML rows with small SVGs in percent coordinates, so that text keeps its size on a phone.
 """

@@ -1,4 +1,4 @@
-"""Horizontal bars: one value a row, or a row of parts; label, bar and value stand side by side, on a phone above each other."""
+"""Horizontal bars: one value per row, or a row of parts; label, bar and value side by side, stacked on a phone."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from solo_server.bench.report.numbers import short
 
 MUTED = "muted"
 CONTENDER_COLOURS = 6
-STAGE_COLOURS = len(FLOW) + 4  # four for stages that are not of the flow
+STAGE_COLOURS = len(FLOW) + 4  # four for stages that are not in FLOW
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One row. text: the value as it is shown; low, high: ends of a whisker; colour: a class of the style sheet."""
+    """One row. text: the displayed value; low, high: ends of a whisker; colour: a class of the style sheet."""
 
     label: str
     value: float
@@ -28,34 +28,34 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """One row of stages, in milliseconds; their sum is the length. text: what stands at the end."""
+    """One row of stages, in milliseconds; their sum is its length. text: displayed at the end."""
 
     label: str
     parts: dict[str, float]
     text: str
 
 
-def colour(place: int) -> str:
-    """The class of the n-th contender; no stage has its colour."""
-    return f"c{place % CONTENDER_COLOURS}"
+def colour(index: int) -> str:
+    """The class of the n-th contender; stages have other colours."""
+    return f"c{index % CONTENDER_COLOURS}"
 
 
 def stage_colours(stages: Sequence[str]) -> dict[str, str]:
-    """The class of each stage, in the order of the flow: a stage has the same colour in every chart of every page."""
+    """The class of each stage, in the order of FLOW. A stage has the same colour in all charts."""
     names = in_flow(stages)
     others = [name for name in names if name not in FLOW]
-    places = {name: FLOW.index(name) if name in FLOW else len(FLOW) + others.index(name) % 4 for name in names}
-    return {name: f"s{place}" for name, place in places.items()}
+    numbers = {name: FLOW.index(name) if name in FLOW else len(FLOW) + others.index(name) % 4 for name in names}
+    return {name: f"s{number}" for name, number in numbers.items()}
 
 
 def bar_chart(bars: Sequence[Bar], mark: float | None = None) -> Markup:
-    """Bars on one scale from zero. mark: a value at which every row has a line."""
+    """Bars on one scale from zero. mark: a value that every row marks with a line."""
     top = max([*(max(bar.value, bar.high or 0.0) for bar in bars), mark or 0.0]) * 1.02 or 1.0
     return tag("div", [_row(bar.label, _bar(bar, top, mark), bar.text) for bar in bars], class_="bars")
 
 
 def stack_chart(stacks: Sequence[Stack], *, same_scale: bool) -> Markup:
-    """Stages of each row in the order of the flow; on one scale, or each row over the whole width. See `stage_legend`."""
+    """Stages of each row in the order of FLOW; on one scale, or each row over the full width. See `stage_legend`."""
     colours = stage_colours([name for stack in stacks for name in stack.parts])
     longest = max((sum(stack.parts.values()) for stack in stacks), default=1.0)
     rows = []
@@ -66,18 +66,18 @@ def stack_chart(stacks: Sequence[Stack], *, same_scale: bool) -> Markup:
 
 
 def stage_legend(stacks: Sequence[Stack]) -> Markup:
-    """One legend for every chart of these stages."""
+    """One legend for all charts of these stages."""
     colours = stage_colours([name for stack in stacks for name in stack.parts])
     return legend({stage_name(stage): colour for stage, colour in colours.items()})
 
 
 def stage_name(stage: str) -> str:
-    """A stage as readers see it."""
+    """The displayed name of a stage."""
     return stage.replace("_", " ")
 
 
 def legend(colours: Mapping[str, str]) -> Markup:
-    """What each colour stands for. colours: classes by name."""
+    """The legend of the colours. colours: classes by name."""
     keys = [tag("li", tag("span", class_=f"key {colour}"), name) for name, colour in colours.items()]
     return tag("ul", keys, class_="legend")
 

@@ -1,4 +1,4 @@
-"""Charts that pipeline and engine results share: how contenders compare, in time, memory and images a second."""
+"""Charts that pipeline and engine results share: contenders compared by time, memory and images per second."""
 
 from __future__ import annotations
 
@@ -13,52 +13,54 @@ PAPER = "paper: SOLO-512, V100"
 
 
 def ratio_card(entries: list[dict[str, Any]], what: str = "") -> Markup | None:
-    """Time of every contender against the first, with the range over interleaved rounds; what: ends the title."""
+    """Time of every contender relative to the first, with the range over interleaved rounds; what: appended to the title."""
     bars = []
-    for place, entry in enumerate(entries):
+    for index, entry in enumerate(entries):
         ratio = entry["against_first"]
         if ratio is None:
-            bars += [Bar(entry["name"], 1.0, times(1.0), colour(place))] if place == 0 else []
+            bars += [Bar(entry["name"], 1.0, times(1.0), colour(index))] if index == 0 else []
             continue
         text = f"{times(ratio['time'])} ({interval(ratio['time_min'], ratio['time_max'])})"
-        bars.append(Bar(entry["name"], ratio["time"], text, colour(place), ratio["time_min"], ratio["time_max"]))
+        bars.append(Bar(entry["name"], ratio["time"], text, colour(index), ratio["time_min"], ratio["time_max"]))
     if len(bars) < 2:
         return None
-    told = f"How many times as long as {entries[0]['name']}: ratio of medians; in brackets the range over rounds run side by side."
-    return card(f"Time against the first{what}", told, bar_chart(bars, mark=1.0), better="lower")
+    text = (
+        f"Time relative to {entries[0]['name']}: ratio of medians; in brackets the range over rounds run side by side."
+    )
+    return card(f"Time relative to the first{what}", text, bar_chart(bars, mark=1.0), better="lower")
 
 
-def part_ratio_card(entries: list[dict[str, Any]], key: str, title: str, told: str) -> Markup | None:
-    """Another ratio to the first, of which less is better: `memory` or `after_towers`."""
+def part_ratio_card(entries: list[dict[str, Any]], key: str, title: str, text: str) -> Markup | None:
+    """Another ratio to the first, lower is better: `memory` or `after_towers`."""
     known = [(i, e, e["against_first"][key]) for i, e in enumerate(entries) if e["against_first"]]
     bars = [Bar(e["name"], ratio, times(ratio), colour(i)) for i, e, ratio in known if ratio is not None]
     if not bars:
         return None
     first = Bar(entries[0]["name"], 1.0, times(1.0), colour(0))
-    return card(title, told, bar_chart([first, *bars], mark=1.0), better="lower")
+    return card(title, text, bar_chart([first, *bars], mark=1.0), better="lower")
 
 
 def fps_card(entries: list[dict[str, Any]], what: str = "") -> Markup:
-    """Images a second, and the paper's figure for orientation."""
+    """Images per second, and the paper's figure for orientation."""
     bars = [
         Bar(e["name"], e["figures"]["fps"], short(e["figures"]["fps"]), colour(i))
         for i, e in enumerate(entries)
         if e["figures"]
     ]
-    told = (
+    text = (
         f"Mean over the runs, as in the paper. The grey bar is the paper's {PAPER_FPS} images/s for SOLO-512 on one V100: "
         "other hardware, for orientation only."
     )
     chart = bar_chart([*bars, Bar(PAPER, PAPER_FPS, str(PAPER_FPS), MUTED)])
-    return card(f"Images per second{what}", told, chart, better="higher")
+    return card(f"Images per second{what}", text, chart, better="higher")
 
 
 def memory_card(entries: list[dict[str, Any]]) -> Markup | None:
-    """The most that each process ever had resident."""
+    """Peak resident memory of each process."""
     bars = [
         Bar(e["name"], e["peak_rss_mib"], mib(e["peak_rss_mib"]), colour(i))
         for i, e in enumerate(entries)
         if e["peak_rss_mib"]
     ]
-    told = "Highest resident memory of each contender's own process, loading included."
-    return card("Peak memory", told, bar_chart(bars), better="lower") if bars else None
+    text = "Peak resident memory of each contender's process, loading included."
+    return card("Peak memory", text, bar_chart(bars), better="lower") if bars else None

@@ -1,4 +1,4 @@
-"""An engine result: the network alone, and how near it comes to the machine's best matrix product."""
+"""An engine result: the network alone, and its rate relative to the machine's best matrix product."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ HEADINGS = [
     "CPU s",
     "time",
     "rounds",
-    "others' CPU",
+    "other processes' CPU",
 ]
 
 
 def engine_section(content: Document) -> list[Markup]:
-    """Charts for every batch size, then tables."""
+    """Charts for each batch size, then tables."""
     cards: list[Markup | None] = []
     for number, batch in enumerate(content["settings"]["batches"]):
         entries = [_of_batch(contender, number, batch) for contender in content["contenders"]]
@@ -40,13 +40,15 @@ def engine_section(content: Document) -> list[Markup]:
             cards += [fps_card(measured, f", batch {batch}"), _parts_card(measured, batch)]
     if not cards:
         return [tag("p", "No round was completed.", class_="warn")]
-    cards.append(card("Arithmetic by part", _told(content), table(RATE_HEADINGS, _rate_rows(content)), wide=True))
+    cards.append(
+        card("Arithmetic by part", _description(content), table(RATE_HEADINGS, _rate_rows(content)), wide=True)
+    )
     cards.append(card("All figures", "", table(HEADINGS, _rows(content)), wide=True))
     return [tag("div", cards, class_="cards")]
 
 
 def _of_batch(contender: dict[str, Any], number: int, batch: int) -> dict[str, Any]:
-    """A contender as it did at one batch size; images a second count every image of a batch."""
+    """A contender's result for one batch size; images per second count every image of a batch."""
     entry = {"name": contender["name"], **contender["batches"][number]}
     if entry["figures"]:
         entry["figures"] = {**entry["figures"], "fps": entry["figures"]["fps"] * batch}
@@ -55,12 +57,12 @@ def _of_batch(contender: dict[str, Any], number: int, batch: int) -> dict[str, A
 
 def _rate_card(entries: list[dict[str, Any]], best: float | None, batch: int) -> Markup:
     bars = []
-    for place, entry in enumerate(entries):
+    for index, entry in enumerate(entries):
         total = entry["rates"][0]
         text = f"{short(total['gflop_per_s'])} ({percent(total['share'])})" if best else short(total["gflop_per_s"])
-        bars.append(Bar(entry["name"], total["gflop_per_s"], text, colour(place)))
-    told = "Arithmetic that the network needs, per second; in brackets the share of the best float32 matrix product (dashed)."
-    return card(f"GFLOP per second, batch {batch}", told, bar_chart(bars, mark=best), better="higher")
+        bars.append(Bar(entry["name"], total["gflop_per_s"], text, colour(index)))
+    text = "Arithmetic that the network needs, per second; in brackets the share of the best float32 matrix product (dashed)."
+    return card(f"GFLOP per second, batch {batch}", text, bar_chart(bars, mark=best), better="higher")
 
 
 def _parts_card(entries: list[dict[str, Any]], batch: int) -> Markup:
@@ -68,14 +70,12 @@ def _parts_card(entries: list[dict[str, Any]], batch: int) -> Markup:
     for entry in entries:
         parts = {k: v for k, v in entry["figures"]["stages_ms"].items() if not k.startswith("tower ")}
         stacks.append(Stack(entry["name"], parts, ms(sum(parts.values()))))
-    told = (
-        "Median milliseconds of a batch. One graph cannot be divided; peers run the full head, all masks of all cells."
-    )
+    text = "Median milliseconds per batch. A single graph cannot be divided; peers run the full head, all masks of all cells."
     chart = stack_chart(stacks, same_scale=True)
-    return card(f"Parts, batch {batch}", told, stage_legend(stacks), chart, better="lower")
+    return card(f"Parts, batch {batch}", text, stage_legend(stacks), chart, better="lower")
 
 
-def _told(content: Document) -> str:
+def _description(content: Document) -> str:
     best = content["best_matmul_gflop_per_s"]
     measured = "was not measured" if best is None else f"reached {short(best)} GFLOP/s"
     height, width = content["settings"]["padded_hw"]

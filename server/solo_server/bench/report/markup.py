@@ -1,4 +1,4 @@
-"""Elements as text: everything is escaped unless it is markup already, and every element is closed, so that XML parsers agree."""
+"""Builds HTML elements: text is escaped unless it is `Markup`, and every element is closed, so that the page is valid XML."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Better = Literal["lower", "higher"]
 
 
 class Markup(str):
-    """Text that is HTML already."""
+    """Text that is already HTML."""
 
     __slots__ = ()
 
@@ -35,7 +35,7 @@ def join(parts: object, between: str = "") -> Markup:
 
 
 def card(title: str, text: str, *content: object, wide: bool = False, better: Better | None = None) -> Markup:
-    """A figure with its heading and what it says. better: which values are."""
+    """A figure with a heading and a text. better: whether lower or higher values are better."""
     direction = tag("span", f"{better} is better", class_="better") if better else None
     heading = tag(
         "figcaption", tag("div", tag("h3", title), direction, class_="title"), tag("p", text) if text else None
@@ -44,18 +44,18 @@ def card(title: str, text: str, *content: object, wide: bool = False, better: Be
 
 
 def table(headings: list[str], rows: list[list[str]]) -> Markup:
-    """Text in columns, which scrolls sideways where it is too wide; the first column names the row and stays in view."""
+    """A table that scrolls sideways if too wide; the first column names the row and stays visible."""
     head = tag("tr", [tag("th", heading, scope="col") for heading in headings])
     body = [tag("tr", tag("th", row[0], scope="row"), [tag("td", cell) for cell in row[1:]]) for row in rows]
     return _scrolling(tag("table", tag("thead", head), tag("tbody", body)), f"{headings[0]}: {', '.join(headings[1:])}")
 
 
 def facts(entries: dict[str, str]) -> Markup:
-    """Names and values, one a line."""
+    """Names and values, one per row."""
     rows = [tag("tr", tag("th", name, scope="row"), tag("td", value)) for name, value in entries.items() if value]
     return _scrolling(tag("table", tag("tbody", rows), class_="facts"), "how this was measured")
 
 
 def _scrolling(content: Markup, name: str) -> Markup:
-    """By touch, mouse or, where it has the focus, arrow keys."""
+    """A container that scrolls by touch, mouse or arrow keys."""
     return tag("div", content, class_="scroll", role="region", tabindex=0, aria_label=name)

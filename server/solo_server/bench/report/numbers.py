@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them, and scales for charts."""
+"""Formats numbers, and computes scales for charts."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 
 DASH, CROSS = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
-LOG_FROM = 25.0  # highest over lowest; beyond it a linear axis hides the low ones
+LOG_FROM = 25.0  # highest over lowest; beyond that a linear axis hides the low values
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Values to percent of an axis. low, high: at its ends."""
+    """Maps values to percent of an axis. low, high: values at its ends."""
 
     low: float
     high: float
@@ -19,7 +19,7 @@ class Scale:
 
     @classmethod
     def over(cls, values: list[float]) -> Scale:
-        """From zero to a little above the highest; logarithmic where the values are of very different size."""
+        """From zero to a little above the highest value; logarithmic if the values differ widely."""
         known = [v for v in values if v > 0]
         if not known:
             return cls(0.0, 1.0)
@@ -28,12 +28,12 @@ class Scale:
         return cls(0.0, max(known) * 1.12)
 
     def percent(self, value: float) -> float:
-        """0 at the low end, 100 at the high end; values outside are moved to the ends."""
+        """0 at the low end, 100 at the high end; values outside are clamped."""
         if self.logarithmic:
-            place = math.log(max(value, self.low) / self.low) / math.log(self.high / self.low)
+            position = math.log(max(value, self.low) / self.low) / math.log(self.high / self.low)
         else:
-            place = (value - self.low) / (self.high - self.low)
-        return round(100 * min(1.0, max(0.0, place)), 3)
+            position = (value - self.low) / (self.high - self.low)
+        return round(100 * min(1.0, max(0.0, position)), 3)
 
     def ticks(self) -> list[float]:
         """Three to six round values."""
@@ -41,12 +41,12 @@ class Scale:
 
 
 def ms(value: float | None) -> str:
-    """`3.21 ms`, `71.2 ms`, `2402 ms`; a dash where there is none."""
+    """`3.21 ms`, `71.2 ms`, `2402 ms`; a dash for None."""
     return DASH if value is None else f"{short(value)} ms"
 
 
 def short(value: float | None) -> str:
-    """Three or four digits that mean something."""
+    """Three or four significant digits."""
     if value is None:
         return DASH
     magnitude = abs(value)
@@ -56,12 +56,12 @@ def short(value: float | None) -> str:
 
 
 def times(value: float | None) -> str:
-    """How many times as much."""
+    """A ratio with two decimals and a multiplication sign."""
     return DASH if value is None else f"{value:.2f}{CROSS}"
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """From the lowest to the highest ratio."""
+    """A range of ratios, from lowest to highest."""
     return DASH if low is None or high is None else f"{low:.2f}{DASH}{high:.2f}"
 
 

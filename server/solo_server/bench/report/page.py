@@ -1,4 +1,4 @@
-"""One or several results as a page."""
+"""One or several results as an HTML page."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ TITLES = {
 }
 LEADS = {
     "pipeline": "One image at a time, from the bytes of its file to COCO RLE masks at original size.",
-    "engine": "Category scores and the mask towers of all levels, without decoding and post-processing: the worst case.",
+    "engine": "Category scores and the mask towers of all levels (the worst case), without decoding and post-processing.",
     "server": "Requests over loopback HTTP to one server; the load generator shares the machine with it.",
 }
 
 
 def page(documents: Sequence[Document]) -> str:
-    """A complete HTML page, well-formed as XML too.
+    """A complete HTML page, which is also well-formed XML.
 
     Raises:
-        BenchError: a document lacks what its kind must have.
+        BenchError: a document is incomplete.
     """
     try:
         sections = [_section(document) for document in documents]
@@ -73,14 +73,14 @@ def _warnings(document: Document) -> list[str]:
     noisy = [f"{name} {percent(share)}" for name, share in _foreign_shares(document) if share > NOISY_SHARE]
     if noisy:
         found.append(
-            f"The machine was not idle: other processes used so much of it: {', '.join(noisy)}. Thread pools that spin suffer out "
-            "of proportion, so that neither times nor ratios hold; look at quiet samples, or measure again."
+            f"The machine was not idle. CPU used by others: {', '.join(noisy)}. This slows spinning thread pools more than "
+            "others, so times and ratios are not reliable; use the undisturbed samples, or measure again."
         )
     return found
 
 
 def _foreign_shares(document: Document) -> list[tuple[str, float]]:
-    """Of each load; of each contender, the highest of its batch sizes where there are several."""
+    """The share for each load, and for each contender the highest over its batch sizes."""
     shares = [
         (point_name(point), point["foreign_share"]) for point in document.get("points", []) if point["foreign_share"]
     ]

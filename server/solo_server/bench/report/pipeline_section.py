@@ -1,4 +1,4 @@
-"""A pipeline result: from bytes to RLE, stage by stage, contender beside contender."""
+"""A pipeline result: from bytes to RLE, stage by stage, contenders side by side."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from solo_server.bench.report.numbers import interval, mib, ms, percent, short, 
 from solo_server.bench.report.plots import histogram
 from solo_server.bench.result import Document
 
-SEVERAL_SCALES = 4.0  # highest total over lowest; beyond it a second chart shows each contender over the whole width
+SEVERAL_SCALES = 4.0  # highest total over lowest; beyond that a second chart shows each contender over the full width
 TIMES = [
     "contender",
     "median",
@@ -23,20 +23,20 @@ TIMES = [
     "of runs",
     "instances",
     "after towers",
-    "quiet median",
+    "undisturbed median",
 ]
 COSTS = [
     "contender",
     "time",
     "rounds",
-    "quiet time",
+    "undisturbed time",
     "memory",
     "after towers",
     "CPU s",
     "load",
     "loaded",
     "peak",
-    "others' CPU",
+    "other processes' CPU",
 ]
 
 
@@ -49,13 +49,13 @@ def pipeline_section(content: Document) -> list[Markup]:
         ratio_card(entries),
         fps_card(entries),
         *_stage_cards(entries),
-        *(_latency_card(entry, place) for place, entry in enumerate(entries)),
+        *(_latency_card(entry, index) for index, entry in enumerate(entries)),
         memory_card(entries),
-        part_ratio_card(entries, "memory", "Memory against the first", "Ratio of peaks."),
+        part_ratio_card(entries, "memory", "Memory relative to the first", "Ratio of peaks."),
         part_ratio_card(
             entries,
             "after_towers",
-            "After the mask towers, against the first",
+            "After the mask towers, relative to the first",
             "Last mask convolution, sigmoid, upsampling, thresholds, NMS, resizing and RLE: ratio of medians.",
         ),
         card("All figures", "", _tables(entries), wide=True),
@@ -65,14 +65,14 @@ def pipeline_section(content: Document) -> list[Markup]:
 
 def _tiles(entry: dict[str, Any]) -> Markup:
     figures = entry["figures"]
-    told = {
+    values = {
         f"median, {entry['name']}": ms(figures["median_ms"]),
         "p99": ms(figures["p99_ms"]),
-        "images a second": short(figures["fps"]),
-        "instances an image": short(figures["instances"]),
+        "images per second": short(figures["fps"]),
+        "instances per image": short(figures["instances"]),
         "peak memory": mib(figures["peak_rss_mib"]),
     }
-    tiles = [tag("div", tag("b", value), tag("span", name), class_="tile") for name, value in told.items()]
+    tiles = [tag("div", tag("b", value), tag("span", name), class_="tile") for name, value in values.items()]
     return tag("div", tiles, class_="tiles")
 
 
@@ -85,23 +85,23 @@ def _stage_cards(entries: list[dict[str, Any]]) -> list[Markup]:
         charts.append(tag("p", "As shares of each contender's own total:", class_="note"))
         charts.append(stack_chart(stacks, same_scale=False))
     rows = [[s.label, *(short(s.parts[n]) if n in s.parts else "" for n in names)] for s in stacks]
-    told = (
-        "Medians in milliseconds, in the order of the flow. Contenders divide their work differently: our categories have backbone "
-        "and neck in them; after towers is all that follows the mask towers."
+    text = (
+        "Medians in milliseconds, in the order of the flow. Contenders divide their work differently: our categories include "
+        "backbone and neck; after towers is everything after the mask towers."
     )
     figures = table(["ms", *map(stage_name, names)], rows)
-    return [card("Stages", told, *charts, figures, wide=True, better="lower")]
+    return [card("Stages", text, *charts, figures, wide=True, better="lower")]
 
 
-def _latency_card(entry: dict[str, Any], place: int) -> Markup:
+def _latency_card(entry: dict[str, Any], index: int) -> Markup:
     values = [sample["total_ms"] for sample in entry["samples"]]
     title = f"Latency of {entry['name']}"
-    told = f"{len(values)} samples, bytes to RLE; dashed: p50, p90, p99."
-    return card(title, told, histogram(values, colour(place)), better="lower")
+    text = f"{len(values)} samples, bytes to RLE; dashed: p50, p90, p99."
+    return card(title, text, histogram(values, colour(index)), better="lower")
 
 
 def _tables(entries: list[dict[str, Any]]) -> list[Markup]:
-    """Every figure: times, then what is compared with the first contender, and costs."""
+    """Tables with every figure: times, then comparisons with the first contender and costs."""
     return [table(TIMES, [_times(entry) for entry in entries]), table(COSTS, [_costs(entry) for entry in entries])]
 
 

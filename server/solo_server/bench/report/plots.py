@@ -14,28 +14,28 @@ PERCENTILES = (50, 90, 99)
 
 
 def histogram(values: Sequence[float], fill: str) -> Markup:
-    """How often which latency occurred, in milliseconds; lines at the percentiles."""
+    """Distribution of latencies in milliseconds; lines at the percentiles."""
     low, high = min(values), max(values)
     bins = max(8, min(40, round(2 * len(values) ** 0.5)))
     width = (high - low) / bins or 1.0
     counts = [0] * bins
     for value in values:
         counts[min(bins - 1, int((value - low) / width))] += 1
-    shapes = [_column(place / bins, 1 / bins, count / max(counts), fill) for place, count in enumerate(counts) if count]
-    places = {p: percentile(values, p) for p in PERCENTILES}
-    shapes += [_at(100 * (value - low) / (bins * width), f"p{p}") for p, value in places.items()]
-    told = " · ".join(f"p{p} {ms(value)}" for p, value in places.items())
+    shapes = [_column(index / bins, 1 / bins, count / max(counts), fill) for index, count in enumerate(counts) if count]
+    percentiles = {p: percentile(values, p) for p in PERCENTILES}
+    shapes += [_at(100 * (value - low) / (bins * width), f"p{p}") for p, value in percentiles.items()]
+    summary = " · ".join(f"p{p} {ms(value)}" for p, value in percentiles.items())
     axis = tag("div", tag("span", ms(low)), tag("span", ms(high)), class_="axis ends")
-    plot = tag("svg", *shapes, class_="plot low", role="img", aria_label=f"latencies: {told}")
-    return tag("div", tag("p", told, class_="told"), plot, axis, class_="chart")
+    plot = tag("svg", *shapes, class_="plot low", role="img", aria_label=f"latencies: {summary}")
+    return tag("div", tag("p", summary, class_="summary"), plot, axis, class_="chart")
 
 
 def columns(labels: Sequence[str], values: Sequence[float], unit: str) -> Markup:
-    """One column a level, its value above it."""
+    """One column per level, with its value above."""
     scale = Scale(0.0, max([*values, 1e-9]) * 1.2)
     shapes = _grid(scale, unit)
-    for place, value in enumerate(values):
-        x, height = _place(place, len(values)), scale.percent(value)
+    for index, value in enumerate(values):
+        x, height = _centre(index, len(values)), scale.percent(value)
         box = {"x": f"{x - 30 / len(values):.2f}%", "width": f"{60 / len(values):.2f}%", "rx": 3}
         shapes.append(tag("rect", class_="fill c0", y=f"{100 - height:.2f}%", height=f"{height:.2f}%", **box))
         shapes.append(_text(x, 100 - height, short(value), dy=-6))
@@ -43,12 +43,12 @@ def columns(labels: Sequence[str], values: Sequence[float], unit: str) -> Markup
 
 
 def lines(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], unit: str) -> Markup:
-    """One line a series over the same levels; a level without a value interrupts its line. The last series has its values on."""
+    """One line per series over the same levels; a missing value interrupts the line. The last series shows its values."""
     scale = Scale.over([v for values in series.values() for v in values if v is not None])
     shapes = _grid(scale, unit)
     last = list(series)[-1]
     for number, (name, values) in enumerate(series.items()):
-        points = [(_place(i, len(values)), 100 - scale.percent(v), v) for i, v in enumerate(values) if v is not None]
+        points = [(_centre(i, len(values)), 100 - scale.percent(v), v) for i, v in enumerate(values) if v is not None]
         for (x1, y1, _), (x2, y2, _) in pairwise(points):
             ends = {"x1": f"{x1:.2f}%", "y1": f"{y1:.2f}%", "x2": f"{x2:.2f}%", "y2": f"{y2:.2f}%"}
             shapes.append(tag("line", class_=f"stroke {colour(number)}", **ends))
@@ -71,7 +71,7 @@ def _at(x: float, name: str) -> Markup:
 
 
 def _grid(scale: Scale, unit: str) -> list[Markup]:
-    """Lines at round values, each with its number above its left end; the unit stands with the highest."""
+    """Lines at round values, each labelled at its left end; the highest label has the unit."""
     shapes, ticks = [], scale.ticks()
     for tick in ticks:
         y = 100 - scale.percent(tick)
@@ -85,9 +85,9 @@ def _levels(labels: Sequence[str]) -> Markup:
     return tag("div", [tag("span", label) for label in labels], class_="axis levels")
 
 
-def _place(number: int, count: int) -> float:
-    """Percent from the left of the middle of the n-th of `count` equal fields."""
-    return 100 * (number + 0.5) / count
+def _centre(index: int, count: int) -> float:
+    """The centre of the n-th of `count` equal fields, in percent from the left."""
+    return 100 * (index + 0.5) / count
 
 
 def _text(x: float, y: float, text: str, dy: int) -> Markup:

@@ -1,4 +1,4 @@
-"""A server result: what callers see under load, and what it costs."""
+"""A server result: what callers see under load, and the server's costs."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from solo_server.bench.result import Document
 
 LATENCIES = {"p50": "p50_ms", "p90": "p90_ms", "p99": "p99_ms"}
 LOOPS = {
-    "closed": ("Closed loop", "Callers who send again when they have their answer.", "callers"),
+    "closed": ("Closed loop", "Each caller sends its next request after the response.", "callers"),
     "open": (
         "Open loop",
-        "Requests at a rate, whatever happens; latency counts from the scheduled moment.",
+        "Requests at a fixed rate; latency counts from the scheduled time.",
         "requests/s",
     ),
 }
 HEADINGS = [
-    *("load", "good answers/s", "p50", "p90", "p99", "highest", "requests", "errors", "seconds"),
+    *("load", "200 responses/s", "p50", "p90", "p99", "highest", "requests", "errors", "seconds"),
     *("server CPU s", "resident", "client CPU s"),
 ]
 
 
 def server_section(content: Document) -> list[Markup]:
-    """Charts of both loops, a histogram of every load, and the table."""
+    """Charts of both loops, a histogram for every load, and the table."""
     points = content["points"]
     if not points:
-        return [tag("p", "No request was answered.", class_="warn")]
+        return [tag("p", "There was no response.", class_="warn")]
     cards = [_loop_card(loop, [p for p in points if p["loop"] == loop]) for loop in LOOPS]
-    cards += [_latency_card(point, place) for place, point in enumerate(points)]
+    cards += [_latency_card(point, index) for index, point in enumerate(points)]
     cards.append(card("All figures", "", table(HEADINGS, [_row(point) for point in points]), wide=True))
     model = content["model"]
     served = f"{model['name']} {model['version']} ({model['precision']}) on {model['engine']}"
@@ -41,23 +41,23 @@ def server_section(content: Document) -> list[Markup]:
 def _loop_card(loop: str, points: list[dict[str, Any]]) -> Markup | None:
     if not points:
         return None
-    title, told, _ = LOOPS[loop]
+    title, text, _ = LOOPS[loop]
     labels = [point_name(p) for p in points]
     latencies = {name: [p[key] for p in points] for name, key in LATENCIES.items()}
-    throughput = columns(labels, [p["throughput"] for p in points], "good answers/s")
+    throughput = columns(labels, [p["throughput"] for p in points], "200 responses/s")
     return card(
         f"{title}: throughput and latency",
-        f"{told} Higher is better in the upper chart, lower in the lower one.",
+        f"{text} Higher is better in the upper chart, lower in the lower one.",
         *(throughput, lines(labels, latencies, "ms")),
     )
 
 
-def _latency_card(point: dict[str, Any], place: int) -> Markup | None:
+def _latency_card(point: dict[str, Any], index: int) -> Markup | None:
     good = [latency_ms for _, latency_ms, code, *_ in point["shots"] if not code]
     if not good:
         return None
-    chart = histogram(good, colour(place))
-    return card(f"Latency, {point_name(point)}", f"{len(good)} good answers.", chart, better="lower")
+    chart = histogram(good, colour(index))
+    return card(f"Latency, {point_name(point)}", f"{len(good)} responses with status 200.", chart, better="lower")
 
 
 def point_name(point: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .35rem; letter-spacing: -.
 h2 { font-size: 1.2rem; margin: 2.75rem 0 .25rem; letter-spacing: -.01em; }
 h3 { font-size: .98rem; margin: 0; }
 p { margin: 0; }
-.lead, figcaption p, .told, .axis { color: var(--soft); font-size: .86rem; }
+.lead, figcaption p, .summary, .axis { color: var(--soft); font-size: .86rem; }
 .lead { max-width: 75ch; }
 .warn { margin: 1rem 0 0; padding: .6rem .9rem; border-radius: .6rem; background: var(--warn-paper); color: var(--warn); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .8rem; margin: 1.1rem 0; }

@@ -1,1 +1,1 @@
-"""Processes that load a network and are measured; the parent talks to them in the lines of `solo_server.bench.protocol`."""
+"""The measured processes, which load a network; they speak `solo_server.bench.protocol` with the parent."""

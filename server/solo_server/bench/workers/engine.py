@@ -1,7 +1,7 @@
 """`python -m solo_server.bench.workers.engine`: a bundle's network alone, at one padded size and several batch sizes.
 
-The total is categories and mask towers of all levels, the dearest case. Each level's towers are then timed once more on their own;
-that time is not part of the total.
+The total is the categories and the mask towers of all levels, the worst case. Then each level's towers are timed again on their
+own; that time is not part of the total.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from solo_models.bundle import BundleError
 
 from solo_server.backends.cpu.backend import CpuBackend
 from solo_server.bench.open_model import Model, open_pipeline
-from solo_server.bench.protocol import Done, Hello, Order, Refused, work
+from solo_server.bench.protocol import Hello, Refused, TaskResult, WorkerSetup, run_worker
 from solo_server.bench.workers.pipeline import hello_of
 from solo_server.errors import SettingsError
 from solo_server.pipeline.pipeline import Pipeline
@@ -24,7 +24,7 @@ from solo_server.types import UInt8
 
 
 class EngineWorker:
-    """A network and the batches it is asked for, noise of one size."""
+    """A network and its batches of noise."""
 
     def __init__(self, model: Model, pipeline: Pipeline, batches: list[int], padded_hw: tuple[int, int]) -> None:
         noise = np.random.default_rng(0)
@@ -45,8 +45,8 @@ class EngineWorker:
             hello_of(self._model, self._pipeline), gflop={name: round(value, 4) for name, value in gflop.items()}
         )
 
-    def take(self, index: int) -> Done:
-        """One batch through the whole network, then each level's towers alone."""
+    def run_task(self, index: int) -> TaskResult:
+        """Run one batch through the whole network, then each level's towers alone."""
         images = self._batches[index]
         image_hw = np.array([self._padded_hw] * len(images), np.int64)
         start = perf_counter()
@@ -61,17 +61,17 @@ class EngineWorker:
             for output in outputs:
                 output.mask_features([level])
             stages[f"tower {level}"] = perf_counter() - before
-        return Done({name: s * 1e3 for name, s in stages.items()}, 0, (end - start) * 1e3, process_time() - cpu)
+        return TaskResult({name: s * 1e3 for name, s in stages.items()}, 0, (end - start) * 1e3, process_time() - cpu)
 
 
-def _open(order: Order) -> EngineWorker:
+def _open(setup: WorkerSetup) -> EngineWorker:
     try:
-        model = Model.from_order(order)
-        pipeline = open_pipeline(model, order["threads"])
+        model = Model.from_setup(setup)
+        pipeline = open_pipeline(model, setup["threads"])
     except (BundleError, SettingsError) as problem:
         raise Refused(str(problem)) from problem
-    return EngineWorker(model, pipeline, order["batches"], tuple(order["padded_hw"]))
+    return EngineWorker(model, pipeline, setup["batches"], tuple(setup["padded_hw"]))
 
 
 if __name__ == "__main__":
-    sys.exit(work(_open))
+    sys.exit(run_worker(_open))

@@ -1,6 +1,6 @@
-"""`python -m solo_server.bench.workers.matmul`: the best rate of float32 matrix products on this machine, as a yardstick.
+"""`python -m solo_server.bench.workers.matmul`: the best rate of float32 matrix products on this machine.
 
-numpy with its OpenBLAS on all cores. Every answer times a few sizes; the parent takes the best of all rounds.
+numpy with its OpenBLAS on all cores. Every task times a few sizes; the parent uses the best of all rounds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from time import perf_counter
 
 import numpy as np
 
-from solo_server.bench.protocol import Done, Hello, Order, work
+from solo_server.bench.protocol import Hello, TaskResult, WorkerSetup, run_worker
 
 SIDES = (512, 1024, 1536)
 
@@ -22,15 +22,15 @@ class MatmulWorker:
         noise = np.random.default_rng(0)
         self._squares = {side: noise.standard_normal((side, side), np.float32) for side in SIDES}
         self._results = {side: np.empty((side, side), np.float32) for side in SIDES}
-        self.take(0)  # OpenBLAS starts its threads at the first product
+        self.run_task(0)  # OpenBLAS starts its threads at the first product
 
     def hello(self) -> Hello:
         """See `Worker.hello`."""
         return Hello("matrix product", f"numpy {np.__version__} float32", {"numpy": np.__version__})
 
-    def take(self, index: int) -> Done:
-        """Time each size once; stages are named by the side."""
-        return Done({str(side): self._product_ms(side) for side in SIDES}, 0)
+    def run_task(self, index: int) -> TaskResult:
+        """Time each size once; stages are named after the side."""
+        return TaskResult({str(side): self._product_ms(side) for side in SIDES}, 0)
 
     def _product_ms(self, side: int) -> float:
         start = perf_counter()
@@ -38,9 +38,9 @@ class MatmulWorker:
         return (perf_counter() - start) * 1e3
 
 
-def _open(order: Order) -> MatmulWorker:
+def _open(setup: WorkerSetup) -> MatmulWorker:
     return MatmulWorker()
 
 
 if __name__ == "__main__":
-    sys.exit(work(_open))
+    sys.exit(run_worker(_open))

@@ -1,4 +1,4 @@
-"""`python -m solo_server.bench.workers.pipeline`: a bundle from bytes to RLE, by the path that the server takes."""
+"""`python -m solo_server.bench.workers.pipeline`: a bundle from bytes to RLE, through the server's pipeline."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from solo_models.bundle import BundleError
 
 from solo_server.bench.machine import installed_versions
 from solo_server.bench.open_model import Model, open_pipeline
-from solo_server.bench.protocol import Done, Hello, Order, Refused, work
+from solo_server.bench.protocol import Hello, Refused, TaskResult, WorkerSetup, run_worker
 from solo_server.errors import ServerError, SettingsError
 from solo_server.pipeline.pipeline import Pipeline
 
 
 class PipelineWorker:
-    """A pipeline and the images it is asked for."""
+    """A pipeline and its images."""
 
     def __init__(self, model: Model, pipeline: Pipeline, bodies: list[bytes]) -> None:
         self._model, self._pipeline, self._bodies = model, pipeline, bodies
@@ -24,14 +24,14 @@ class PipelineWorker:
         """See `Worker.hello`."""
         return hello_of(self._model, self._pipeline)
 
-    def take(self, index: int) -> Done:
-        """See `Worker.take`."""
+    def run_task(self, index: int) -> TaskResult:
+        """See `Worker.run_task`."""
         result = self._pipeline.segment(self._bodies[index])
-        return Done({k: v for k, v in result.timings_ms.items() if k != "total"}, len(result.instances))
+        return TaskResult({k: v for k, v in result.timings_ms.items() if k != "total"}, len(result.instances))
 
 
 def hello_of(model: Model, pipeline: Pipeline) -> Hello:
-    """What a pipeline says of itself; its engine is part of the name where it was asked for."""
+    """The description of a pipeline; the name includes the engine if it was requested."""
     bundle = pipeline.bundle
     details = {
         "version": bundle.version,
@@ -45,12 +45,12 @@ def hello_of(model: Model, pipeline: Pipeline) -> Hello:
     return Hello(name, pipeline.backend.description, installed_versions(), details)
 
 
-def _open(order: Order) -> PipelineWorker:
+def _open(setup: WorkerSetup) -> PipelineWorker:
     try:
-        model = Model.from_order(order)
-        pipeline = open_pipeline(model, order["threads"])
-        bodies = [Path(name).read_bytes() for name in order["images"]]
-        for body, name in zip(bodies, order["images"], strict=True):
+        model = Model.from_setup(setup)
+        pipeline = open_pipeline(model, setup["threads"])
+        bodies = [Path(name).read_bytes() for name in setup["images"]]
+        for body, name in zip(bodies, setup["images"], strict=True):
             _check(pipeline, body, name)
     except (BundleError, OSError, SettingsError) as problem:
         raise Refused(str(problem)) from problem
@@ -65,4 +65,4 @@ def _check(pipeline: Pipeline, body: bytes, name: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(work(_open))
+    sys.exit(run_worker(_open))

@@ -1,4 +1,4 @@
-"""The resize is OpenCV's bilinear one, bit by bit; OpenCV is there to say so, the server does without."""
+"""The resize equals OpenCV's bilinear resize bit for bit. Only the tests need OpenCV."""
 
 import cv2
 import numpy as np
@@ -33,7 +33,7 @@ def _check(pixels: UInt8, h: int, w: int) -> None:
         ([[9]], [[9, 9, 9], [9, 9, 9]]),
         ([[0, 200]], [[0, 50, 150, 200]]),
         ([[0], [200]], [[0], [50], [150], [200]]),
-        ([[1, 2], [3, 4]], [[3]]),  # 2.5 goes up
+        ([[1, 2], [3, 4]], [[3]]),  # 2.5 is rounded up
         ([[0, 0], [0, 1]], [[0]]),
         ([[0, 100], [100, 200]], [[0, 50, 100], [50, 100, 150], [100, 150, 200]]),
         ([[10, 20, 30, 40, 50]], [[13, 30, 47]]),  # centres lie at 1/3, 2 and 11/3
@@ -51,12 +51,12 @@ def test_colours_stay_apart() -> None:
 
 @pytest.mark.parametrize("hw", [(1, 1), (1, 6), (7, 1), (2, 2), (3, 5), (16, 17), (41, 64), (63, 33)])
 @pytest.mark.parametrize("to", [(1, 1), (1, 9), (8, 1), (2, 2), (5, 3), (20, 16), (40, 65), (127, 31)])
-def test_every_kind_of_size_is_opencvs(hw: tuple[int, int], to: tuple[int, int]) -> None:
+def test_sizes_of_every_kind_equal_opencvs(hw: tuple[int, int], to: tuple[int, int]) -> None:
     _check(smooth_image(*hw), *to)
 
 
 @pytest.mark.parametrize("hw", [(2, 2), (2, 34), (46, 2), (64, 96), (90, 62)])
-def test_halves_are_opencvs_which_has_its_own_way_to_make_them(hw: tuple[int, int]) -> None:
+def test_halving_equals_opencvs_separate_code_for_it(hw: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (*hw, 3), np.uint8)
     _check(noise, hw[0] // 2, hw[1] // 2)
     quarters = noise.astype(int).reshape(hw[0] // 2, 2, hw[1] // 2, 2, 3).sum((1, 3))
@@ -67,33 +67,35 @@ def test_halves_are_opencvs_which_has_its_own_way_to_make_them(hw: tuple[int, in
     ("hw", "to"),
     [((480, 640), (800, 1067)), ((1500, 2000), (800, 1067)), ((512, 768), (213, 320)), ((3, 16384), (2, 9001))],
 )
-def test_images_of_the_usual_sizes_are_opencvs(hw: tuple[int, int], to: tuple[int, int]) -> None:
+def test_images_of_usual_sizes_equal_opencvs(hw: tuple[int, int], to: tuple[int, int]) -> None:
     _check(smooth_image(*hw), *to)
 
 
 @pytest.mark.parametrize("value", [0, 1, 127, 254, 255])
-def test_a_flat_image_stays_as_opencv_leaves_it(value: int) -> None:
+def test_an_image_of_one_colour_equals_opencvs(value: int) -> None:
     for to in ((29, 31), (97, 113), (6, 200)):
         _check(np.full((13, 47, 3), value, np.uint8), *to)
 
 
 @settings(max_examples=300, deadline=None)
 @given(SIDES, SIDES, SIDES, SIDES, st.integers(0, 2**32 - 1), st.booleans())
-def test_any_image_at_any_size_is_opencvs(height: int, width: int, h: int, w: int, seed: int, extreme: bool) -> None:
+def test_random_images_and_sizes_equal_opencvs(
+    height: int, width: int, h: int, w: int, seed: int, extreme: bool
+) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     _check(np.where(pixels > 127, 255, 0).astype(np.uint8) if extreme else pixels, h, w)
 
 
 @settings(max_examples=100, deadline=None)
 @given(SIDES, SIDES, st.integers(1, 5), st.integers(1, 5), st.booleans())
-def test_whole_ratios_up_and_down_are_opencvs(h: int, w: int, down: int, across: int, up: bool) -> None:
+def test_integer_ratios_up_and_down_equal_opencvs(h: int, w: int, down: int, across: int, up: bool) -> None:
     small, large = (h, w), (h * down, w * across)
     before, after = (small, large) if up else (large, small)
     _check(np.random.default_rng(h * w).integers(0, 256, (*before, 3), np.uint8), *after)
 
 
 @pytest.mark.parametrize("view", ["read-only", "turned", "mirrored", "part"])
-def test_an_image_may_lie_in_memory_as_it_likes(view: str) -> None:
+def test_an_image_may_have_any_memory_layout(view: str) -> None:
     pixels = smooth_image(40, 60).copy()
     seen = {
         "read-only": pixels.view(),
@@ -106,7 +108,7 @@ def test_an_image_may_lie_in_memory_as_it_likes(view: str) -> None:
     np.testing.assert_array_equal(_resized(seen, 33, 47), _resized(seen.copy(), 33, 47))
 
 
-def test_what_lies_beyond_the_size_is_left_alone() -> None:
+def test_pixels_beyond_the_size_are_not_written() -> None:
     out = np.full((40, 50, 3), 77, np.uint8)
     resize_bilinear(smooth_image(20, 30), (33, 41), out)
     np.testing.assert_array_equal(out[:33, :41], _resized(smooth_image(20, 30), 33, 41))
@@ -114,7 +116,7 @@ def test_what_lies_beyond_the_size_is_left_alone() -> None:
     assert (out[:, 41:] == 77).all()
 
 
-def test_the_image_itself_is_left_alone() -> None:
+def test_the_source_image_is_not_changed() -> None:
     pixels = smooth_image(20, 30).copy()
     _resized(pixels, 40, 20)
     assert pixels.flags.writeable

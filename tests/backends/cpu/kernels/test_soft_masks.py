@@ -1,126 +1,14 @@
-"""Soft masks inside their boxes against torch's interpolation of whole maps."""
+"""Boxes of values above a limit, and ranges of pixels that a box covers."""
 
 import numpy as np
-import pytest
-import torch
-from numpy.typing import NDArray
-from solo_models.bundle import kernel_shapes
-from solo_models.spec import Variant
-from solo_server.backends.cpu.kernels.soft_masks import bounds, covered, widen
-from solo_server.backends.cpu.masks import CellMasks
-from solo_server.backends.cpu.pool import Pool
-from solo_server.errors import EngineFailure
-from solo_server.types import SoftMask
-from support.specs import tiny_spec
-from torch.nn import functional as F
-
-MASK_HW = (40, 56)
-LEVELS = ((20, 28), (20, 28), (10, 14), (5, 7), (5, 7))
-SPEC_GRIDS = tiny_spec("solo").grids
-
-
-def _model(variant: Variant, seed: int = 0):  # type: ignore[no-untyped-def]
-    rng = np.random.default_rng(seed)
-    spec = tiny_spec(variant)
-    kernels = {
-        name: (rng.standard_normal(shape) * (2 if len(shape) == 1 else 0.6)).astype(np.float32)
-        for name, shape in kernel_shapes(spec).items()
-    }
-    towers = 2 if variant == "decoupled" else 1
-    features = {
-        i: [np.maximum(_smooth(rng, spec.head_channels, hw), 0) for _ in range(towers)] for i, hw in enumerate(LEVELS)
-    }
-    return spec, kernels, features
-
-
-def _smooth(rng: np.random.Generator, channels: int, hw: tuple[int, int]) -> NDArray[np.float32]:
-    coarse = torch.from_numpy(rng.standard_normal((1, channels, 3, 4)))
-    return F.interpolate(coarse, size=hw, mode="bicubic")[0].float().numpy()
-
-
-def _plain(spec, kernels, features, cell: int) -> NDArray[np.float64]:  # type: ignore[no-untyped-def]
-    """One mask in the plain form: doubled features, last convolution, sigmoid, resize."""
-    first = np.cumsum([0, *(g * g for g in spec.grids)])
-    level = int(np.searchsorted(first, cell, side="right") - 1)
-    within = cell - first[level]
-
-    def soft(feature: NDArray[np.float32], weight: NDArray[np.float32], bias: float) -> torch.Tensor:
-        doubled = F.interpolate(torch.from_numpy(feature.copy())[None].double(), scale_factor=2, mode="bilinear")
-        kernel = torch.from_numpy(weight).double().reshape(1, len(feature), *weight.shape[1:] or (1, 1))
-        logits = F.conv2d(doubled, kernel, padding=kernel.shape[-1] // 2) + bias
-        return F.interpolate(logits.sigmoid(), size=MASK_HW, mode="bilinear")[0, 0]
-
-    if not spec.is_decoupled:
-        return soft(features[level][0], kernels[f"level{level}"][within], kernels[f"level{level}_bias"][within]).numpy()
-    row, column = divmod(within, spec.grids[level])
-    x, y = kernels[f"level{level}_x"][column], kernels[f"level{level}_y"][row]
-    x_bias, y_bias = kernels[f"level{level}_x_bias"][column], kernels[f"level{level}_y_bias"][row]
-    return (soft(features[level][0], x, x_bias) * soft(features[level][-1], y, y_bias)).numpy()
-
-
-CELLS = np.array([0, 7, 80, 81, 100, 144, 150, 193, 200, 229, 230, 254])
-
-
-@pytest.mark.parametrize("threshold", [0.5, 0.2, 0.9])
-@pytest.mark.parametrize("variant", ["solo", "decoupled", "decoupled_light"])
-def test_masks_are_those_of_the_plain_form(variant: Variant, threshold: float) -> None:
-    spec, kernels, features = _model(variant)
-    masks = CellMasks((spec, kernels), features, MASK_HW, threshold, Pool(2))
-    measures = masks.measure(CELLS)
-    bits = np.unpackbits(measures.bits.view(np.uint8), axis=2, bitorder="little")[:, :, : MASK_HW[1]]
-    expected = np.stack([_plain(spec, kernels, features, cell) for cell in CELLS])
-    sure = np.abs(expected - threshold) > 1e-5
-    assert np.array_equal(bits.astype(bool)[sure], (expected > threshold)[sure])
-    assert np.array_equal(measures.areas, bits.sum((1, 2)))
-    assert sum(measures.areas > 0) >= 6
-    for maskness, mask, area in zip(measures.maskness, expected, measures.areas, strict=True):
-        assert maskness == pytest.approx(mask[mask > threshold].mean() if area else 0, abs=1e-4)
-
-
-@pytest.mark.parametrize("variant", ["solo", "decoupled"])
-def test_boxes_hold_exact_values_and_everything_above_the_threshold(variant: Variant) -> None:
-    spec, kernels, features = _model(variant, seed=4)
-
-    def check(mask: SoftMask | None) -> NDArray[np.float32] | None:
-        if mask is None:
-            return None
-        top, bottom, left, right = mask.box
-        whole = np.full(MASK_HW, np.nan, np.float32)
-        values = mask.values[: MASK_HW[0] * mask.step].reshape(MASK_HW[0], mask.step)
-        whole[top:bottom, left:right] = values[top:bottom, left:right]
-        return whole
-
-    found = CellMasks((spec, kernels), features, MASK_HW, 0.5, Pool(1)).each(CELLS, check)
-    assert sum(mask is not None for mask in found) >= 6
-    for cell, mask in zip(CELLS, found, strict=True):
-        expected = _plain(spec, kernels, features, cell)
-        known = np.zeros(MASK_HW, bool) if mask is None else ~np.isnan(mask)
-        assert (expected[~known] <= 0.5 + 1e-6).all()
-        if mask is not None:
-            np.testing.assert_allclose(mask[known], expected[known], atol=1e-5)
-
-
-def test_no_cells_give_empty_measures() -> None:
-    spec, kernels, features = _model("solo")
-    measures = CellMasks((spec, kernels), features, MASK_HW, 0.5, Pool(1)).measure(np.zeros(0, np.int64))
-    assert measures.areas.shape == (0,)
-    assert measures.bits.shape == (0, 40, 1)
-
-
-def test_a_mask_does_not_depend_on_which_others_are_asked_for() -> None:
-    for variant in ("solo", "decoupled"):
-        spec, kernels, features = _model(variant)
-        together = CellMasks((spec, kernels), features, MASK_HW, 0.5, Pool(2)).measure(CELLS)
-        for i, cell in enumerate(CELLS):
-            alone = CellMasks((spec, kernels), features, MASK_HW, 0.5, Pool(1)).measure(np.array([cell]))
-            assert np.array_equal(alone.bits[0], together.bits[i])
+from solo_server.backends.cpu.kernels.soft_masks import covered, find_box, widen
 
 
 def test_bounds_of_a_hand_made_map() -> None:
     values, box = np.zeros((5, 11), np.float32), np.zeros(4, np.int64)
-    assert not bounds(values.ravel(), 0, 5, 11, 11, np.float32(0), box)
+    assert not find_box(values.ravel(), 0, 5, 11, 11, np.float32(0), box)
     values[1, 9] = values[3, 2] = 1
-    assert bounds(values.ravel(), 0, 5, 11, 11, np.float32(0.5), box)
+    assert find_box(values.ravel(), 0, 5, 11, 11, np.float32(0.5), box)
     assert box.tolist() == [1, 4, 2, 10]
     widen(box, 2, 5, 11)
     assert box.tolist() == [0, 5, 0, 11]
@@ -132,12 +20,3 @@ def test_pixels_are_covered_when_all_their_taps_are() -> None:
     assert covered(low, high, 1, 3) == (2, 3)
     assert covered(low, high, 3, 4) == (4, 5)
     assert covered(low, high, 2, 3) == (3, 3)
-
-
-@pytest.mark.parametrize("shapes", [[(32, 20, 28), (32, 10, 28)], [(24, 20, 28)], [(32, 560)]])
-def test_mask_features_that_do_not_fit_are_refused(shapes: list[tuple[int, ...]]) -> None:
-    """Kernels do not check indices."""
-    spec, kernels, _ = _model("decoupled")
-    features = {0: [np.zeros(shape, np.float32) for shape in shapes]}
-    with pytest.raises(EngineFailure, match="mask features of level 0 are"):
-        CellMasks((spec, kernels), features, MASK_HW, 0.5, Pool(1))

@@ -1,8 +1,7 @@
-"""Images enough for all cores: each on one, to the same bits as alone on all of them."""
+"""With an image for every core, each runs on one core, with the same bits as alone on all cores."""
 
 import asyncio
 import random
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,8 +15,6 @@ from solo_server.backends.choose import choose
 from solo_server.backends.cpu.pool import Pool
 from solo_server.backends.cpu.runtimes.one_core_under_load import OneCoreUnderLoadRuntime
 from solo_server.backends.cpu.runtimes.onnxruntime import OrtRuntime
-from solo_server.backends.replicas import Replicas
-from solo_server.errors import SettingsError
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.service.model_repository import single_model
 from solo_server.service.service import Service
@@ -27,50 +24,37 @@ from support.images import encoded, smooth_image
 THREADS = 2
 
 
-class Named:
-    """A runtime and a graph in one, whose output is its number."""
+class NumberedRuntime:
+    """A runtime and its graph, whose output is its number."""
 
     def __init__(self, number: float) -> None:
         self._output = np.full(1, number, np.float32)
 
-    description = "named"
+    description = "numbered"
 
-    def load(self, content: bytes, name: str) -> "Named":
+    def load(self, content: bytes, name: str) -> "NumberedRuntime":
         return self
 
     def __call__(self, feeds: Mapping[str, NDArray[Any]]) -> Sequence[Float32]:
         return [self._output]
 
 
-@pytest.mark.parametrize(("others", "answers"), [(1, 1.0), (2, 2.0), (3, 2.0)])
-def test_the_graph_for_one_core_runs_where_every_core_has_an_image(others: int, answers: float) -> None:
+@pytest.mark.parametrize(("running_images", "expected"), [(1, 1.0), (2, 2.0), (3, 2.0)])
+def test_the_graph_for_one_core_runs_while_every_core_has_an_image(running_images: int, expected: float) -> None:
     pool = Pool(THREADS)
-    graph = OneCoreUnderLoadRuntime(Named(1.0), Named(2.0), pool).load(b"", "named")
-    with ExitStack() as at_work:
-        for _ in range(others):
-            at_work.enter_context(pool.at_work())
-        assert graph({})[0] == answers
-    assert not pool.is_crowded
+    graph = OneCoreUnderLoadRuntime(NumberedRuntime(1.0), NumberedRuntime(2.0), pool.is_under_load).load(
+        b"", "numbered"
+    )
+    with ExitStack() as running:
+        for _ in range(running_images):
+            running.enter_context(pool.running())
+        assert graph({})[0] == expected
+    assert not pool.is_under_load()
     assert graph({})[0] == 1.0
 
 
-def test_a_crowded_pool_computes_in_the_callers_thread() -> None:
-    pool, meeting = Pool(THREADS), threading.Barrier(THREADS, timeout=30)
-
-    def name_of_thread(_: int) -> str:
-        return threading.current_thread().name
-
-    def met(_: int) -> str:
-        meeting.wait()  # both pieces run at the same time
-        return name_of_thread(0)
-
-    assert {name.rpartition("_")[0] for name in pool.map(met, range(THREADS))} == {"solo-kernel"}
-    with pool.at_work(), pool.at_work():
-        assert set(pool.map(name_of_thread, range(8))) == {threading.current_thread().name}
-
-
 @pytest.mark.parametrize("seed", range(2))
-def test_an_images_result_is_the_same_alone_and_in_a_crowd(bundle_path: Path, seed: int) -> None:
+def test_an_images_result_is_the_same_alone_and_under_load(bundle_path: Path, seed: int) -> None:
     pipeline, rng = Pipeline.open(bundle_path, threads=THREADS, slots=0), random.Random(seed)  # noqa: S311  # no secret
     assert pipeline.backend.max_concurrency == THREADS
     sizes = [(90, 120), (120, 90), (60, 130), (128, 128)]
@@ -94,8 +78,8 @@ def test_every_thread_count_computes_the_same_features(bundle_path: Path) -> Non
     content = read_bundle(bundle_path).files["categories.onnx"]
     images = np.random.default_rng(0).integers(0, 256, (1, 96, 160, 3), dtype=np.uint8)
     feeds = {"images": images, "image_hw": np.array([[90, 150]], np.int64)}
-    first, *others = [OrtRuntime(threads).load(content, "categories.onnx")(feeds) for threads in (1, 2, 3, 4)]
-    for other in others:
+    first, *running_images = [OrtRuntime(threads).load(content, "categories.onnx")(feeds) for threads in (1, 2, 3, 4)]
+    for other in running_images:
         for expected, found in zip(first, other, strict=True):
             np.testing.assert_array_equal(found, expected)
 
@@ -120,36 +104,3 @@ def test_graphs_are_loaded_twice_where_there_are_slots_for_all_cores(
     backend = choose(bundle, "onnxruntime").open(bundle, Pool(threads), slots=slots)
     assert backend.max_concurrency == max_concurrency
     assert loaded == ([threads, 1] if is_twice else [threads])
-
-
-def test_openvino_takes_one_image_at_a_time(solo_bundle: Path) -> None:
-    bundle = read_bundle(solo_bundle)
-    choice = choose(bundle, "openvino")
-    assert choice.open(bundle, Pool(2), slots=0).max_concurrency == 1
-    with pytest.raises(SettingsError, match="SOLO_SLOTS: engine openvino takes one image at a time"):
-        choice.open(bundle, Pool(2), slots=2)
-
-
-def test_no_replica_has_a_second_image_before_all_have_one(solo_bundle: Path) -> None:
-    twins = Pipeline.open(solo_bundle, threads=2, replicas=3, slots=2).backend
-    assert isinstance(twins, Replicas)
-    assert twins.max_concurrency == 6
-    assert [twins._idle.get() for _ in range(6)] == [0, 1, 2, 0, 1, 2]
-
-
-def test_a_backend_warms_up_as_crowded_as_it_will_be(solo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the memory of images which happen to meet is taken at the start."""
-    pipeline = Pipeline.open(solo_bundle, threads=2, slots=3)
-    all_there, runs = threading.Barrier(3), list[bool]()
-    infer = pipeline.backend.infer
-
-    def met(images: Sequence[Any], queries: Sequence[Query]) -> Any:
-        runs.append(threading.current_thread() is threading.main_thread())
-        if not runs[-1]:
-            all_there.wait(60)
-        return infer(images, queries)
-
-    monkeypatch.setattr(pipeline.backend, "infer", met)
-    pipeline.warm_up()
-    pipeline.backend.close()
-    assert runs == [True, False, False, False]

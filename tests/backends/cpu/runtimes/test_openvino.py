@@ -1,4 +1,4 @@
-"""The OpenVINO engine answers as ONNX Runtime does, for all variants, batches and several callers at once."""
+"""The OpenVINO engine returns what ONNX Runtime returns, for all variants, batches and concurrent callers."""
 
 import re
 import subprocess
@@ -43,7 +43,7 @@ def bundle(bundle_path: Path) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def here(bundle: Bundle) -> Pipeline:
+def openvino_pipeline(bundle: Bundle) -> Pipeline:
     return Pipeline(bundle, CpuBackend(bundle, GraphEngine(bundle, OpenVinoRuntime(threads=1))))
 
 
@@ -56,80 +56,80 @@ def _prepared(pipeline: Pipeline, size: tuple[int, int], seed: int = 0) -> Prepa
     return prepare(smooth_image(*size, seed), pipeline.bundle.spec.preprocess)
 
 
-def _relative(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
-    assert found.shape == wanted.shape
-    assert found.dtype == wanted.dtype == np.float32
-    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+def _relative(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    assert found.shape == expected.shape
+    assert found.dtype == expected.dtype == np.float32
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_candidates_scores_and_features_are_onnx_runtimes(
-    here: Pipeline, reference: Pipeline, size: tuple[int, int]
+    openvino_pipeline: Pipeline, reference: Pipeline, size: tuple[int, int]
 ) -> None:
-    prepared = _prepared(here, size)
-    found, wanted = here.infer([prepared])[0], reference.infer([prepared])[0]
-    settings = here.bundle.spec.postprocess
-    ours, theirs = find_candidates(found.scores, settings), find_candidates(wanted.scores, settings)
+    prepared = _prepared(openvino_pipeline, size)
+    found, expected = openvino_pipeline.infer([prepared])[0], reference.infer([prepared])[0]
+    settings = openvino_pipeline.bundle.spec.postprocess
+    ours, theirs = find_candidates(found.scores, settings), find_candidates(expected.scores, settings)
     assert len(ours.cells) > 20
     assert np.array_equal(ours.cells, theirs.cells)
     assert np.array_equal(ours.labels, theirs.labels)
     np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-4)
-    for level in range(len(here.bundle.spec.grids)):
-        parts = list(zip(found.mask_features([level])[0], wanted.mask_features([level])[0], strict=True))
-        assert len(parts) == (2 if here.bundle.spec.variant == "decoupled" else 1)
+    for level in range(len(openvino_pipeline.bundle.spec.grids)):
+        parts = list(zip(found.mask_features([level])[0], expected.mask_features([level])[0], strict=True))
+        assert len(parts) == (2 if openvino_pipeline.bundle.spec.variant == "decoupled" else 1)
         assert max(_relative(a, b) for a, b in parts) < 1e-4
 
 
-def test_instances_are_onnx_runtimes(here: Pipeline, reference: Pipeline) -> None:
-    decoded = Decoded(_prepared(here, (96, 150)), smooth_image(96, 150), 0, 0)
-    found, wanted = (p.segment_decoded(decoded, Query()).instances for p in (here, reference))
-    assert [i.class_id for i in found] == [i.class_id for i in wanted]
-    np.testing.assert_allclose([i.score for i in found], [i.score for i in wanted], atol=1e-4)
-    np.testing.assert_allclose([i.area for i in found], [i.area for i in wanted], rtol=0.01, atol=3)
+def test_instances_are_onnx_runtimes(openvino_pipeline: Pipeline, reference: Pipeline) -> None:
+    decoded = Decoded(_prepared(openvino_pipeline, (96, 150)), smooth_image(96, 150), 0, 0)
+    found, expected = (p.segment_decoded(decoded, Query()).instances for p in (openvino_pipeline, reference))
+    assert [i.class_id for i in found] == [i.class_id for i in expected]
+    np.testing.assert_allclose([i.score for i in found], [i.score for i in expected], atol=1e-4)
+    np.testing.assert_allclose([i.area for i in found], [i.area for i in expected], rtol=0.01, atol=3)
 
 
-def test_each_of_a_batch_of_three_gets_its_own_answer(here: Pipeline) -> None:
-    images = [_prepared(here, (96, 150), seed) for seed in range(3)]
-    together = here.infer(images)
-    alone = [here.infer([each])[0] for each in images]
-    for mate, single in zip(together, alone, strict=True):
-        np.testing.assert_allclose(mate.scores, single.scores, atol=1e-5)
-        assert _relative(mate.mask_features([0])[0][0], single.mask_features([0])[0][0]) < 1e-4
+def test_each_image_of_a_batch_has_its_own_output(openvino_pipeline: Pipeline) -> None:
+    images = [_prepared(openvino_pipeline, (96, 150), seed) for seed in range(3)]
+    together = openvino_pipeline.infer(images)
+    alone = [openvino_pipeline.infer([each])[0] for each in images]
+    for batched, single in zip(together, alone, strict=True):
+        np.testing.assert_allclose(batched.scores, single.scores, atol=1e-5)
+        assert _relative(batched.mask_features([0])[0][0], single.mask_features([0])[0][0]) < 1e-4
     assert np.abs(together[0].scores - together[1].scores).max() > 0.01
 
 
-def test_answers_of_several_callers_at_once_are_not_mixed_up(here: Pipeline) -> None:
-    images = [_prepared(here, SIZES[seed % 3], seed) for seed in range(6)]
-    wanted = [here.infer([each])[0] for each in images]
-    features = [output.mask_features([1])[0][0] for output in wanted]
+def test_outputs_of_concurrent_callers_are_not_mixed_up(openvino_pipeline: Pipeline) -> None:
+    images = [_prepared(openvino_pipeline, SIZES[seed % 3], seed) for seed in range(6)]
+    expected = [openvino_pipeline.infer([each])[0] for each in images]
+    features = [output.mask_features([1])[0][0] for output in expected]
 
-    def ask(turn: int) -> None:
+    def infer_one(turn: int) -> None:
         index = turn % len(images)
-        output = here.infer([images[index]])[0]
-        np.testing.assert_allclose(output.scores, wanted[index].scores, atol=1e-5)
+        output = openvino_pipeline.infer([images[index]])[0]
+        np.testing.assert_allclose(output.scores, expected[index].scores, atol=1e-5)
         assert _relative(output.mask_features([1])[0][0], features[index]) < 1e-4
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(ask, range(24)))
+        list(pool.map(infer_one, range(24)))
 
 
-def test_an_answer_does_not_change_when_the_next_image_comes(here: Pipeline) -> None:
-    first = here.infer([_prepared(here, (96, 150), 1)])[0]
+def test_an_output_does_not_change_when_the_next_image_runs(openvino_pipeline: Pipeline) -> None:
+    first = openvino_pipeline.infer([_prepared(openvino_pipeline, (96, 150), 1)])[0]
     features = first.mask_features([0])[0][0]
     kept, kept_features = first.scores.copy(), features.copy()
-    here.infer([_prepared(here, (96, 150), 2)])[0].mask_features([0])
+    openvino_pipeline.infer([_prepared(openvino_pipeline, (96, 150), 2)])[0].mask_features([0])
     assert np.array_equal(first.scores, kept)
     assert np.array_equal(features, kept_features)
 
 
-def test_nothing_found_is_an_empty_tuple(here: Pipeline) -> None:
-    decoded = Decoded(_prepared(here, (96, 150)), smooth_image(96, 150), 0, 0)
-    assert here.segment_decoded(decoded, Query(score_threshold=1.0)).instances == ()
+def test_no_instances_give_an_empty_tuple(openvino_pipeline: Pipeline) -> None:
+    decoded = Decoded(_prepared(openvino_pipeline, (96, 150)), smooth_image(96, 150), 0, 0)
+    assert openvino_pipeline.segment_decoded(decoded, Query(score_threshold=1.0)).instances == ()
 
 
-def test_the_description_says_version_device_and_precision(here: Pipeline) -> None:
+def test_the_description_has_version_device_and_precision(openvino_pipeline: Pipeline) -> None:
     version = openvino.__version__.split("-")[0]
-    assert here.backend.engine.description == f"openvino {version} cpu, fp32"
+    assert openvino_pipeline.backend.engine.description == f"openvino {version} cpu, fp32"
 
 
 def test_quantized_convolutions_run_in_int8(bundle: Bundle, network: SoloNetwork) -> None:
@@ -149,26 +149,25 @@ def test_quantized_convolutions_run_in_int8(bundle: Bundle, network: SoloNetwork
     assert "else fp32" in engine.description
     exact = GraphEngine(bundle, OrtRuntime(1)).run(prepared.pixels[None], image_hw)[0].scores
 
-    def lost(engine: Engine) -> float:
+    def mean_error(engine: Engine) -> float:
         return float(np.abs(engine.run(prepared.pixels[None], image_hw)[0].scores - exact).mean())
 
-    assert lost(engine) < 1.5 * lost(
-        GraphEngine(int8, OrtRuntime(1))
-    )  # both round the same numbers, not in the same order
+    # both round the same numbers, but in another order
+    assert mean_error(engine) < 1.5 * mean_error(GraphEngine(int8, OrtRuntime(1)))
 
 
-def test_a_graph_that_does_not_load_is_named(bundle: Bundle) -> None:
+def test_the_error_names_the_graph_that_does_not_load(bundle: Bundle) -> None:
     broken = replace(bundle, files={**bundle.files, MASKS: b"no graph"})
     with pytest.raises(BundleError, match=r"^masks\.onnx: OpenVINO cannot load it \(.+\)$"):
         GraphEngine(broken, OpenVinoRuntime(threads=1))
 
 
-def test_a_failing_run_is_an_engine_failure_and_the_next_one_works(here: Pipeline) -> None:
-    prepared = _prepared(here, (96, 150))
-    wanted = here.infer([prepared])[0].scores
+def test_a_failed_run_is_an_engine_failure_and_the_next_run_works(openvino_pipeline: Pipeline) -> None:
+    prepared = _prepared(openvino_pipeline, (96, 150))
+    expected = openvino_pipeline.infer([prepared])[0].scores
     with pytest.raises(EngineFailure, match="OpenVINO"):
-        here.backend.engine.run(np.zeros((1, 96, 160, 4), np.uint8), np.array([[96, 150]], np.int64))
-    assert np.array_equal(here.infer([prepared])[0].scores, wanted)
+        openvino_pipeline.backend.engine.run(np.zeros((1, 96, 160, 4), np.uint8), np.array([[96, 150]], np.int64))
+    assert np.array_equal(openvino_pipeline.infer([prepared])[0].scores, expected)
 
 
 def test_bf16_is_refused_where_openvino_offers_none() -> None:
@@ -180,7 +179,7 @@ def test_bf16_is_refused_where_openvino_offers_none() -> None:
     )
 
 
-def test_bf16_is_taken_where_openvino_offers_it() -> None:
+def test_bf16_is_accepted_where_openvino_offers_it() -> None:
     openvino_engine.check_bf16(["FP32", "INT8", "BF16"], "New Processor")
 
 
@@ -205,8 +204,8 @@ def test_the_description_counts_convolutions_by_precision(counts: dict[str, int]
     assert openvino_engine.precisions_text(Counter(counts)) == text
 
 
-def test_bf16_is_described_as_what_really_runs(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Past the check, OpenVINO computes in float32 on a processor without bf16; the description does not hide it."""
+def test_the_description_has_the_precision_that_is_executed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the check, OpenVINO computes in float32 on a processor without bf16; the description shows it."""
     monkeypatch.setattr(openvino_engine, "check_bf16", lambda capabilities, name: None)
     description = GraphEngine(bundle, OpenVinoRuntime("bf16", 1)).description
     assert re.search(r" cpu, (fp32|bf16)( in \d+ of \d+ convolutions, else fp32)?$", description)
@@ -214,7 +213,7 @@ def test_bf16_is_described_as_what_really_runs(bundle: Bundle, monkeypatch: pyte
 
 
 @pytest.mark.skipif(not HAS_BF16, reason="bf16 arithmetic: this processor has none (avx512_bf16, amx_bf16)")
-def test_bf16_scores_are_as_far_from_float32_as_those_of_torch(bundle: Bundle, network: SoloNetwork) -> None:
+def test_bf16_scores_differ_from_float32_as_much_as_torchs(bundle: Bundle, network: SoloNetwork) -> None:
     prepared = prepare(smooth_image(96, 150), bundle.spec.preprocess)
     image_hw = np.array([prepared.geometry.resized_hw], np.int64)
     images = torch.from_numpy(prepared.pixels[None])
@@ -227,7 +226,7 @@ def test_bf16_scores_are_as_far_from_float32_as_those_of_torch(bundle: Bundle, n
     assert 0 < np.abs(found - exact).mean() < 3 * yardstick + 0.02
 
 
-def test_loading_the_engine_reports_to_nobody(tmp_path: Path) -> None:
+def test_loading_the_engine_sends_no_telemetry(tmp_path: Path) -> None:
     code = (
         "import sys, solo_server.backends.cpu.runtimes.openvino\n"
         "print([m for m in sys.modules if m.startswith('openvino_telemetry.')])"
@@ -238,13 +237,13 @@ def test_loading_the_engine_reports_to_nobody(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_compiled_head_goes_with_it(here: Pipeline, bundle: Bundle) -> None:
+def test_the_compiled_head_works_with_openvino(openvino_pipeline: Pipeline, bundle: Bundle) -> None:
     compiled = open_network(bundle, OpenVinoRuntime(threads=1), Pool(1), "compiled")
-    assert compiled.description == f"{here.backend.engine.description}, compiled head"
-    prepared = _prepared(here, (96, 150))
-    found, wanted = (
+    assert compiled.description == f"{openvino_pipeline.backend.engine.description}, compiled head"
+    prepared = _prepared(openvino_pipeline, (96, 150))
+    found, expected = (
         compiled.run(prepared.pixels[None], np.array([prepared.geometry.resized_hw]))[0],
-        here.infer([prepared])[0],
+        openvino_pipeline.infer([prepared])[0],
     )
-    np.testing.assert_allclose(found.scores, wanted.scores, atol=5e-5)
-    assert _relative(found.mask_features([2])[0][0], wanted.mask_features([2])[0][0]) < 1e-3
+    np.testing.assert_allclose(found.scores, expected.scores, atol=5e-5)
+    assert _relative(found.mask_features([2])[0][0], expected.mask_features([2])[0][0]) < 1e-3

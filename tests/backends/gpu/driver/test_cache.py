@@ -49,7 +49,7 @@ def test_a_user_without_a_home_has_a_private_folder_until_the_process_ends(
     assert (folder.parent, stat.S_IMODE(folder.stat().st_mode)) == (tmp_path, 0o700)
     assert registered == [((shutil.rmtree, folder), {"ignore_errors": True})]
     (line,) = (record.getMessage() for record in caplog.records)
-    assert line == f"this user has no home folder: engines are kept in {folder}, until this process ends (SOLO_CACHE)"
+    assert line == f"this user has no home folder: engines are kept in {folder} until this process ends (SOLO_CACHE)"
     assert cache_folder(tmp_path / "chosen") == tmp_path / "chosen"
 
 

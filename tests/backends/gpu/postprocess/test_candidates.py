@@ -13,8 +13,8 @@ from solo_models.spec import PostprocessSpec
 from solo_server.backends.cpu.postprocess import find_candidates
 from solo_server.backends.gpu.postprocess import batch as structs
 from solo_server.types import Float32
+from support.gpu.batch_memory import batch_of, grid_sizes, settings_bytes, structs_of
 from support.gpu.emulator import Emulator, uninitialised
-from support.gpu.memory import asked_of, batch_of, grid_sizes, structs_of
 
 SETTINGS = PostprocessSpec()
 CANDIDATES = ("candidate_places", "candidate_labels", "candidate_scores")
@@ -37,8 +37,8 @@ def find(
 ) -> Found:
     """scores: `(N, K, C)`; settings, classes: of each image."""
     images, cells, labels = scores.shape
-    wanted = np.zeros((images, labels), np.uint8)
-    for row, chosen in zip(wanted, classes, strict=True):
+    enabled = np.zeros((images, labels), np.uint8)
+    for row, chosen in zip(enabled, classes, strict=True):
         row[slice(None) if chosen is None else list(chosen)] = 1
     of_cells = {name: uninitialised((images, cells), np.uint32) for name in ("cell_counts", "cell_offsets")}
     of_cells |= {name: uninitialised((images, cells), np.int32) for name in ("cell_places", "cell_list")}
@@ -46,7 +46,7 @@ def find(
     found = {n: uninitialised((images, cells * labels), t) for n, t in zip(CANDIDATES, types, strict=True)}
     counts = uninitialised((images, 112), np.uint8)
     axes = uninitialised((images, 2 * sum(grids)), np.int32)
-    given = {"scores": scores, "wanted": wanted, "asked": asked_of(settings)}
+    given = {"scores": scores, "enabled_classes": enabled, "settings": settings_bytes(settings)}
     arrays = {**given, **of_cells, **found, "counts": counts, "axis_list": axes}
     sizes = {"images": images, "classes": labels, **grid_sizes(grids, (8,) * len(grids))}
     batch, emulator = batch_of(sizes, arrays), Emulator()

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from solo_server.backends.bilinear_taps import original_taps
 from solo_server.backends.cpu.encode import EncodedMask, encode_mask
 from solo_server.backends.cpu.kernels.soft_masks import SPARE, padded_width
-from solo_server.backends.gpu.postprocess.batch import Batch, Image, Summary, Tap
+from solo_server.backends.gpu.postprocess.batch import Batch, ImageSettings, Summary, Tap
 from solo_server.backends.gpu.postprocess.memory import ENCODE_WARPS, SEGMENT
-from solo_server.backends.gpu.postprocess.strings import FOUND, ImageFound, instances_of
+from solo_server.backends.gpu.postprocess.strings import FOUND_INSTANCE, ImageResult, instances_of
 from solo_server.types import Float32, Geometry, SoftMask
 from support.gpu.emulator import GARBAGE, Emulator, uninitialised
 
@@ -46,17 +46,17 @@ class Encoding:
             segments=-(-widest // SEGMENT) + 1,
         )
         self._fill_best(images)
-        self._fill_asked()
+        self._fill_settings()
         self._images = images
         self._hold("segment_runs", uninitialised((len(images), self._at_once, self._batch.segments), np.uint32))
         self._hold("summaries", uninitialised(len(images), np.dtype(Summary)))
 
-    def run(self, first_kept: int = 0, capacity: int = 1 << 16) -> list[ImageFound]:
+    def run(self, first_kept: int = 0, capacity: int = 1 << 16) -> list[ImageResult]:
         """One pass, in as many windows of `capacity` positions as it needs."""
         n, batch = len(self._images), self._batch
         batch.first_kept, batch.first_run, batch.run_capacity = first_kept, 0, capacity
         self._hold("soft", self._soft(first_kept))
-        found = self._hold("found", np.zeros((n, self._at_once), FOUND))
+        found = self._hold("found", np.zeros((n, self._at_once), FOUND_INSTANCE))
         window = self._hold("positions", uninitialised(capacity + 1, np.uint32))
         grid, shared = (batch.segments, self._at_once, n), ENCODE_WARPS * batch.mask_h * 4
         self._emulator.launch("count_runs", grid, 256, batch, shared_bytes=shared)
@@ -72,7 +72,7 @@ class Encoding:
         assert window[capacity] == GARBAGE, "written beyond the room that there is"
         parts = np.split(positions, np.cumsum(summaries["runs"])[:-1])
         return [
-            ImageFound(geometry.original_hw, found[p, : summaries["instances"][p]], parts[p])
+            ImageResult(geometry.original_hw, found[p, : summaries["instances"][p]], parts[p])
             for p, geometry in enumerate(self._geometries)
         ]
 
@@ -100,15 +100,15 @@ class Encoding:
         self._hold("best_labels", (np.arange(n * most, dtype=np.int32) % LABELS).reshape(n, most))
         self._hold("kept_scores", np.linspace(1, 0.1, n * most, dtype=np.float32).reshape(n, most))
 
-    def _fill_asked(self) -> None:
-        asked = np.zeros(len(self._geometries), np.dtype(Image))
+    def _fill_settings(self) -> None:
+        settings = np.zeros(len(self._geometries), np.dtype(ImageSettings))
         taps: list[NDArray[Any]] = []
         for p, geometry in enumerate(self._geometries):
-            asked["original_h"][p], asked["original_w"][p] = geometry.original_hw
+            settings["original_h"][p], settings["original_w"][p] = geometry.original_hw
             for field, axis in (("first_row_tap", 0), ("first_column_tap", 1)):
-                asked[field][p] = sum(len(part) for part in taps)
+                settings[field][p] = sum(len(part) for part in taps)
                 taps.append(_taps(geometry, axis))
-        self._hold("asked", asked)
+        self._hold("settings", settings)
         self._hold("taps", np.concatenate(taps))
 
     def _soft(self, first_kept: int) -> Float32:
@@ -141,7 +141,7 @@ def _expected(soft: Float32, geometry: Geometry) -> EncodedMask:
     return encode_mask(SoftMask(padded.ravel(), step, np.array([0, height, 0, width])), geometry, STRIDE, THRESHOLD)
 
 
-def _check(images: list[Masks], geometries: list[Geometry], answers: list[ImageFound]) -> None:
+def _check(images: list[Masks], geometries: list[Geometry], answers: list[ImageResult]) -> None:
     for masks, geometry, answer in zip(images, geometries, answers, strict=True):
         instances = instances_of(answer)
         assert [EncodedMask(i.area, i.box_xywh, i.mask) for i in instances] == [_expected(m, geometry) for m in masks]

@@ -16,8 +16,8 @@ from solo_models.spec import PostprocessSpec
 from solo_server.backends.cpu.kernels.nms import greedy_keep, matrix_decay, pairwise_ious
 from solo_server.backends.cpu.postprocess import select
 from solo_server.types import MaskedCandidates
+from support.gpu.batch_memory import batch_of, boxes_of, column_bits, row_bits, settings_bytes
 from support.gpu.emulator import Emulator, uninitialised
-from support.gpu.memory import asked_of, batch_of, boxes_of, column_bits, row_bits
 
 ULP = 2.0**-23
 SETTINGS = PostprocessSpec()
@@ -56,7 +56,7 @@ def memory_of(
     """Sizes and arrays of a batch. The masks' rows are in another order than the candidates, others lie between."""
     n, rows, words = len(images), 2 * best + 1, -(-hw[0] // 32)
     arrays: dict[str, NDArray[Any]] = {
-        "asked": asked_of(settings),
+        "settings": settings_bytes(settings),
         "best_count": np.array([len(one.cells) for one in images], np.int32),
         "bits": uninitialised((n, rows, hw[1], words), np.uint32),
         "boxes": uninitialised((n, rows, 4), np.int32),

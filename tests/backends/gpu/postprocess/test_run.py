@@ -191,7 +191,7 @@ def test_the_host_waits_twice_and_copies_twice(monkeypatch: pytest.MonkeyPatch) 
     scene, calls = make_scene("solo", GEOMETRIES, SEEDS["solo"]), Counter[str]()
     with opened(scene) as chain:
         _count(monkeypatch, type(chain.stream), calls, "upload", "download", "synchronize")
-        _count(monkeypatch, type(chain.slot._counted), calls, "synchronize")
+        _count(monkeypatch, type(chain.slot._counts_ready), calls, "synchronize")
         chain.run(scene, [Query()] * 3)
         monkeypatch.undo()
     assert calls == {"upload": 1, "download": 2, "synchronize": 2}

@@ -17,8 +17,8 @@ from solo_server.backends.cpu.pool import Pool
 from solo_server.backends.cpu.postprocess import CpuPostprocessor, select
 from solo_server.backends.gpu.postprocess import batch as structs
 from solo_server.types import Candidates, Float32, Int64, MaskedCandidates
+from support.gpu.batch_memory import batch_of, grid_sizes, settings_bytes, structs_of
 from support.gpu.emulator import Emulator, uninitialised
-from support.gpu.memory import asked_of, batch_of, grid_sizes, structs_of
 
 GRIDS, STRIDES, CLASSES = (14, 9, 5), (8, 16, 32), 4
 CELLS = sum(grid * grid for grid in GRIDS)
@@ -193,7 +193,7 @@ def check_kept(settings: list[PostprocessSpec], scores: list[Float32], factors: 
     """Compare what is kept of best `scores` times `factors`; returns how many are."""
     n, most = len(settings), 512
     arrays: dict[str, NDArray[Any]] = {
-        "asked": asked_of(settings),
+        "settings": settings_bytes(settings),
         "best_count": np.array([len(one) for one in scores], np.int32),
         "best_scores": uninitialised((n, most), np.float32),
         "factors": uninitialised((n, most), np.float32),

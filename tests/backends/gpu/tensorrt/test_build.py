@@ -1,4 +1,4 @@
-"""A plan is built as the graph says and by nothing else; what TensorRT complains of is said in its words."""
+"""A plan is built as the graph says and by nothing else; what TensorRT complains of is lines in its words."""
 
 import logging
 from typing import Any
@@ -8,9 +8,9 @@ from solo_models.engine_file import ShapeRange
 from solo_server.backends.gpu.driver.base import DeviceInfo
 from solo_server.backends.gpu.tensorrt import build as tensorrt_build
 from solo_server.backends.gpu.tensorrt.build import (
-    BuildOrder,
-    Built,
+    BuiltPlan,
     EngineBuildError,
+    PlanRequest,
     build_plan,
     check_gpu,
     check_int8_form,
@@ -20,13 +20,13 @@ from solo_server.backends.gpu.tensorrt.build import (
     version_of,
 )
 from solo_server.errors import SettingsError
-from support.gpu.fake_builder import T4, TIMES, V100, BuilderFlag, FakeTensorRt, ParserError, small_bundle
+from support.gpu.fake_tensorrt_builder import T4, TIMES, V100, BuilderFlag, FakeTensorRt, ParserError, small_bundle
 
-ORDER = BuildOrder("masks.onnx", b"ONNX", ({"level": ShapeRange((1, 8), (2, 8), (4, 8))},))
+REQUEST = PlanRequest("masks.onnx", b"ONNX", ({"level": ShapeRange((1, 8), (2, 8), (4, 8))},))
 
 
-def _build(trt: FakeTensorRt, order: BuildOrder = ORDER) -> Built:
-    return build_plan(trt, order, lambda *step: None)
+def _build(trt: FakeTensorRt, request: PlanRequest = REQUEST) -> BuiltPlan:
+    return build_plan(trt, request, lambda *step: None)
 
 
 def test_networks_are_strongly_typed_and_no_flag_changes_a_precision() -> None:
@@ -53,11 +53,11 @@ def test_profiles_are_those_of_the_order() -> None:
 @pytest.mark.parametrize(("mib", "limit"), [(None, None), (4096, 4096 << 20)])
 def test_the_workspace_is_limited_where_that_is_asked_for(mib: int | None, limit: int | None) -> None:
     trt = FakeTensorRt()
-    _build(trt, BuildOrder(ORDER.name, ORDER.onnx, ORDER.profiles, mib))
+    _build(trt, PlanRequest(REQUEST.name, REQUEST.onnx, REQUEST.profiles, mib))
     assert trt.configs[0].workspace == limit
 
 
-def test_a_parsers_complaint_names_graph_node_and_operator() -> None:
+def test_a_parsers_error_names_graph_node_and_operator() -> None:
     trt = FakeTensorRt()
     trt.parser_errors = [
         ParserError("resize_3", "Resize", "mode cubic\n  is unsupported"),
@@ -70,7 +70,7 @@ def test_a_parsers_complaint_names_graph_node_and_operator() -> None:
         _build(trt)
 
 
-def test_a_builders_failure_is_told_in_its_own_words() -> None:
+def test_a_builders_failure_has_its_own_message() -> None:
     trt = FakeTensorRt()
     trt.builder_errors = [f"no kernel {i}" for i in range(5)]
     with pytest.raises(EngineBuildError, match=r"cannot build it: no kernel 0; no kernel 1; no kernel 2; and 2 more$"):
@@ -110,15 +110,15 @@ def test_errors_of_a_build_that_succeeds_are_in_the_log(caplog: pytest.LogCaptur
 
 @pytest.mark.parametrize("kept", [b"no timing cache", TIMES + b"another GPU"])
 def test_a_timing_cache_that_does_not_fit_is_left(kept: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    built = _build(FakeTensorRt(), BuildOrder(ORDER.name, ORDER.onnx, ORDER.profiles, timing_cache=kept))
+    built = _build(FakeTensorRt(), PlanRequest(REQUEST.name, REQUEST.onnx, REQUEST.profiles, timing_cache=kept))
     assert built.timing_cache == TIMES + b"ONNX"
     assert "every kernel is timed" in caplog.text
 
 
 def test_progress_reaches_the_callback() -> None:
-    told: list[tuple[str, int, int]] = []
-    build_plan(FakeTensorRt(), ORDER, lambda *step: told.append(step))
-    assert told == [("Building engine", step, 2) for step in range(3)]
+    message: list[tuple[str, int, int]] = []
+    build_plan(FakeTensorRt(), REQUEST, lambda *step: message.append(step))
+    assert message == [("Building engine", step, 2) for step in range(3)]
 
 
 def test_what_the_callback_raises_ends_the_build_and_comes_out() -> None:
@@ -126,17 +126,17 @@ def test_what_the_callback_raises_ends_the_build_and_comes_out() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_plan(FakeTensorRt(), ORDER, progress)
+        build_plan(FakeTensorRt(), REQUEST, progress)
 
 
 def test_lines_of_progress_have_a_bar_and_come_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, said = [100.0], list[str]()
+    clock, lines = [100.0], list[str]()
     monkeypatch.setattr(tensorrt_build, "monotonic", lambda: clock[0])
-    tell = progress_lines("masks.onnx", said.append, seconds=5)
+    tell = progress_lines("masks.onnx", lines.append, seconds=5)
     for seconds, step in ((1, 1), (5, 10), (6, 11), (12, 40)):
         clock[0] = 100.0 + seconds
         tell("Timing", step, 40)
-    assert said == [
+    assert lines == [
         "building masks.onnx:    5 s [#####...............] Timing, 10 of 40",
         "building masks.onnx:   12 s [####################] Timing, 40 of 40",
     ]
@@ -165,7 +165,7 @@ def test_what_goes_together_passes(version: str, gpu: DeviceInfo, precision: str
 
 
 @pytest.mark.parametrize(
-    ("version", "gpu", "precision", "told"),
+    ("version", "gpu", "precision", "message"),
     [
         (
             "10.16.1.11",
@@ -181,9 +181,9 @@ def test_what_goes_together_passes(version: str, gpu: DeviceInfo, precision: str
     ],
 )
 def test_what_does_not_go_together_is_refused_with_the_way_out(
-    version: str, gpu: DeviceInfo, precision: str, told: str
+    version: str, gpu: DeviceInfo, precision: str, message: str
 ) -> None:
-    with pytest.raises(SettingsError, match=told):
+    with pytest.raises(SettingsError, match=message):
         check_gpu(version, gpu, precision)
 
 
@@ -206,7 +206,7 @@ def test_a_version_that_is_none_is_refused() -> None:
         version_of(FakeTensorRt("unknown"))
 
 
-def test_without_tensorrt_the_way_to_install_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_tensorrt_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> Any:
         raise ImportError("libnvinfer.so.10: cannot open shared object file")
 

@@ -1,6 +1,7 @@
-"""An engine is built once for each key and never handed out for another; what is damaged or refused is built anew, once."""
+"""An engine is built once for each key and never returned for another key; what is damaged or refused is built again, once."""
 
 import multiprocessing
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,11 @@ import pytest
 from solo_models.bundle import CATEGORIES, MASKS
 from solo_models.engine_file import read_engine, read_engine_header, write_engine
 from solo_server.backends.gpu.tensorrt import cache as tensorrt_cache
-from solo_server.backends.gpu.tensorrt.build import BuildOrder, Built, EngineBuildError, Progress
-from solo_server.backends.gpu.tensorrt.cache import EngineCache, KeptEngine
+from solo_server.backends.gpu.tensorrt.build import BuiltPlan, EngineBuildError, PlanRequest, Progress
+from solo_server.backends.gpu.tensorrt.cache import CachedEngine, EngineCache
 from solo_server.backends.gpu.tensorrt.profiles import engine_profiles
 from solo_server.errors import EngineFailure, SettingsError
-from support.gpu.fake_builder import T4, TIMES, V100, FakeTensorRt, Workshop, build_slowly, small_bundle
+from support.gpu.fake_tensorrt_builder import T4, TIMES, V100, FakeTensorRt, Workshop, build_slowly, small_bundle
 
 
 class Refused(EngineFailure):
@@ -26,7 +27,7 @@ def workshop(tmp_path: Path) -> Workshop:
     return Workshop(tmp_path / "engines")
 
 
-def _engine(workshop: Workshop, cache: EngineCache | None = None) -> KeptEngine:
+def _engine(workshop: Workshop, cache: EngineCache | None = None) -> CachedEngine:
     return (cache or workshop.cache()).engine_for(workshop.bundle, CATEGORIES, workshop.profiles)
 
 
@@ -63,7 +64,7 @@ def test_an_engine_that_is_known_to_have_run_is_not_locked_again(
     workshop.cache().note_run(engine)
 
 
-def _another(workshop: Workshop, what: str) -> KeptEngine:
+def _another(workshop: Workshop, what: str) -> CachedEngine:
     """The engine for something that differs in one field."""
     bundle, profiles, cache = workshop.bundle, workshop.profiles, workshop.cache()
     if what == "onnx_sha256":
@@ -90,18 +91,18 @@ def test_whatever_differs_gets_an_engine_of_its_own_beside_the_first(workshop: W
     other = _another(workshop, what)
     assert other.is_new
     assert other.path != first.path
-    assert any(f"{what}: the file has " in line for line in workshop.said)
+    assert any(f"{what}: the file has " in line for line in workshop.lines)
     assert not _engine(workshop).is_new
 
 
 @pytest.mark.parametrize("what", FIELDS)
-def test_a_file_of_another_key_under_the_right_name_is_built_anew(workshop: Workshop, what: str) -> None:
+def test_a_file_of_another_key_under_the_right_name_is_built_again(workshop: Workshop, what: str) -> None:
     other, path = _another(workshop, what), _engine(workshop).path
     path.write_bytes(other.path.read_bytes())
     found = _engine(workshop)
     assert found.is_new
     assert found.plan != other.plan
-    assert any(f"{path}: {what}: the file has" in line for line in workshop.said)
+    assert any(f"{path}: {what}: the file has" in line for line in workshop.lines)
 
 
 def test_without_building_the_field_that_differs_is_named_with_both_values(workshop: Workshop) -> None:
@@ -117,7 +118,7 @@ def test_without_building_the_field_that_differs_is_named_with_both_values(works
 
 
 def test_without_building_an_empty_folder_is_an_error_and_stays_away(workshop: Workshop) -> None:
-    with pytest.raises(SettingsError, match="holds none of this graph"):
+    with pytest.raises(SettingsError, match="has none of this graph"):
         _engine(workshop, workshop.cache(build=False))
     assert not workshop.folder.exists()
 
@@ -128,7 +129,7 @@ def test_without_building_an_engine_that_is_there_is_found(workshop: Workshop) -
 
 
 @pytest.mark.parametrize("damage", ["cut off", "changed", "empty", "no engine"])
-def test_a_damaged_file_is_built_anew_once(workshop: Workshop, damage: str) -> None:
+def test_a_damaged_file_is_built_again_once(workshop: Workshop, damage: str) -> None:
     path = _engine(workshop).path
     content = path.read_bytes()
     changed = content[:-1] + bytes([content[-1] ^ 1])
@@ -138,11 +139,11 @@ def test_a_damaged_file_is_built_anew_once(workshop: Workshop, damage: str) -> N
     assert _engine(workshop).is_new
     assert not _engine(workshop).is_new
     assert workshop.built == [CATEGORIES] * 2
-    assert any("is damaged: " in line for line in workshop.said)
+    assert any("is damaged: " in line for line in workshop.lines)
 
 
 def test_a_build_that_fails_leaves_no_engine_and_no_lock(workshop: Workshop) -> None:
-    def fails(trt: Any, order: BuildOrder, progress: Progress) -> Built:
+    def fails(trt: Any, request: PlanRequest, progress: Progress) -> BuiltPlan:
         raise EngineBuildError("categories.onnx: no kernel")
 
     with pytest.raises(EngineBuildError):
@@ -151,8 +152,8 @@ def test_a_build_that_fails_leaves_no_engine_and_no_lock(workshop: Workshop) -> 
     assert _engine(workshop).is_new
 
 
-def _load(workshop: Workshop, refused: set[bytes], always: bool = False, **options: Any) -> Mapping[str, KeptEngine]:
-    def load(engines: Mapping[str, KeptEngine]) -> Mapping[str, KeptEngine]:
+def _load(workshop: Workshop, refused: set[bytes], always: bool = False, **options: Any) -> Mapping[str, CachedEngine]:
+    def load(engines: Mapping[str, CachedEngine]) -> Mapping[str, CachedEngine]:
         if always or any(engine.plan in refused for engine in engines.values()):
             raise Refused("of another driver")
         return engines
@@ -160,11 +161,11 @@ def _load(workshop: Workshop, refused: set[bytes], always: bool = False, **optio
     return workshop.cache(**options).loaded(workshop.bundle, workshop.profiles, load, Refused)
 
 
-def test_engines_that_are_refused_are_built_anew_and_loaded(workshop: Workshop) -> None:
+def test_engines_that_are_refused_are_built_again_and_loaded(workshop: Workshop) -> None:
     old = {engine.plan for engine in _load(workshop, set()).values()}
     new = _load(workshop, old)
     assert workshop.built == [CATEGORIES, MASKS] * 2
-    assert any("are refused (of another driver)" in line for line in workshop.said)
+    assert any("are refused (of another driver)" in line for line in workshop.lines)
     assert not old & {engine.plan for engine in new.values()}
     assert {engine.path: engine.plan for engine in new.values()} == {
         e.path: read_engine(e.path)[1] for e in new.values()
@@ -195,7 +196,7 @@ def test_a_refused_engine_that_another_process_has_replaced_is_taken(workshop: W
     kept = _load(workshop, set())
     calls = []
 
-    def load(engines: Mapping[str, KeptEngine]) -> None:
+    def load(engines: Mapping[str, CachedEngine]) -> None:
         calls.append(engines)
         if len(calls) == 1:
             for engine in kept.values():
@@ -229,9 +230,9 @@ def test_of_two_processes_one_builds_and_both_have_the_engine(tmp_path: Path) ->
 def test_kernel_times_are_kept_for_the_next_build_of_the_same_gpu(workshop: Workshop) -> None:
     seen: list[bytes] = []
 
-    def build(trt: Any, order: BuildOrder, progress: Progress) -> Built:
-        seen.append(order.timing_cache)
-        return Built(b"ftrt" + order.onnx, TIMES + order.name.encode())
+    def build(trt: Any, request: PlanRequest, progress: Progress) -> BuiltPlan:
+        seen.append(request.timing_cache)
+        return BuiltPlan(b"ftrt" + request.onnx, TIMES + request.name.encode())
 
     cache = replace(workshop.cache(), builder=build)
     for graph in (CATEGORIES, MASKS):
@@ -247,7 +248,7 @@ def test_kernel_times_of_another_user_that_cannot_be_read_do_not_stop_a_build(
 ) -> None:
     _engine(workshop)
     (times,) = workshop.folder.glob("timing-*")
-    read_bytes, said = Path.read_bytes, []
+    read_bytes, lines = Path.read_bytes, []
 
     def closed(self: Path) -> bytes:
         if self == times:
@@ -255,9 +256,9 @@ def test_kernel_times_of_another_user_that_cannot_be_read_do_not_stop_a_build(
         return read_bytes(self)
 
     monkeypatch.setattr(Path, "read_bytes", closed)
-    cache = replace(workshop.cache(), say=said.append)
+    cache = replace(workshop.cache(), log=lines.append)
     assert cache.engine_for(workshop.bundle, MASKS, workshop.profiles).is_new
-    assert any("kernel times cannot be read, every kernel is timed: not yours" in text for text in said)
+    assert any("kernel times cannot be read, every kernel is timed: not yours" in text for text in lines)
 
 
 def test_kernel_times_that_cannot_be_written_whole_leave_the_old_ones(
@@ -267,16 +268,18 @@ def test_kernel_times_that_cannot_be_written_whole_leave_the_old_ones(
     (times,) = workshop.folder.glob("timing-*")
     before = times.read_bytes()
 
-    def full(self: Path, target: Path) -> None:
-        raise OSError("no space left")
+    def full(source: Path, target: Path, replace: Any = os.replace) -> None:
+        if target.name == times.name:
+            raise OSError("no space left")
+        replace(source, target)
 
-    monkeypatch.setattr(Path, "replace", full)
-    said: list[str] = []
-    masks = replace(workshop.cache(), say=said.append).engine_for(workshop.bundle, MASKS, workshop.profiles)
+    monkeypatch.setattr(os, "replace", full)
+    lines: list[str] = []
+    masks = replace(workshop.cache(), log=lines.append).engine_for(workshop.bundle, MASKS, workshop.profiles)
     assert read_engine(masks.path)[1] == masks.plan
-    assert any("kernel times are not kept for the next build: no space left" in text for text in said)
+    assert any("kernel times are not kept for the next build: no space left" in text for text in lines)
     assert times.read_bytes() == before
-    assert not [path for path in workshop.folder.iterdir() if path.name.startswith(f"{times.name}.")]
+    assert not [path for path in workshop.folder.iterdir() if path.name.startswith(f".{times.name}.")]
 
 
 @pytest.mark.parametrize(

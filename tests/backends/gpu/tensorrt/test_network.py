@@ -1,4 +1,4 @@
-"""Two TensorRT engines, faked, give what the graphs give; CUDA graphs, profiles and refusals are as TensorRT wants them."""
+"""Two fake TensorRT engines give the outputs of the graphs; CUDA graphs, profiles and refusals follow TensorRT's rules."""
 
 import gc
 import logging
@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from solo_models.bundle import CATEGORIES, MASKS, Bundle, as_bundle
 from solo_models.spec import Variant
 from solo_server.backends.gpu.network import BatchShape, NetworkMemory, level_groups, network_layout
-from solo_server.backends.gpu.tensorrt.cuda_graphs import ASKED, ASKED_WHEN_FULL
+from solo_server.backends.gpu.tensorrt.cuda_graphs import USES_BEFORE_CAPTURE, USES_BEFORE_REPLACING
 from solo_server.backends.gpu.tensorrt.engine import UnusableEngine
 from solo_server.backends.gpu.tensorrt.network import Engines, TensorRtNetwork, TensorRtSlot
 from solo_server.errors import DeviceFailure, DeviceLost, EngineFailure, SettingsError
@@ -23,7 +24,7 @@ from solo_server.types import PreparedImage
 from support.gpu.fake_device import FakeDevice
 from support.gpu.fake_streams import FakeStream
 from support.gpu.fake_tensorrt import FakeTensorRt
-from support.gpu.small import images, small_bundle, small_engines, small_profiles
+from support.gpu.small_network import images, small_bundle, small_engines, small_profiles
 from support.networks import bundle_content, tiny_network
 from support.specs import VARIANTS
 
@@ -99,8 +100,13 @@ def opened(
     device.close()
 
 
+@lru_cache
+def _session(graph: bytes) -> ort.InferenceSession:
+    return ort.InferenceSession(graph)
+
+
 def expected(bundle: Bundle, batch: list[PreparedImage]) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
-    categories, masks = (ort.InferenceSession(bundle.files[name]) for name in (CATEGORIES, MASKS))
+    categories, masks = (_session(bundle.files[name]) for name in (CATEGORIES, MASKS))
     feeds = {
         "images": np.stack([image.pixels for image in batch]),
         "image_hw": np.array([image.geometry.resized_hw for image in batch], np.int64),
@@ -139,7 +145,7 @@ def test_a_graph_is_captured_the_second_time_and_replayed_with_new_images() -> N
             4 * RUNS,
             4 * RUNS,
             4 * RUNS,
-        ]  # plainly; plainly, flushed and captured; replays
+        ]  # plain; plain, prepared and captured; replays
         assert len(place.device.graphs) == RUNS
         assert len(place.trt.computed) == 6 * RUNS
 
@@ -148,7 +154,7 @@ def test_the_table_of_graphs_is_bounded_and_frees_what_was_used_longest_ago() ->
     bundle = small_bundle()
     sizes = [(64, 96), (64, 64), (32, 96)]
     with opened(bundle, graphs=2 * RUNS) as place:
-        for hw, asked in zip(sizes, (ASKED, ASKED, ASKED_WHEN_FULL), strict=True):
+        for hw, asked in zip(sizes, (USES_BEFORE_CAPTURE, USES_BEFORE_CAPTURE, USES_BEFORE_REPLACING), strict=True):
             for _ in range(asked):
                 check_same(place, images(bundle.spec, hw, 1))
         assert len(place.device.graphs) == 3 * RUNS
@@ -163,13 +169,15 @@ def test_the_table_of_graphs_is_bounded_and_frees_what_was_used_longest_ago() ->
 def test_more_shapes_in_turn_than_the_table_holds_are_not_captured_again_and_again() -> None:
     bundle = small_bundle()
     with opened(bundle, graphs=RUNS) as place:
-        for _ in range(ASKED_WHEN_FULL - 1):
+        for _ in range(USES_BEFORE_REPLACING - 2):
             for hw in ((64, 96), (64, 64)):
-                check_same(place, images(bundle.spec, hw, 1))
+                place.run(images(bundle.spec, hw, 1))
+        for hw in ((64, 96), (64, 64)):
+            check_same(place, images(bundle.spec, hw, 1))
         assert len(place.device.graphs) == RUNS
 
 
-def test_a_network_that_nobody_has_any_more_is_gone_without_the_collector() -> None:
+def test_a_network_without_references_is_freed_without_the_collector() -> None:
     bundle, device = small_bundle(), FakeDevice()
     gc.disable()
     try:
@@ -191,17 +199,19 @@ def test_graphs_can_be_turned_off() -> None:
         assert not place.device.graphs
 
 
-def test_a_capture_that_fails_is_told_once_and_the_shape_runs_plainly(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_capture_that_fails_is_logged_once_and_the_shape_runs_without_a_graph(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     bundle = small_bundle()
     with opened(bundle) as place, caplog.at_level(logging.WARNING, "solo_server"):
         place.trt.fail("capture", 1)
         for _ in range(4):
             check_same(place, images(bundle.spec, (64, 96), 1))
         assert len(place.device.graphs) == RUNS - 1
-    told = [record.message for record in caplog.records if "without a CUDA graph" in record.message]
-    assert len(told) == 1
-    assert "images 1x64x96x3" in told[0]
-    assert "says the fake" in told[0]
+    message = [record.message for record in caplog.records if "without a CUDA graph" in record.message]
+    assert len(message) == 1
+    assert "images 1x64x96x3" in message[0]
+    assert "says the fake" in message[0]
 
 
 def test_without_a_context_for_the_capture_the_batch_is_answered(caplog: pytest.LogCaptureFixture) -> None:
@@ -233,7 +243,7 @@ def test_a_gpu_that_tensorrt_cannot_use_is_a_setting_with_its_reason() -> None:
         TensorRtNetwork(trt, device, small_engines(bundle, small_profiles(bundle)))
 
 
-def test_a_failed_run_tells_tensorrts_reason_and_the_next_one_works() -> None:
+def test_a_failed_run_has_tensorrts_reason_and_the_next_one_works() -> None:
     bundle = small_bundle()
     with opened(bundle) as place:
         place.trt.fail("enqueue", 1)
@@ -277,22 +287,22 @@ def test_a_shape_in_no_profile_is_refused(shape: BatchShape) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"drop": "level_3"}, r"has tensors .*, the network has .*level_3"),
         ({"types": {"scores": "HALF"}}, "type of scores is .*HALF, must be .*FLOAT"),
         ({"types": {"image_hw": "INT32"}}, "type of image_hw is .*INT32, must be .*INT64"),
     ],
 )
-def test_an_engine_with_other_tensors_is_refused(changes: dict[str, Any], told: str) -> None:
+def test_an_engine_with_other_tensors_is_refused(changes: dict[str, Any], message: str) -> None:
     bundle, device = small_bundle(), FakeDevice()
     trt = FakeTensorRt(device)
-    with pytest.raises(UnusableEngine, match=told):
+    with pytest.raises(UnusableEngine, match=message):
         TensorRtNetwork(trt, device, small_engines(bundle, small_profiles(bundle), **changes))
     device.close()
 
 
-def test_an_engine_that_answers_one_image_whatever_is_asked_is_refused_before_it_runs() -> None:
+def test_an_engine_that_returns_one_image_for_any_batch_is_refused_before_it_runs() -> None:
     bundle = small_bundle()
     with opened(bundle, only_batch=1) as place:
         with pytest.raises(UnusableEngine, match=r"scores would be \(1, .*must be \(2, "):

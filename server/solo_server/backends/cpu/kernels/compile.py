@@ -1,9 +1,9 @@
-"""How kernels are compiled: once for a kind of processor, without the interpreter lock, kept on disk where that is possible.
+"""How kernels are compiled: for this kind of processor, to run without the interpreter lock, and cached on disk where possible.
 
-`solo_server.system.processor` decides for which processor. numba keeps compiled code beside the sources, in the user's cache folder
-or in `NUMBA_CACHE_DIR`, and refuses to work where none of them can be written; a precompiled `NUMBA_CACHE_DIR` that is read-only
-is therefore copied, to the user's cache folder or else to a private temporary one: numba's cache files are pickles, a folder that
-others may write to will not do.
+`solo_server.system.processor` chooses the target. numba caches compiled code beside the sources, in the user's cache folder or
+in `NUMBA_CACHE_DIR`, and fails where none of them is writable. A precompiled `NUMBA_CACHE_DIR` that is read-only is therefore
+copied to the user's cache folder, or else to a private temporary one: numba's cache files are pickles, so nobody else may write
+there.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from solo_models.atomic_file import scratch_beside
 from solo_server.system.processor import kernel_target, this_processor
 from solo_server.system.user_cache import user_cache
 
-config: Any = numba_config  # fills itself with attributes when it is imported
+config: Any = numba_config  # sets its attributes while it is imported
 _PRIVATE: list[Path] = []
 
 
 def _set_target() -> None:
-    """What `NUMBA_CPU_NAME` says stands."""
+    """Compile for `kernel_target`, unless `NUMBA_CPU_NAME` is set."""
     target = kernel_target(this_processor())
     if config.CPU_NAME is None and target is not None:
         config.CPU_NAME, config.CPU_FEATURES = target, ""
 
 
-def _can_write(folder: Path) -> bool:
+def _is_writable(folder: Path) -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -43,19 +43,19 @@ def _can_write(folder: Path) -> bool:
         return False
 
 
-def _settle_cache() -> tuple[bool, bool]:
-    """Choose numba's cache folder; whether compiled kernels can be kept in this process, and whether the next one finds them.
+def _set_cache() -> tuple[bool, bool]:
+    """Set numba's cache folder. Returns whether this process can cache compiled kernels, and whether the next one finds them.
 
-    The folder is named for all sources here: numba itself would not see that a kernel has changed which another one calls.
+    The folder's name holds a digest of all kernel sources: numba does not notice when a kernel that another one calls has changed.
     """
     name = f"solo-{_digest()}"
-    first = (Path(config.CACHE_DIR) if config.CACHE_DIR else Path(__file__).parent / "__pycache__") / name
-    users = user_cache()
-    kept = None if users is None else users / "numba" / name
-    if _can_write(first):
-        config.CACHE_DIR = str(first)
-    elif kept is not None and _copied(first, kept) and _can_write(kept):
-        config.CACHE_DIR = str(kept)
+    configured = (Path(config.CACHE_DIR) if config.CACHE_DIR else Path(__file__).parent / "__pycache__") / name
+    users_cache = user_cache()
+    user_copy = None if users_cache is None else users_cache / "numba" / name
+    if _is_writable(configured):
+        config.CACHE_DIR = str(configured)
+    elif user_copy is not None and _copied(configured, user_copy) and _is_writable(user_copy):
+        config.CACHE_DIR = str(user_copy)
     else:
         try:
             private = Path(tempfile.mkdtemp(prefix="solo-kernels-"))
@@ -63,30 +63,30 @@ def _settle_cache() -> tuple[bool, bool]:
             return False, False
         _PRIVATE.append(private)
         atexit.register(remove_private_cache)
-        if first.is_dir():
-            shutil.copytree(first, private, dirs_exist_ok=True)
+        if configured.is_dir():
+            shutil.copytree(configured, private, dirs_exist_ok=True)
         config.CACHE_DIR = str(private)
         return True, False
     return True, True
 
 
 def remove_private_cache() -> None:
-    """Remove the temporary folder of kernels, if there is one: for a process that ends, or becomes another, without `atexit`."""
+    """Remove the temporary folder of kernels, if there is one. For processes that end, or call exec, without `atexit`."""
     while _PRIVATE:
         shutil.rmtree(_PRIVATE.pop(), ignore_errors=True)
 
 
-def _copied(precompiled: Path, kept: Path) -> bool:
-    """Begin the folder `kept` with what is precompiled, at once: other processes find all of it or nothing. Whether that worked."""
-    if kept.is_dir() or not precompiled.is_dir():
+def _copied(precompiled: Path, user_copy: Path) -> bool:
+    """Copy precompiled kernels to the new folder `user_copy`, atomically: other processes find all or none. Whether that worked."""
+    if user_copy.is_dir() or not precompiled.is_dir():
         return True
     try:
-        with scratch_beside(kept) as scratch:
+        with scratch_beside(user_copy) as scratch:
             shutil.copytree(precompiled, scratch)
-            if not kept.is_dir():  # two processes may copy the same; the second one's rename fails
-                scratch.rename(kept)
+            if not user_copy.is_dir():  # two processes may copy the same; the second one's rename fails
+                scratch.rename(user_copy)
     except OSError:
-        return kept.is_dir()
+        return user_copy.is_dir()
     return True
 
 
@@ -96,9 +96,9 @@ def _digest() -> str:
 
 
 _set_target()
-CAN_BE_KEPT, ARE_FOUND_AGAIN = _settle_cache()
+CAN_CACHE, IS_CACHE_KEPT = _set_cache()
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile `function` at its first call with given types; it must not touch Python objects."""
-    return njit(nogil=True, cache=CAN_BE_KEPT)(function)
+    """Compile `function` at its configured call with given argument types; it must not use Python objects."""
+    return njit(nogil=True, cache=CAN_CACHE)(function)

@@ -1,7 +1,8 @@
-"""The products of a transformed convolution in 16 bits: two multiplications and additions where float32 has one.
+"""The products of a Winograd convolution in 16 bits: one instruction multiplies and adds twice as many numbers as in float32.
 
-Each tile is scaled by what its own largest value allows, each output of each plane by what its weights allow: sums stay within 32
-bits whatever comes. Rounding is that of 13 and about 12 bits, far finer than INT8; for bundles that are lossy by choice.
+Each tile has a scale, chosen by its largest value, and each output of each plane has one, chosen by its weights, so that sums
+always fit into 32 bits. A value is its integer times the scale. Values keep 13 bits and weights about 12, far more than INT8; used
+for INT8 bundles only, which are lossy by choice.
 
     x ─► transform_input (one tile) ─► V (36, tiles, K) int16 ─► V[i] @ U[i], int32 ─► scaled back ─► transform_output (one tile)
 """
@@ -17,36 +18,36 @@ from solo_server.backends.cpu.kernels.simd_float32 import WIDTH, larger, load, s
 from solo_server.backends.cpu.kernels.simd_int16 import (
     add_products,
     broadcast_pair,
-    load_as_floats,
+    load_int32_as_float32,
     load_pairs,
-    no_wholes,
-    store_rounded,
-    store_wholes,
+    store_int32,
+    store_rounded_int16,
+    zero_int32,
 )
 from solo_server.backends.cpu.kernels.winograd import POINTS, transform_input, transform_output
 
-LIMIT = 8191  # of a tile's values
+LIMIT = 8191  # largest integer of a tile
 PANEL, ROWS = 2 * WIDTH, 6
 
 
-def round_weights(planes: NDArray[np.float32]) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
-    """`U (36, K, N)` as int16, and what one unit is worth, `(36, N)`; N is a multiple of 16.
+def quantize_weights(planes: NDArray[np.float32]) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+    """`U (36, K, N)` as int16, flat, and the scales `(36, N)`; N is a multiple of 16.
 
-    Layout: plane, panel of 16 outputs, pair of inputs, output, input of the pair; flat.
+    Layout of the integers: plane, panel of 16 outputs, pair of inputs, output, input of the pair.
     """
     values = planes.astype(np.float64)
     inputs, outputs = values.shape[1:]
     largest = np.maximum(np.abs(values).max(1), 1e-30)
     total = np.maximum(np.abs(values).sum(1), 1e-30)
-    scale = np.minimum(32767 / largest, (2**31 - 1 - LIMIT * inputs) / (LIMIT * total))
-    whole = np.rint(values * scale[:, None]).astype(np.int16)
-    panels = whole.reshape(POINTS, inputs // 2, 2, outputs // PANEL, PANEL).transpose(0, 3, 1, 4, 2)
-    return np.ascontiguousarray(panels).ravel(), (1 / scale).astype(np.float32)
+    factor = np.minimum(32767 / largest, (2**31 - 1 - LIMIT * inputs) / (LIMIT * total))
+    integers = np.rint(values * factor[:, None]).astype(np.int16)
+    panels = integers.reshape(POINTS, inputs // 2, 2, outputs // PANEL, PANEL).transpose(0, 3, 1, 4, 2)
+    return np.ascontiguousarray(panels).ravel(), (1 / factor).astype(np.float32)
 
 
 @kernel
-def short_input(x, scale, shift, floor, tiles, channels, v, v_step, units):
-    """As `transform_input`, to int16; units: `(tiles,)`, what one unit of a tile's values is worth, is filled."""
+def transform_input_int16(x, scale, shift, floor, tiles, channels, v, v_step, tile_scales):
+    """As `transform_input`, to int16; fills `tile_scales (tiles,)`."""
     values = np.empty(POINTS * channels, np.float32)
     for t in range(len(tiles)):
         transform_input(x, scale, shift, floor, tiles[t : t + 1], channels, values, channels)
@@ -55,26 +56,26 @@ def short_input(x, scale, shift, floor, tiles, channels, v, v_step, units):
             lanes = load(values, at)
             peak = larger(peak, larger(lanes, splat(np.float32(0)) - lanes))
         largest = _largest(peak)
-        units[t] = largest / LIMIT
+        tile_scales[t] = largest / LIMIT
         factor = splat(np.float32(LIMIT / largest))
         for plane in range(POINTS):
             for c in range(0, channels, WIDTH):
-                store_rounded(v, plane * v_step + t * channels + c, load(values, plane * channels + c) * factor)
+                store_rounded_int16(v, plane * v_step + t * channels + c, load(values, plane * channels + c) * factor)
 
 
 @njit(nogil=True, inline="always")
 def _largest(lanes):
-    eight = np.empty(WIDTH, np.float32)
-    store(eight, 0, lanes)
+    values = np.empty(WIDTH, np.float32)
+    store(values, 0, lanes)
     found = np.float32(1e-30)
     for i in range(WIDTH):
-        found = max(found, eight[i])
+        found = max(found, values[i])
     return found
 
 
 @kernel
-def short_products(v, v_step, u, rows, inputs, outputs, m, m_step):
-    """`m (36, rows, outputs) int32` from `v (36, rows, inputs) int16` and the weights of `round_weights`; all flat."""
+def multiply_int16(v, v_step, u, rows, inputs, outputs, m, m_step):
+    """Fill `m (36, rows, outputs) int32` with `v (36, rows, inputs) int16` times the weights of `quantize_weights`; all flat."""
     for plane in range(POINTS):
         for column in range(0, outputs, PANEL):
             panel = (plane * outputs + column) * inputs
@@ -90,7 +91,7 @@ def short_products(v, v_step, u, rows, inputs, outputs, m, m_step):
 
 @njit(nogil=True, inline="always")
 def _six_rows(v, at, u, panel, inputs, m, out, outputs):
-    zero = no_wholes()
+    zero = zero_int32()
     a0, a1, b0, b1, c0, c1 = zero, zero, zero, zero, zero, zero
     d0, d1, e0, e1, f0, f1 = zero, zero, zero, zero, zero, zero
     for k in range(0, inputs, 2):
@@ -107,39 +108,39 @@ def _six_rows(v, at, u, panel, inputs, m, out, outputs):
         e0, e1 = add_products(e0, x, u0), add_products(e1, x, u1)
         x = broadcast_pair(v, at + 5 * inputs + k)
         f0, f1 = add_products(f0, x, u0), add_products(f1, x, u1)
-    store_wholes(m, out, a0)
-    store_wholes(m, out + WIDTH, a1)
-    store_wholes(m, out + outputs, b0)
-    store_wholes(m, out + outputs + WIDTH, b1)
-    store_wholes(m, out + 2 * outputs, c0)
-    store_wholes(m, out + 2 * outputs + WIDTH, c1)
-    store_wholes(m, out + 3 * outputs, d0)
-    store_wholes(m, out + 3 * outputs + WIDTH, d1)
-    store_wholes(m, out + 4 * outputs, e0)
-    store_wholes(m, out + 4 * outputs + WIDTH, e1)
-    store_wholes(m, out + 5 * outputs, f0)
-    store_wholes(m, out + 5 * outputs + WIDTH, f1)
+    store_int32(m, out, a0)
+    store_int32(m, out + WIDTH, a1)
+    store_int32(m, out + outputs, b0)
+    store_int32(m, out + outputs + WIDTH, b1)
+    store_int32(m, out + 2 * outputs, c0)
+    store_int32(m, out + 2 * outputs + WIDTH, c1)
+    store_int32(m, out + 3 * outputs, d0)
+    store_int32(m, out + 3 * outputs + WIDTH, d1)
+    store_int32(m, out + 4 * outputs, e0)
+    store_int32(m, out + 4 * outputs + WIDTH, e1)
+    store_int32(m, out + 5 * outputs, f0)
+    store_int32(m, out + 5 * outputs + WIDTH, f1)
 
 
 @njit(nogil=True, inline="always")
 def _one_row(v, at, u, panel, inputs, m, out):
-    a0, a1 = no_wholes(), no_wholes()
+    a0, a1 = zero_int32(), zero_int32()
     for k in range(0, inputs, 2):
         x = broadcast_pair(v, at + k)
         a0 = add_products(a0, x, load_pairs(u, panel + k * PANEL))
         a1 = add_products(a1, x, load_pairs(u, panel + k * PANEL + PANEL))
-    store_wholes(m, out, a0)
-    store_wholes(m, out + WIDTH, a1)
+    store_int32(m, out, a0)
+    store_int32(m, out + WIDTH, a1)
 
 
 @kernel
-def short_output(m, m_step, units, weight_units, tiles, channels, y, sums, squares):
-    """As `transform_output`, from int32: `units (tiles,)` and `weight_units (36, channels)`, flat, say what a unit is worth."""
+def transform_output_int16(m, m_step, tile_scales, weight_scales, tiles, channels, y, sums, squares):
+    """As `transform_output`, from int32. tile_scales: `(tiles,)`; weight_scales: `(36, channels)`, flat."""
     values = np.empty(POINTS * channels, np.float32)
     for t in range(len(tiles)):
-        unit = splat(units[t])
+        tile_scale = splat(tile_scales[t])
         for plane in range(POINTS):
             for c in range(0, channels, WIDTH):
-                worth = load(weight_units, plane * channels + c) * unit
-                store(values, plane * channels + c, load_as_floats(m, plane * m_step + t * channels + c) * worth)
+                scale = load(weight_scales, plane * channels + c) * tile_scale
+                store(values, plane * channels + c, load_int32_as_float32(m, plane * m_step + t * channels + c) * scale)
         transform_output(values, channels, tiles[t : t + 1], channels, y, sums, squares)

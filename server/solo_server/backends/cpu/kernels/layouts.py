@@ -1,4 +1,4 @@
-"""Between the channels-first maps of a runtime and the channels-last ones of our kernels; the ends of the towers."""
+"""From a runtime's channels-first maps to the kernels' channels-last maps; what follows a tower: ReLU and points-NMS."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from solo_server.backends.cpu.kernels.simd_float32 import WIDTH, larger, load, s
 
 @kernel
 def resample(source, rows_low, rows_high, rows_weight, columns_low, columns_high, columns_weight, first, last, out):
-    """Channels `first..last` of `source (C, h, w)` bilinearly to `out (H, W, channels)`; weights belong to the high neighbours."""
+    """Resize channels `first..last` of `source (C, h, w)` bilinearly to `out (H, W, channels)`; weights: of the high neighbours."""
     for c in range(first, last):
         for y in range(len(rows_low)):
             low, high, wy = rows_low[y], rows_high[y], rows_weight[y]
@@ -23,7 +23,7 @@ def resample(source, rows_low, rows_high, rows_weight, columns_low, columns_high
 
 @kernel
 def interleave(source, first, last, out):
-    """Rows `first..last` of `source (C, h, w)` to `out (h, w, channels)`, in blocks that stay in the cache."""
+    """Copy rows `first..last` of `source (C, h, w)` to `out (h, w, channels)`, in blocks that stay in the cache."""
     channels, _, width = source.shape
     for y in range(first, last):
         for block in range(0, channels, 16):
@@ -34,7 +34,7 @@ def interleave(source, first, last, out):
 
 @kernel
 def normalise(x, scale, shift, channels, first, last, out):
-    """`max(x * scale + shift, 0)` of the pixels `first..last`; x, out: flat and channels-last; scale, shift: `(channels,)`."""
+    """`out = max(x * scale + shift, 0)` of pixels `first..last`; x, out: flat, channels-last; scale, shift: `(channels,)`."""
     zero = splat(0.0)
     for pixel in range(first, last):
         for c in range(0, channels, WIDTH):
@@ -44,9 +44,9 @@ def normalise(x, scale, shift, channels, first, last, out):
 
 @kernel
 def points_nms(logits, bias, out):
-    """Sigmoid, then a score is zeroed unless it equals the largest of itself, top, left and top-left in its class.
+    """Sigmoid; then a score is zeroed where its top, left or top-left neighbour in its class is larger. Ties survive.
 
-    logits: `(S, S, channels)`, of which the first C count; bias: `(C,)`; out: `(S * S, C)`. Ties survive.
+    logits: `(S, S, channels)`, of which the first C are used; bias: `(C,)`; out: `(S * S, C)`.
     """
     side, classes = logits.shape[0], len(bias)
     scores = np.empty((2, side, classes), np.float32)  # this row and the one above

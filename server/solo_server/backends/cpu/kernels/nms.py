@@ -1,7 +1,6 @@
-"""Binary masks as bits, their areas and maskness; intersections by population count; what NMS makes of the scores.
+"""Candidates above a threshold; binary masks as bits with their areas and maskness; intersections by population count; NMS.
 
-Bits of a mask are `(H, words) uint64`, row by row, the lowest bit first, so that two masks are compared inside the overlap of
-their boxes only.
+Bits of a mask are `(H, words) uint64`, row by row, lowest bit first. Two masks are compared only where their boxes overlap.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from solo_server.backends.cpu.kernels.simd_float32 import WIDTH, above, bit_coun
 
 
 @kernel
-def pick(scores, threshold, or_equal, wanted):
-    """Rows and columns of all `scores (cells, C)` above the threshold, or equal to it, in columns that are `wanted (C,) bool`."""
+def find_above(scores, threshold, or_equal, requested):
+    """Cells and labels of `scores (cells, C)` above the threshold (or_equal: or equal to it), of `requested (C,) bool` classes."""
     count = 0
     for cell in range(scores.shape[0]):
         for label in range(scores.shape[1]):
@@ -25,29 +24,30 @@ def pick(scores, threshold, or_equal, wanted):
     for cell in range(scores.shape[0]):
         for label in range(scores.shape[1]):
             score = scores[cell, label]
-            if score >= threshold and (or_equal or score > threshold) and wanted[label]:
+            if score >= threshold and (or_equal or score > threshold) and requested[label]:
                 cells[found], labels[found] = cell, label
                 found += 1
     return cells[:found], labels[:found]
 
 
-def words_of(width: int) -> int:
-    """64-bit words for one row of a mask."""
+def words_per_row(width: int) -> int:
+    """How many 64-bit words hold one row of a mask."""
     return -(-width // 64)
 
 
 @kernel
 def binarise(soft, step, box, threshold, row_bytes, bits):
-    """Set the bits where `soft > threshold` inside the box; returns the area and the sum of the values above.
+    """Set the bits where `soft > threshold`; returns the area and the sum of these values.
 
-    soft: flat, rows `step` apart, not above the threshold outside of the box; bits: flat uint8, zeros, rows `row_bytes` apart.
+    soft: flat, rows `step` apart, nowhere above the threshold outside the box; bits: flat uint8, zeros at first, rows `row_bytes`
+    apart.
     """
     area, limit, values = 0, splat(threshold), splat(0.0)
     for y in range(box[0], box[1]):
-        for place in range(box[2] // WIDTH, -(-box[3] // WIDTH)):
-            lanes = load(soft, y * step + place * WIDTH)
+        for byte in range(box[2] // WIDTH, -(-box[3] // WIDTH)):
+            lanes = load(soft, y * step + byte * WIDTH)
             found = bits_above(lanes, limit)
-            bits[y * row_bytes + place] = found
+            bits[y * row_bytes + byte] = found
             area += bit_count(found)
             values = values + above(lanes, limit)
     return area, total(values)
@@ -65,9 +65,9 @@ def shared_pixels(a, b, a_box, b_box):
 
 @kernel
 def pairwise_ious(bits, boxes, areas, labels):
-    """`(n, n) float32`: IoU of each mask with every later one of its label; the rest is 0. Areas must be positive.
+    """`(n, n) float32`: IoU of each mask with every later one of the same label, 0 elsewhere. Areas must be positive.
 
-    bits: `(n, H, words) uint64`; boxes: `(n, 4)`, wherever bits can be set.
+    bits: `(n, H, words) uint64`; boxes: `(n, 4)`, around all set bits.
     """
     n = len(bits)
     ious = np.zeros((n, n), np.float32)
@@ -82,7 +82,7 @@ def pairwise_ious(bits, boxes, areas, labels):
 
 @kernel
 def matrix_decay(ious, gaussian, sigma):
-    """Factor of each mask `(n,) float32`: the strongest decay by a better mask, relieved by how suppressed that one is itself.
+    """Score factor of each mask, `(n,) float32`: the strongest decay by a better mask, compensated for how suppressed that one is.
 
     Wang et al., SOLOv2 section 3.3, as mmdet `matrix_nms.py` applies it to SOLO. ious: best first, upper triangle.
     """
@@ -92,18 +92,18 @@ def matrix_decay(ious, gaussian, sigma):
         worst = np.float32(0)
         for k in range(i):
             worst = max(worst, ious[k, i])
-        relief = np.exp(-sigma * worst * worst) if gaussian else max(1 - worst, np.finfo(np.float32).tiny)
+        compensation = np.exp(-sigma * worst * worst) if gaussian else max(1 - worst, np.finfo(np.float32).tiny)
         for j in range(i + 1, n):
             iou = ious[i, j]
             if iou > 0:
-                factor = (np.exp(-sigma * iou * iou) if gaussian else 1 - iou) / relief
+                factor = (np.exp(-sigma * iou * iou) if gaussian else 1 - iou) / compensation
                 decay[j] = min(decay[j], np.float32(factor))
     return decay
 
 
 @kernel
 def greedy_keep(ious, threshold):
-    """1 for each mask that no kept better one overlaps by more than `threshold`, else 0; `(n,) float32`."""
+    """1 for each mask whose IoU with every kept better mask is at most `threshold`, else 0; `(n,) float32`."""
     keep = np.ones(len(ious), np.float32)
     for i in range(len(ious)):
         for j in range(i + 1, len(ious)):

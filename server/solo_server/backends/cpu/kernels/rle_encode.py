@@ -1,8 +1,8 @@
-"""One soft mask to the runs of its encoding at original size, column by column; and runs to COCO's characters.
+"""One soft mask to run lengths at original size, column by column; run lengths to COCO's characters.
 
-Both bilinear steps of the reference (mask stride to padded input, cropped, to original size) are one set of at most three taps
-for each pixel and axis. Only pixels beside an outline are computed: a column costs as much as it has mask pixels and edges, however
-many rows the original has. Format: COCO's maskApi.c: runs in column-major order, zeros first, five bits a character.
+The two bilinear resizes of the reference (mask stride to padded input, cropped, to original size) become one set of at most three
+taps for each pixel and axis. Only pixels beside the mask's outline are computed, so the cost of a column depends on its mask pixels
+and edges, not on the rows of the original. The format is described in `solo_server.rle`.
 """
 
 from __future__ import annotations
@@ -15,56 +15,56 @@ from solo_server.backends.cpu.kernels.soft_masks import covered
 
 CHARACTERS_A_RUN = 7
 AREA, LEFT, TOP, RIGHT, BOTTOM, COLUMN, RUNS, END = range(8)
-NOTHING = (0, 1 << 62, 1 << 62, -1, -1, 0, 0, 0)
-CLEAR = np.float32(1e-5)  # three float32 products of values below ten, summed, are off by less than half of this
-FEW = 8  # rows between two taps that are sooner computed than searched
+EMPTY_MASK = (0, 1 << 62, 1 << 62, -1, -1, 0, 0, 0)
+CLEARANCE = np.float32(1e-5)  # over twice the rounding error of a sum of three float32 products of values below ten
+FEW_ROWS = 8  # up to this many rows between two taps, computing all takes less time than searching
 
 
 @kernel
-def encode(soft, step, box, rows, columns, threshold, line, places, counts, found):
-    """Fill `counts` with the runs of `soft > threshold` at original size and `found` with what they hold.
+def encode(soft, step, box, rows, columns, threshold, line, work, counts, state):
+    """Fill `counts` with the run lengths of `soft > threshold` at original size, `state` with the mask's area, box and run count.
 
     soft: flat, rows `step` apart, exact inside `box`; rows, columns: `original_taps`; line: `(mask height + TAPS,) float32` and
-    places: `(2 * mask height + original height + 4 * TAPS,) int64`, to work in; found: `NOTHING`, indices as named above. Returns
-    false where `counts` is too small for the next column, with what it needs to go on with more room in `found`.
+    work: `(2 * mask height + original height + 4 * TAPS,) int64`, work space; state: `EMPTY_MASK` at first, indices as named above.
+    Returns false where `counts` is too small for the next column; a call with the same state and larger counts continues there.
     """
     rows_first, rows_last, rows_weight = rows
     columns_first, columns_last, columns_weight = columns
     height, width = len(rows_first), len(columns_first)
     top, bottom = covered(rows_first, rows_last, box[0], box[1])
     left, right = covered(columns_first, columns_last, box[2], box[3])
-    parts, edges = places[: 2 * (box[1] + TAPS)], places[2 * (box[1] + TAPS) :]
-    _divide(rows_first, rows_last, top, bottom, box[1], parts)
+    parts, edges = work[: 2 * (box[1] + TAPS)], work[2 * (box[1] + TAPS) :]
+    _monotonic_parts(rows_first, rows_last, top, bottom, box[1], parts)
     line[:] = 0
-    number, end = found[RUNS], found[END]
-    for x in range(max(left, found[COLUMN]), right):
-        if not _blend(soft, step, box, columns_first[x], columns_weight[:, x], threshold, line):
+    run_count, end = state[RUNS], state[END]
+    for x in range(max(left, state[COLUMN]), right):
+        if not _blend_column(soft, step, box, columns_first[x], columns_weight[:, x], threshold, line):
             continue
-        several = _edges(line, rows_first, rows_weight, box[0], box[1], parts, threshold, edges)
-        if number + several + TAPS > len(counts):
-            found[COLUMN], found[RUNS], found[END] = x, number, end
+        edge_count = _column_edges(line, rows_first, rows_weight, box[0], box[1], parts, threshold, edges)
+        if run_count + edge_count + TAPS > len(counts):
+            state[COLUMN], state[RUNS], state[END] = x, run_count, end
             return False
-        for i in range(0, several, 2):
-            start, long = x * height + edges[i], edges[i + 1] - edges[i]
-            if start == end and number > 0:
-                counts[number - 1] += long
+        for i in range(0, edge_count, 2):
+            start, length = x * height + edges[i], edges[i + 1] - edges[i]
+            if start == end and run_count > 0:
+                counts[run_count - 1] += length
             else:
-                counts[number], counts[number + 1] = start - end, long
-                number += 2
-            end = start + long
-            found[AREA] += long
-        if several > 0:
-            found[LEFT], found[RIGHT] = min(found[LEFT], x), x
-            found[TOP], found[BOTTOM] = min(found[TOP], edges[0]), max(found[BOTTOM], edges[several - 1] - 1)
+                counts[run_count], counts[run_count + 1] = start - end, length
+                run_count += 2
+            end = start + length
+            state[AREA] += length
+        if edge_count > 0:
+            state[LEFT], state[RIGHT] = min(state[LEFT], x), x
+            state[TOP], state[BOTTOM] = min(state[TOP], edges[0]), max(state[BOTTOM], edges[edge_count - 1] - 1)
     if end < height * width:
-        counts[number] = height * width - end
-        number += 1
-    found[RUNS] = number
+        counts[run_count] = height * width - end
+        run_count += 1
+    state[RUNS] = run_count
     return True
 
 
 @kernel
-def _divide(rows_first, rows_last, top, bottom, last, parts):
+def _monotonic_parts(rows_first, rows_last, top, bottom, last, parts):
     """First row that reads from tap `k` on, `parts[2 * k]`, and first of those that read three taps, `parts[2 * k + 1]`.
 
     Between two of these rows the blended value is monotonic, whatever is blended: it moves along a line between two taps or between
@@ -81,8 +81,8 @@ def _divide(rows_first, rows_last, top, bottom, last, parts):
 
 
 @kernel
-def _blend(soft, step, box, column, weights, threshold, line):
-    """One column of the original width at the mask's own height; false where nothing in it exceeds the threshold."""
+def _blend_column(soft, step, box, column, weights, threshold, line):
+    """Write one column of the original width, at the mask's height, to `line`; false where nothing in it exceeds the threshold."""
     any_above = False
     for y in range(box[0], box[1]):
         at = y * step + column
@@ -93,77 +93,84 @@ def _blend(soft, step, box, column, weights, threshold, line):
 
 
 @kernel
-def _edges(line, taps, weights, tap, last, parts, threshold, edges):
-    """Rows where a column enters and leaves the mask, in turns, into `edges`; returns how many: an even number."""
-    number, first, second, third = 0, weights[0], weights[1], weights[2]
+def _column_edges(line, taps, weights, tap, last, parts, threshold, edges):
+    """Fill `edges` with the rows where a column enters and leaves the mask, alternating; returns how many, an even number."""
+    count, first, second, third = 0, weights[0], weights[1], weights[2]
     while tap < last:
-        begin, end, side = parts[2 * tap], parts[2 * tap + 2], _side(line, tap, threshold)
+        begin, end, side = parts[2 * tap], parts[2 * tap + 2], _side_of_threshold(line, tap, threshold)
         if side != 0:
-            edges[number] = begin
-            number += (begin < end) & ((side > 0) != (number & 1))
-        elif end - begin > FEW:
+            edges[count] = begin
+            count += (begin < end) & ((side > 0) != (count & 1))
+        elif end - begin > FEW_ROWS:
             middle, around = parts[2 * tap + 1], (line[tap], line[tap + 1], line[tap + 2])
-            number = _crossing(around, first, second, third, begin, middle, threshold, edges, number)
-            number = _crossing(around, first, second, third, middle, end, threshold, edges, number)
+            count = _append_crossing(around, first, second, third, begin, middle, threshold, edges, count)
+            count = _append_crossing(around, first, second, third, middle, end, threshold, edges, count)
         else:
-            while tap + 1 < last and parts[2 * tap + 4] - end <= FEW and _side(line, tap + 1, threshold) == 0:
+            while (
+                tap + 1 < last
+                and parts[2 * tap + 4] - end <= FEW_ROWS
+                and _side_of_threshold(line, tap + 1, threshold) == 0
+            ):
                 tap += 1
                 end = parts[2 * tap + 2]
             for y in range(begin, end):
                 at = taps[y]
                 value = first[y] * line[at] + second[y] * line[at + 1] + third[y] * line[at + 2]
-                edges[number] = y
-                number += (value > threshold) != (number & 1)
+                edges[count] = y
+                count += (value > threshold) != (count & 1)
         tap += 1
-    edges[number] = parts[2 * last]
-    return number + (number & 1)
+    edges[count] = parts[2 * last]
+    return count + (count & 1)
 
 
 @kernel
-def _side(line, tap, threshold):
-    """1 where all that is made of the three taps is above the threshold, -1 where nothing is, else 0."""
-    a, b, c, high, low = line[tap], line[tap + 1], line[tap + 2], threshold + CLEAR, threshold - CLEAR
+def _side_of_threshold(line, tap, threshold):
+    """1 if every blend of the three taps is above the threshold by more than rounding, -1 if every one is below, else 0."""
+    a, b, c, high, low = line[tap], line[tap + 1], line[tap + 2], threshold + CLEARANCE, threshold - CLEARANCE
     return int((a > high) & (b > high) & (c > high)) - int((a < low) & (b < low) & (c < low))
 
 
 @kernel
-def _crossing(around, first, second, third, begin, end, threshold, edges, number):
-    """The same of rows `begin` to `end`, in which the value only rises or only falls, but for rounding.
+def _append_crossing(around, first, second, third, begin, end, threshold, edges, count):
+    """Append the edges in rows `begin` to `end`, where the value is monotonic except for rounding; returns the new count.
 
-    Rows between two that are clear of the threshold on one side are on that side too. What is not clear is computed.
+    Rows between two rows on one side of the threshold, by more than `CLEARANCE`, are on that side too. Where this does not decide,
+    all rows are computed.
     """
     if begin == end:
-        return number
+        return count
     a, b, c = around
     low, high = begin, end - 1
     at_low = first[low] * a + second[low] * b + third[low] * c - threshold
     at_high = first[high] * a + second[high] * b + third[high] * c - threshold
     crosses = (at_low > 0) != (at_high > 0)
-    share = at_low / (at_low - at_high) if crosses else np.float32(0)  # right where the weights rise evenly
-    if not (share >= 0) & (share <= 1):  # a network that makes NaN: no number to look for a row with
-        share = np.float32(0)
-    low += int((high - low) * share)
+    fraction = at_low / (at_low - at_high) if crosses else np.float32(0)  # exact where the weights change linearly
+    if not (fraction >= 0) & (fraction <= 1):  # NaN, from a network that returns it
+        fraction = np.float32(0)
+    low += int((high - low) * fraction)
     high = min(low + 1, high)
     before = first[low] * a + second[low] * b + third[low] * c - threshold
     after = first[high] * a + second[high] * b + third[high] * c - threshold
-    are_clear = (abs(at_low) > CLEAR) & (abs(at_high) > CLEAR) & (abs(before) > CLEAR) & (abs(after) > CLEAR)
+    are_clear = (
+        (abs(at_low) > CLEARANCE) & (abs(at_high) > CLEARANCE) & (abs(before) > CLEARANCE) & (abs(after) > CLEARANCE)
+    )
     if are_clear & (crosses == ((before > 0) != (after > 0))):
-        edges[number] = begin
-        number += (at_low > 0) != (number & 1)
-        edges[number] = high
-        return number + crosses
+        edges[count] = begin
+        count += (at_low > 0) != (count & 1)
+        edges[count] = high
+        return count + crosses
     for y in range(begin, end):
         value = first[y] * a + second[y] * b + third[y] * c
-        edges[number] = y
-        number += (value > threshold) != (number & 1)
-    return number
+        edges[count] = y
+        count += (value > threshold) != (count & 1)
+    return count
 
 
 @kernel
-def compress(counts, number, text):
-    """Write the first `number` run lengths as COCO's characters; from the fourth on as differences to the one two before."""
+def compress(counts, run_count, text):
+    """Write the first `run_count` run lengths to `text` as COCO's characters; returns how many characters."""
     length = 0
-    for i in range(number):
+    for i in range(run_count):
         value = counts[i] - (counts[i - 2] if i > 2 else 0)
         more = True
         while more:

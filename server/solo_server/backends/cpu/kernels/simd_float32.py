@@ -1,7 +1,7 @@
 """Explicit SIMD for numba: eight float32 lanes as one value, with `+`, `-`, `*`, loads and stores on flat arrays.
 
-LLVM turns the lanes into whatever the processor has (one AVX register, two of NEON). Used where a plain loop would not be
-vectorised: many input and output streams whose independence the compiler cannot prove. Indices are not checked.
+LLVM maps the lanes to the processor's registers (one of AVX, two of NEON). Used where the compiler does not vectorise a plain loop,
+because it cannot prove that the many input and output streams are independent. Indices are not checked.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from numba.core import types
 from numba.extending import intrinsic, models, overload, register_model
 
 WIDTH = 8
-_FLOATS = ir.VectorType(ir.FloatType(), WIDTH)
-_DOUBLES = ir.VectorType(ir.DoubleType(), WIDTH)
+_FLOAT32X8 = ir.VectorType(ir.FloatType(), WIDTH)
+_FLOAT64X8 = ir.VectorType(ir.DoubleType(), WIDTH)
 _INDEX = ir.IntType(32)
 
 
@@ -31,11 +31,11 @@ LANES = _Lanes()
 @register_model(_Lanes)
 class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _FLOATS)
+        super().__init__(manager, kind, _FLOAT32X8)
 
 
 def pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any, lanes: Any) -> Any:
-    """While code is generated: where `array[index]` lies, as a pointer to `lanes`."""
+    """For code generation: the address of `array[index]`, as a pointer to `lanes`."""
     data = context.make_array(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), lanes.as_pointer())
 
@@ -45,8 +45,8 @@ def load(typing_context, array, index):
     """`array[index : index + 8]` of a flat float32 array."""
 
     def generate(context, builder, signature, arguments):
-        place = pointer(context, builder, signature.args[0], *arguments, _FLOATS)
-        return builder.load(place, align=4, typ=_FLOATS)
+        address = pointer(context, builder, signature.args[0], *arguments, _FLOAT32X8)
+        return builder.load(address, align=4, typ=_FLOAT32X8)
 
     return LANES(array, types.intp), generate
 
@@ -57,7 +57,7 @@ def store(typing_context, array, index, value):
 
     def generate(context, builder, signature, arguments):
         array, index, value = arguments
-        builder.store(value, pointer(context, builder, signature.args[0], array, index, _FLOATS), align=4)
+        builder.store(value, pointer(context, builder, signature.args[0], array, index, _FLOAT32X8), align=4)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, LANES), generate
@@ -69,9 +69,9 @@ def accumulate(typing_context, array, index, value):
 
     def generate(context, builder, signature, arguments):
         array, index, value = arguments
-        place = pointer(context, builder, signature.args[0], array, index, _DOUBLES)
-        before = builder.load(place, align=8, typ=_DOUBLES)
-        builder.store(builder.fadd(before, builder.fpext(value, _DOUBLES)), place, align=8)
+        address = pointer(context, builder, signature.args[0], array, index, _FLOAT64X8)
+        before = builder.load(address, align=8, typ=_FLOAT64X8)
+        builder.store(builder.fadd(before, builder.fpext(value, _FLOAT64X8)), address, align=8)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, LANES), generate
@@ -83,9 +83,9 @@ def splat(typing_context, value):
 
     def generate(context, builder, signature, arguments):
         value = context.cast(builder, arguments[0], signature.args[0], types.float32)
-        one = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, _INDEX(0))
+        one = builder.insert_element(ir.Constant(_FLOAT32X8, ir.Undefined), value, _INDEX(0))
         zeros = ir.Constant(ir.VectorType(_INDEX, WIDTH), [0] * WIDTH)
-        return builder.shuffle_vector(one, ir.Constant(_FLOATS, ir.Undefined), zeros)
+        return builder.shuffle_vector(one, ir.Constant(_FLOAT32X8, ir.Undefined), zeros)
 
     return LANES(value), generate
 
@@ -103,18 +103,18 @@ def larger(typing_context, a, b):
 
 @intrinsic
 def above(typing_context, a, b):
-    """`a` where it is larger than `b`, else zero."""
+    """`a` in lanes where it is larger than `b`, else zero."""
 
     def generate(context, builder, signature, arguments):
         a, b = arguments
-        return builder.select(builder.fcmp_ordered(">", a, b), a, ir.Constant(_FLOATS, [0.0] * WIDTH))
+        return builder.select(builder.fcmp_ordered(">", a, b), a, ir.Constant(_FLOAT32X8, [0.0] * WIDTH))
 
     return LANES(LANES, LANES), generate
 
 
 @intrinsic
 def bits_above(typing_context, a, b):
-    """Eight bits, the first lane the lowest: where `a` is larger than `b`."""
+    """One bit a lane, the first lane lowest: 1 where `a` is larger than `b`."""
 
     def generate(context, builder, signature, arguments):
         a, b = arguments
@@ -125,12 +125,12 @@ def bits_above(typing_context, a, b):
 
 @intrinsic
 def power_of_two(typing_context, n):
-    """2^n of whole numbers from -126 to 127."""
+    """`2 ** n` for whole numbers from -126 to 127."""
 
     def generate(context, builder, signature, arguments):
         whole = ir.VectorType(_INDEX, WIDTH)
         exponent = builder.add(builder.fptosi(arguments[0], whole), ir.Constant(whole, [127] * WIDTH))
-        return builder.bitcast(builder.shl(exponent, ir.Constant(whole, [23] * WIDTH)), _FLOATS)
+        return builder.bitcast(builder.shl(exponent, ir.Constant(whole, [23] * WIDTH)), _FLOAT32X8)
 
     return LANES(LANES), generate
 
@@ -161,7 +161,7 @@ def bit_count(typing_context, bits):
 
 @intrinsic
 def divide(typing_context, a, b):
-    """Lane by lane."""
+    """`a / b`, lane by lane."""
 
     def generate(context, builder, signature, arguments):
         return builder.fdiv(*arguments)
@@ -173,9 +173,7 @@ def _operation(name: str) -> Any:
     @intrinsic
     def operation(typing_context, a, b):
         def generate(context, builder, signature, arguments):
-            return getattr(builder, name)(
-                *arguments, flags=["contract"]
-            )  # a product and a sum may become one instruction
+            return getattr(builder, name)(*arguments, flags=["contract"])  # a product and a sum may be fused
 
         return LANES(LANES, LANES), generate
 

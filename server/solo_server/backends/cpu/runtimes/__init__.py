@@ -1,1 +1,1 @@
-"""The runtimes that run ONNX graphs on the CPU."""
+"""Runtimes that run ONNX graphs on the CPU; each file holds the only import of its runtime."""

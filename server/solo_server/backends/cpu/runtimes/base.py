@@ -27,11 +27,11 @@ class Runtime(Protocol):
 
     @property
     def description(self) -> str:
-        """Runtime, version, precision where it is the runtime's choice, and device."""
+        """Runtime, version, device, and the precision where the runtime chooses it."""
         ...
 
     def load(self, content: bytes, name: str) -> Graph:
-        """Load a serialized graph; `name` is for messages.
+        """Load a serialized graph; name: for messages.
 
         Raises:
             BundleError: the runtime cannot load it.

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the embedded default."""
+"""ONNX Runtime on the CPU: the default engine."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ WITHOUT_INT8_PRODUCTS = ("session.disable_quant_qdq", "1")
 class OrtRuntime:
     """ONNX Runtime. threads: cores that one inference uses, 0 for all.
 
-    int8_for: a bundle's. Those for TensorRT are computed in float32 between their roundings: on a CPU without VNNI their 8-bit
-    weights would overflow in ONNX Runtime's INT8 products.
+    int8_for: as in the bundle. Bundles for TensorRT run in float32 between their quantisation steps: on a CPU without VNNI their
+    8-bit weights would overflow in ONNX Runtime's INT8 products.
     """
 
     def __init__(self, threads: int = 0, int8_for: str | None = None) -> None:
@@ -40,10 +40,12 @@ class OrtRuntime:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.enable_mem_pattern = (
-            False  # plans for one shape at a time; without them a run needs 80 MB less, as fast
+            False  # memory plans hold for one shape; without them a run takes 80 MB less, as fast
         )
         _share_memory(options)
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # our kernels want the cores too
+        options.add_session_config_entry(
+            "session.intra_op.allow_spinning", "0"
+        )  # the compiled kernels need the cores too
         if self._int8_for == "tensorrt":
             options.add_session_config_entry(*WITHOUT_INT8_PRODUCTS)
         try:
@@ -52,14 +54,12 @@ class OrtRuntime:
             raise BundleError(
                 f"{name}: ONNX Runtime cannot load it ({str(problem).splitlines()[0][:200]})"
             ) from problem
-        session._model_bytes = (
-            None  # it would keep the graph to load it again with other providers: as much as all weights
-        )
+        session._model_bytes = None  # a copy of the graph with all weights, kept only to reload with other providers
         return _OrtGraph(session)
 
 
 def _share_memory(options: ort.SessionOptions) -> None:
-    """One arena for what all sessions of the process compute, instead of one for each; weights stay outside and go with theirs."""
+    """One arena for the activations of all sessions, instead of one each; weights stay outside and are freed with their session."""
     _register_arena()
     options.add_session_config_entry("session.use_env_allocators", "1")
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
@@ -67,9 +67,9 @@ def _share_memory(options: ort.SessionOptions) -> None:
 
 @lru_cache(maxsize=1)
 def _register_arena() -> None:
-    place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     growing = {"max_mem": 0, "arena_extend_strategy": 0, "initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
-    ort.create_and_register_allocator(place, ort.OrtArenaCfg(growing))
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg(growing))
 
 
 class _OrtGraph:

@@ -1,6 +1,6 @@
 """OpenVINO on the CPU: an optional engine, the faster one for INT8 bundles and the only one with bf16.
 
-Graphs are compiled once for all sizes. Precision is always said explicitly: left alone, OpenVINO takes bf16 wherever the processor
+Graphs are compiled once for all sizes. The precision is always set explicitly: by default, OpenVINO uses bf16 where the processor
 has it.
 """
 
@@ -20,20 +20,18 @@ from solo_server.errors import EngineFailure, SettingsError
 from solo_server.system.processor import has_bf16
 from solo_server.types import Float32
 
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # bars it: the import reports to Google else
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # blocks telemetry to Google
 import openvino as ov  # noqa: E402
 
-CACHED_KERNELS = 400  # planned for sizes seen: one takes about 200 and, in the demo's INT8, 6 MB; OpenVINO keeps 5000
+CACHED_KERNELS = 400  # an image size takes about 200, 6 MB for the INT8 demo model; OpenVINO's default is 5000
 _NAMES = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "u8": "int8", "i8": "int8"}
 
 
 class OpenVinoRuntime:
-    """OpenVINO. `threads` is the number of cores one inference uses; 0 means all.
-
-    precision: what `choose` allows, the bundle's own or bf16.
+    """OpenVINO. threads: cores that one inference uses, 0 for all; precision: the bundle's own or bf16.
 
     Raises:
-        SettingsError: bf16 is asked for and the processor has none.
+        SettingsError: precision is bf16 and the processor has no bf16 arithmetic.
     """
 
     def __init__(self, precision: str = "fp32", threads: int = 0) -> None:
@@ -46,7 +44,7 @@ class OpenVinoRuntime:
 
     @property
     def description(self) -> str:
-        """Runtime, version, device and the precision in which the convolutions of what was loaded really run."""
+        """Runtime, version, device and the precision in which the loaded graphs' convolutions are executed."""
         return f"openvino {_version()} cpu, {precisions_text(self._executed)}"
 
     def load(self, content: bytes, name: str) -> Graph:
@@ -61,16 +59,16 @@ class OpenVinoRuntime:
 
 
 class _OpenVinoGraph:
-    """One compiled graph for many callers: each call has an infer request to itself, which the next one takes over."""
+    """One compiled graph for many callers. Each call has an infer request to itself; later calls reuse it."""
 
     def __init__(self, compiled: ov.CompiledModel) -> None:
         self._compiled = compiled
         self._idle: SimpleQueue[ov.InferRequest] = SimpleQueue()
 
     def __call__(self, feeds: Mapping[str, NDArray[Any]]) -> Sequence[Float32]:
-        """The outputs, copies that outlive the request. A request that failed is not taken over.
+        """The outputs, copied out of the request. A request that failed is not reused.
 
-        Started and waited for, not `infer`: with one thread that swallows errors and leaves the last image's outputs.
+        Uses `start_async` and `wait`: with one thread, `infer` swallows errors and returns the last image's outputs.
         """
         request = self._request()
         try:
@@ -83,7 +81,7 @@ class _OpenVinoGraph:
         return outputs
 
     def convolutions(self) -> Counter[str]:
-        """How many convolutions run in which precision, after OpenVINO has fused and chosen."""
+        """How many convolutions run in each precision, after OpenVINO has fused operators and chosen precisions."""
         nodes = (node.get_rt_info() for node in self._compiled.get_runtime_model().get_ops())
         kinds = Counter(str(n["runtimePrecision"].value) for n in nodes if n["layerType"].value == "Convolution")
         return Counter({_NAMES.get(kind, kind): count for kind, count in kinds.items()})
@@ -97,9 +95,9 @@ class _OpenVinoGraph:
 
 def _options(precision: str, threads: int) -> dict[str, Any]:
     return {
-        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",  # of what is not quantised
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",  # for operators that are not quantized
         "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,  # one inference takes all its cores; a second caller waits
+        "NUM_STREAMS": 1,  # one inference uses all cores; a second caller waits
         "ENABLE_CPU_PINNING": False,  # post-processing shares the cores
         "CPU_RUNTIME_CACHE_CAPACITY": CACHED_KERNELS,
         **({"INFERENCE_NUM_THREADS": threads} if threads else {}),
@@ -107,7 +105,7 @@ def _options(precision: str, threads: int) -> dict[str, Any]:
 
 
 def check_bf16(capabilities: Sequence[str], name: str) -> None:
-    """Raises SettingsError where OpenVINO would compute in float32 instead. name: the processor's."""
+    """Raises SettingsError where OpenVINO would compute in float32 instead. name: of the processor."""
     if not has_bf16(capabilities):
         raise SettingsError(
             f"precision bf16: this processor ({name}) has no bf16 arithmetic (avx512_bf16, amx_bf16); OpenVINO offers "
@@ -120,7 +118,7 @@ def _version() -> str:
 
 
 def precisions_text(convolutions: Counter[str]) -> str:
-    """In which precision convolutions run: `bf16` where all do, or `int8 in 103 of 109 convolutions, else fp32`."""
+    """The precision of the convolutions: `bf16` where all have it, or `int8 in 103 of 109 convolutions, else fp32`."""
     (most, count), *others = convolutions.most_common() or [("fp32", 0)]
     if not others:
         return most
@@ -128,6 +126,6 @@ def precisions_text(convolutions: Counter[str]) -> str:
 
 
 def _reason(problem: RuntimeError) -> str:
-    """The last line that says something: OpenVINO's messages begin with places in its own source."""
+    """The last line that is not empty: OpenVINO's messages begin with locations in its own source."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
     return lines[-1][:200] if lines else type(problem).__name__

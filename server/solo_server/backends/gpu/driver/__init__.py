@@ -1,1 +1,1 @@
-"""A CUDA device as this server needs it: memory, streams, events, graphs, kernels."""
+"""A CUDA device: memory, streams, events, graphs, kernels."""

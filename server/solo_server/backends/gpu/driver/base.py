@@ -1,7 +1,7 @@
 """What the GPU path needs of a CUDA device. `driver.py` implements it; `tests/support/gpu/fake_device.py` enforces its rules.
 
-Everything put on a stream happens later, in order, and not before `Event.synchronize` or `Stream.synchronize` is known to have
-happened. Streams know nothing of each other but through events. Whatever fails raises a `DeviceFailure`.
+Work on a stream runs later and in order. It is known to be done only after `Event.synchronize` or `Stream.synchronize` returns.
+Streams are ordered among each other by events alone. Whatever fails raises a `DeviceFailure`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Size3 = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """One GPU. capability: compute capability, such as `(7, 0)`; driver: CUDA version that the driver has, such as `12.8`."""
+    """One GPU. capability: compute capability, such as `(7, 0)`; driver: CUDA version of the driver, such as `12.8`."""
 
     name: str
     capability: tuple[int, int]
@@ -28,45 +28,45 @@ class DeviceInfo:
 
 
 class DeviceBuffer(Protocol):
-    """Device memory; given back by `free`, once, when nothing that is queued uses it any more."""
+    """Device memory. `free` is called once, when no queued work uses it any more."""
 
     @property
     def address(self) -> int:
-        """Where it begins, a multiple of 256."""
+        """Address of the first byte, a multiple of 256."""
         ...
 
     @property
     def size_bytes(self) -> int:
-        """How long it is."""
+        """Its size."""
         ...
 
     def free(self) -> None:
-        """Give it back."""
+        """Free it."""
         ...
 
 
 class PinnedBuffer(Protocol):
-    """Page-locked host memory, which copies to and from the device without a detour."""
+    """Page-locked host memory, which is copied to and from the device directly."""
 
     @property
     def array(self) -> UInt8:
-        """The memory itself, `(size_bytes,) uint8`. Not to be touched between a queued copy and its end."""
+        """The memory itself, `(size_bytes,) uint8`. Must not be used between a queued copy and its end."""
         ...
 
     def free(self) -> None:
-        """Give it back; `array` must not be used afterwards."""
+        """Free it; `array` must not be used afterwards."""
         ...
 
 
 class Event(Protocol):
-    """A mark on a stream."""
+    """A point in the work of a stream."""
 
     def synchronize(self) -> None:
-        """Wait until the stream has come to the mark; raises what has failed before it."""
+        """Wait until the stream has reached the event; raises errors of earlier work."""
         ...
 
     def milliseconds_since(self, earlier: Event) -> float:
-        """Between two timed marks that both have been reached."""
+        """Time between two timed events that both have been reached."""
         ...
 
 
@@ -75,19 +75,19 @@ class Kernel(Protocol):
 
     @property
     def name(self) -> str:
-        """As in the source."""
+        """The name in the source."""
         ...
 
 
 class Graph(Protocol):
-    """Work that was captured once and can be queued again as one piece, with the same addresses and sizes."""
+    """Captured work, which can be queued again as a whole, with the same addresses and sizes."""
 
     def launch(self, stream: Stream) -> None:
         """Queue it."""
         ...
 
     def free(self) -> None:
-        """Give it back."""
+        """Free it."""
         ...
 
 
@@ -95,7 +95,7 @@ class Module(Protocol):
     """A loaded cubin."""
 
     def kernel(self, name: str) -> Kernel:
-        """A kernel by its name; raises `DeviceFailure` where there is none."""
+        """A kernel by its name. Raises `DeviceFailure`: no such kernel."""
         ...
 
 
@@ -141,28 +141,28 @@ class Stream(Protocol):
         arguments: tuple[ctypes.Structure | ctypes.c_int32, ...],
         shared_bytes: int = 0,
     ) -> None:
-        """Queue a kernel; arguments are copied now. A grid with a zero queues nothing."""
+        """Queue a kernel; arguments are copied immediately. A grid with a zero queues nothing."""
         ...
 
     def record(self, event: Event) -> None:
-        """Queue a mark."""
+        """Queue an event."""
         ...
 
     def wait(self, event: Event) -> None:
-        """Queue waiting for another stream's mark."""
+        """Queue waiting for an event of another stream."""
         ...
 
     def capture(self) -> AbstractContextManager[Capture]:
-        """Inside of the block work is noted instead of done; afterwards the capture has a `graph`."""
+        """Inside of the block work is captured instead of queued; afterwards the capture has a `graph`."""
         ...
 
     def synchronize(self) -> None:
-        """Wait for all that is queued; raises what has failed."""
+        """Wait for all queued work; raises its errors."""
         ...
 
 
 class Capture(Protocol):
-    """What `Stream.capture` gives."""
+    """The target of `Stream.capture`."""
 
     @property
     def graph(self) -> Graph:
@@ -175,11 +175,11 @@ class Device(Protocol):
 
     @property
     def info(self) -> DeviceInfo:
-        """What it is."""
+        """Its properties."""
         ...
 
     def allocate(self, size_bytes: int, name: str) -> DeviceBuffer:
-        """Device memory, uninitialised; `name` is for messages. Raises `DeviceOutOfMemory`."""
+        """Uninitialised device memory; `name` is for messages. Raises `DeviceOutOfMemory`."""
         ...
 
     def allocate_pinned(self, size_bytes: int, name: str) -> PinnedBuffer:
@@ -187,11 +187,11 @@ class Device(Protocol):
         ...
 
     def create_stream(self) -> Stream:
-        """A stream that does not wait for the default one."""
+        """A stream that does not wait for the default stream."""
         ...
 
     def create_event(self, *, timed: bool = False) -> Event:
-        """A mark, not yet on any stream."""
+        """An event, not yet on any stream."""
         ...
 
     def load(self, cubin: bytes) -> Module:
@@ -199,5 +199,5 @@ class Device(Protocol):
         ...
 
     def use(self) -> None:
-        """Make this device the calling thread's; needed once a thread before anything else."""
+        """Make this device current in the calling thread; needed once in each thread before any other call."""
         ...

@@ -1,6 +1,6 @@
-"""Where engines and cubins are kept between starts, and how processes that would make the same one wait for each other.
+"""The cache of engines and cubins, and locks so that two processes do not make the same file.
 
-Whatever is kept here can be made again: files are written atomically, and a reader that finds one damaged makes it anew.
+Everything in the cache can be made again: files are written atomically, and a damaged file is made again by its reader.
 """
 
 from __future__ import annotations
@@ -30,35 +30,36 @@ LOG = logging.getLogger("solo_server")
 
 
 def cache_folder(chosen: Path | None = None) -> Path:
-    """`chosen`, else `SOLO_CACHE`, else `solo` in the user's cache folder; not made yet.
+    """`chosen`, else `SOLO_CACHE`, else `solo` in the user's cache folder; it may not exist yet.
 
-    Where the user has none, a temporary folder of this process alone: what is made there is made anew at the next start.
+    For a user without a cache folder, a temporary folder of this process: its files are made again at the next start.
     """
     given = chosen or os.environ.get(VARIABLE)
     if given:
         return Path(given)
-    users = user_cache()
-    return _temporary() if users is None else users / "solo"
+    folder = user_cache()
+    return _temporary() if folder is None else folder / "solo"
 
 
 @cache
 def _temporary() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="solo-cache-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    LOG.warning("this user has no home folder: engines are kept in %s, until this process ends (SOLO_CACHE)", folder)
+    LOG.warning("this user has no home folder: engines are kept in %s until this process ends (SOLO_CACHE)", folder)
     return folder
 
 
 def warn_where_open(folder: Path) -> None:
-    """Engines and kernels are code, which is run as it lies there: say so where every user may put some into the folder."""
+    """Warn where every user may write into the folder: engines and kernels are code that is run without a check."""
     if folder.is_dir() and folder.stat().st_mode & stat.S_IWOTH:
         LOG.warning(
-            "every user may write %s, and what lies there is run: keep engines where only trusted users write", folder
+            "every user may write to %s, whose files are run as code: choose a folder that only trusted users can write",
+            folder,
         )
 
 
 def write_atomically(path: Path, *parts: bytes) -> None:
-    """Write `parts`, one after the other, as one file; readers see all of it or none. The umask says who they are.
+    """Write `parts`, one after the other, as one file; readers see all of it or none. Permissions follow the umask.
 
     Raises:
         OSError: the folder cannot be written; nothing is left behind.
@@ -72,11 +73,11 @@ def write_atomically(path: Path, *parts: bytes) -> None:
 
 @contextmanager
 def locked(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock of `path` (in a file of its own beside it) against every other process and thread.
+    """Hold the lock of `path`, a file beside it, against every other process and thread.
 
-    waiting: told once, in words, where another holds it. The lock ends with its process, however that ends, and its file stays:
-    were it removed, two could hold locks on files of one name. A file system without locks is worked on without: files are written
-    at once, so that the worst is that two make the same one.
+    waiting: receives a message where another process holds the lock. The lock ends with its process. Its file is not removed:
+    otherwise two processes could hold locks on files of one name. On a file system without locks none is taken: files are written
+    atomically, so that at worst two processes make the same file.
 
     Raises:
         OSError: the folder cannot be written.
@@ -100,4 +101,4 @@ def _take(file: IO[str], name: str, waiting: Callable[[str], None]) -> None:
     except OSError as problem:
         if problem.errno not in NO_LOCKS:
             raise
-        LOG.warning("%s is made without a lock, which its file system has not: %s", name, problem)
+        LOG.warning("%s is made without a lock, since its file system has none: %s", name, problem)

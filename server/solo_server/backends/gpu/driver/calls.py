@@ -1,4 +1,4 @@
-"""NVIDIA's driver with every answer looked at: codes become `DeviceFailure`s, and a dead context is remembered.
+"""Calls of NVIDIA's driver with every result code checked: errors become `DeviceFailure`s, and a lost context is remembered.
 
 driver.py, streams.py ─► CheckedCalls ─► cuda.bindings.driver ─► libcuda
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from solo_server.errors import DeviceFailure, DeviceLost, DeviceOutOfMemory
 
-# After these CUDA answers every further call in the process with the same code; UNKNOWN is what a GPU fallen off the bus gives.
+# After one of these, CUDA returns it for every further call of the process; UNKNOWN is the code of a GPU fallen off the bus.
 LOST = frozenset(
     {
         "CUDA_ERROR_DEINITIALIZED",
@@ -39,21 +39,21 @@ OUT_OF_MEMORY = "CUDA_ERROR_OUT_OF_MEMORY"
 
 
 class CheckedCalls:
-    """Calls the driver for one device; once that device is lost, nothing is called any more."""
+    """Calls the driver for one device; after the device is lost, nothing is called any more."""
 
     def __init__(self, driver: ModuleType) -> None:
         self.driver = driver
         self._lost: DeviceLost | None = None
 
-    def __call__(self, function: Callable[..., tuple[Any, ...]], *arguments: Any, what: str = "") -> Any:
-        """What `function` gives beside its code: nothing, one value or a tuple.
+    def __call__(self, function: Callable[..., tuple[Any, ...]], *arguments: Any, purpose: str = "") -> Any:
+        """The results of `function` besides its code: nothing, one value or a tuple.
 
-        what: what the call is for, for the message.
+        purpose: of the call, for the message.
 
         Raises:
-            DeviceOutOfMemory: there is no memory left.
-            DeviceLost: the context is dead, by this call or an earlier one.
-            DeviceFailure: any other code, or the driver lacks the function.
+            DeviceOutOfMemory: no memory left.
+            DeviceLost: the context is lost, by this call or an earlier one.
+            DeviceFailure: any other error, or the driver lacks the function.
         """
         if self._lost is not None:
             raise DeviceLost(f"{function.__name__} was not called: the device is lost since {self._lost}")
@@ -63,13 +63,13 @@ class CheckedCalls:
             RuntimeError,
             ValueError,
         ) as problem:  # a function that this driver lacks; a code newer than the bindings
-            raise DeviceFailure(f"{_told(function, what)}: {problem}") from problem
+            raise DeviceFailure(f"{_named(function, purpose)}: {problem}") from problem
         if result != self.driver.CUresult.CUDA_SUCCESS:
-            raise self._failure(result.name, _told(function, what))
+            raise self._failure(result.name, _named(function, purpose))
         return values[0] if len(values) == 1 else tuple(values) or None
 
-    def _failure(self, code: str, told: str) -> DeviceFailure:
-        message = f"{told}: {code}"
+    def _failure(self, code: str, call: str) -> DeviceFailure:
+        message = f"{call}: {code}"
         if code == OUT_OF_MEMORY:
             return DeviceOutOfMemory(message)
         if code in LOST:
@@ -78,5 +78,5 @@ class CheckedCalls:
         return DeviceFailure(message)
 
 
-def _told(function: Callable[..., Any], what: str) -> str:
-    return f"{function.__name__} ({what})" if what else function.__name__
+def _named(function: Callable[..., Any], purpose: str) -> str:
+    return f"{function.__name__} ({purpose})" if purpose else function.__name__

@@ -1,9 +1,9 @@
-"""Kernel sources to a cubin for one GPU, with NVIDIA's runtime compiler (NVRTC); compiled once, then kept.
+"""Compiles kernel sources to a cubin for one GPU with NVIDIA's runtime compiler (NVRTC), and caches it.
 
-    kernels.cu, *.cuh ─► digest ─► kept cubin ─┬─ whole ─────────────► Device.load
-                                               └─ absent, damaged ─► NVRTC ─► kept ─► Device.load
+    kernels.cu, *.cuh ─► digest ─► cached cubin ─┬─ intact ────────────► Device.load
+                                                 └─ absent, damaged ─► NVRTC ─► cache ─► Device.load
 
-A kept cubin needs no compiler: an image can be shipped with one and without NVRTC.
+A cached cubin needs no compiler: a container image can be shipped with one and without NVRTC.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from solo_server.backends.gpu.driver.driver import INSTALL
 from solo_server.errors import DeviceFailure, SettingsError
 
 FLAGS = ("--fmad=false", "-std=c++17")
-"""Without contracted products kernels compute what the emulator and the CPU path compute; products that may, say `fmaf`."""
+"""Without contraction, kernels compute what the emulator and the CPU path compute; products that may be fused use `fmaf`."""
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class KernelSource:
         return cls(path.name, path.read_bytes(), headers)
 
     def digest(self, capability: tuple[int, int]) -> str:
-        """Of all that decides what a compiler makes of it, but for the compiler."""
+        """Of everything that determines the cubin, except the compiler's version."""
         digest = hashlib.sha256()
         for part in (self.name, self.text, *_flat(self.headers), architecture(capability), *FLAGS):
             content = part.encode() if isinstance(part, str) else part
@@ -56,29 +56,29 @@ def architecture(capability: tuple[int, int]) -> str:
 
 
 def kernels_cubin(path: Path, capability: tuple[int, int], folder: Path) -> bytes:
-    """The cubin of `path` for GPUs of that compute capability, from `folder` or compiled and kept there.
+    """The cubin of `path` for GPUs of that compute capability, from the cache in `folder`, or compiled and cached there.
 
     Raises:
-        DeviceFailure: the sources do not compile (with NVRTC's words), or not for this GPU.
-        SettingsError: none is kept and NVRTC is not installed.
+        DeviceFailure: the sources do not compile, or not for this GPU; with NVRTC's log.
+        SettingsError: no cubin is cached and NVRTC is not installed.
     """
     source = KernelSource.read(path)
     stem = source.digest(capability)
     try:
         version = nvrtc_version(load_nvrtc())
     except SettingsError:
-        cubin = _newest_kept(folder, stem)
+        cubin = _newest_cached(folder, stem)
         if cubin is None:
             raise
         return cubin
-    place = folder / f"{stem}.nvrtc-{version}.cubin"
-    return _read_kept(place) or _compiled(source, capability, place)
+    cubin_path = folder / f"{stem}.nvrtc-{version}.cubin"
+    return _read_cached(cubin_path) or _compiled(source, capability, cubin_path)
 
 
 def compile_source(
     nvrtc: ModuleType, source: KernelSource, capability: tuple[int, int], *options: str
 ) -> tuple[bytes, str]:
-    """The cubin, and what NVRTC said while it compiled. options: beyond `FLAGS`.
+    """The cubin, and NVRTC's log. options: in addition to `FLAGS`.
 
     Raises:
         DeviceFailure: it does not compile; with NVRTC's log.
@@ -90,19 +90,19 @@ def compile_source(
         given = [f"--gpu-architecture={architecture(capability)}", *FLAGS, *options]
         (result,) = nvrtc.nvrtcCompileProgram(program, len(given), [option.encode() for option in given])
         log = _filled(nvrtc, program, nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog)
-        told = log.rstrip(b"\0 \n").decode(errors="replace")
+        log_text = log.rstrip(b"\0 \n").decode(errors="replace")
         if result != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-            raise DeviceFailure(f"{source.name} with {' '.join(given)}: {result.name}\n{told}")
-        return _filled(nvrtc, program, nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN), told
+            raise DeviceFailure(f"{source.name} with {' '.join(given)}: {result.name}\n{log_text}")
+        return _filled(nvrtc, program, nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN), log_text
     finally:
         _checked(nvrtc, nvrtc.nvrtcDestroyProgram, program)
 
 
 def load_nvrtc() -> ModuleType:
-    """NVRTC's bindings, with its library. Raises `SettingsError` where one of them is missing."""
+    """NVRTC's bindings, with its library loaded. Raises `SettingsError` where one of them is missing."""
     try:
         nvrtc = import_module("cuda.bindings.nvrtc")
-        nvrtc.nvrtcVersion()  # looks for the library
+        nvrtc.nvrtcVersion()  # loads the library
     except (ImportError, RuntimeError) as problem:
         raise SettingsError(f"compiling kernels needs NVIDIA's NVRTC ({problem}): {INSTALL}") from problem
     return nvrtc
@@ -114,38 +114,38 @@ def nvrtc_version(nvrtc: ModuleType) -> str:
     return f"{major}.{minor}"
 
 
-def _compiled(source: KernelSource, capability: tuple[int, int], place: Path) -> bytes:
+def _compiled(source: KernelSource, capability: tuple[int, int], cubin_path: Path) -> bytes:
     cubin, _ = compile_source(load_nvrtc(), source, capability)
     try:
-        write_atomically(place, hashlib.sha256(cubin).digest(), cubin)
+        write_atomically(cubin_path, hashlib.sha256(cubin).digest(), cubin)
     except OSError as problem:
-        _log.warning("kernels for %s are not kept for the next start: %s", architecture(capability), problem)
+        _log.warning("kernels for %s cannot be cached for the next start: %s", architecture(capability), problem)
     return cubin
 
 
-def _read_kept(place: Path) -> bytes | None:
-    """The cubin of a kept file; None where there is none or its own digest says that it is damaged."""
+def _read_cached(cubin_path: Path) -> bytes | None:
+    """The cubin of a cached file; None where there is no file or its digest shows that it is damaged."""
     try:
-        content = place.read_bytes()
+        content = cubin_path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as problem:
-        _log.warning("kept kernels cannot be read: %s", problem)
+        _log.warning("cached kernels cannot be read: %s", problem)
         return None
     digest, cubin = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     if hashlib.sha256(cubin).digest() == digest:
         return cubin
-    _log.warning("kept kernels are damaged: %s", place.name)
+    _log.warning("cached kernels are damaged: %s", cubin_path.name)
     return None
 
 
-def _newest_kept(folder: Path, stem: str) -> bytes | None:
-    places = sorted(folder.glob(f"{stem}.nvrtc-*.cubin"), key=_version_of, reverse=True)
-    return next((cubin for place in places if (cubin := _read_kept(place)) is not None), None)
+def _newest_cached(folder: Path, stem: str) -> bytes | None:
+    cached = sorted(folder.glob(f"{stem}.nvrtc-*.cubin"), key=_version_of, reverse=True)
+    return next((cubin for cubin_path in cached if (cubin := _read_cached(cubin_path)) is not None), None)
 
 
-def _version_of(place: Path) -> list[int]:
-    return [int(part) for part in place.stem.rpartition("nvrtc-")[2].split(".") if part.isdigit()]
+def _version_of(cubin_path: Path) -> list[int]:
+    return [int(part) for part in cubin_path.stem.rpartition("nvrtc-")[2].split(".") if part.isdigit()]
 
 
 def _flat(headers: dict[str, bytes]) -> list[str | bytes]:
@@ -153,7 +153,7 @@ def _flat(headers: dict[str, bytes]) -> list[str | bytes]:
 
 
 def _filled(nvrtc: ModuleType, program: Any, size: Any, fill: Any) -> bytes:
-    """What `fill` writes, as long as `size` says. Not into `bytes`: Python shares those of one byte."""
+    """What `fill` writes, of the length that `size` gives. Not into `bytes`: Python shares those of one byte."""
     content = bytearray(_checked(nvrtc, size, program))
     _checked(nvrtc, fill, program, content)
     return bytes(content)

@@ -1,8 +1,8 @@
-"""`Device` from NVIDIA's own driver through `cuda-bindings`; the one file, with `compile.py`, that imports these.
+"""`Device` on NVIDIA's driver through `cuda-bindings`; only this file and `compile.py` import these.
 
     open_device ─► Device ─► buffers, streams, events, modules (streams.py) ─► checked calls (calls.py) ─► libcuda
 
-The primary context is used, which TensorRT and ONNX Runtime use too, so that memory and streams are shared.
+It uses the primary context, as TensorRT and ONNX Runtime do, so that memory and streams are shared.
 """
 
 from __future__ import annotations
@@ -27,23 +27,27 @@ from solo_server.types import UInt8
 INSTALL = install_command("gpu")
 NAME_BYTES = 256
 BINDINGS = "cuda-bindings"
-LOOK = (
+CHECK_DRIVER = (
     "nvidia-smi has to show it; a container needs the NVIDIA Container Toolkit, and --gpus all or compose's profile gpu"
 )
-OLDEST_DRIVER = 12_000  # as cuDriverGetVersion tells it: CUDA 12.0
-OLDEST_BINDINGS = (12, 9, 1)  # earlier ones keep the interpreter lock while they wait: no other thread would go on
+OLDEST_DRIVER = 12_000  # CUDA 12.0 as cuDriverGetVersion returns it
+OLDEST_BINDINGS = (12, 9, 1)  # earlier ones hold the interpreter lock while they wait, which blocks all other threads
+
+
+class NoGpuError(SettingsError):
+    """A command that needs a GPU cannot run here: this machine has no GPU, no driver, or lacks a package that the engine needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundDevices:
-    """The GPUs of this machine by ordinal. reason: why there is none; empty where there is one."""
+    """The GPUs of this machine by ordinal. reason: why there is none, otherwise empty."""
 
     devices: tuple[DeviceInfo, ...]
     reason: str = ""
 
 
 def find_devices() -> FoundDevices:
-    """What there is; a machine without GPU, driver or bindings, or whose driver fails, is no error here, but says why."""
+    """All GPUs. Never raises: without a GPU, driver or bindings, or with a driver that fails, the result has the reason."""
     try:
         call = _started()
         return FoundDevices(tuple(_describe(call, ordinal) for ordinal in range(_count(call))))
@@ -52,11 +56,11 @@ def find_devices() -> FoundDevices:
 
 
 def open_device(ordinal: int = 0) -> DriverDevice:
-    """The GPU of that number, made the calling thread's.
+    """The GPU of that number, made current in the calling thread.
 
     Raises:
-        SettingsError: there are no bindings, no driver or no such GPU; says what to do.
-        DeviceFailure: the driver fails, or another process holds the GPU for itself.
+        SettingsError: no bindings, no driver or no such GPU; the message says what to do.
+        DeviceFailure: the driver fails, or another process uses the GPU exclusively.
     """
     call = _started()
     count = _count(call)
@@ -70,27 +74,26 @@ class DriverBuffer:
 
     def __init__(self, call: CheckedCalls, size_bytes: int, name: str) -> None:
         self._call, self._size_bytes, self._name = call, size_bytes, name
-        told = f"{name}, {size_bytes} bytes"
-        self._pointer: Any = call(call.driver.cuMemAlloc, max(size_bytes, 1), what=told)
+        self._pointer: Any = call(call.driver.cuMemAlloc, max(size_bytes, 1), purpose=f"{name}, {size_bytes} bytes")
 
     @property
     def address(self) -> int:
-        """Where it begins; raises `DeviceFailure` once it was freed."""
+        """Address of the first byte. Raises `DeviceFailure` after `free`."""
         if self._pointer is None:
             raise DeviceFailure(f"{self._name} was used after it had been freed")
         return int(self._pointer)
 
     @property
     def size_bytes(self) -> int:
-        """How long it is."""
+        """Its size."""
         return self._size_bytes
 
     def free(self) -> None:
-        """Give it back."""
+        """Free it."""
         if self._pointer is None:
             raise DeviceFailure(f"{self._name} was freed twice")
         pointer, self._pointer = self._pointer, None
-        self._call(self._call.driver.cuMemFree, pointer, what=self._name)
+        self._call(self._call.driver.cuMemFree, pointer, purpose=self._name)
 
 
 class DriverPinned:
@@ -98,24 +101,24 @@ class DriverPinned:
 
     def __init__(self, call: CheckedCalls, size_bytes: int, name: str) -> None:
         self._call, self._name = call, name
-        told = f"{name}, {size_bytes} bytes"
-        self._pointer: Any = call(call.driver.cuMemHostAlloc, max(size_bytes, 1), 0, what=told)
+        purpose = f"{name}, {size_bytes} bytes"
+        self._pointer: Any = call(call.driver.cuMemHostAlloc, max(size_bytes, 1), 0, purpose=purpose)
         kind = ctypes.c_uint8 * size_bytes
         self._array: UInt8 | None = np.ctypeslib.as_array(kind.from_address(int(self._pointer)))
 
     @property
     def array(self) -> UInt8:
-        """The memory itself; raises `DeviceFailure` once it was freed."""
+        """The memory itself. Raises `DeviceFailure` after `free`."""
         if self._array is None:
             raise DeviceFailure(f"{self._name} was used after it had been freed")
         return self._array
 
     def free(self) -> None:
-        """Give it back."""
+        """Free it."""
         if self._array is None:
             raise DeviceFailure(f"{self._name} was freed twice")
         self._array = None
-        self._call(self._call.driver.cuMemFreeHost, self._pointer, what=self._name)
+        self._call(self._call.driver.cuMemFreeHost, self._pointer, purpose=self._name)
 
 
 class DriverDevice:
@@ -124,16 +127,16 @@ class DriverDevice:
     def __init__(self, call: CheckedCalls, ordinal: int) -> None:
         cu = call.driver
         self._call, self._info = call, _describe(call, ordinal)
-        self._context = call(cu.cuDevicePrimaryCtxRetain, call(cu.cuDeviceGet, ordinal), what=self._info.name)
+        self._context = call(cu.cuDevicePrimaryCtxRetain, call(cu.cuDeviceGet, ordinal), purpose=self._info.name)
         self.use()
 
     @property
     def info(self) -> DeviceInfo:
-        """What it is."""
+        """Its properties."""
         return self._info
 
     def allocate(self, size_bytes: int, name: str) -> DriverBuffer:
-        """Device memory, uninitialised; `name` is for messages. Raises `DeviceOutOfMemory`."""
+        """Uninitialised device memory; `name` is for messages. Raises `DeviceOutOfMemory`."""
         return DriverBuffer(self._call, size_bytes, name)
 
     def allocate_pinned(self, size_bytes: int, name: str) -> DriverPinned:
@@ -141,11 +144,11 @@ class DriverDevice:
         return DriverPinned(self._call, size_bytes, name)
 
     def create_stream(self) -> DriverStream:
-        """A stream that does not wait for the default one."""
+        """A stream that does not wait for the default stream."""
         return DriverStream(self._call)
 
     def create_event(self, *, timed: bool = False) -> DriverEvent:
-        """A mark, not yet on any stream."""
+        """An event, not yet on any stream."""
         return DriverEvent(self._call, timed)
 
     def load(self, cubin: bytes) -> DriverModule:
@@ -153,21 +156,23 @@ class DriverDevice:
         return DriverModule(self._call, self._call(self._call.driver.cuModuleLoadData, cubin))
 
     def use(self) -> None:
-        """Make this device the calling thread's; needed once a thread before anything else."""
+        """Make this device current in the calling thread; needed once in each thread before any other call."""
         self._call(self._call.driver.cuCtxSetCurrent, self._context)
 
 
 def _started() -> CheckedCalls:
-    """The driver, ready to be asked. Raises `SettingsError` with what is missing."""
+    """The driver, initialised. Raises `SettingsError`, which says what is missing."""
     call = CheckedCalls(_bindings())
     try:
         call(call.driver.cuInit, 0)
         count = _count(call)
         release = int(call(call.driver.cuDriverGetVersion))
     except DeviceFailure as problem:
-        raise SettingsError(f"there is no working NVIDIA driver or no GPU here ({problem}); {LOOK}") from problem
+        raise SettingsError(
+            f"there is no working NVIDIA driver or no GPU here ({problem}); {CHECK_DRIVER}"
+        ) from problem
     if not count:
-        raise SettingsError(f"the NVIDIA driver shows no GPU here (CUDA_VISIBLE_DEVICES may hide it); {LOOK}")
+        raise SettingsError(f"the NVIDIA driver shows no GPU here (CUDA_VISIBLE_DEVICES may hide it); {CHECK_DRIVER}")
     if release < OLDEST_DRIVER:
         raise SettingsError(
             f"the NVIDIA driver is for CUDA {_release(release)}, and {_release(OLDEST_DRIVER)} is needed: install a newer "
@@ -186,7 +191,7 @@ def _bindings() -> ModuleType:
 
 
 def _check_release() -> None:
-    """Raises `SettingsError` for bindings that are too old. What is not installed as a package does not say how old it is."""
+    """Raises `SettingsError` for bindings that are too old. Without package metadata the version is unknown and not checked."""
     try:
         release = version(BINDINGS)
     except PackageNotFoundError:
@@ -224,5 +229,5 @@ def _describe(call: CheckedCalls, ordinal: int) -> DeviceInfo:
 
 
 def _release(version: int) -> str:
-    """The CUDA release that cuDriverGetVersion tells as a number: 12040 is 12.4."""
+    """The CUDA release of a number from cuDriverGetVersion: 12040 is 12.4."""
     return f"{version // 1000}.{version % 1000 // 10}"

@@ -1,6 +1,6 @@
-"""Streams, events, graphs and kernels of NVIDIA's driver: what `driver.py` makes and batches are queued with.
+"""Streams, events, graphs and kernels of NVIDIA's driver.
 
-They live as long as the process: a server makes them once. Only graphs are given back, because shapes come and go.
+They live as long as the process, since a server creates them once. Only graphs are freed, because batch shapes change.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ class DriverKernel:
 
     def __init__(self, call: CheckedCalls, handle: Any, name: str) -> None:
         self._call, self.handle, self._name = call, handle, name
-        self._shared_bytes, self._one_at_a_time = 0, Lock()
+        self._shared_bytes, self._lock = 0, Lock()
 
     @property
     def name(self) -> str:
-        """As in the source."""
+        """The name in the source."""
         return self._name
 
     def allow_shared(self, size_bytes: int) -> None:
-        """Ask for so much dynamic shared memory, unless as much was asked for before.
+        """Raise the limit of dynamic shared memory to `size_bytes`, unless it is already that large.
 
-        Only needed where it and the kernel's static shared memory are more than 48 KiB together. Slots of several threads share
-        the kernel: one that asks for less at the same time must not have the last word, or the launch of the other is refused.
+        Only needed where dynamic and static shared memory exceed 48 KiB together. Slots in several threads share the kernel: a
+        smaller limit must never replace a larger one, or the other thread's launch is refused.
         """
-        with self._one_at_a_time:
+        with self._lock:
             if size_bytes > self._shared_bytes:
                 cu = self._call.driver
                 attribute = cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-                self._call(cu.cuFuncSetAttribute, self.handle, attribute, size_bytes, what=self._name)
+                self._call(cu.cuFuncSetAttribute, self.handle, attribute, size_bytes, purpose=self._name)
                 self._shared_bytes = size_bytes
 
 
@@ -60,27 +60,27 @@ class DriverModule:
         self._call, self._handle = call, handle
 
     def kernel(self, name: str) -> DriverKernel:
-        """A kernel by its name; raises `DeviceFailure` where there is none."""
-        handle = self._call(self._call.driver.cuModuleGetFunction, self._handle, name.encode(), what=name)
+        """A kernel by its name. Raises `DeviceFailure`: no such kernel."""
+        handle = self._call(self._call.driver.cuModuleGetFunction, self._handle, name.encode(), purpose=name)
         return DriverKernel(self._call, handle, name)
 
 
 class DriverEvent:
-    """A mark; see `Event`."""
+    """See `Event`."""
 
     def __init__(self, call: CheckedCalls, timed: bool) -> None:
         cu = call.driver
         flags = int(cu.CUevent_flags.CU_EVENT_DEFAULT)
-        if not timed:  # who waits for it sleeps; the driver's default is to spin, on a core that decoding wants
+        if not timed:  # waiting sleeps; the driver's default is to spin, on a core that decoding needs
             flags = int(cu.CUevent_flags.CU_EVENT_DISABLE_TIMING) | int(cu.CUevent_flags.CU_EVENT_BLOCKING_SYNC)
         self._call, self.handle = call, call(cu.cuEventCreate, flags)
 
     def synchronize(self) -> None:
-        """Wait until the stream has come to the mark; raises what has failed before it."""
+        """Wait until the stream has reached the event; raises errors of earlier work."""
         self._call(self._call.driver.cuEventSynchronize, self.handle)
 
     def milliseconds_since(self, earlier: Event) -> float:
-        """Between two timed marks that both have been reached."""
+        """Time between two timed events that both have been reached."""
         start = _own(DriverEvent, earlier).handle
         elapsed: float = self._call(self._call.driver.cuEventElapsedTime, start, self.handle)
         return elapsed
@@ -104,7 +104,7 @@ class DriverGraph:
         self._call(self._call.driver.cuGraphLaunch, self._handle, _own(DriverStream, stream).stream)
 
     def free(self) -> None:
-        """Give it back."""
+        """Free it."""
         if self._handle is None:
             raise DeviceFailure("a graph was freed twice")
         handle, self._handle = self._handle, None
@@ -130,7 +130,7 @@ class DriverCapture:
 
 
 class DriverStream:
-    """A queue of work; see `Stream`. It does not wait for the default stream, nor that for it."""
+    """See `Stream`. It does not wait for the default stream, nor the default stream for it."""
 
     def __init__(self, call: CheckedCalls) -> None:
         cu = call.driver
@@ -186,7 +186,7 @@ class DriverStream:
         arguments: tuple[ctypes.Structure | ctypes.c_int32, ...],
         shared_bytes: int = 0,
     ) -> None:
-        """Queue a kernel; the driver copies the arguments, by value, before it returns."""
+        """Queue a kernel; the driver copies the arguments before it returns."""
         if 0 in grid:
             return
         own = _own(DriverKernel, kernel)
@@ -195,20 +195,20 @@ class DriverStream:
         self._call(
             self._cu.cuLaunchKernel,
             own.handle, *grid, *block, shared_bytes, self.stream, ctypes.addressof(places), 0,
-            what=own.name,
+            purpose=own.name,
         )  # fmt: skip
 
     def record(self, event: Event) -> None:
-        """Queue a mark."""
+        """Queue an event."""
         self._call(self._cu.cuEventRecord, _own(DriverEvent, event).handle, self.stream)
 
     def wait(self, event: Event) -> None:
-        """Queue waiting for another stream's mark."""
+        """Queue waiting for an event of another stream."""
         self._call(self._cu.cuStreamWaitEvent, self.stream, _own(DriverEvent, event).handle, 0)
 
     @contextmanager
     def capture(self) -> Iterator[Capture]:
-        """Inside of the block work is noted instead of done; other threads go on as they like."""
+        """Inside of the block work is captured instead of queued; other threads are not affected."""
         capture = DriverCapture()
         mode = self._cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._call(self._cu.cuStreamBeginCapture, self.stream, mode)
@@ -220,11 +220,11 @@ class DriverStream:
         capture.ended(DriverGraph(self._call, self._call(self._cu.cuStreamEndCapture, self.stream)))
 
     def synchronize(self) -> None:
-        """Wait for all that is queued; raises what has failed."""
+        """Wait for all queued work; raises its errors."""
         self._call(self._cu.cuStreamSynchronize, self.stream)
 
     def _drop_capture(self) -> None:
-        """End a capture whose block failed. Its code is not looked at: what failed in the block is what there is to tell."""
+        """End a capture whose block failed. Its result code is ignored: the error of the block is raised."""
         _, *graph = self._cu.cuStreamEndCapture(self.stream)
         if graph and graph[0] is not None and int(graph[0]):
             self._cu.cuGraphDestroy(graph[0])
@@ -236,6 +236,6 @@ def _own(kind: type[T], thing: object) -> T:
     return thing
 
 
-def _check_inside(what: str, offset: int, size_bytes: int, room_bytes: int) -> None:
-    if offset < 0 or size_bytes < 0 or offset + size_bytes > room_bytes:
-        raise DeviceFailure(f"{what}: {size_bytes} bytes from {offset} are not within {room_bytes}")
+def _check_inside(what: str, offset: int, size_bytes: int, capacity_bytes: int) -> None:
+    if offset < 0 or size_bytes < 0 or offset + size_bytes > capacity_bytes:
+        raise DeviceFailure(f"{what}: {size_bytes} bytes from {offset} are not within {capacity_bytes}")

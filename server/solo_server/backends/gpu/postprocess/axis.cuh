@@ -1,9 +1,9 @@
-// Products of mask kernels and mask features, at the features' own size (postprocess/masks.py says why that is enough).
+// Products of mask kernels and mask features, at the features' own size (backends/cpu/masks.py says why that is enough).
 //
 //   SOLO:       features ─► project ─► logits
 //   decoupled:  features ─► project_taps ─► tap_logits ─► axis_maps ─► axis_maps
 //
-// Only cells in work have logits, only columns and rows that occur have axis maps.
+// Only the cells being processed have logits; only columns and rows that occur have axis maps.
 #pragma once
 
 #include "batch.cuh"
@@ -69,7 +69,7 @@ __device__ __forceinline__ void multiply(const ProductRows& rows, const float* f
     }
 }
 
-// logits of the cells in work of one level. grid (h * w / 64, most such cells of an image / 64, N), rounded up; block 256.
+// Logits of the cells being processed of one level. Grid (h * w / 64, most such cells of an image / 64, N), rounded up; block 256.
 extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS) project(const Batch b, int level) {
     __shared__ ProductRows rows;
     const int p = blockIdx.z, pixels = b.level_h[level] * b.level_w[level];
@@ -89,12 +89,12 @@ extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS) project(const Batc
     multiply(rows, b.features_0[level] + (long long)p * b.channels * pixels, b.channels, pixels);
 }
 
-struct AxisMaps {  // of one level and axis, those in work: places `first .. last` of an image's list of axis maps
+struct AxisMaps {  // those being processed of one level and axis: places `first .. last` of an image's list of axis maps
     int first;
     int last;
 };
 
-__device__ __forceinline__ AxisMaps axis_maps_in_work(const Batch& b, int p, int level, int axis) {
+__device__ __forceinline__ AxisMaps current_axis_maps(const Batch& b, int p, int level, int axis) {
     const int* const begins = b.counts[p].axis_first + 2 * level + axis;
     return {max(begins[0], b.first_axis), min(begins[1], b.first_axis + b.tap_rows)};
 }
@@ -106,12 +106,12 @@ __device__ __forceinline__ int axis_index(const Batch& b, int p, int place) {
     return b.axis_list[(long long)p * length + place];
 }
 
-// The nine taps' products of the axis maps in work of one level and axis, without bias.
-// grid (h * w / 64, 9 * most such maps of an image / 64, N), rounded up; block 256.
+// The nine taps' products of the axis maps being processed of one level and axis, without bias.
+// Grid (h * w / 64, 9 * most such maps of an image / 64, N), rounded up; block 256.
 extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS) project_taps(const Batch b, int level, int axis) {
     __shared__ ProductRows rows;
     const int p = blockIdx.z, pixels = b.level_h[level] * b.level_w[level];
-    const AxisMaps maps = axis_maps_in_work(b, p, level, axis);
+    const AxisMaps maps = current_axis_maps(b, p, level, axis);
     const int first = blockIdx.y * PRODUCT_TILE, last = AXIS_TAPS * (maps.last - maps.first);
     if (first >= last || (int)blockIdx.x * PRODUCT_TILE >= pixels) return;
     const float* const kernels = axis == 0 ? b.kernels_0[level] : b.kernels_1[level];
@@ -141,11 +141,11 @@ __device__ __forceinline__ float across(const float* taps, int map_size, int wid
     return sum;
 }
 
-// The axis maps in work of one level and axis: a 3x3 convolution of the doubled features, from its nine taps' products; sigmoid.
-// grid (4 * h * w / 256 rounded up, most such maps of an image, N), block 256.
+// The axis maps being processed of one level and axis: a 3x3 convolution of the doubled features, from the products of its nine
+// taps; then a sigmoid. Grid (4 * h * w / 256 rounded up, most such maps of an image, N), block 256.
 extern "C" __global__ void __launch_bounds__(256) axis_maps(const Batch b, int level, int axis) {
     const int p = blockIdx.z, height = b.level_h[level], width = b.level_w[level];
-    const AxisMaps maps = axis_maps_in_work(b, p, level, axis);
+    const AxisMaps maps = current_axis_maps(b, p, level, axis);
     const int place = maps.first + blockIdx.y, pixel = blockIdx.x * 256 + threadIdx.x;
     if (place >= maps.last || pixel >= 4 * height * width) return;
     const int index = axis_index(b, p, place), y = pixel / (2 * width), x = pixel % (2 * width);

@@ -5,18 +5,18 @@
 //             candidates, cells                             bits, areas   best 500      kept       soft masks   runs
 //
 // N images, K cells, C classes, L levels. `p` is an image, `k` a cell (0..K), `i` a place in an image's list of cells.
-// An image's cells are those named by some candidate, each once, rising, so that those of one level are neighbours. At most
-// `rows` of them are in work at a time: those of places `first_place .. first_place + rows`; row = place - first_place.
-// Host sets everything here; nothing is initialised but where a comment says so.
+// An image's list of cells has those with a candidate, each once, rising, so that cells of one level are neighbours. At most
+// `rows` of them are processed at a time: those of places `first_place .. first_place + rows`; row = place - first_place.
+// The host sets all of Batch. The arrays are not initialised, except where a comment says so.
 #pragma once
 
 #define MAX_LEVELS 8
 
-struct Image {  // what may differ between the images of a batch
-    float threshold;          // candidates have a category score above it
+struct ImageSettings {  // settings that may differ between the images of a batch
+    float threshold;          // candidates have a category score above this
     int or_equal;             // 1: or equal to it
     float score_threshold;    // instances have at least this score after NMS
-    int max_instances;        // and there are at most so many
+    int max_instances;        // at most this many are kept
     int nms;                  // 0 matrix NMS, 1 greedy mask NMS, 2 none
     int original_h;
     int original_w;
@@ -36,7 +36,7 @@ struct Counts {  // of one image; downloaded once a batch, so that the host know
     int axis_first[17];       // decoupled: where (level, axis)'s maps begin in the list of axis maps: [2 * level + axis]
 };
 
-struct Found {  // one instance of the answer
+struct FoundInstance {  // one instance of the results
     int label;
     float score;
     unsigned area;            // pixels at original size
@@ -44,12 +44,12 @@ struct Found {  // one instance of the answer
     int top;
     int right;
     int bottom;
-    unsigned first_run;       // in all of the batch's positions
-    unsigned runs;            // how many positions of change
+    unsigned first_run;       // number of its first position of change, among all of the batch
+    unsigned runs;            // positions of change
 };
 
-struct Summary {  // of one image; heads the answer
-    int instances;            // among those of this pass
+struct Summary {  // of one image; results begin with these
+    int instances;            // of this pass
     int kept;                 // of all passes
     int best;                 // candidates that entered NMS
     unsigned runs;            // positions of change, of this pass
@@ -57,7 +57,7 @@ struct Summary {  // of one image; heads the answer
 
 struct Batch {
     // sizes
-    int images;             // N
+    int images;               // N
     int classes;              // C
     int cells;                // K
     int levels;               // L
@@ -66,14 +66,14 @@ struct Batch {
     int mask_w;
     int words;                // 32-bit words of one column of a mask: column-major, lowest bit first
     int decoupled;            // 1: a mask is a column's map times a row's
-    int rows;                 // R, cells of an image in work at a time
+    int rows;                 // R, cells of an image processed at a time
     int first_place;          // which of the list of cells is row 0
     int max_best;             // M, candidates that enter NMS, at most 2048
     int at_once;              // E, instances of an image that are encoded in one pass
     int first_kept;           // which kept instance is the pass's first
     int segments;             // S, pieces of SEGMENT columns of the widest original image
     unsigned run_capacity;    // room in `positions`
-    unsigned first_run;       // which of all positions of change is the first in `positions`
+    unsigned first_run;       // number of the first position of change in `positions`
     float mask_threshold;
     int gaussian;             // decay kernel of matrix NMS: 1 gaussian, 0 linear
     float nms_iou;            // greedy NMS: masks overlapping a better one by more are dropped
@@ -84,8 +84,8 @@ struct Batch {
     int level_h[8];           // of mask features
     int level_w[8];
     int map_size;             // level_h * level_w of the finest level
-    int tap_rows;             // decoupled: axis maps in work at a time, T
-    int first_axis;           // decoupled: which of an image's list of axis maps is the first in work
+    int tap_rows;             // decoupled: axis maps processed at a time, T
+    int first_axis;           // decoupled: which of an image's list of axis maps is the first of them
     int axis_floats;          // decoupled: floats of all axis maps of an image
     int axis_offset[8];       // decoupled: where a level's axis maps begin; (axis, index) is number axis * grid + index there
     // network
@@ -96,9 +96,9 @@ struct Batch {
     const float* kernels_1[8];   // decoupled: y axis
     const float* bias_0[8];      // (grid * grid,); decoupled: (grid,)
     const float* bias_1[8];
-    // asked for
-    const Image* asked;     // (N,)
-    const unsigned char* wanted;  // (N, C), 1 where a class is asked for
+    // inputs
+    const ImageSettings* settings;  // (N,)
+    const unsigned char* enabled_classes;  // (N, C), 1 where instances of a class are requested
     const Tap* taps;          // of all images
     // candidates
     unsigned* cell_counts;    // (N, K) candidates of a cell
@@ -137,6 +137,6 @@ struct Batch {
     float* soft;              // (N, E, mask_h, mask_w)
     unsigned* segment_runs;   // (N, E, S) positions of change in a segment; then where they begin among the batch's
     Summary* summaries;       // (N,)
-    Found* found;             // (N, E)
+    FoundInstance* found;             // (N, E)
     unsigned* positions;      // (run_capacity,) where a mask changes in column-major order, instance by instance
 };

@@ -1,7 +1,7 @@
-"""The structs of `batch.cuh` as ctypes, read from that file, so that no field is written down twice.
+"""The structs of `batch.cuh` as ctypes, parsed from that file, so that no field is written down twice.
 
-Pointers are addresses (`c_uint64`). Layout is the C compiler's on every 64-bit platform that CUDA has; a test compares sizes and
-offsets with the compiled header.
+Pointers are addresses (`c_uint64`). The layout is the C compiler's on every 64-bit platform that CUDA supports; a test compares
+sizes and offsets with the compiled header.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def _fields(body: str) -> list[tuple[str, Any]]:
 
 
 def record_of(struct: Any) -> np.dtype[np.void]:
-    """The same layout for arrays of numpy's."""
+    """The same layout as a numpy dtype."""
     record: np.dtype[np.void] = np.dtype(struct)
     return record
 
 
 _STRUCTS = _read(SOURCE.read_text())
-Image, Tap, Counts = _STRUCTS["Image"], _STRUCTS["Tap"], _STRUCTS["Counts"]
-Found, Summary, Batch = _STRUCTS["Found"], _STRUCTS["Summary"], _STRUCTS["Batch"]
+ImageSettings, Tap, Counts = _STRUCTS["ImageSettings"], _STRUCTS["Tap"], _STRUCTS["Counts"]
+FoundInstance, Summary, Batch = _STRUCTS["FoundInstance"], _STRUCTS["Summary"], _STRUCTS["Batch"]

@@ -1,4 +1,4 @@
-"""What the host tells the device of the images of a batch: thresholds, wanted classes, taps of their original sizes."""
+"""What the host uploads for the images of a batch: settings, enabled classes, taps for their original sizes."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from solo_models.spec import ModelSpec
 
 from solo_server.backends.bilinear_taps import original_taps
 from solo_server.backends.gpu.network import BatchShape
-from solo_server.backends.gpu.postprocess.batch import Image, Tap, record_of
-from solo_server.backends.gpu.postprocess.memory import asked_layout
+from solo_server.backends.gpu.postprocess.batch import ImageSettings, Tap, record_of
+from solo_server.backends.gpu.postprocess.memory import input_layout
 from solo_server.types import Geometry, Query, UInt8, apply_query
 
-IMAGE, TAP = record_of(Image), record_of(Tap)
+IMAGE_SETTINGS, TAP = record_of(ImageSettings), record_of(Tap)
 NMS_NUMBERS = {"matrix": 0, "mask": 1, "none": 2}
 
 
-def write_asked(
+def write_inputs(
     target: UInt8, spec: ModelSpec, shape: BatchShape, images: Sequence[Geometry], queries: Sequence[Query]
 ) -> int:
-    """Fill `target` as `asked_layout` says; returns how many bytes of it are used."""
-    layout, count = asked_layout(spec, shape), len(images)
-    asked = target[: count * IMAGE.itemsize].view(IMAGE)
-    wanted = target[layout.wanted : layout.wanted + count * spec.num_classes].reshape(count, -1)
+    """Fill `target` as laid out by `input_layout`; returns how many bytes of it are used."""
+    layout, count = input_layout(spec, shape), len(images)
+    settings = target[: count * IMAGE_SETTINGS.itemsize].view(IMAGE_SETTINGS)
+    enabled = target[layout.enabled_classes : layout.enabled_classes + count * spec.num_classes].reshape(count, -1)
     end = layout.taps
     for p, (geometry, query) in enumerate(zip(images, queries, strict=True)):
-        asked[p] = _image(spec, geometry, query)
-        wanted[p] = query.class_ids is None
-        wanted[p, list(query.class_ids or ())] = 1
+        settings[p] = _settings(spec, geometry, query)
+        enabled[p] = query.class_ids is None
+        enabled[p, list(query.class_ids or ())] = 1
         for axis, name in enumerate(("first_row_tap", "first_column_tap")):
             taps = _taps(*axis_of(geometry, axis, spec.mask_stride))
-            asked[name][p] = (end - layout.taps) // TAP.itemsize
+            settings[name][p] = (end - layout.taps) // TAP.itemsize
             target[end : end + taps.nbytes] = taps.view(np.uint8)
             end += taps.nbytes
     return end
 
 
 def axis_of(geometry: Geometry, axis: int, stride: int) -> tuple[int, int, int, int]:
-    """What `original_taps` takes of rows (0) or columns (1)."""
+    """Arguments of `original_taps` for rows (0) or columns (1)."""
     return geometry.padded_hw[axis] // stride, stride, geometry.resized_hw[axis], geometry.original_hw[axis]
 
 
-def _image(spec: ModelSpec, geometry: Geometry, query: Query) -> tuple[float, ...]:
-    """The fields of `Image` in order, taps left out; why the threshold is the higher one, cpu.py `find_candidates` says."""
+def _settings(spec: ModelSpec, geometry: Geometry, query: Query) -> tuple[float, ...]:
+    """The fields of `ImageSettings` in order, with 0 for the taps. `find_candidates` explains why the higher threshold is used."""
     settings = apply_query(spec.postprocess, query)
     return (
         max(settings.candidate_threshold, settings.score_threshold),

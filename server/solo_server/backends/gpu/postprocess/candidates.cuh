@@ -13,10 +13,10 @@ __device__ __forceinline__ int cell_of_warp() { return blockIdx.x * CELLS_OF_BLO
 
 // Whether (cell, label) is a candidate; false beyond the last class, so that whole warps may ask.
 __device__ __forceinline__ bool is_candidate(const Batch& b, int p, int cell, int label) {
-    if (label >= b.classes || !b.wanted[size_t(p) * b.classes + label]) return false;
+    if (label >= b.classes || !b.enabled_classes[size_t(p) * b.classes + label]) return false;
     float score = b.scores[(size_t(p) * b.cells + cell) * b.classes + label];
-    float threshold = b.asked[p].threshold;
-    return score > threshold || (score == threshold && b.asked[p].or_equal);
+    float threshold = b.settings[p].threshold;
+    return score > threshold || (score == threshold && b.settings[p].or_equal);
 }
 
 // Grid (cells / 8 rounded up, images), block 256: a warp counts one cell's candidates. Synchronises within the warp.

@@ -2,8 +2,8 @@
 //
 //   soft masks ─► count_runs ─► scan_runs ─► write_runs ─► host: run lengths, COCO strings
 //
-// Both bilinear steps of the reference are one set of three taps a pixel and axis (compiled/taps.py): a column of the original
-// is blended at the mask's height, then its rows, in the order of float operations of compiled/encode.py. A position is
+// Both bilinear steps of the reference are one set of three taps a pixel and axis (backends/bilinear_taps.py): a column of the original
+// is blended at the mask's height, then its rows, with float operations in the order of kernels/rle_encode.py. A position is
 // x * height + y of a pixel that differs from the one before it, column by column; before the first pixel all is 0.
 // A block has SEGMENT columns of one instance, a warp COLUMNS_A_WARP neighbours of these, a lane one of 32 rows at a time.
 // The grid of count_runs and write_runs is (S, E, N), with ENCODE_WARPS * mask_h floats of dynamic shared memory.
@@ -15,7 +15,7 @@
 #define ENCODE_WARPS 8
 #define COLUMNS_A_WARP (SEGMENT / ENCODE_WARPS)
 #define ENCODE_REACH 2   // a pixel is made of this many neighbours beyond the first, in each direction
-#define ENCODE_MARGIN 2  // the box of pixels above the threshold is widened by it, see compiled/soft.py
+#define ENCODE_MARGIN 2  // the box of pixels above the threshold is widened by it, see kernels/soft_masks.py
 
 struct Original {  // one instance at original size; outside of rows top..bottom and of columns that touch the box all is 0
     const float* soft;
@@ -32,7 +32,7 @@ struct Original {  // one instance at original size; outside of rows top..bottom
     int bottom;
 };
 
-struct Walked {  // what one warp has found in a column
+struct Walked {  // counts of one column, by one warp
     unsigned changes;
     unsigned area;
     int top;
@@ -43,20 +43,20 @@ __device__ __forceinline__ int instances_of_pass(const Batch& b, int p) {
     return max(0, min(b.kept_count[p] - b.first_kept, b.at_once));
 }
 
-__device__ __forceinline__ int segments_of(const Image& asked) {
-    return (asked.original_w + SEGMENT - 1) / SEGMENT;
+__device__ __forceinline__ int segments_of(const ImageSettings& settings) {
+    return (settings.original_w + SEGMENT - 1) / SEGMENT;
 }
 
 __device__ __forceinline__ Original original_of(const Batch& b, int p, int e) {
-    const Image& asked = b.asked[p];
+    const ImageSettings& settings = b.settings[p];
     size_t best = (size_t)p * b.max_best + b.kept[(size_t)p * b.max_best + b.first_kept + e];
     const int* box = b.boxes + ((size_t)p * b.rows + b.best_rows[best]) * 4;
     Original o;
     o.soft = b.soft + ((size_t)p * b.at_once + e) * b.mask_h * b.mask_w;
-    o.rows = b.taps + asked.first_row_tap;
-    o.columns = b.taps + asked.first_column_tap;
-    o.height = asked.original_h;
-    o.width = asked.original_w;
+    o.rows = b.taps + settings.first_row_tap;
+    o.columns = b.taps + settings.first_column_tap;
+    o.height = settings.original_h;
+    o.width = settings.original_w;
     o.mask_h = b.mask_h;
     o.mask_w = b.mask_w;
     o.threshold = b.mask_threshold;
@@ -164,7 +164,7 @@ __device__ __forceinline__ void note_column(const Original& o, int x, const Walk
     atomicMax(&extent[3], walked.bottom + 1);
 }
 
-__device__ __forceinline__ void add_to_found(Found* found, unsigned area, const int* extent) {
+__device__ __forceinline__ void add_to_found(FoundInstance* found, unsigned area, const int* extent) {
     atomicAdd(&found->area, area);
     atomicMax(&found->left, extent[0]);
     atomicMax(&found->top, extent[1]);
@@ -178,7 +178,7 @@ extern "C" __global__ void __launch_bounds__(256) count_runs(const Batch b) {
     __shared__ int edges[2], extent[4];
     __shared__ unsigned changes, area;
     int p = blockIdx.z, e = blockIdx.y, first_column = blockIdx.x * SEGMENT, warp = threadIdx.x / 32;
-    if (e >= instances_of_pass(b, p) || (int)blockIdx.x >= segments_of(b.asked[p])) return;
+    if (e >= instances_of_pass(b, p) || (int)blockIdx.x >= segments_of(b.settings[p])) return;
     size_t instance = (size_t)p * b.at_once + e;
     unsigned* segment_runs = b.segment_runs + instance * b.segments + blockIdx.x;
     Original o = original_of(b, p, e);
@@ -204,12 +204,12 @@ extern "C" __global__ void __launch_bounds__(256) count_runs(const Batch b) {
 }
 
 __device__ __forceinline__ void complete_found(const Batch& b, int p, int e, unsigned runs) {
-    Found* found = b.found + (size_t)p * b.at_once + e;
+    FoundInstance* found = b.found + (size_t)p * b.at_once + e;
     size_t place = (size_t)p * b.max_best + b.first_kept + e;
     found->label = b.best_labels[(size_t)p * b.max_best + b.kept[place]];
     found->score = b.kept_scores[place];
-    found->left = b.asked[p].original_w - found->left;
-    found->top = b.asked[p].original_h - found->top;
+    found->left = b.settings[p].original_w - found->left;
+    found->top = b.settings[p].original_h - found->top;
     found->right -= 1;
     found->bottom -= 1;
     found->runs = runs;
@@ -233,7 +233,7 @@ extern "C" __global__ void __launch_bounds__(1024) scan_runs(const Batch b) {
         int p = instance / b.at_once, e = instance % b.at_once;
         if (e >= instances_of_pass(b, p)) continue;
         int runs = 0;
-        for (int s = lane; s < segments_of(b.asked[p]); s += 32) runs += b.segment_runs[(size_t)instance * b.segments + s];
+        for (int s = lane; s < segments_of(b.settings[p]); s += 32) runs += b.segment_runs[(size_t)instance * b.segments + s];
         runs = warp_sum(runs);
         if (lane == 0) complete_found(b, p, e, runs);
     }
@@ -249,11 +249,11 @@ extern "C" __global__ void __launch_bounds__(1024) scan_runs(const Batch b) {
     for (int instance = warp; instance < all; instance += warps) {
         int p = instance / b.at_once;
         if (instance % b.at_once < instances_of_pass(b, p))
-            number_segments(b.segment_runs + (size_t)instance * b.segments, segments_of(b.asked[p]), b.found[instance].first_run);
+            number_segments(b.segment_runs + (size_t)instance * b.segments, segments_of(b.settings[p]), b.found[instance].first_run);
     }
     for (int p = threadIdx.x; p < b.images; p += blockDim.x) {
         int instances = instances_of_pass(b, p);
-        const Found* found = b.found + (size_t)p * b.at_once;
+        const FoundInstance* found = b.found + (size_t)p * b.at_once;
         Summary summary = {instances, b.kept_count[p], b.best_count[p], 0};
         for (int e = 0; e < instances; e++) summary.runs += found[e].runs;
         b.summaries[p] = summary;
@@ -266,11 +266,11 @@ extern "C" __global__ void __launch_bounds__(256) write_runs(const Batch b) {
     __shared__ int edges[2];
     __shared__ unsigned column_changes[SEGMENT];
     int p = blockIdx.z, e = blockIdx.y, s = blockIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x / 32;
-    if (e >= instances_of_pass(b, p) || s >= segments_of(b.asked[p])) return;
+    if (e >= instances_of_pass(b, p) || s >= segments_of(b.settings[p])) return;
     size_t instance = (size_t)p * b.at_once + e;
-    const unsigned* places = b.segment_runs + instance * b.segments;
-    const Found& found = b.found[instance];
-    unsigned begin = places[s], end = s + 1 < segments_of(b.asked[p]) ? places[s + 1] : found.first_run + found.runs;
+    const unsigned* first_runs = b.segment_runs + instance * b.segments;
+    const FoundInstance& found = b.found[instance];
+    unsigned begin = first_runs[s], end = s + 1 < segments_of(b.settings[p]) ? first_runs[s + 1] : found.first_run + found.runs;
     if (begin == end || end <= b.first_run || (begin >= b.first_run && begin - b.first_run >= b.run_capacity)) return;
     Original o = original_of(b, p, e);
     settle_rows(o, edges);

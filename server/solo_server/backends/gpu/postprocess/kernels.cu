@@ -1,4 +1,4 @@
-// All kernels of the GPU path, one translation unit: compiled by NVRTC when the server starts, and by g++ in tests/gpu.
+// All kernels of the GPU path, one translation unit: compiled by NVRTC when the server starts, and by g++ for the tests (tests/support/gpu).
 #include "batch.cuh"
 #include "common.cuh"
 

@@ -1,4 +1,4 @@
-"""The last mask convolution of every level on the device, uploaded once for all slots."""
+"""Weights of the last mask convolution of every level, uploaded once for all slots."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ AXES = (("kernels_0", "bias_0", "x"), ("kernels_1", "bias_1", "y"))
 
 
 class MaskKernels:
-    """addresses: of `kernels_0`, `bias_0`, for decoupled heads of `kernels_1` and `bias_1` too, level by level."""
+    """addresses: of `kernels_0` and `bias_0`, level by level; decoupled heads have `kernels_1` and `bias_1` too."""
 
     def __init__(self, device: Device, spec: ModelSpec, kernels: Kernels) -> None:
-        """Waits until all is there. Raises `DeviceOutOfMemory`."""
+        """Waits until all is uploaded. Raises `DeviceOutOfMemory`."""
         arrays = list(_in_order(spec, kernels))
         starts = np.cumsum([0] + [-(-array.nbytes // ALIGNMENT) * ALIGNMENT for _, array in arrays]).tolist()
         with ExitStack() as used, ExitStack() as failed:
@@ -39,12 +39,12 @@ class MaskKernels:
             self.addresses.setdefault(name, []).append(self._buffer.address + start)
 
     def free(self) -> None:
-        """Give the memory back, when no slot uses it any more."""
+        """Free the memory, when no slot uses it any more."""
         self._buffer.free()
 
 
 def _in_order(spec: ModelSpec, kernels: Kernels) -> Iterator[tuple[str, Float32]]:
-    """Names as in `Batch`, arrays in the order of memory that it says; decoupled ones come as (grid, channels, 3, 3)."""
+    """Names as in `Batch`, arrays in its memory order; those of decoupled heads are stored as (grid, channels, 3, 3)."""
     for level, grid in enumerate(spec.grids):
         if not spec.is_decoupled:
             yield "kernels_0", np.ascontiguousarray(kernels[f"level{level}"])

@@ -1,4 +1,4 @@
-// Soft values of mask pixels, made in shared memory tile by tile where they are needed: measured, or written for the kept few.
+// Soft values of mask pixels, computed in shared memory tile by tile: measured for all cells, written for the kept instances.
 //
 //   logits | axis_maps ─► measure_cells ─► areas, totals, boxes, bits          (axis.cuh makes logits and axis maps)
 //                      └► soft_maps ─► soft, of the kept instances of a pass
@@ -47,7 +47,7 @@ struct Place {  // of a tile in the mask
     int columns;
 };
 
-struct LogitMask {  // of SOLO
+struct LogitMask {  // of SOLO heads
     static const int PLANES = 1;
     int height;  // of the doubled map
     int width;
@@ -72,7 +72,7 @@ __device__ __forceinline__ float doubled(const AxisMask& mask, int plane, int y,
     return mask.maps[plane][y * mask.width + x];
 }
 
-// As compiled/taps.py `bilinear_taps`, in whole numbers: position is 2 * target times that of the pixel's centre.
+// As `bilinear_taps` (backends/bilinear_taps.py), in integers: position is 2 * target times that of the pixel's centre.
 __device__ __forceinline__ Blend blend_of(int pixel, int length, int target) {
     const int position = max((2 * pixel + 1) * length - target, 0);
     const int low = min(position / (2 * target), length - 1);
@@ -192,7 +192,7 @@ __device__ __forceinline__ Measure measure_mask(const Batch& b, const Mask& mask
     return sum;
 }
 
-// Areas and totals of the cells in work; with bits their boxes and bits too. grid (R, N), block 256.
+// Areas and totals of the cells being processed; with bits their boxes and bits too. Grid (R, N), block 256.
 extern "C" __global__ void __launch_bounds__(MASK_THREADS) measure_cells(const Batch b, int with_bits) {
     __shared__ Tile tile;
     const int p = blockIdx.y, place = b.first_place + blockIdx.x;
@@ -220,8 +220,8 @@ __device__ __forceinline__ void write_tile(const Batch& b, const Mask& mask, con
             soft[(long long)(place.top + row) * b.mask_w + place.left + column] = soft_value<Mask>(tile, row, column);
 }
 
-// The whole soft map of each kept instance of the pass, whose cell must be among those in work.
-// grid (words * mask_w / 64 rounded up, E, N), block 256.
+// The soft map of each kept instance of the pass, whose cell must be among those being processed.
+// Grid (words * mask_w / 64 rounded up, E, N), block 256.
 extern "C" __global__ void __launch_bounds__(MASK_THREADS) soft_maps(const Batch b) {
     __shared__ Tile tile;
     const int e = blockIdx.y, p = blockIdx.z, number = b.first_kept + e;

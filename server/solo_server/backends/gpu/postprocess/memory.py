@@ -1,7 +1,7 @@
-"""Which device memory one slot of CUDA post-processing has, how large it is, and the `Batch` that tells the kernels of it.
+"""Device memory of one slot of CUDA post-processing: which buffers, how large, and the `Batch` that describes them to kernels.
 
 Bytes per image; K cells, C classes, R cells at once, M candidates before NMS, E instances at once, T axis maps at once, mask
-h x w at the mask stride, f floats of the finest level's feature map, S pieces of the widest original:
+h x w at the mask stride, f floats of the finest level's feature map, S segments of the widest original:
 
     cell_counts, cell_offsets, cell_places, cell_list                 4 K each
     candidate_places, candidate_labels, candidate_scores              4 K C each
@@ -13,15 +13,15 @@ h x w at the mask stride, f floats of the finest level's feature map, S pieces o
     ious; overlaps                                                    4 M M; M M / 8
     soft                                                              4 E h w
     segment_runs                                                      4 E S
-    taps, wanted; answer                                              32 max_side, C; 36 E + 4 runs_per_image
+    taps, enabled_classes; results                                    32 max_side, C; 36 E + 4 runs_per_image
 
-Millions of bytes in all, 80 classes and the limits as they are below:
+Millions of bytes in total, with 80 classes and the default limits:
 
                         512 x 896    800 x 1344
     SOLO                     33.8          72.0
     decoupled, light         46.6         101.9
 
-Page-locked memory of the host, for `asked`, `counts` and `answer`: 0.8 more.
+Page-locked host memory, for `inputs`, `counts` and `results`: 0.8 more.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from solo_models.spec import ModelSpec
 
 from solo_server.backends.gpu.driver.base import Device, DeviceBuffer, PinnedBuffer
 from solo_server.backends.gpu.network import ALIGNMENT, FLOAT_BYTES, BatchShape, NetworkMemory, network_layout
-from solo_server.backends.gpu.postprocess.batch import Batch, Counts, Found, Image, Summary, Tap
+from solo_server.backends.gpu.postprocess.batch import Batch, Counts, FoundInstance, ImageSettings, Summary, Tap
 from solo_server.errors import SettingsError
 
 SEGMENT, ENCODE_WARPS = 32, 8  # as in encode.cuh
@@ -46,11 +46,11 @@ USUAL_CELLS = 512
 
 @dataclass(frozen=True, slots=True)
 class CudaLimits:
-    """How much is on the device at a time; whatever is more takes longer, and gives the same.
+    """How much is on the device at a time. More work than that takes several passes and gives the same result.
 
-    cells_at_once: cells of an image, 512 or `max_before_nms` if that is more; instances_at_once: of an image;
-    runs_per_image: places where a mask changes, on average over the batch; axis_maps_at_once: of an image, decoupled only;
-    max_side: of an original image, in pixels: more is refused.
+    cells_at_once: cells of an image; `None` is 512, or `max_before_nms` if that is more; instances_at_once: of an image;
+    runs_per_image: positions where a mask changes, on average over the batch; axis_maps_at_once: of an image, decoupled only;
+    max_side: of an original image, in pixels; larger images are refused.
     """
 
     cells_at_once: int | None = None
@@ -62,7 +62,7 @@ class CudaLimits:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What memory depends on, for one batch shape; names as in batch.cuh, with `_hw` for heights and widths."""
+    """The sizes that buffers depend on, for one batch shape; names as in batch.cuh, with `_hw` for heights and widths."""
 
     shape: BatchShape
     rows: int
@@ -78,16 +78,16 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True)
-class AskedLayout:
-    """Where what the host tells the device begins, in bytes: `Image`s at 0, then wanted classes, then taps."""
+class InputLayout:
+    """Offsets in the buffer `inputs`, in bytes: one `ImageSettings` an image at 0, then enabled classes, then taps."""
 
-    wanted: int
+    enabled_classes: int
     taps: int
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerLayout:
-    """Where what the device tells the host begins, in bytes: `Summary`s at 0, then `Found`s, then positions; at last the end."""
+class ResultLayout:
+    """Offsets in the buffer `results`, in bytes: one `Summary` an image at 0, then `FoundInstance`s, then positions."""
 
     found: int
     positions: int
@@ -96,9 +96,9 @@ class AnswerLayout:
 
 @dataclass(frozen=True, slots=True)
 class PostprocessMemory:
-    """Memory of one slot. buffers: by the `Batch`'s names, but for `asked` and `answer`, which hold several of its arrays.
+    """Memory of one slot. buffers: named as in `Batch`, except `inputs` and `results`, which hold several of its arrays.
 
-    pinned: `asked`, `counts` and `answer`.
+    pinned: `inputs`, `counts` and `results`.
     """
 
     buffers: Mapping[str, DeviceBuffer]
@@ -108,13 +108,13 @@ class PostprocessMemory:
     def allocate(
         cls, device: Device, spec: ModelSpec, limits: CudaLimits, shapes: Sequence[BatchShape]
     ) -> PostprocessMemory:
-        """For the largest of `shapes`, buffer by buffer. Raises `DeviceOutOfMemory`; what was allocated before is freed."""
+        """For the largest of `shapes`. Raises `DeviceOutOfMemory`, with all buffers freed again."""
         needed = slot_bytes(spec, limits, shapes)
         memory: tuple[dict[str, DeviceBuffer], dict[str, PinnedBuffer]] = ({}, {})
         try:
             for name, size in needed.items():
                 memory[0][name] = device.allocate(size, name)
-            for name in ("asked", "counts", "answer"):
+            for name in ("inputs", "counts", "results"):
                 memory[1][name] = device.allocate_pinned(needed[name], name)
         except BaseException:
             cls(*memory).free()
@@ -122,7 +122,7 @@ class PostprocessMemory:
         return cls(*memory)
 
     def free(self) -> None:
-        """Give all of it back."""
+        """Free all of it."""
         for buffer in self.buffers.values():
             buffer.free()
         for pinned in self.pinned.values():
@@ -130,7 +130,7 @@ class PostprocessMemory:
 
 
 def check_limits(spec: ModelSpec, limits: CudaLimits, shapes: Sequence[BatchShape]) -> None:
-    """Raises `SettingsError`, naming the field, where the kernels cannot work with these numbers."""
+    """Raises `SettingsError`, which names the field, where the kernels cannot work with these numbers."""
     before_nms = spec.postprocess.max_before_nms
     for name in ("instances_at_once", "runs_per_image", "axis_maps_at_once", "max_side"):
         _require(getattr(limits, name) > 0, name, "must be positive")
@@ -148,7 +148,7 @@ def check_limits(spec: ModelSpec, limits: CudaLimits, shapes: Sequence[BatchShap
 
 
 def sizes_of(spec: ModelSpec, limits: CudaLimits, shape: BatchShape) -> Sizes:
-    """Sizes of one batch shape; cells_at_once is never more than there are."""
+    """Sizes of one batch shape."""
     most = spec.postprocess.max_before_nms
     height, width = shape.padded_hw
     level_hw = network_layout(spec, shape).level_hw
@@ -170,17 +170,17 @@ def sizes_of(spec: ModelSpec, limits: CudaLimits, shape: BatchShape) -> Sizes:
     )
 
 
-def asked_layout(spec: ModelSpec, shape: BatchShape) -> AskedLayout:
-    """Taps come last: how many there are depends on the images."""
-    wanted = _aligned(shape.images * sizeof(Image))
-    return AskedLayout(wanted, wanted + _aligned(shape.images * spec.num_classes))
+def input_layout(spec: ModelSpec, shape: BatchShape) -> InputLayout:
+    """Taps come last, since their number depends on the images."""
+    enabled_classes = _aligned(shape.images * sizeof(ImageSettings))
+    return InputLayout(enabled_classes, enabled_classes + _aligned(shape.images * spec.num_classes))
 
 
-def answer_layout(sizes: Sizes) -> AnswerLayout:
-    """One piece, so that one copy brings it."""
+def result_layout(sizes: Sizes) -> ResultLayout:
+    """One buffer, so that one copy downloads it."""
     found = _aligned(sizes.shape.images * sizeof(Summary))
-    positions = found + _aligned(sizes.shape.images * sizes.at_once * sizeof(Found))
-    return AnswerLayout(found, positions, positions + sizes.run_capacity * WORD_BYTES)
+    positions = found + _aligned(sizes.shape.images * sizes.at_once * sizeof(FoundInstance))
+    return ResultLayout(found, positions, positions + sizes.run_capacity * WORD_BYTES)
 
 
 def slot_bytes(spec: ModelSpec, limits: CudaLimits, shapes: Sequence[BatchShape]) -> dict[str, int]:
@@ -199,17 +199,18 @@ def describe_batch(
     network: NetworkMemory,
     kernel_addresses: Mapping[str, Sequence[int]],
 ) -> ctypes.Structure:
-    """The kernels' argument for one shape, with the first chunk, the first pass and the first window.
+    """The kernels' argument for one shape, set to the first chunk, the first pass and the first window.
 
-    kernel_addresses: of each of `kernels_0`, `kernels_1`, `bias_0` and `bias_1`, level by level; unused ones may be missing.
+    kernel_addresses: of `kernels_0`, `kernels_1`, `bias_0` and `bias_1`, level by level; unused ones may be missing.
     """
     batch = Batch()
     addresses = {name: buffer.address for name, buffer in memory.buffers.items()}
-    asked, answer = asked_layout(spec, sizes.shape), answer_layout(sizes)
-    addresses["wanted"], addresses["taps"] = addresses["asked"] + asked.wanted, addresses["asked"] + asked.taps
-    addresses["summaries"] = addresses["answer"]
-    addresses["found"] = addresses["answer"] + answer.found
-    addresses["positions"] = addresses.pop("answer") + answer.positions
+    inputs, results = input_layout(spec, sizes.shape), result_layout(sizes)
+    first_input, first_result = addresses.pop("inputs"), addresses.pop("results")
+    addresses["settings"] = first_input
+    addresses["enabled_classes"], addresses["taps"] = first_input + inputs.enabled_classes, first_input + inputs.taps
+    addresses["summaries"] = first_result
+    addresses["found"], addresses["positions"] = first_result + results.found, first_result + results.positions
     for name, value in (addresses | _numbers(spec, sizes)).items():
         setattr(batch, name, value)
     layout = network_layout(spec, sizes.shape)
@@ -282,9 +283,9 @@ def _buffer_bytes(spec: ModelSpec, sizes: Sizes) -> dict[str, int]:
         }
         | (_axis_items(spec, sizes) if spec.is_decoupled else {"logits": sizes.rows * sizes.map_size})
     )
-    asked = asked_layout(spec, sizes.shape).taps + sizes.most_taps * sizeof(Tap)
-    whole = {"asked": asked, "counts": n * sizeof(Counts), "answer": answer_layout(sizes).end}
-    return {name: n * number * WORD_BYTES for name, number in items.items()} | whole
+    inputs = input_layout(spec, sizes.shape).taps + sizes.most_taps * sizeof(Tap)
+    of_the_batch = {"inputs": inputs, "counts": n * sizeof(Counts), "results": result_layout(sizes).end}
+    return {name: n * number * WORD_BYTES for name, number in items.items()} | of_the_batch
 
 
 def _axis_items(spec: ModelSpec, sizes: Sizes) -> dict[str, int]:

@@ -3,8 +3,8 @@
 //   intersect ─┬► relief ─► decay              images with nms 0
 //              └► overlap_rows ─► greedy_keep  images with nms 1
 //
-// Every kernel passes over the images that ask for something else, so that a batch may mix methods. What a kernel reads, an
-// earlier launch wrote: blocks never wait for each other.
+// Every kernel skips images with another method, so that a batch may mix methods. What a kernel reads was written by an
+// earlier launch: blocks never wait for each other.
 #pragma once
 
 #include "batch.cuh"
@@ -23,9 +23,9 @@ struct IouSide {  // the masks of one side of a tile
 };
 
 // One warp describes masks first.. of an image. Synchronises the warp.
-__device__ __forceinline__ void read_side(const Batch& b, int p, int first, int nobody, IouSide& side) {
+__device__ __forceinline__ void read_side(const Batch& b, int p, int first, int no_label, IouSide& side) {
     int lane = lane_of_warp(), i = first + lane, left = b.mask_w, right = 0;
-    side.labels[lane] = nobody;
+    side.labels[lane] = no_label;
     if (i < b.best_count[p]) {
         size_t at = size_t(p) * b.max_best + i, row = size_t(p) * b.rows + b.best_rows[at];
         side.bits[lane] = b.bits + row * b.mask_w * b.words;
@@ -58,7 +58,7 @@ extern "C" __global__ void __launch_bounds__(256) intersect(const Batch b) {
     __shared__ unsigned better_words[IOU_TILE][IOU_WORDS + 1], worse_words[IOU_TILE][IOU_WORDS + 1];
     __shared__ int some;
     int p = blockIdx.z, first_i = blockIdx.y * IOU_TILE, first_j = blockIdx.x * IOU_TILE, count = b.best_count[p];
-    if (b.asked[p].nms == NMS_NONE || first_i >= count || first_j >= count) return;
+    if (b.settings[p].nms == NMS_NONE || first_i >= count || first_j >= count) return;
     int thread = thread_of_block(), row = thread / 16, column = thread % 16, shared[4] = {0, 0, 0, 0};
     if (thread < 32) read_side(b, p, first_i, -1, better);
     else if (thread < 64) read_side(b, p, first_j, -2, worse);
@@ -104,7 +104,7 @@ __device__ __forceinline__ float iou_of(const Batch& b, int p, int better, int w
 extern "C" __global__ void __launch_bounds__(256) relief(const Batch b) {
     __shared__ float highest[COLUMN_ROWS][32];
     int p = blockIdx.y, lane = lane_of_warp(), warp = thread_of_block() >> 5, j = blockIdx.x * 32 + lane;
-    bool is_there = b.asked[p].nms == NMS_MATRIX && j < b.best_count[p];
+    bool is_there = b.settings[p].nms == NMS_MATRIX && j < b.best_count[p];
     float worst = 0;
     for (int i = warp; is_there && i < j; i += COLUMN_ROWS) worst = max(worst, iou_of(b, p, i, j));
     highest[warp][lane] = worst;
@@ -114,7 +114,7 @@ extern "C" __global__ void __launch_bounds__(256) relief(const Batch b) {
     b.relief[size_t(p) * b.max_best + j] = worst;
 }
 
-// SOLOv2 section 3.3 in doubles, as compiled/measure.py. 1.17549435e-38 is the least normal float.
+// SOLOv2 section 3.3 in doubles, as kernels/nms.py. 1.17549435e-38 is the least normal float.
 __device__ __forceinline__ float decay_by(const Batch& b, double iou, double worst) {
     if (b.gaussian) return float(exp(-b.sigma * iou * iou) / exp(-b.sigma * worst * worst));
     double left = 1 - worst, least = double(1.17549435e-38f);
@@ -126,7 +126,7 @@ __device__ __forceinline__ float decay_by(const Batch& b, double iou, double wor
 extern "C" __global__ void __launch_bounds__(256) decay(const Batch b) {
     __shared__ float strongest[COLUMN_ROWS][32];
     int p = blockIdx.y, lane = lane_of_warp(), warp = thread_of_block() >> 5, j = blockIdx.x * 32 + lane;
-    bool is_there = b.asked[p].nms == NMS_MATRIX && j < b.best_count[p];
+    bool is_there = b.settings[p].nms == NMS_MATRIX && j < b.best_count[p];
     float factor = 1;
     for (int i = warp; is_there && i < j; i += COLUMN_ROWS) {
         float iou = iou_of(b, p, i, j);
@@ -144,7 +144,7 @@ __device__ __forceinline__ int overlap_words(const Batch& b) { return (b.max_bes
 // Grid (max_best / 8 rounded up, images), block 256: a warp writes one mask's row of bits. Synchronises within the warp.
 extern "C" __global__ void __launch_bounds__(256) overlap_rows(const Batch b) {
     int p = blockIdx.y, lane = lane_of_warp(), i = blockIdx.x * 8 + (thread_of_block() >> 5), count = b.best_count[p];
-    if (b.asked[p].nms != NMS_GREEDY || i >= count) return;
+    if (b.settings[p].nms != NMS_GREEDY || i >= count) return;
     size_t row = size_t(p) * b.max_best + i;
     for (int word = 0; word * 32 < count; word++) {
         int j = word * 32 + lane;
@@ -154,34 +154,34 @@ extern "C" __global__ void __launch_bounds__(256) overlap_rows(const Batch b) {
     }
 }
 
-// Grid (images), block 1024: from the best down, 32 masks a round. The first warp finds which of the 32 fall to each other, then
-// every warp notes for 32 later masks which fall to those that stay. Synchronises the block twice a round.
+// Grid (images), block 1024: from the best down, 32 masks a round. The first warp finds which of the 32 suppress each other, then
+// every warp notes for 32 later masks which are suppressed by those that stay. Synchronises the block twice a round.
 extern "C" __global__ void __launch_bounds__(1024) greedy_keep(const Batch b) {
-    __shared__ unsigned gone[MAX_BEST / 32];
+    __shared__ unsigned suppressed[MAX_BEST / 32];
     int p = blockIdx.x, lane = lane_of_warp(), warp = thread_of_block() >> 5, count = b.best_count[p];
-    if (b.asked[p].nms != NMS_GREEDY) return;
+    if (b.settings[p].nms != NMS_GREEDY) return;
     const unsigned* rows = b.overlaps + size_t(p) * b.max_best * overlap_words(b);
-    if (thread_of_block() < MAX_BEST / 32) gone[thread_of_block()] = 0;
+    if (thread_of_block() < MAX_BEST / 32) suppressed[thread_of_block()] = 0;
     __syncthreads();
     for (int round = 0; round * 32 < count; round++) {
         int i = round * 32 + lane;
         const unsigned* row = rows + size_t(i) * overlap_words(b);
         if (warp == 0) {
-            unsigned mine = i < count ? row[round] : 0, fallen = gone[round];
+            unsigned mine = i < count ? row[round] : 0, dropped = suppressed[round];
             for (int better = 0; better < 32; better++) {
                 unsigned its = __shfl_sync(ALL_LANES, mine, better);
-                if (!(fallen >> better & 1)) fallen |= its;
+                if (!(dropped >> better & 1)) dropped |= its;
             }
             __syncwarp();  // all have read it: shuffles alone do not order memory
-            if (lane == 0) gone[round] = fallen;
-            if (i < count) b.factors[size_t(p) * b.max_best + i] = fallen >> lane & 1 ? 0 : 1;
+            if (lane == 0) suppressed[round] = dropped;
+            if (i < count) b.factors[size_t(p) * b.max_best + i] = dropped >> lane & 1 ? 0 : 1;
         }
         __syncthreads();
-        bool stays = i < count && !(gone[round] >> lane & 1);
+        bool stays = i < count && !(suppressed[round] >> lane & 1);
         for (int word = round + 1 + warp; word * 32 < count; word += MAX_WARPS) {
-            unsigned fallen = stays ? row[word] : 0;
-            for (int by = 16; by > 0; by >>= 1) fallen |= __shfl_xor_sync(ALL_LANES, fallen, by);
-            if (lane == 0) gone[word] |= fallen;
+            unsigned dropped = stays ? row[word] : 0;
+            for (int by = 16; by > 0; by >>= 1) dropped |= __shfl_xor_sync(ALL_LANES, dropped, by);
+            if (lane == 0) suppressed[word] |= dropped;
         }
         __syncthreads();
     }

@@ -162,15 +162,15 @@ extern "C" __global__ void __launch_bounds__(1024) list_top_cells(const Batch b)
 extern "C" __global__ void __launch_bounds__(1024) select_kept(const Batch b) {
     __shared__ Key keys[MAX_BEST];
     int p = blockIdx.x, thread = thread_of_block(), count = b.best_count[p], passed = 0;
-    const Image& asked = b.asked[p];
+    const ImageSettings& settings = b.settings[p];
     size_t first = size_t(p) * b.max_best;
     for (int i = thread; i < count; i += 1024) {
-        float score = b.best_scores[first + i] * (asked.nms == NMS_NONE ? 1.0f : b.factors[first + i]);
-        bool kept = score >= asked.score_threshold && score > 0;
+        float score = b.best_scores[first + i] * (settings.nms == NMS_NONE ? 1.0f : b.factors[first + i]);
+        bool kept = score >= settings.score_threshold && score > 0;
         keys[i] = kept ? key_of(score, i) : 0;
         passed += kept;
     }
-    passed = min(block_sum(passed), asked.max_instances);
+    passed = min(block_sum(passed), settings.max_instances);
     sort_keys(keys, count);
     for (int i = thread; i < passed; i += 1024) {
         b.kept[first + i] = index_of(keys[i]);

@@ -1,8 +1,8 @@
-"""Queues the kernels of each stage: which, with what grid, in how many chunks. Nothing here waits for the device.
+"""Queues the kernels of each stage: which kernels, with which grids, in how many chunks. Never waits for the device.
 
     candidates ─► (host reads Counts) ─► masks ─► best ─► nms ─► encode (again for later passes) ─► write_window (again)
 
-Grids follow `Counts` where that is known, so that little is launched for nothing; kernels check every index themselves.
+Grids follow `Counts` where it is known, so that few threads are idle; kernels check every index themselves.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from solo_server.backends.gpu.driver.base import DeviceBuffer, Kernel, Stream
 from solo_server.backends.gpu.network import FLOAT_BYTES
-from solo_server.backends.gpu.postprocess.batch import Found
-from solo_server.backends.gpu.postprocess.memory import ENCODE_WARPS, SEGMENT, AnswerLayout
+from solo_server.backends.gpu.postprocess.batch import FoundInstance
+from solo_server.backends.gpu.postprocess.memory import ENCODE_WARPS, SEGMENT, ResultLayout
 
 KERNELS = (
     "count_candidates", "scan_candidates", "write_candidates", "list_axes",
@@ -36,7 +36,7 @@ CountsArray = NDArray[np.void]
 
 
 class Stages:
-    """The kernels of one batch on one stream; batch: their argument, whose chunk, pass and window change between launches."""
+    """The kernels of one batch on one stream. batch: their argument; its chunk, pass and window change between launches."""
 
     def __init__(self, stream: Stream, kernels: Mapping[str, Kernel], batch: Any) -> None:
         self._stream, self._kernels, self._batch = stream, kernels, batch
@@ -53,7 +53,7 @@ class Stages:
             self._launch("list_axes", (batch.images, 1, 1), BLOCK)
 
     def masks(self, counts: CountsArray) -> None:
-        """Areas and totals of all cells; their bits too where all cells of each image fit."""
+        """Areas and totals of all cells; also their bits, where all cells of each image fit."""
         if self._batch.decoupled:
             self._axis_maps(counts["axis_first"])
         most, rows = int(counts["cells"].max()), self._batch.rows
@@ -61,16 +61,16 @@ class Stages:
             self._measure(_clipped(counts["level_first"], first, rows), first, min(rows, most - first), most <= rows)
 
     def best(self, counts: CountsArray) -> None:
-        """The best candidates, and their bits where they are not there already."""
+        """The best candidates, and their bits unless `masks` wrote them."""
         images, rows, most = self._batch.images, self._batch.rows, int(counts["cells"].max())
         self._launch("select_top", (images, 1, 1), WIDE_BLOCK)
         if most > rows:
             self._launch("list_top_cells", (images, 1, 1), WIDE_BLOCK)
-            best = self._batch.max_best  # how many of them are of which level only the device knows
+            best = self._batch.max_best  # only the device knows how many of them are of which level
             self._measure(np.minimum(np.diff(counts["level_first"]), best), 0, min(best, most), True)
 
     def nms(self, counts: CountsArray, methods: set[str]) -> None:
-        """What each image asks for, then the cut."""
+        """The method of each image, then the final selection. methods: all that the batch uses."""
         images, best = self._batch.images, min(self._batch.max_best, int(counts["candidates"].max()))
         tiles = _ceil(best, IOU_TILE)
         if methods != {"none"}:
@@ -83,12 +83,12 @@ class Stages:
             self._launch("greedy_keep", (images, 1, 1), WIDE_BLOCK)
         self._launch("select_kept", (images, 1, 1), WIDE_BLOCK)
 
-    def encode(self, answer: DeviceBuffer, layout: AnswerLayout, first_kept: int, instances: int, widest: int) -> None:
-        """One pass and its first window. instances: at most so many an image; widest: of the originals, in pixels."""
+    def encode(self, results: DeviceBuffer, layout: ResultLayout, first_kept: int, instances: int, widest: int) -> None:
+        """One pass and its first window. instances: the most of any image; widest: width of the widest original, in pixels."""
         batch, images = self._batch, self._batch.images
         batch.first_kept, batch.first_run = first_kept, 0
         self._encoded = (_ceil(widest, SEGMENT), min(instances, batch.at_once), images)
-        self._stream.clear(answer, images * batch.at_once * ctypes.sizeof(Found), layout.found)
+        self._stream.clear(results, images * batch.at_once * ctypes.sizeof(FoundInstance), layout.found)
         tiles = batch.words * _ceil(batch.mask_w, MASK_TILE_COLUMNS)
         self._launch("soft_maps", (tiles, *self._encoded[1:]), BLOCK)
         self._launch("count_runs", self._encoded, BLOCK, shared_bytes=self._line_bytes())
@@ -96,7 +96,7 @@ class Stages:
         self.write_window(0)
 
     def write_window(self, first_run: int) -> None:
-        """Positions from number `first_run` of the pass that was encoded last, as many as there is room for."""
+        """Positions from number `first_run` of the last pass, as many as fit."""
         self._batch.first_run = first_run
         self._launch("write_runs", self._encoded, BLOCK, shared_bytes=self._line_bytes())
 
@@ -104,7 +104,7 @@ class Stages:
         return ENCODE_WARPS * FLOAT_BYTES * int(self._batch.mask_h)
 
     def _measure(self, of_levels: NDArray[np.int32], first: int, most: int, with_bits: bool) -> None:
-        """One chunk of cells from place `first`. of_levels: `(N, levels)` at most so many are of it; most: of an image."""
+        """One chunk of cells from place `first` of the list. of_levels: `(N, levels)` cells at most; most: cells of an image."""
         self._batch.first_place = first
         if not self._batch.decoupled:
             for level, cells in enumerate(of_levels.max(0).tolist()):

@@ -1,4 +1,4 @@
-"""What the device has found in an image to instances with COCO strings; needs neither the device nor its memory any more."""
+"""The device's results for an image to instances with COCO strings; runs on the host without the device."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solo_server.backends.cpu.encode import rle_text
-from solo_server.backends.gpu.postprocess.batch import Found, record_of
+from solo_server.backends.gpu.postprocess.batch import FoundInstance, record_of
 from solo_server.rle import EMPTY_BOX
 from solo_server.types import Instance, Rle
 
-FOUND = record_of(Found)
+FOUND_INSTANCE = record_of(FoundInstance)
 
 
 @dataclass(frozen=True, slots=True)
-class ImageFound:
-    """One image's answer, best first. found: `(n,)` of `FOUND`; positions: `(sum of found's runs,) uint32`, in its order."""
+class ImageResult:
+    """One image's results, best first. found: `(n,)` of `FOUND_INSTANCE`; positions: `(sum of runs,) uint32`, in the same order."""
 
     original_hw: tuple[int, int]
     found: NDArray[np.void]
     positions: NDArray[np.uint32]
 
 
-def instances_of(image: ImageFound) -> tuple[Instance, ...]:
-    """Box, area and encoding of each instance; none found gives an empty tuple."""
+def instances_of(image: ImageResult) -> tuple[Instance, ...]:
+    """Box, area and encoding of each instance; an empty tuple for none."""
     ends = np.cumsum(image.found["runs"], dtype=np.int64)
     parts = np.split(image.positions.astype(np.int64), ends[:-1])
     return tuple(_instance(found, part, image.original_hw) for found, part in zip(image.found, parts, strict=False))

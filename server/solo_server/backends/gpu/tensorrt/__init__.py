@@ -1,1 +1,4 @@
-"""TensorRT networks and engines. Experimental: they have never run on a GPU."""
+"""The engine `tensorrt`. Experimental: it has never run on a GPU.
+
+The rest of the server imports `open` from this folder and nothing else, and only where the engine is chosen or built.
+"""

@@ -1,11 +1,11 @@
-"""One graph to one TensorRT plan.
+"""Builds one TensorRT plan from one graph.
 
     ONNX bytes ─► parser ─► strongly typed network ─┐
-    profiles, workspace, timing cache ─► config ────┴► builder ─► plan, timing cache with what was measured
+    profiles, workspace, timing cache ─► config ────┴► builder ─► plan, updated timing cache
 
-Precision belongs to the graph: float32, float16 between explicit casts, or INT8 between QuantizeLinear and DequantizeLinear; no
-flag allows the builder another. From TensorRT 10.4, the last for V100, to 10.16 and 11, which removed what we do not use: weak
-precision flags, implicit batches, calibrators.
+The graph defines the precision: float32, float16 between explicit casts, or INT8 between QuantizeLinear and DequantizeLinear; no
+flag lets the builder choose another. For TensorRT 10.4, the last for V100, to 10.16 and 11, which removed features that we do not
+use: weak precision flags, implicit batches, calibrators.
 """
 
 from __future__ import annotations
@@ -37,18 +37,19 @@ BAR = 20
 SECONDS_BETWEEN_LINES = 5.0
 
 TensorRt = (
-    Any  # the module `tensorrt`, which has no types and is not to be had everywhere; handed in, so that tests can
+    Any  # the module `tensorrt`, which has no types and cannot be installed everywhere; passed in, so that tests can
 )
+
 Progress = Callable[[str, int, int], None]
 
 
 class EngineBuildError(BundleError):
-    """TensorRT cannot make an engine of a graph. The message names the graph, and the node where TensorRT does."""
+    """TensorRT cannot build an engine from a graph. The message names the graph, and the node if TensorRT does."""
 
 
 @dataclass(frozen=True, slots=True)
-class BuildOrder:
-    """What to build. name: the graph's, for messages; workspace_mib: `None` for all memory; timing_cache: may be empty."""
+class PlanRequest:
+    """What to build. name: of the graph, for messages; workspace_mib: `None` for all memory; timing_cache: may be empty."""
 
     name: str
     onnx: bytes = field(repr=False)
@@ -58,8 +59,8 @@ class BuildOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """A serialized engine, and all kernel times that are known now."""
+class BuiltPlan:
+    """A serialized engine, and the timing cache with all kernel times known so far."""
 
     plan: bytes = field(repr=False)
     timing_cache: bytes = field(repr=False)
@@ -79,7 +80,7 @@ def import_tensorrt() -> TensorRt:
 
 
 def version_of(trt: TensorRt) -> str:
-    """TensorRT's version in plain numbers, such as `10.4.0`; what marks a release beyond them is left out."""
+    """TensorRT's version as numbers, such as `10.4.0`, without suffixes."""
     match = re.match(r"\d+(\.\d+){1,3}", trt.__version__)
     if match is None:
         raise SettingsError(f"engine tensorrt: the version of TensorRT cannot be read from {trt.__version__!r}")
@@ -87,23 +88,23 @@ def version_of(trt: TensorRt) -> str:
 
 
 def check_gpu(version: str, gpu: DeviceInfo, precision: str) -> None:
-    """Do TensorRT, the GPU and a precision go together?
+    """Check that TensorRT, the GPU and a precision work together.
 
     Raises:
-        SettingsError: TensorRT is too old or has given up this GPU, or the GPU cannot run the precision.
+        SettingsError: TensorRT is too old or no longer supports this GPU, or the GPU cannot run the precision.
     """
     capability = ".".join(map(str, gpu.capability))
-    here = f"engine tensorrt: TensorRT {version} on {gpu.name} (compute capability {capability})"
+    prefix = f"engine tensorrt: TensorRT {version} on {gpu.name} (compute capability {capability})"
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
     if numbers < OLDEST:
-        raise SettingsError(f"{here}: needs TensorRT {'.'.join(map(str, OLDEST))} or newer; {INSTALL}")
+        raise SettingsError(f"{prefix}: needs TensorRT {'.'.join(map(str, OLDEST))} or newer; {INSTALL}")
     if gpu.capability < VOLTA:
-        raise SettingsError(f"{here}: this GPU is too old; TensorRT needs compute capability 7.0 or above")
+        raise SettingsError(f"{prefix}: this GPU is too old; TensorRT needs compute capability 7.0 or above")
     if gpu.capability < TURING and numbers > LAST_FOR_VOLTA:
-        raise SettingsError(f"{here}: 10.4.0 is the last version for this GPU; {INSTALL_VOLTA}")
+        raise SettingsError(f"{prefix}: 10.4.0 is the last version for this GPU; {INSTALL_VOLTA}")
     if gpu.capability < TURING and precision == "int8":
         raise SettingsError(
-            f"{here}: has no INT8 tensor cores, only DP4A, which is slower than float16; export with --precision fp16"
+            f"{prefix}: has no INT8 tensor cores, only DP4A, which is slower than float16; export with --precision fp16"
         )
 
 
@@ -112,17 +113,17 @@ def check_int8_form(bundle: Bundle) -> None:
     if bundle.int8_for == "cpu":
         raise SettingsError(
             f"engine tensorrt: {bundle.name} is INT8 for CPUs, its activations have zero points, which TensorRT refuses; "
-            "export it anew with --precision int8 --calibration DIR --int8-for tensorrt"
+            "export it again with --precision int8 --calibration DIR --int8-for tensorrt"
         )
 
 
-def build_plan(trt: TensorRt, order: BuildOrder, progress: Progress) -> Built:
-    """Build; takes minutes on a GPU. progress: told the phase, its step and its number of steps, from any thread.
+def build_plan(trt: TensorRt, request: PlanRequest, progress: Progress) -> BuiltPlan:
+    """Build; takes minutes on a GPU. progress: called with the phase, its step and its number of steps, from any thread.
 
     Raises:
         EngineBuildError: the parser or the builder refuses the graph, or a profile does not fit it.
         SettingsError: TensorRT cannot use this GPU at all.
-        BaseException: what `progress` raised, Ctrl-C for instance, which ends the build at its next step.
+        BaseException: raised by `progress`, Ctrl-C for instance; it ends the build at its next step.
     """
     errors: list[str] = []
     logger, monitor = error_logger(trt, errors.append), _monitor(trt, progress)
@@ -132,26 +133,26 @@ def build_plan(trt: TensorRt, order: BuildOrder, progress: Progress) -> Built:
         raise unstartable(trt, _reasons(errors)) from problem
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, logger)  # holds the weights: it must live until the engine is built
-    _parse(parser, order, trt.__version__)
+    _parse(parser, request, trt.__version__)
     config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)  # what is float32 in a graph is so for a reason
+    config.clear_flag(trt.BuilderFlag.TF32)  # values that are float32 in a graph must not be rounded
     config.progress_monitor = monitor
-    if order.workspace_mib is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, order.workspace_mib << 20)
-    _add_profiles(builder, config, order)
-    times = _timing_cache(config, order)  # must live until the engine is built
+    if request.workspace_mib is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace_mib << 20)
+    _add_profiles(builder, config, request)
+    times = _timing_cache(config, request)  # must live until the engine is built
     plan = builder.build_serialized_network(network, config)
     if monitor.problem is not None:
         raise monitor.problem
     if plan is None:
-        raise EngineBuildError(f"{order.name}: TensorRT {trt.__version__} cannot build it: {_reasons(errors)}")
-    for error in errors:  # kernels that did not fit, for instance; others did
-        LOG.warning("%s: TensorRT: %s", order.name, error)
-    return Built(bytes(plan), bytes(times.serialize()))
+        raise EngineBuildError(f"{request.name}: TensorRT {trt.__version__} cannot build it: {_reasons(errors)}")
+    for error in errors:  # kernels that did not fit, for instance, where others did
+        LOG.warning("%s: TensorRT: %s", request.name, error)
+    return BuiltPlan(bytes(plan), bytes(times.serialize()))
 
 
 def deserialises(trt: TensorRt, plan: bytes) -> bool:
-    """Whether TensorRT loads a plan on this GPU; why not is in the log. Raises `SettingsError` where it cannot use it at all."""
+    """Whether TensorRT loads a plan on this GPU; if not, the log says why. Raises `SettingsError` for a GPU that it cannot use."""
     errors: list[str] = []
     try:
         runtime = trt.Runtime(error_logger(trt, errors.append))
@@ -164,15 +165,15 @@ def deserialises(trt: TensorRt, plan: bytes) -> bool:
 
 
 def unstartable(trt: TensorRt, reason: str) -> SettingsError:
-    """What is to be told where `Builder` or `Runtime` is refused: a `TypeError` in Python, the reason in the logger's ears only."""
+    """The error where `Builder` or `Runtime` raises a `TypeError`, whose reason only the logger receives."""
     return SettingsError(
         f"engine tensorrt: TensorRT {trt.__version__} cannot use this GPU: {reason} (CUDA error 35: the driver is older than "
         "the CUDA that it was made for)"
     )
 
 
-def error_logger(trt: TensorRt, heard: Callable[[str], None], warning_level: int = logging.DEBUG) -> Any:
-    """An `ILogger` that tells errors, and writes warnings to the log. It lives as long as what TensorRT makes with it."""
+def error_logger(trt: TensorRt, on_error: Callable[[str], None], warning_level: int = logging.DEBUG) -> Any:
+    """An `ILogger` that calls `on_error`, and writes warnings to the log. It must outlive the objects created with it."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]  # a base class that only the module knows
         def __init__(self) -> None:
@@ -180,40 +181,40 @@ def error_logger(trt: TensorRt, heard: Callable[[str], None], warning_level: int
 
         def log(self, severity: Any, msg: str) -> None:
             if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
-                heard(msg)
+                on_error(msg)
             elif severity == trt.ILogger.Severity.WARNING:
                 LOG.log(warning_level, "TensorRT: %s", msg)
 
     return Logger()
 
 
-def progress_lines(name: str, say: Callable[[str], None], seconds: float = SECONDS_BETWEEN_LINES) -> Progress:
-    """A callback for `build_plan` that says where the build stands, at most every `seconds`."""
+def progress_lines(name: str, log: Callable[[str], None], seconds: float = SECONDS_BETWEEN_LINES) -> Progress:
+    """A callback for `build_plan` that logs the state of the build, at most every `seconds`."""
     start = last = monotonic()
 
-    def tell(phase: str, step: int, steps: int) -> None:
+    def progress(phase: str, step: int, steps: int) -> None:
         nonlocal last
         now = monotonic()
         if now - last >= seconds:
             last = now
             filled = BAR * step // max(steps, 1)
             bar = "#" * filled + "." * (BAR - filled)
-            say(f"building {name}: {now - start:4.0f} s [{bar}] {phase}, {step} of {steps}")
+            log(f"building {name}: {now - start:4.0f} s [{bar}] {phase}, {step} of {steps}")
 
-    return tell
+    return progress
 
 
 def _network_flags(trt: TensorRt) -> int:
-    """Batches are explicit from TensorRT 10 on, whatever the flags say."""
+    """Strongly typed, where there is such a flag. Since TensorRT 10 batches are explicit anyway."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    return 0 if flag is None else 1 << int(flag)  # a version without the flag knows no other networks
+    return 0 if flag is None else 1 << int(flag)  # a version without the flag has only such networks
 
 
-def _parse(parser: Any, order: BuildOrder, version: str) -> None:
-    if parser.parse(order.onnx):
+def _parse(parser: Any, request: PlanRequest, version: str) -> None:
+    if parser.parse(request.onnx):
         return
     errors = [_described(parser.get_error(i)) for i in range(parser.num_errors)]
-    raise EngineBuildError(f"{order.name}: TensorRT {version} cannot read it: {_reasons(errors)}")
+    raise EngineBuildError(f"{request.name}: TensorRT {version} cannot read it: {_reasons(errors)}")
 
 
 def _described(error: Any) -> str:
@@ -227,10 +228,10 @@ def _reasons(errors: list[str]) -> str:
     return ("; ".join(" ".join(text.split()) for text in errors[:SHOWN_ERRORS]) or "it gives no reason") + more
 
 
-def _add_profiles(builder: Any, config: Any, order: BuildOrder) -> None:
-    for shapes in order.profiles:
+def _add_profiles(builder: Any, config: Any, request: PlanRequest) -> None:
+    for shapes in request.profiles:
         profile = builder.create_optimization_profile()
-        refused = f"{order.name}: TensorRT refuses the optimisation profile {dict(shapes)}"
+        refused = f"{request.name}: TensorRT refuses the optimisation profile {dict(shapes)}"
         try:
             for name, shape in shapes.items():
                 profile.set_shape(name, shape.min, shape.opt, shape.max)
@@ -240,18 +241,20 @@ def _add_profiles(builder: Any, config: Any, order: BuildOrder) -> None:
             raise EngineBuildError(refused)
 
 
-def _timing_cache(config: Any, order: BuildOrder) -> Any:
-    """Begin with what was measured before; what does not belong to this GPU and version is left."""
-    times = config.create_timing_cache(order.timing_cache)
+def _timing_cache(config: Any, request: PlanRequest) -> Any:
+    """Begin with earlier measurements; a cache of another GPU or version is ignored."""
+    times = config.create_timing_cache(request.timing_cache)
     if times is None or not config.set_timing_cache(times, False):
-        LOG.warning("%s: the timing cache is damaged or of another GPU or TensorRT; every kernel is timed", order.name)
+        LOG.warning(
+            "%s: the timing cache is damaged or of another GPU or TensorRT; every kernel is timed", request.name
+        )
         times = config.create_timing_cache(b"")
         config.set_timing_cache(times, False)
     return times
 
 
 def _monitor(trt: TensorRt, progress: Progress) -> Any:
-    """An `IProgressMonitor` that tells `progress`; no exception, Ctrl-C least, may fly through the builder's C++."""
+    """An `IProgressMonitor` that calls `progress`. It catches every exception: none may pass through the builder's C++ code."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # see Logger
         def __init__(self) -> None:
@@ -261,16 +264,16 @@ def _monitor(trt: TensorRt, progress: Progress) -> Any:
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             self._steps[phase_name] = num_steps
-            self._tell(phase_name, 0)
+            self._report(phase_name, 0)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            self._tell(phase_name, step + 1)
+            self._report(phase_name, step + 1)
             return self.problem is None
 
         def phase_finish(self, phase_name: str) -> None:
             self._steps.pop(phase_name, None)
 
-        def _tell(self, phase: str, step: int) -> None:
+        def _report(self, phase: str, step: int) -> None:
             try:
                 progress(phase, step, self._steps.get(phase, 1))
             except BaseException as problem:  # build_plan raises it

@@ -3,10 +3,10 @@
     batch ─► graph of this shape? ─► replay
                 │ no
                 ▼
-             context of the profile that fits ─► enqueue; if it comes again: a context of its own ─► run, wait, capture
+             context of the profile that fits ─► enqueue; if the shape recurs: a context of its own ─► run, wait, capture
 
-TensorRT asks for a context of its own for each captured graph: what a context keeps on the device for one shape, another shape
-overwrites. Contexts of a slot run one after another on its stream, so that all work in one buffer.
+Each captured graph needs a context of its own: the state that a context keeps on the device for one shape is overwritten by another
+shape. Contexts of a slot run one after another on its stream, so that all of them use one scratch buffer.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ from solo_server.backends.gpu.bindings import (
     masks_bindings,
     masks_signature,
 )
+from solo_server.backends.gpu.buckets import largest_shapes
 from solo_server.backends.gpu.driver.base import Device, DeviceBuffer, Stream
 from solo_server.backends.gpu.network import ALIGNMENT, FLOAT_BYTES, BatchShape, NetworkMemory, level_groups
+from solo_server.backends.gpu.options import MAX_CUDA_GRAPHS
 from solo_server.backends.gpu.tensorrt.build import TensorRt
-from solo_server.backends.gpu.tensorrt.cuda_graphs import Replays
-from solo_server.backends.gpu.tensorrt.engine import Context, EngineOrder, LoadedEngine, Loader
+from solo_server.backends.gpu.tensorrt.cuda_graphs import CudaGraphs
+from solo_server.backends.gpu.tensorrt.engine import Context, ExpectedEngine, LoadedEngine, Loader
 from solo_server.backends.gpu.tensorrt.profiles import EngineProfiles
 from solo_server.errors import DeviceFailure, DeviceLost, EngineFailure, SettingsError
 
 LOG = logging.getLogger("solo_server")
-GRAPHS = 16  # a batch needs up to four: categories and three groups of masks
 
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """Two serialised engines of one bundle, the profiles that both were built with, and their precision."""
+    """Two serialised engines of one bundle, the profiles of both, and their precision."""
 
     categories: bytes = field(repr=False)
     masks: bytes = field(repr=False)
@@ -48,11 +49,10 @@ class Engines:
 
 
 class TensorRtNetwork:
-    """See `DeviceNetwork`. trt: the module `tensorrt`; graphs: how many CUDA graphs a slot keeps, 0 turns them off; note_run: see
-    there.
+    """See `DeviceNetwork`. trt: the module `tensorrt`; graphs: how many CUDA graphs a slot keeps, 0 turns them off.
 
     Raises:
-        UnusableEngine: an engine is damaged, of another TensorRT or GPU, or not of this network.
+        UnusableEngine: an engine is damaged, of another TensorRT or GPU, or of another network.
         SettingsError: TensorRT cannot run such a network.
     """
 
@@ -63,7 +63,7 @@ class TensorRtNetwork:
         engines: Engines,
         *,
         slots: int = 2,
-        graphs: int = GRAPHS,
+        graphs: int = MAX_CUDA_GRAPHS,
         note_run: Callable[[], None] | None = None,
     ) -> None:
         self._profiles, self._device, self.slots, self._note_run = engines.profiles, device, slots, note_run
@@ -73,21 +73,21 @@ class TensorRtNetwork:
         loader = Loader(trt)
         categories, masks = self._profiles.categories, self._profiles.masks
         self._categories = LoadedEngine(
-            loader, EngineOrder("categories", engines.categories, categories_signature(spec), categories)
+            loader, ExpectedEngine("categories", engines.categories, categories_signature(spec), categories)
         )
-        self._masks = LoadedEngine(loader, EngineOrder("masks", engines.masks, masks_signature(spec), masks))
-        self.shapes = largest_shapes(self._profiles)
+        self._masks = LoadedEngine(loader, ExpectedEngine("masks", engines.masks, masks_signature(spec), masks))
+        self.shapes = largest_shapes(self._profiles.buckets, self._profiles.max_batch)
         self.description = f"tensorrt {trt.__version__} {device.info.name}, {engines.precision}"
 
     def run_as(self, shape: BatchShape) -> BatchShape:
-        """See `DeviceNetwork.run_as`: the same, a profile holds every number of images."""
+        """See `DeviceNetwork.run_as`: the same shape, since a profile accepts every number of images."""
         return shape
 
     def open_slot(self, stream: Stream, memory: NetworkMemory) -> TensorRtSlot:
         """See `DeviceNetwork.open_slot`."""
         size = max(self._categories.scratch_bytes, self._masks.scratch_bytes, ALIGNMENT)
-        place = _Place(stream, memory, self._device.allocate(size, "TensorRT's scratch memory"))
-        return TensorRtSlot((self._categories, self._masks), self._profiles, place, self._graphs)
+        resources = _SlotResources(stream, memory, self._device.allocate(size, "TensorRT's scratch memory"))
+        return TensorRtSlot((self._categories, self._masks), self._profiles, resources, self._graphs)
 
     def note_run(self) -> None:
         """See `DeviceNetwork.note_run`."""
@@ -101,8 +101,8 @@ class TensorRtNetwork:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a slot's runs happen."""
+class _SlotResources:
+    """What the runs of a slot share."""
 
     stream: Stream
     memory: NetworkMemory
@@ -110,13 +110,17 @@ class _Place:
 
 
 class TensorRtSlot:
-    """See `NetworkSlot`: contexts, graphs and scratch memory of its own."""
+    """See `NetworkSlot`: it has its own contexts, graphs and scratch memory."""
 
     def __init__(
-        self, engines: tuple[LoadedEngine, LoadedEngine], profiles: EngineProfiles, place: _Place, graphs: int
+        self,
+        engines: tuple[LoadedEngine, LoadedEngine],
+        profiles: EngineProfiles,
+        resources: _SlotResources,
+        graphs: int,
     ) -> None:
         self._categories, self._masks = engines
-        self._profiles, self._place, self._replays = profiles, place, Replays(graphs)
+        self._profiles, self._resources, self._graphs = profiles, resources, CudaGraphs(graphs)
         self._contexts: dict[tuple[str, int], Context] = {}
 
     def categories(self, shape: BatchShape) -> None:
@@ -132,34 +136,34 @@ class TensorRtSlot:
     def close(self) -> None:
         """See `NetworkSlot.close`."""
         try:
-            self._replays.close()
+            self._graphs.close()
         finally:
             self._contexts.clear()
-            self._place.scratch.free()
+            self._resources.scratch.free()
 
     def _run(self, engine: LoadedEngine, profile: int, bindings: Bindings) -> None:
-        """Replay; where there is no graph queue plainly, and make one for the next time if that is due."""
-        if self._replays.launch(bindings, self._place.stream):
+        """Replay the graph. Without one, enqueue the run, and capture a graph for the next time if that is due."""
+        if self._graphs.launch(bindings, self._resources.stream):
             return
-        self._context(engine, profile).enqueue(bindings, self._place.memory, self._place.stream)
-        if self._replays.is_due(bindings):
+        self._context(engine, profile).enqueue(bindings, self._resources.memory, self._resources.stream)
+        if self._graphs.is_due(bindings):
             self._capture(engine, profile, bindings)
 
     def _context(self, engine: LoadedEngine, profile: int) -> Context:
         """The context that all shapes of a profile share."""
         key = (engine.name, profile)
         if key not in self._contexts:
-            self._contexts[key] = engine.context(profile, self._place.stream, self._place.scratch)
+            self._contexts[key] = engine.context(profile, self._resources.stream, self._resources.scratch)
         return self._contexts[key]
 
     def _capture(self, engine: LoadedEngine, profile: int, bindings: Bindings) -> None:
-        """Runs once more and waits before the capture, as trtexec: what a new shape needs is done then, and in no graph.
+        """Run once more and wait before the capture, as trtexec does, so that the work of a new shape is not part of the graph.
 
-        The same inputs give the same outputs again. Where it fails, those of the plain run stand.
+        The same inputs give the same outputs. If it fails, the outputs of the plain run are used.
         """
-        stream, memory = self._place.stream, self._place.memory
+        stream, memory = self._resources.stream, self._resources.memory
         try:
-            context = engine.context(profile, stream, self._place.scratch)
+            context = engine.context(profile, stream, self._resources.scratch)
             context.enqueue(bindings, memory, stream)
             stream.synchronize()
             with stream.capture() as capture:
@@ -167,22 +171,19 @@ class TensorRtSlot:
         except DeviceLost:
             raise
         except DeviceFailure as problem:
-            LOG.warning("%s engine is run without a CUDA graph for %s: %s", engine.name, _told(bindings), problem)
-            self._replays.refuse(bindings)
+            LOG.warning(
+                "%s engine is run without a CUDA graph for %s: %s", engine.name, _shapes_text(bindings), problem
+            )
+            self._graphs.refuse(bindings)
         else:
-            self._replays.keep(bindings, capture.graph, context)
-
-
-def largest_shapes(profiles: EngineProfiles) -> tuple[BatchShape, ...]:
-    """The largest batch of every bucket."""
-    return tuple(BatchShape(profiles.max_batch, bucket.largest_hw) for bucket in profiles.buckets)
+            self._graphs.add(bindings, capture.graph, context)
 
 
 def bucket_of(profiles: EngineProfiles, shape: BatchShape) -> int:
-    """Which bucket a batch runs in: the first that holds it, exact sizes coming before ranges.
+    """The bucket of a batch: the first that holds it; exact sizes come before ranges.
 
     Raises:
-        EngineFailure: none holds it.
+        EngineFailure: no bucket holds it.
     """
     holding = (i for i, bucket in enumerate(profiles.buckets) if bucket.holds(shape.padded_hw))
     found = next(holding, None)
@@ -193,18 +194,18 @@ def bucket_of(profiles: EngineProfiles, shape: BatchShape) -> int:
 
 
 def check_alignment(spec: ModelSpec) -> None:
-    """TensorRT wants tensors at multiples of 256 bytes, and levels of one group follow each other without a gap.
+    """TensorRT requires tensors at multiples of 256 bytes, but levels of one group follow each other without a gap.
 
     Raises:
-        SettingsError: they would not lie so.
+        SettingsError: some level would not be aligned.
     """
-    crowded = any(len(group.levels) > 1 for group in level_groups(spec))
-    if crowded and spec.fpn_channels * FLOAT_BYTES % ALIGNMENT:
+    has_neighbours = any(len(group.levels) > 1 for group in level_groups(spec))
+    if has_neighbours and spec.fpn_channels * FLOAT_BYTES % ALIGNMENT:
         raise SettingsError(
             f"engine tensorrt: needs a multiple of {ALIGNMENT // FLOAT_BYTES} FPN channels, the network has "
             f"{spec.fpn_channels}; engine cuda runs it"
         )
 
 
-def _told(bindings: Bindings) -> str:
+def _shapes_text(bindings: Bindings) -> str:
     return ", ".join(f"{tensor.name} {'x'.join(map(str, tensor.shape))}" for tensor in bindings.inputs)

@@ -42,10 +42,10 @@ def structs_of(array: NDArray[np.uint8], struct: type[ctypes.Structure]) -> list
     return [struct.from_buffer_copy(row.tobytes()) for row in array]
 
 
-def asked_of(settings: Sequence[PostprocessSpec]) -> NDArray[np.uint8]:
+def settings_bytes(settings: Sequence[PostprocessSpec]) -> NDArray[np.uint8]:
     """The `Image` of each image, `(N, sizeof(Image)) uint8`; its thresholds are those of `find_candidates`."""
     images = [
-        structs.Image(
+        structs.ImageSettings(
             threshold=max(s.candidate_threshold, s.score_threshold),
             or_equal=int(s.score_threshold > s.candidate_threshold),
             score_threshold=s.score_threshold,

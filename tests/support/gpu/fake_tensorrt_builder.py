@@ -1,11 +1,11 @@
-"""A fake `tensorrt` that builds: plans are made of what they were built from, and every call that matters is noted.
+"""A fake `tensorrt` that builds: a plan depends on its inputs, and calls are recorded.
 
     trt = FakeTensorRt("10.4.0")
-    build_plan(trt, order, progress)
-    trt.networks, trt.configs                                      # what the builder was told
+    build_plan(trt, request, progress)
+    trt.networks, trt.configs                                      # what the builder received
     trt.parser_errors, trt.builder_errors, trt.refuses = ...       # faults
 
-It has what `tensorrt_build.py` uses of TensorRT 10.4 and nothing else; `tests/gpu_packages` holds the same code against the real
+It has what `tensorrt/build.py` uses of TensorRT 10.4 and nothing else; `tests/gpu_packages` holds the same code against the real
 one.
 """
 
@@ -22,7 +22,7 @@ from typing import Any
 from solo_models.bundle import CATEGORIES, MASKS, Bundle
 from solo_models.spec import ModelSpec, PreprocessSpec
 from solo_server.backends.gpu.driver.base import DeviceInfo
-from solo_server.backends.gpu.tensorrt.build import BuildOrder, Built, Progress
+from solo_server.backends.gpu.tensorrt.build import BuiltPlan, PlanRequest, Progress
 from solo_server.backends.gpu.tensorrt.cache import EngineCache
 from solo_server.backends.gpu.tensorrt.profiles import engine_profiles
 
@@ -86,7 +86,7 @@ class TimingCache:
 
 
 class Config:
-    """What a build is told."""
+    """The configuration of a build."""
 
     def __init__(self) -> None:
         self.flags, self.workspace, self.progress_monitor = {BuilderFlag.TF32}, None, None
@@ -121,26 +121,26 @@ class Config:
 
 
 class ParserError:
-    """One complaint of the parser."""
+    """One error of the parser."""
 
     def __init__(self, node: str, operator: str, text: str) -> None:
-        self._told = (node, operator, text)
+        self._parts = (node, operator, text)
 
     def node_name(self) -> str:
         """As TensorRT's."""
-        return self._told[0]
+        return self._parts[0]
 
     def node_operator(self) -> str:
         """As TensorRT's."""
-        return self._told[1]
+        return self._parts[1]
 
     def desc(self) -> str:
         """As TensorRT's."""
-        return self._told[2]
+        return self._parts[2]
 
 
 class FakeTensorRt(SimpleNamespace):
-    """The module. parser_errors, builder_errors, warnings: what it complains of; refuses: plans that it does not load."""
+    """The module. parser_errors, builder_errors, warnings: its messages; refuses: plans that it does not load."""
 
     ILogger, IProgressMonitor = ILogger, IProgressMonitor
     BuilderFlag, MemoryPoolType = BuilderFlag, MemoryPoolType
@@ -216,25 +216,25 @@ class Workshop:
     def __init__(self, folder: Path) -> None:
         self.trt, self.folder = FakeTensorRt(), folder
         self.built: list[str] = []
-        self.said: list[str] = []
+        self.lines: list[str] = []
         self.bundle = small_bundle()
         self.profiles = engine_profiles(self.bundle.spec, 2)
 
     def cache(self, gpu: DeviceInfo = V100, **options: Any) -> EngineCache:
         """A cache in the folder, as another process would open it."""
         return EngineCache(
-            self.folder, options.pop("trt", self.trt), gpu, say=self.said.append, builder=self.build, **options
+            self.folder, options.pop("trt", self.trt), gpu, log=self.lines.append, builder=self.build, **options
         )
 
-    def build(self, trt: Any, order: BuildOrder, progress: Progress) -> Built:
+    def build(self, trt: Any, request: PlanRequest, progress: Progress) -> BuiltPlan:
         """In place of `build_plan`; a plan is new each time, as TensorRT's are."""
-        self.built.append(order.name)
-        plan = b"ftrt of " + order.onnx + repr((order.profiles, len(self.built))).encode()
-        return Built(plan, TIMES + order.timing_cache[-20:] + order.onnx)
+        self.built.append(request.name)
+        plan = b"ftrt of " + request.onnx + repr((request.profiles, len(self.built))).encode()
+        return BuiltPlan(plan, TIMES + request.timing_cache[-20:] + request.onnx)
 
 
 def small_bundle(precision: str = "fp16", int8_for: str | None = None, onnx: bytes = b"an ONNX graph") -> Bundle:
-    """What engines are built from, and nothing that they are not."""
+    """Only what engines are built from."""
     spec = ModelSpec("solo", "resnet18", ("a",), preprocess=PreprocessSpec(192, 128))
     files = {CATEGORIES: b"categories: " + onnx, MASKS: b"masks: " + onnx}
     return Bundle("small", "0" * 12, spec, precision, {}, {}, files, {}, int8_for)
@@ -244,11 +244,11 @@ def build_slowly(folder: Path, notes: Path) -> None:
     """For another process: ask for an engine whose building takes a while and is noted in a file."""
     workshop = Workshop(folder)
 
-    def build(trt: Any, order: BuildOrder, progress: Progress) -> Built:
+    def build(trt: Any, request: PlanRequest, progress: Progress) -> BuiltPlan:
         with notes.open("a") as file:
             file.write("built\n")
         time.sleep(1)
-        return Built(b"ftrt plan", b"")
+        return BuiltPlan(b"ftrt plan", b"")
 
     cache = EngineCache(folder, workshop.trt, V100, builder=build)
     plan = cache.engine_for(workshop.bundle, CATEGORIES, workshop.profiles).plan

@@ -1,25 +1,22 @@
-"""Bits, IoU and both suppressions against hand-made masks and the formulas written out."""
+"""Bits of masks, IoU and both kinds of NMS against hand-made masks and the written formulas."""
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from solo_models.spec import PostprocessSpec
 from solo_server.backends.cpu.kernels.nms import (
     binarise,
     greedy_keep,
     matrix_decay,
     pairwise_ious,
-    words_of,
+    words_per_row,
 )
 from solo_server.backends.cpu.kernels.soft_masks import SPARE, padded_width
-from solo_server.backends.cpu.postprocess import suppress
-from solo_server.types import MaskedCandidates
 
 
 def _bits(masks: NDArray[np.bool_]) -> NDArray[np.uint64]:
-    """`(n, H, words)`, as `binarise` makes them of the whole mask."""
+    """`(n, H, words)`, as `binarise` returns for boxes of the whole mask."""
     n, height, width = masks.shape
-    bits, step = np.zeros((n, height, words_of(width)), np.uint64), padded_width(width)
+    bits, step = np.zeros((n, height, words_per_row(width)), np.uint64), padded_width(width)
     for mask, out in zip(masks, bits, strict=True):
         soft = np.zeros((height + SPARE, step), np.float32)
         soft[:height, :width] = np.where(mask, 0.75, 0.5)
@@ -44,19 +41,8 @@ def _ious(masks: NDArray[np.bool_], labels: list[int] | None = None) -> NDArray[
     return found
 
 
-def _found(masks: NDArray[np.bool_], labels: list[int], scores: list[float]) -> MaskedCandidates:
-    return MaskedCandidates(
-        np.arange(len(masks)),
-        np.array(labels),
-        np.array(scores, np.float32),
-        _areas(masks),
-        _bits(masks),
-        _boxes(masks),
-    )
-
-
 def _squares() -> NDArray[np.bool_]:
-    """A 4x4 square, its twin, one that shares half of it, and one elsewhere, in 9x13 pixels."""
+    """Two equal 4x4 squares, one that overlaps half of them, and a rectangle elsewhere, in 9x13 pixels."""
     masks = np.zeros((4, 9, 13), bool)
     masks[0, 0:4, 0:4] = masks[1, 0:4, 0:4] = masks[2, 0:4, 2:6] = masks[3, 5:8, 9:12] = True
     return masks
@@ -79,7 +65,7 @@ def test_bits_hold_every_pixel_of_any_size(width: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_ious_are_those_of_the_masks_whatever_the_boxes(seed: int) -> None:
-    """Boxes that fit tightly give what boxes of everything give."""
+    """Tight boxes give the same result as boxes of the whole mask."""
     rng = np.random.default_rng(seed)
     masks, boxes = np.zeros((12, 37, 141), bool), np.zeros((12, 4), np.int64)
     for mask, box in zip(masks, boxes, strict=True):
@@ -115,29 +101,13 @@ def test_matrix_decay_is_the_formula(kernel: str) -> None:
     np.testing.assert_allclose(matrix_decay(ious, kernel == "gaussian", 2.0), expected, rtol=1e-5)
 
 
-def test_linear_decay_of_exact_twins_is_finite() -> None:
+def test_linear_decay_of_equal_masks_is_finite() -> None:
     decay = matrix_decay(np.triu(np.ones((3, 3), np.float32), 1), False, 2.0)
     assert decay[0] == 1
     assert (decay[1:] == 0).all()
 
 
-def test_greedy_keeps_what_only_a_suppressed_mask_overlaps() -> None:
+def test_greedy_nms_keeps_a_mask_that_only_a_suppressed_one_overlaps() -> None:
     ious = np.zeros((3, 3), np.float32)
     ious[0, 1] = ious[1, 2] = 0.9
     assert greedy_keep(ious, np.float32(0.5)).tolist() == [1, 0, 1]
-
-
-def test_other_labels_never_suppress() -> None:
-    found = _found(_squares(), [0, 1, 2, 0], [0.9, 0.8, 0.7, 0.6])
-    for method in ("matrix", "mask", "none"):
-        settings = PostprocessSpec(nms=method)  # type: ignore[arg-type]  # a literal
-        np.testing.assert_array_equal(suppress(found, settings), found.scores)
-
-
-def test_same_label_twins_are_suppressed_and_strangers_are_not() -> None:
-    found = _found(_squares(), [5, 5, 5, 5], [0.9, 0.8, 0.7, 0.6])
-    matrix = suppress(found, PostprocessSpec())
-    assert matrix[0] == np.float32(0.9)
-    assert matrix[1] == pytest.approx(0.8 * np.exp(-2), rel=1e-5)
-    assert matrix[3] == np.float32(0.6)
-    assert suppress(found, PostprocessSpec(nms="mask")).tolist() == pytest.approx([0.9, 0, 0.7, 0.6])

@@ -1,4 +1,4 @@
-"""`solo bench server`: requests over HTTP, callers who wait for each other and requests that come at a rate."""
+"""`solo bench server`: HTTP requests in closed loops (callers that wait) and open loops (fixed rates)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from solo_server.bench.table import aligned, noise
 from solo_server.engine_names import ENGINES
 
 SUMMARY = "measure a server under load: latency, throughput, errors, memory"
-DEADLINE_HEADER = "X-Request-Timeout-Ms"  # as in `solo_server.http.wire`, which would load pydantic
+DEADLINE_HEADER = "X-Request-Timeout-Ms"  # as in `solo_server.http.wire`, whose import loads pydantic
 CONCURRENCY, RATES = (1, 2, 4, 8), (5.0, 10.0, 20.0)
 HEADINGS = (
     *("load", "requests/s", "p50", "p90", "p99", "p99.9", "max ms", "requests", "errors", "refused p99", "late p99"),
@@ -35,30 +35,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images",
         type=Path,
         nargs="*",
-        metavar="PHOTO",
-        help="image files, or folders of images, sent in turn (default: two that are in the package)",
+        metavar="IMAGE",
+        help="image files, or folders of images, sent in turn (default: two from the package)",
     )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--url", help="a running server (default: one is started here and stopped afterwards)")
+    which.add_argument("--url", help="a running server (default: start one, and stop it afterwards)")
     which.add_argument(
         "--model",
         default="",
         metavar="BUNDLE[@ENGINE[:PRECISION]]",
-        help=f"what to serve (default: the demo model); ENGINE: {', '.join(ENGINES)}",
+        help=f"model to serve (default: the demo model); ENGINE: {', '.join(ENGINES)}",
     )
-    parser.add_argument("--threads", type=shared.threads, default=0, help="cores for one inference (default: all)")
+    parser.add_argument("--threads", type=shared.threads, default=0, help="cores per inference (default: all)")
     parser.add_argument(
-        "--concurrency", type=shared.positive_list, metavar="1,2,4,8", help="closed loops: so many callers, each waits"
+        "--concurrency",
+        type=shared.positive_list,
+        metavar="1,2,4,8",
+        help="closed loops: numbers of callers, each waits for its response",
     )
-    parser.add_argument(
-        "--rate", type=shared.rates, metavar="5,10,20", help="open loops: so many requests a second, whatever happens"
-    )
+    parser.add_argument("--rate", type=shared.rates, metavar="5,10,20", help="open loops: requests per second")
     parser.add_argument("--seconds", type=shared.seconds, default=10.0, help="length of each loop (default 10)")
     parser.add_argument(
-        "--timeout", type=shared.seconds, default=30.0, help="seconds to wait for an answer (default 30)"
+        "--timeout", type=shared.seconds, default=30.0, help="seconds to wait for a response (default 30)"
     )
     parser.add_argument(
-        "--poisson", type=int, metavar="SEED", help="open loops: requests come at random, as independent callers do"
+        "--poisson", type=int, metavar="SEED", help="open loops: random arrival times, as of independent callers"
     )
     parser.add_argument(
         "--deadline-ms", type=shared.positive, metavar="MS", help=f"sent with every request as {DEADLINE_HEADER}"
@@ -94,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> LoadPlan:
-    """What is not asked for is left out; both loops where neither is asked for."""
+    """The loops given; the default loops of both kinds if none is given."""
     neither = arguments.concurrency is None and arguments.rate is None
     concurrency = arguments.concurrency or (CONCURRENCY if neither else ())
     rates = arguments.rate or (RATES if neither else NO_RATES)
@@ -109,10 +110,10 @@ def _started(arguments: argparse.Namespace, running: ExitStack) -> ServerProcess
 
 
 def _described(address: Address) -> dict[str, Any]:
-    """What the server says that it serves.
+    """The model that the server serves.
 
     Raises:
-        BenchError: nobody answers, or the server is not ready.
+        BenchError: no response, or the server is not ready.
     """
     try:
         ready, _ = address.get("/readyz")
@@ -120,7 +121,7 @@ def _described(address: Address) -> dict[str, Any]:
     except OSError as problem:
         raise BenchError(f"http://{address.host}:{address.port}: {problem.strerror or problem}") from problem
     if ready != 200 or not isinstance(model, dict):
-        raise BenchError(f"http://{address.host}:{address.port}: is no ready SOLO server (/readyz answers {ready})")
+        raise BenchError(f"http://{address.host}:{address.port}: is not a ready SOLO server (/readyz returned {ready})")
     return {key: model.get(key) for key in ("name", "version", "precision", "engine")}
 
 
@@ -137,7 +138,7 @@ def _text(model: dict[str, Any], measured: ServerMeasurement) -> str:
     rows: list[tuple[str, ...]] = [HEADINGS, *(_row(point) for point in measured.points)]
     peak = "" if measured.peak_rss_mib is None else f", at most {measured.peak_rss_mib:.0f} MiB resident"
     served = f"{model['name']} {model['version']} ({model['precision']}) on {model['engine']}{peak}"
-    note = "latency of open loops counts from the scheduled moment, so that stalls are not hidden"
+    note = "latency of open loops counts from the scheduled time, so that stalls are not hidden"
     shares = [(_name(p), share) for p in measured.points if (share := p.figures()["foreign_share"])]
     return "\n".join([aligned(rows), "", served, note, *noise(shares)])
 
@@ -170,5 +171,5 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _own_images() -> list[Path]:
-    """The images on which exports are checked; they lie in the package as plain files."""
+    """The images that exports are checked with; the package has them as plain files."""
     return sorted((package_folder("solo_export") / "images").glob("*.jpg"))

@@ -1,6 +1,6 @@
-"""A contender's process as the parent sees it: start, ask, stop; what it said last when it dies.
+"""A contender's process, as the parent sees it: start, run tasks, stop; with its last output if it dies.
 
-Each runs in a session of its own, so that Ctrl-C reaches the parent only, which then stops its children.
+Each runs in its own session, so that Ctrl-C reaches only the parent, which then stops its children.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from solo_server.bench.errors import BenchError, EndedEarly
-from solo_server.bench.protocol import Answer, Hello, Order
+from solo_server.bench.protocol import Hello, WorkerReply, WorkerSetup
 
 LOAD_SECONDS = 600.0
 ANSWER_SECONDS = 600.0
@@ -27,42 +27,42 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """How to start a contender. role: how messages name it before it has said who it is; afterwards its own name is used."""
+class LaunchSpec:
+    """How to start a contender. role: its name in messages until it has sent its own name."""
 
     command: tuple[str, ...]
-    order: Order
+    setup: WorkerSetup
     environment: Mapping[str, str]
     role: str
 
 
-class Child:
-    """One running contender; use it in a `with`, which ends the process whatever happens."""
+class ContenderProcess:
+    """A running contender. Use it as a context manager, which always ends the process."""
 
-    def __init__(self, start: Start) -> None:
-        self.label = start.role
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `kill`; a pipe that nobody reads would fill up and block
+    def __init__(self, launch: LaunchSpec) -> None:
+        self.label = launch.role
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `kill`; an unread pipe would fill up and block
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own workers and the peer that the user names
-                start.command,
+                launch.command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
-                env=dict(start.environment),
+                env=dict(launch.environment),
                 start_new_session=True,
             )
         except OSError as problem:
             self._stderr.close()
-            raise BenchError(f"{start.role}: {start.command[0]} cannot be started ({problem.strerror})") from problem
+            raise BenchError(f"{launch.role}: {launch.command[0]} cannot be started ({problem.strerror})") from problem
         self._unread = b""
         try:
-            self.hello = self._greet(start.order)
+            self.hello = self._greet(launch.setup)
         except BaseException:
             self.kill()
             raise
         self.label = self.hello.name
 
-    def __enter__(self) -> Child:
+    def __enter__(self) -> ContenderProcess:
         return self
 
     def __exit__(
@@ -70,22 +70,22 @@ class Child:
     ) -> None:
         self.kill()
 
-    def ask(self, index: int) -> Answer:
-        """Have one task done.
+    def run_task(self, index: int) -> WorkerReply:
+        """Run one task.
 
         Raises:
-            EndedEarly: the process died, or did not answer in time.
+            EndedEarly: the process died, or did not reply in time.
         """
-        return _record(Answer, self._exchange({"image": index}, ANSWER_SECONDS))
+        return _record(WorkerReply, self._exchange({"task": index}, ANSWER_SECONDS))
 
     def stop(self) -> float | None:
-        """Say goodbye; the most memory that the process ever had resident, in MiB, where it knows."""
+        """Stop the process; its peak resident memory in MiB, if known."""
         peak = self._exchange({"stop": True}, STOP_SECONDS).get("peak_rss_mib")
         self._process.wait(STOP_SECONDS)
         return peak
 
     def kill(self) -> None:
-        """End the process now, if it still runs."""
+        """Kill the process if it still runs."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -93,14 +93,14 @@ class Child:
                 _close(pipe)
         self._stderr.close()
 
-    def _greet(self, order: Order) -> Hello:
+    def _greet(self, setup: WorkerSetup) -> Hello:
         try:
-            said = self._exchange({"order": order}, LOAD_SECONDS)
+            reply = self._exchange({"setup": setup}, LOAD_SECONDS)
         except EndedEarly as problem:
             raise BenchError(str(problem)) from problem
-        if "refused" in said:
-            raise BenchError(f"{self.label}: {said['refused']}")
-        return _record(Hello, said.get("hello", {}))
+        if "refused" in reply:
+            raise BenchError(f"{self.label}: {reply['refused']}")
+        return _record(Hello, reply.get("hello", {}))
 
     def _exchange(self, message: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         if self._process.stdin is None:
@@ -109,51 +109,51 @@ class Child:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError as problem:
-            raise EndedEarly(self._obituary()) from problem
+            raise EndedEarly(self._exit_report()) from problem
         line = self._read_line(timeout_s)
         try:
-            said = json.loads(line)
+            reply = json.loads(line)
         except ValueError:
-            said = None
-        if not isinstance(said, dict):
-            raise EndedEarly(f"{self.label}: answered {line[:80]!r}, which is not of the protocol")
-        return said
+            reply = None
+        if not isinstance(reply, dict):
+            raise EndedEarly(f"{self.label}: replied {line[:80]!r}, which is not the protocol")
+        return reply
 
     def _read_line(self, timeout_s: float) -> bytes:
-        """One line of the child's standard output, without waiting for ever."""
+        """One line of the process's standard output, or EndedEarly after the timeout."""
         if self._process.stdout is None:
             raise RuntimeError("the child was started without pipes")
         deadline = monotonic() + timeout_s
         while b"\n" not in self._unread:
             ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - monotonic()))
             if not ready:
-                raise EndedEarly(f"{self.label}: no answer within {timeout_s:.0f} s")
+                raise EndedEarly(f"{self.label}: no reply within {timeout_s:.0f} s")
             chunk = self._process.stdout.read1(65536)  # type: ignore[attr-defined]  # a BufferedReader
             if not chunk:
-                raise EndedEarly(self._obituary())
+                raise EndedEarly(self._exit_report())
             self._unread += chunk
         line, _, self._unread = self._unread.partition(b"\n")
         return line
 
-    def _obituary(self) -> str:
+    def _exit_report(self) -> str:
         status = self._process.wait(STOP_SECONDS)
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         self._stderr.seek(0)
         lines = [line.strip() for line in self._stderr.read().decode(errors="replace").splitlines() if line.strip()]
-        return f"{self.label}: {how}: " + (" | ".join(lines[-SHOWN_LINES:]) or "it said nothing")
+        return f"{self.label}: {how}: " + (" | ".join(lines[-SHOWN_LINES:]) or "no output")
 
 
-def _record(cls: type[T], said: dict[str, Any]) -> T:
-    """What a child said as a record; what it said beyond that is passed over."""
+def _record(cls: type[T], reply: dict[str, Any]) -> T:
+    """A reply as a record; unknown members are ignored."""
     known = {f.name for f in fields(cls)}  # type: ignore[arg-type]  # only called with dataclasses
     try:
-        return cls(**{name: value for name, value in said.items() if name in known})
+        return cls(**{name: value for name, value in reply.items() if name in known})
     except TypeError as problem:
-        raise EndedEarly(f"the contender's answer is not of the protocol: {problem}") from problem
+        raise EndedEarly(f"the contender's reply is not the protocol: {problem}") from problem
 
 
 def _close(pipe: Any) -> None:
     try:
         pipe.close()
     except BrokenPipeError:
-        return  # the last line was not taken any more; the process is gone
+        return  # the process ended before it read the last line

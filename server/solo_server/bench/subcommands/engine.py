@@ -1,4 +1,4 @@
-"""`solo bench engine`: the network alone, without decoding and post-processing, and how well it uses the machine."""
+"""`solo bench engine`: the network alone, without decoding and post-processing, relative to the machine's peak."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from solo_models.sizes import size_text
 from solo_models.spec import ModelSpec
 
 from solo_server.bench import arguments as shared
-from solo_server.bench.child import Start
-from solo_server.bench.contenders import Chosen, Task, with_blas_threads
+from solo_server.bench.contender_process import LaunchSpec
+from solo_server.bench.contenders import ContenderChoice, Workload, with_blas_threads
 from solo_server.bench.engine_figures import Rate, best_matmul_gflop_per_s, rates_of
 from solo_server.bench.errors import BenchError
 from solo_server.bench.finish import Outcome, finish
@@ -47,34 +47,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print, write; exit status."""
-    chosen = Chosen.read(arguments)
+    chosen = ContenderChoice.read(arguments)
     padded_hw = padded_size(chosen.bundle.spec, arguments.size)
     plan = Plan(arguments.runs, arguments.repeats, len(arguments.batch))
-    order = {"batches": list(arguments.batch), "padded_hw": list(padded_hw)}
-    measured = measure(chosen.starts(Task(WORKER, order)), plan, _probe(arguments.threads))
+    setup = {"batches": list(arguments.batch), "padded_hw": list(padded_hw)}
+    measured = measure(chosen.launch_specs(Workload(WORKER, setup)), plan, _probe(arguments.threads))
     result = EngineResult(measured, arguments.batch, arithmetic.reference(chosen.bundle.spec, padded_hw).total)
-    settings = {**order, "threads": arguments.threads}
+    settings = {**setup, "threads": arguments.threads}
     content = document("engine", settings, result.to_dict())
     return finish(Outcome(content, result.text(), measured.ended_early), arguments)
 
 
-def padded_size(spec: ModelSpec, wanted: tuple[int, int] | None) -> tuple[int, int]:
-    """The size asked for, or the largest landscape image's.
+def padded_size(spec: ModelSpec, requested: tuple[int, int] | None) -> tuple[int, int]:
+    """The requested padded size, or that of the largest landscape image.
 
     Raises:
         BenchError: a side is not a multiple of the bundle's padding.
     """
     multiple = spec.preprocess.pad_multiple
-    if wanted is None:
+    if requested is None:
         sides = (spec.preprocess.short_side, spec.preprocess.long_side)
         return (-(-sides[0] // multiple) * multiple, -(-sides[1] // multiple) * multiple)
-    if wanted[0] % multiple or wanted[1] % multiple:
-        raise BenchError(f"--size {size_text(wanted)}: both sides must be multiples of {multiple}")
-    return wanted
+    if requested[0] % multiple or requested[1] % multiple:
+        raise BenchError(f"--size {size_text(requested)}: both sides must be multiples of {multiple}")
+    return requested
 
 
 class EngineResult:
-    """A measurement by contender and batch size. reference_gflop: of the full head, which the peers run."""
+    """A measurement by contender and batch size. reference_gflop: arithmetic of the full head, which the peers run."""
 
     def __init__(self, measured: Measurement, batches: tuple[int, ...], reference_gflop: float) -> None:
         self._measured, self._batches = measured, batches
@@ -82,7 +82,7 @@ class EngineResult:
         self._best = best_matmul_gflop_per_s(measured.probe_samples)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
+        """JSON-ready: the measurement with figures and rates of each batch size."""
         measurement = self._measured.to_dict()
         for entry, contender in zip(measurement["contenders"], self._measured.contenders, strict=True):
             entry["batches"] = [
@@ -97,7 +97,7 @@ class EngineResult:
         return {"best_matmul_gflop_per_s": self._best, "matmul_ms": probe, **measurement}
 
     def text(self) -> str:
-        """For the terminal."""
+        """Tables for the terminal."""
         rows: list[tuple[str, ...]] = [HEADINGS]
         for task, batch in enumerate(self._batches):
             for contender in self._measured.contenders:
@@ -130,5 +130,5 @@ class EngineResult:
         )
 
 
-def _probe(threads: int) -> Start:
-    return Start((sys.executable, "-m", PROBE), {}, with_blas_threads(threads or cores()), role="matrix product")
+def _probe(threads: int) -> LaunchSpec:
+    return LaunchSpec((sys.executable, "-m", PROBE), {}, with_blas_threads(threads or cores()), role="matrix product")

@@ -1,4 +1,4 @@
-"""Rows and numbers as the tables of the pages write them."""
+"""Formats rows and numbers for the tables of the pages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def head(*titles: str) -> Iterator[str]:
-    """The two lines that begin a table."""
+    """The two header lines of a table."""
     yield row(*titles)
     yield "|" + "---|" * len(titles)
 
@@ -18,13 +18,13 @@ def row(*cells: str) -> str:
 
 
 def number(value: float) -> str:
-    """As many digits as mean something: 0.12, 1.2, 12.3, 123; whole numbers as they are."""
+    """Two or three significant digits: 0.12, 1.2, 12.3, 123; whole numbers unchanged."""
     if float(value).is_integer():
         return f"{value:.0f}"
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
 def machine(hardware: dict[str, Any]) -> str:
-    """The processor with its cores and the instructions that figures depend on, where they were recorded."""
+    """The processor, its cores, and the recorded instruction sets."""
     instructions = ", ".join(hardware.get("instructions", []))
     return f"{hardware['cpu']}, {hardware['cores']} cores{f' ({instructions})' if instructions else ''}"

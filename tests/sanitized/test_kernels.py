@@ -1,4 +1,7 @@
-"""All tests of kernels once more: watched by the sanitizers, with threads and blocks in the opposite order; and for races."""
+"""Runs the tests of kernels again: under the sanitizers, with threads and blocks in reverse order; and looking for data races.
+
+Takes minutes, so that it is part of `make test-all` only.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,28 @@ from typing import IO
 import pytest
 from support.gpu.emulator import sanitizer_environment
 
-HERE = Path(__file__).parent
-TESTS = ("candidates", "masks", "select", "nms", "encode", "run")  # which launch kernels, and compare with the CPU path
-SMALL_TESTS = (
-    "--deselect=tests/backends/gpu/postprocess/test_run.py",
+TESTS = Path(__file__).parents[1]
+POSTPROCESS = TESTS / "backends" / "gpu" / "postprocess"
+MODULES = (
+    "candidates",
+    "masks",
+    "select",
+    "nms",
+    "encode",
+    "run",
+)  # which launch kernels, and compare with the CPU path
+SMALL_TESTS = (  # the others would take minutes more
+    f"--deselect={(POSTPROCESS / 'test_run.py').relative_to(TESTS.parent)}",
     "-k",
     "not larger and not windows",
-)  # the rest would take minutes more
+)
 
 Pass = tuple[subprocess.Popen[bytes], IO[bytes]]
 
 
 @pytest.fixture(scope="module")
 def passes() -> Iterator[Mapping[str, Pass]]:
-    """Both at once: each takes one core for about two minutes."""
+    """Both side by side: each takes one core for about two minutes."""
     started = {
         "sanitizers": _start(sanitizer_environment() | {"SOLO_BACKWARDS": "1"}),
         "races": _start({**os.environ, "SOLO_RACES": "1"}, *SMALL_TESTS),
@@ -48,11 +59,11 @@ def test_kernels_have_no_data_races(passes: Mapping[str, Pass]) -> None:
 
 def _start(environment: Mapping[str, str], *options: str) -> Pass:
     output = TemporaryFile()  # noqa: SIM115  # closed by the fixture
-    tests = [str(HERE / f"test_{name}.py") for name in TESTS]
-    command = [sys.executable, "-m", "pytest", "-q", "--noconftest", *options, *tests]
+    modules = [str(POSTPROCESS / f"test_{name}.py") for name in MODULES]
+    command = [sys.executable, "-m", "pytest", "-q", "--noconftest", *options, *modules]
     path = {"PYTHONPATH": ":".join(filter(None, sys.path))}
     process = subprocess.Popen(
-        command, stdout=output, stderr=subprocess.STDOUT, env={**environment, **path}, cwd=HERE.parent.parent
+        command, stdout=output, stderr=subprocess.STDOUT, env={**environment, **path}, cwd=TESTS.parent
     )
     return process, output
 
@@ -60,6 +71,6 @@ def _start(environment: Mapping[str, str], *options: str) -> Pass:
 def _check_passed(process: subprocess.Popen[bytes], output: IO[bytes]) -> None:
     status = process.wait()
     output.seek(0)
-    told = output.read().decode(errors="replace")
-    assert status == 0, told[-12000:]
-    assert " passed" in told
+    printed = output.read().decode(errors="replace")
+    assert status == 0, printed[-12000:]
+    assert " passed" in printed

@@ -1,7 +1,6 @@
-"""A stand-in for the official Python base image, made of Debian's packages, and the Dockerfile's targets built over it by buildah.
+"""A stand-in for the official Python base image, built from Debian's packages; buildah builds the Dockerfile's targets on it.
 
-No container engine and no image registry is needed; root, and Debian's packages, are. What the stand-in cannot show is what only
-the official image has.
+This needs root and Debian's packages, but no container engine and no image registry. Features of the official image are not tested.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ BASE = "docker.io/library/python:3.11-slim-bookworm"
 PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
 INSTALL_DEBIAN = f"""
 set -eu
-cd "$(dirname "$1")" && mkdir -p debian && mount -t tmpfs tmpfs debian # in memory, since dpkg waits for every write to a disk
+cd "$(dirname "$1")" && mkdir -p debian && mount -t tmpfs tmpfs debian # in memory, since dpkg syncs every write to disk
 debootstrap --variant=minbase --include={PACKAGES} bookworm "$PWD/debian"
 tar --directory=debian --create --file="$1" .
 """
-"""Into an archive; in a mount namespace of its own, with which all mounts go, however it ends."""
+"""Creates an archive, in its own mount namespace, whose mounts end with it."""
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 SEARCHED = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 VARIABLES = {
@@ -36,15 +35,15 @@ VARIABLES = {
     "PIP_RETRIES": "10",
     "PIP_DEFAULT_TIMEOUT": "60",
 }
-"""Of the stand-in: the official base has a search path alone."""
+"""The stand-in's variables; the official base sets only a search path."""
 ENVIRONMENT = {**os.environ, "BUILDAH_ISOLATION": "chroot", "DEBIAN_FRONTEND": "noninteractive"}
 STORE = Path("/var/lib/containers/solo-image-test")
-"""Apart from the machine's own images, among which the stand-in would pass for the official base. buildah keeps a mount there."""
+"""Separate from the machine's own store, in which the stand-in would replace the official base. buildah keeps a mount there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A built image. tag: its name; root: its files, as a container would begin with them; config: what its builder wrote."""
+    """A built container image. tag: its name; root: its files, mounted; config: from the builder."""
 
     tag: str
     root: Path
@@ -52,12 +51,12 @@ class Image:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Its variables."""
+        """The image's environment variables."""
         return dict(line.split("=", 1) for line in self.config["Env"])
 
 
 def make_base(folder: Path) -> str:
-    """Put the stand-in where the Dockerfile's FROM looks for the base, unless it is there; its name."""
+    """Build the stand-in under the name in the Dockerfile's FROM, unless it exists; its name."""
     if _is_built(BASE):
         return BASE
     archive = folder / "debian.tar"
@@ -73,7 +72,7 @@ def make_base(folder: Path) -> str:
 
 
 def check_base() -> None:
-    """Run a command over it, as every RUN of a Dockerfile does; raises `RuntimeError`."""
+    """Run a command in the base, as every RUN of a Dockerfile does. Raises RuntimeError."""
     container = buildah("from", "--pull-never", BASE).strip()
     try:
         buildah("run", "--isolation=chroot", container, "--", "python", "-c", "")
@@ -82,14 +81,14 @@ def check_base() -> None:
 
 
 def build(target: str, *options: str) -> None:
-    """Build one target of the real Dockerfile, in Docker's format: OCI's has no health check."""
+    """Build one target of the Dockerfile, in Docker's format, since OCI's has no health check."""
     command = ["bud", "--isolation=chroot", "--pull-never", "--layers", "--format=docker", f"--target={target}"]
-    twice(lambda: buildah(*command, *options, f"--tag={_tag(target)}", str(ROOT), told=True))
+    twice(lambda: buildah(*command, *options, f"--tag={_tag(target)}", str(ROOT), to_terminal=True))
 
 
 @contextmanager
 def laid_out(target: str) -> Iterator[Image]:
-    """An image that was built, with its files in a folder."""
+    """A built image, with its files mounted."""
     tag = _tag(target)
     described = json.loads(buildah("inspect", "--type", "image", tag))
     container = buildah("from", "--pull-never", tag).strip()
@@ -100,43 +99,43 @@ def laid_out(target: str) -> Iterator[Image]:
 
 
 def size_bytes(image: Image) -> tuple[int, int]:
-    """Bytes of the base's layers, and of those above it, unpacked."""
+    """Unpacked bytes of the base's layers, and of the layers above."""
     layers = json.loads(json.loads(buildah("inspect", "--type", "image", image.tag))["Manifest"])["layers"]
     base = json.loads(json.loads(buildah("inspect", "--type", "image", BASE))["Manifest"])["layers"]
     return sum(layer["size"] for layer in base), sum(layer["size"] for layer in layers[len(base) :])
 
 
-def buildah(*words: str, told: bool = False) -> str:
-    """What `run` returns of buildah with a store of its own."""
-    return run("buildah", f"--root={STORE}", f"--runroot={STORE}/run", *words, told=told)
+def buildah(*words: str, to_terminal: bool = False) -> str:
+    """`run` for buildah with a separate store."""
+    return run("buildah", f"--root={STORE}", f"--runroot={STORE}/run", *words, to_terminal=to_terminal)
 
 
-def run(*command: str, told: bool = False) -> str:
-    """Standard output of a command that has to succeed. told: what it says goes to the terminal instead."""
-    kept = None if told else subprocess.PIPE
-    done = subprocess.run(command, stdout=kept, stderr=kept, text=True, env=ENVIRONMENT, check=False)
+def run(*command: str, to_terminal: bool = False) -> str:
+    """Standard output of a command. Raises RuntimeError if it fails. to_terminal: print the output instead of returning it."""
+    captured = None if to_terminal else subprocess.PIPE
+    done = subprocess.run(command, stdout=captured, stderr=captured, text=True, env=ENVIRONMENT, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: status {done.returncode}\n{done.stderr or ''}")
     return done.stdout or ""
 
 
 def twice(step: Callable[[], object]) -> None:
-    """Something that downloads, and is tried again once where it fails."""
+    """Run a step that downloads; retry it once if it fails."""
     try:
         step()
     except RuntimeError as problem:
-        print(f"\n*** once more, since downloads fail now and then: {problem}\n", file=sys.stderr, flush=True)
+        print(f"\n*** retrying once, since downloads fail occasionally: {problem}\n", file=sys.stderr, flush=True)
         step()
 
 
 def _resemble(debian: Path) -> None:
-    """Do what makes Debian's Python more like that of the official base."""
+    """Make Debian's Python more like that of the official base."""
     (debian / "usr/bin/python").symlink_to("python3")
     for marker in debian.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
         marker.unlink()
     for package in debian.glob("var/cache/apt/archives/*.deb"):
         package.unlink()
-    shutil.copy(CERTIFICATES, debian / CERTIFICATES.lstrip("/"))  # of a network whose proxy has its own
+    shutil.copy(CERTIFICATES, debian / CERTIFICATES.lstrip("/"))  # for networks whose proxy has its own certificate
 
 
 def _tag(target: str) -> str:

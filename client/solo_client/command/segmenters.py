@@ -1,4 +1,4 @@
-"""Where results come from: a server over HTTP, or a model in this process. Both look the same to `segment`."""
+"""What segments the images: a server over HTTP, or a model in this process; both behind one interface."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from solo_client.types import Result
 if TYPE_CHECKING:
     from solo_client.client import SoloClient
 
-RETRIES = 8  # of an image: with several requests under way a short queue of the server is full at times
-REQUESTS = 8  # under way at a time: as many as `AsyncSoloClient.segment_many` has, enough to keep a server's cores busy
+RETRIES = 8  # per image: with several requests in flight a server's short queue is full at times
+REQUESTS = 8  # in flight: as in `AsyncSoloClient.segment_many`; enough to keep a server's cores busy
 INSTALL = "pip install -c constraints.txt -e '.[{}]' (in the checkout of solo-inference)"
 _FAILS_FOR_EVERY_IMAGE = frozenset({"invalid_query", "unauthorized", "not_found", "model_not_found", "not_ready"})
 _ARGUMENTS = {"api_key": "--api-key-file: the key", "model": "--model-name", "version": "--model-version"}
 
 
-class Source(Protocol):
-    """Something that segments encoded images, in `max_concurrency` threads. Its methods raise ImageFailed or Unusable."""
+class Segmenter(Protocol):
+    """Segments encoded images; up to `max_concurrency` threads may call it. Its methods raise ImageFailed or Unusable."""
 
     @property
     def max_concurrency(self) -> int:
-        """How many images to ask for at a time."""
+        """How many images to segment at a time."""
         ...
 
     def class_names(self) -> Sequence[str]:
-        """Of the model, in the order of `class_id`."""
+        """The model's class names, in the order of `class_id`."""
         ...
 
     def segment(self, body: bytes, options: Options) -> Result:
@@ -44,34 +44,34 @@ class Source(Protocol):
         ...
 
     def segment_and_draw(self, body: bytes, options: Options) -> tuple[Result, bytes]:
-        """The same, and the image with its instances drawn upon it, PNG; of one inference."""
+        """The instances, and the image with them drawn on it (PNG), from one inference."""
         ...
 
 
 class LocalModel(Protocol):
-    """What `solo_server.commands.local.open_local` returns; its own exceptions carry `code`, `detail`, `title` and `status`."""
+    """What `solo_server.commands.local.open_local` returns; its exceptions have `code`, `detail`, `title` and `status`."""
 
     @property
     def max_concurrency(self) -> int:
-        """How many threads may call at a time, and should."""
+        """How many threads should call at a time."""
         ...
 
     @property
     def class_names(self) -> Sequence[str]:
-        """In the order of `class_id`."""
+        """The class names, in the order of `class_id`."""
         ...
 
     def segment(self, body: bytes, query: Mapping[str, str | list[str]]) -> dict[str, object]:
-        """The JSON object of `POST /segment`."""
+        """The JSON object that `POST /segment` returns."""
         ...
 
     def segment_and_draw(self, body: bytes, query: Mapping[str, str | list[str]]) -> tuple[dict[str, object], bytes]:
-        """The same, and PNG."""
+        """That JSON object, and the overlay as PNG."""
         ...
 
 
 @contextmanager
-def open_source(
+def open_segmenter(
     bundle: Path | None,
     url: str | None,
     engine: str = "auto",
@@ -80,25 +80,25 @@ def open_source(
     model_name: str | None = None,
     model_version: str | None = None,
     several: bool = False,
-) -> Iterator[Source]:
-    """The server at `url`, else the model in `bundle`, else the demo model; `engine` runs it here.
+) -> Iterator[Segmenter]:
+    """Open the server at `url`, else the model in `bundle`, else the demo model; `engine` runs a model in this process.
 
-    api_key_file: holds the key that the server asks for; model_name, model_version: which of the server's models to ask;
-    several: there is more than one image to do.
+    api_key_file: holds the key for the server; model_name, model_version: which of the server's models to use;
+    several: whether there is more than one image.
 
     Raises:
-        Unusable: the extra for it is not installed, the URL or the key is none, there is no such bundle or it does not load.
-        InvalidEnvironment: a variable for proxies or certificates is unusable.
+        Unusable: the extra is not installed, the URL or the key is invalid, or the bundle is missing or does not load.
+        InvalidEnvironment: a proxy or certificate variable is invalid.
     """
     if url is None:
-        yield _LocalSource(_open_local(bundle, engine, several))
+        yield _LocalSegmenter(_open_local(bundle, engine, several))
         return
     key = None if api_key_file is None else read_key(api_key_file)
     with _open_client(url, key, model_name, model_version) as client:
-        yield _RemoteSource(client)
+        yield _RemoteSegmenter(client)
 
 
-class _LocalSource:
+class _LocalSegmenter:
     def __init__(self, model: LocalModel) -> None:
         self._model = model
         self.max_concurrency = model.max_concurrency
@@ -107,33 +107,33 @@ class _LocalSource:
         return self._model.class_names
 
     def segment(self, body: bytes, options: Options) -> Result:
-        with _local_failures_sorted():
-            answer = self._model.segment(body, Query(**options).to_parameters())
-        return wire.parse_result(answer)
+        with _local_errors_translated():
+            result = self._model.segment(body, Query(**options).to_parameters())
+        return wire.parse_result(result)
 
     def segment_and_draw(self, body: bytes, options: Options) -> tuple[Result, bytes]:
-        with _local_failures_sorted():
-            answer, png = self._model.segment_and_draw(body, Query(**options).to_parameters())
-        return wire.parse_result(answer), png
+        with _local_errors_translated():
+            result, png = self._model.segment_and_draw(body, Query(**options).to_parameters())
+        return wire.parse_result(result), png
 
 
-class _RemoteSource:
+class _RemoteSegmenter:
     max_concurrency = REQUESTS
 
     def __init__(self, client: SoloClient) -> None:
         self._client = client
 
     def class_names(self) -> Sequence[str]:
-        with _remote_failures_sorted():
+        with _remote_errors_translated():
             model = Field("model", self._client.model())
         return [name.text() for name in model.member("classes").items()]
 
     def segment(self, body: bytes, options: Options) -> Result:
-        with _remote_failures_sorted():
+        with _remote_errors_translated():
             return self._client.segment(body, **options)
 
     def segment_and_draw(self, body: bytes, options: Options) -> tuple[Result, bytes]:
-        with _remote_failures_sorted():
+        with _remote_errors_translated():
             return self._client.segment_and_draw(body, **options)
 
 
@@ -156,8 +156,8 @@ def _open_local(bundle: Path | None, engine: str, several: bool) -> LocalModel:
             bundle, engine, several=several
         )
     except ImportError as error:
-        raise Unusable(f"running a model here needs the extra server ({error}): {INSTALL.format('server')}") from error
-    except Exception as error:  # whatever stops a bundle from loading; this package may not import the types
+        raise Unusable(f"running a local model needs the extra server ({error}): {INSTALL.format('server')}") from error
+    except Exception as error:  # any reason why a bundle does not load; this package may not import the types
         model_name = str(bundle or "the demo model")
         reason = " ".join(str(error).split()).removeprefix(f"{model_name}: ") or type(error).__name__
         raise Unusable(f"{model_name}: {reason}") from error
@@ -165,10 +165,12 @@ def _open_local(bundle: Path | None, engine: str, several: bool) -> LocalModel:
 
 
 @contextmanager
-def _local_failures_sorted() -> Iterator[None]:
+def _local_errors_translated() -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # the server's errors are known by their attributes; this package may not import them
+    except (
+        Exception
+    ) as error:  # the server's errors are recognised by their attributes; this package may not import them
         code = getattr(error, "code", None)
         if code is None or not hasattr(error, "detail"):
             raise
@@ -176,7 +178,7 @@ def _local_failures_sorted() -> Iterator[None]:
 
 
 @contextmanager
-def _remote_failures_sorted() -> Iterator[None]:
+def _remote_errors_translated() -> Iterator[None]:
     try:
         yield
     except ServerProblem as error:
@@ -184,7 +186,7 @@ def _remote_failures_sorted() -> Iterator[None]:
     except ConnectionLost as error:
         raise ImageFailed(str(error), local_problem("connection_lost", "Connection lost", str(error))) from error
     except TimedOut as error:
-        raise ImageFailed(str(error), local_problem("timed_out", "No answer in time", str(error))) from error
+        raise ImageFailed(str(error), local_problem("timed_out", "No response in time", str(error))) from error
 
 
 def _failure(code: str, message: str, problem: Mapping[str, object]) -> SoloClientError:
@@ -192,13 +194,13 @@ def _failure(code: str, message: str, problem: Mapping[str, object]) -> SoloClie
 
 
 def _problem_of(error: Exception, code: str) -> dict[str, object]:
-    """As the server would answer it, without the id of a request: there is none."""
+    """The problem that the server would return, without a request id."""
     problem = local_problem(code, str(getattr(error, "title", code)), _one_line(error))
     status = getattr(error, "status", None)
     return problem if status is None else problem | {"status": status}
 
 
 def _one_line(error: Exception) -> str:
-    """The error's `detail`, else its text, else its class name, on one line."""
+    """The error's `detail`, else its message, else its class name, on one line."""
     text = " ".join(str(getattr(error, "detail", "") or error).split())
     return text or type(error).__name__

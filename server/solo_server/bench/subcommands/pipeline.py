@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from solo_server.bench import arguments as shared
-from solo_server.bench.contenders import Chosen, Task, find_images
+from solo_server.bench.contenders import ContenderChoice, Workload, find_images
 from solo_server.bench.finish import Outcome, finish
 from solo_server.bench.measure import Measurement, measure
 from solo_server.bench.result import Document, document
@@ -20,7 +20,7 @@ WORKER = "solo_server.bench.workers.pipeline"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `solo bench pipeline`."""
-    parser.add_argument("images", type=Path, nargs="+", metavar="PHOTO", help="image files, or folders of images")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files, or folders of images")
     shared.add_contenders(parser)
     shared.add_rounds(parser, repeats=4)
     shared.add_outputs(parser)
@@ -29,16 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print, write; exit status."""
     images = find_images(arguments.images)
-    chosen = Chosen.read(arguments)
+    chosen = ContenderChoice.read(arguments)
     plan = Plan(arguments.runs, arguments.repeats, len(images))
-    measured = measure(chosen.starts(Task(WORKER, {"images": [str(path) for path in images]})), plan)
+    measured = measure(chosen.launch_specs(Workload(WORKER, {"images": [str(path) for path in images]})), plan)
     settings = {"images": [path.name for path in images], "threads": arguments.threads}
     content = pipeline_document(measured, settings)
     return finish(Outcome(content, _text(measured), measured.ended_early), arguments)
 
 
 def pipeline_document(measured: Measurement, settings: dict[str, Any]) -> Document:
-    """The measurement as JSON, figures beside the samples of each contender."""
+    """The measurement as JSON, with figures and samples of each contender."""
     measurement = measured.to_dict()
     for entry, contender in zip(measurement["contenders"], measured.contenders, strict=True):
         entry |= measured.figures_dict(contender)

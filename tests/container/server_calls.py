@@ -1,4 +1,4 @@
-"""Talks to a server in a container, which is on the host's network."""
+"""Sends requests to a server in a container, which uses the host's network."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 import httpx
 from container import Container, running
-from standin import Image
+from image_builder import Image
 
 
 @contextmanager
 def serving(image: Image, **options: Any) -> Iterator[tuple[Container, str, float]]:
-    """A container that is ready, its address, and after how many seconds it was. options: of `running`."""
+    """A ready container, its URL, and the seconds until it was ready. options: those of `running`."""
     port = free_port()
     with running(image, SOLO_PORT=str(port), **options) as container:
         url = f"http://127.0.0.1:{port}"
@@ -23,10 +23,10 @@ def serving(image: Image, **options: Any) -> Iterator[tuple[Container, str, floa
 
 
 def ended(image: Image, *arguments: str, **options: Any) -> tuple[int, list[str]]:
-    """Status and lines of a container that ends by itself."""
+    """Exit status and log lines of a container that exits by itself."""
     with running(image, *arguments, **options) as container:
         status = container.process.wait(120)
-    return status, container.said
+    return status, container.log_lines
 
 
 def free_port() -> int:
@@ -37,16 +37,16 @@ def free_port() -> int:
 
 
 def until(condition: Callable[[], bool], container: Container, seconds: float = 120) -> None:
-    """Wait. RuntimeError: the container ended before, or it took too long; with what it said."""
+    """Wait for a condition. Raises RuntimeError with the log if the container exits before, or after the time limit."""
     end = time.monotonic() + seconds
     while not condition():
         if container.process.poll() is not None or time.monotonic() > end:
-            raise RuntimeError("".join(container.said))
+            raise RuntimeError("".join(container.log_lines))
         time.sleep(0.02)
 
 
 def wait_until_ready(container: Container, url: str, seconds: float = 120) -> float:
-    """Seconds from now until `/readyz` says 200."""
+    """Wait until `/readyz` returns 200; the seconds it took."""
     start = time.perf_counter()
     until(lambda: _is_ready(url), container, seconds)
     return time.perf_counter() - start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -62,11 +63,17 @@ class FakeOrt:
         return FakeSession(self, content, provider)
 
 
+@lru_cache
+def _cpu_session(content: bytes) -> ort.InferenceSession:
+    """Sessions keep nothing between runs, so that fakes of one graph share one."""
+    return ort.InferenceSession(content, providers=[CPU])
+
+
 class FakeSession:
     """See `onnxruntime.InferenceSession`."""
 
     def __init__(self, owner: FakeOrt, content: bytes, provider: dict[str, str]) -> None:
-        self._owner, self._real = owner, ort.InferenceSession(content, providers=[CPU])
+        self._owner, self._real = owner, _cpu_session(content)
         self._stream = owner.device.stream(int(provider["user_compute_stream"]))
         self._falls_back = True
         self._planned: tuple[int, ...] = ()

@@ -1,0 +1,1 @@
+"""The subcommands of `solo bench`: each module has `add_arguments` and `run`."""

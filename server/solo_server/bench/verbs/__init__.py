@@ -1,1 +1,0 @@
-"""The verbs of `solo bench`: each has `add_arguments` and `run`."""

@@ -1,0 +1,33 @@
+"""Lines of progress on standard error, which the report repeats; what the server logs is among them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from time import monotonic
+
+Log = Callable[[str], None]
+
+
+class ForwardingHandler(logging.Handler):
+    """Forwards what the server logs, while it opens engines and runs, to the lines of progress."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler.emit`."""
+        self._log(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
+def progress_log(lines: list[str]) -> Log:
+    """Prints a message on standard error, with seconds since the start, and appends it to `lines`."""
+    start = monotonic()
+
+    def log(message: str) -> None:
+        lines.append(f"[{monotonic() - start:6.1f} s] {message}")
+        print(lines[-1], file=sys.stderr, flush=True)
+
+    return log
