@@ -33,7 +33,7 @@ def _write(folder: Path, content: Any) -> Path:
     return folder / "annotations.json"
 
 
-def test_the_very_mask_gives_full_ap_and_nothing_none(tmp_path: Path) -> None:
+def test_the_true_mask_gives_full_ap_and_no_results_give_zero(tmp_path: Path) -> None:
     truth = read_annotations(_write(tmp_path, ANNOTATIONS))
     mask = np.zeros((20, 30), np.uint8, order="F")
     mask[5:15, 5:15] = 1
@@ -64,7 +64,7 @@ def test_results_name_annotated_categories(tmp_path: Path, solo_bundle: Path) ->
         (ANNOTATIONS | {"categories": [{"id": 3}]}, "not COCO annotations.*name"),
     ],
 )
-def test_what_is_not_coco_is_refused(tmp_path: Path, content: Any, message: str) -> None:
+def test_other_files_are_refused_as_annotations(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(AnnotationsError, match=message):
         read_annotations(_write(tmp_path, content))
     with pytest.raises(AnnotationsError, match="not COCO annotations"):
@@ -111,7 +111,7 @@ def test_a_mask_that_is_right_gives_full_ap_on_a_subset(tmp_path: Path) -> None:
     assert mask_ap(truth, [result])["AP"] == pytest.approx(1.0)
 
 
-def test_a_damaged_image_is_named_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_image_is_reported_and_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     annotations = _annotated(tmp_path, "ab", "ab")
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
     assert list(annotated_images(annotations, tmp_path).truth.imgs) == [2]
@@ -128,7 +128,7 @@ def test_a_damaged_image_is_named_and_left_out(tmp_path: Path, capsys: pytest.Ca
         ("ab", "b", {"area": None}, "annotation 2 has no area; mask AP needs it"),
     ],
 )
-def test_annotations_that_do_not_fit_the_folder_are_refused(
+def test_annotations_that_do_not_match_the_folder_are_refused(
     tmp_path: Path, listed: str, there: str, changes: dict[str, Any], message: str
 ) -> None:
     path = _annotated(tmp_path, listed, there)
@@ -138,7 +138,7 @@ def test_annotations_that_do_not_fit_the_folder_are_refused(
         annotated_images(_write(tmp_path, content), tmp_path)
 
 
-def test_classes_are_matched_by_name_and_an_underscore_may_stand_for_a_blank(tmp_path: Path) -> None:
+def test_classes_are_matched_by_name_and_an_underscore_may_stand_for_a_space(tmp_path: Path) -> None:
     truth = read_annotations(_write(tmp_path, ANNOTATIONS))
     assert category_ids(truth, ("dog", "traffic light", "cat")) == [3, 5, 1]
     assert category_ids(truth, ("traffic_light",)) == [5]

@@ -140,7 +140,7 @@ def _with_mmcv_copies(state: State) -> State:
          "mmcv EMA and DDP", "mmcv EMA of bare names"],
 )  # fmt: skip
 @pytest.mark.parametrize("wrapping", ["state_dict", "ema_state_dict"])
-def test_checkpoints_of_which_parts_were_compiled_or_wrapped_are_read(
+def test_checkpoints_with_compiled_or_wrapped_parts_are_read(
     wide: SoloNetwork, tmp_path: Path, changes: list[Callable[[State], State]], wrapping: str
 ) -> None:
     state = published(wide, "mmdet")
@@ -151,13 +151,13 @@ def test_checkpoints_of_which_parts_were_compiled_or_wrapped_are_read(
     assert all(torch.equal(found[key], value) for key, value in wide.state_dict().items())
 
 
-def test_our_own_layout_is_read_where_its_head_was_compiled(network: SoloNetwork, tmp_path: Path) -> None:
+def test_our_own_layout_is_read_with_a_compiled_head(network: SoloNetwork, tmp_path: Path) -> None:
     state = _wrapped("head", "_orig_mod")(network.state_dict())
     found = read_checkpoint(_save(tmp_path, {"spec": json.dumps(network.spec.to_dict()), "state_dict": state}))
     assert torch.equal(found.network.head.categories.weight, network.head.categories.weight)
 
 
-def test_a_tensor_that_is_there_compiled_and_plain_is_refused(wide: SoloNetwork, tmp_path: Path) -> None:
+def test_a_tensor_under_two_names_is_refused(wide: SoloNetwork, tmp_path: Path) -> None:
     state = published(wide, "mmdet")
     state["backbone._orig_mod.conv1.weight"] = torch.zeros_like(state["backbone.conv1.weight"])
     with pytest.raises(CheckpointError, match=r"conv1\.weight and backbone\._orig_mod\.conv1\.weight both stand for"):
@@ -191,7 +191,7 @@ def test_class_names_come_from_meta_or_the_caller_or_are_numbered(wide: SoloNetw
         {"CLASSES": None, "dataset_meta": {"CLASSES": "dent"}},
     ],
 )
-def test_a_text_instead_of_a_list_names_the_only_class(tmp_path: Path, meta: dict[str, Any]) -> None:
+def test_a_string_instead_of_a_list_names_the_only_class(tmp_path: Path, meta: dict[str, Any]) -> None:
     network = SoloNetwork(replace(tiny_network("solo").spec, norm_groups=32, class_names=("any",))).eval()
     found = read_checkpoint(_save(tmp_path, {"meta": meta, "state_dict": published(network, "mmdet")}))
     assert (found.network.spec.class_names, found.unused_names) == (("dent",), None)
@@ -208,7 +208,7 @@ def test_class_names_of_the_wrong_number_or_kind_are_reported(wide: SoloNetwork,
 
 
 @pytest.mark.parametrize("empty", [None, "", [], (), {}])
-def test_an_empty_list_of_class_names_is_none_at_all(wide: SoloNetwork, tmp_path: Path, empty: Any) -> None:
+def test_an_empty_list_of_class_names_counts_as_none(wide: SoloNetwork, tmp_path: Path, empty: Any) -> None:
     path = _save(tmp_path, {"meta": {"CLASSES": empty}, "state_dict": published(wide, "official")})
     assert read_checkpoint(path).unused_names is None
 
@@ -274,7 +274,7 @@ def test_numpy_numbers_beside_the_tensors_are_read(
     assert read_checkpoint(path).provenance == {"wrapping": "state_dict", "mmdet_version": "2.28.0"}
 
 
-def test_mmengines_history_of_losses_is_passed_over(
+def test_mmengines_history_of_losses_is_ignored(
     wide: SoloNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Checkpoints of mmdet 3.x as training leaves them."""
@@ -404,7 +404,7 @@ def test_tensors_left_over_missing_or_unusable_are_named(
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 broken zip"])
-def test_what_is_no_torch_file_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_of_another_format_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(CheckpointError):
         read_checkpoint(tmp_path / "x.pth")
@@ -417,7 +417,7 @@ def test_a_torch_file_without_named_tensors_is_refused(tmp_path: Path, content: 
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_damaged_files_never_raise_anything_else(wide: SoloNetwork, tmp_path: Path, seed: int) -> None:
+def test_damaged_files_raise_no_other_error(wide: SoloNetwork, tmp_path: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     small = {"mask_head.conv_cls.weight": torch.ones(2, 3), "a": [torch.zeros(2)]}
     path = _save(tmp_path, small, _use_new_zipfile_serialization=bool(seed % 2))

@@ -249,7 +249,7 @@ def _published(path: Path, names: object) -> Path:
     return path
 
 
-def test_names_that_do_not_fit_are_reported_once_in_log_and_manifest(
+def test_a_wrong_number_of_class_names_is_reported_once_in_log_and_manifest(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = _published(tmp_path / "mmdet.pth", ("dent", "scratch"))

@@ -40,7 +40,7 @@ def _run(model: onnx.ModelProto, **feeds: np.ndarray) -> list[np.ndarray]:
     return list(ort.InferenceSession(model.SerializeToString(), options).run(None, feeds))
 
 
-def test_halved_networks_answer_nearly_as_before(network: SoloNetwork) -> None:
+def test_halved_networks_give_nearly_the_same_results(network: SoloNetwork) -> None:
     graphs = export_graphs(network)
     categories, masks = halve(graphs.categories), halve(graphs.masks)
     _check_types(categories)

@@ -26,7 +26,7 @@ def test_images_are_chosen_evenly_in_order_of_name(folder: Path, limit: int, cho
     assert (found.source, found.found) == ("photos", 10)
 
 
-def test_a_folder_is_called_by_its_name_however_it_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_has_its_own_name_however_the_path_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder / "a")
     assert [find_images(Path(words), 1).source for words in (".", "..", "../b/")] == ["a", "photos", "b"]
 

@@ -106,7 +106,7 @@ def test_graphs_keep_to_what_tensorrt_lists(graphs: Graphs, precision: str) -> N
         assert set(breaches(model)) == set()
 
 
-def test_the_int8_form_for_cpus_does_not() -> None:
+def test_int8_for_cpus_needs_what_tensorrt_does_not_list() -> None:
     graphs = export_graphs(tiny_network("decoupled_light"))
     found = set(breaches(_in_int8(graphs, FOR_CPU)[0]))
     assert found == {
@@ -117,7 +117,7 @@ def test_the_int8_form_for_cpus_does_not() -> None:
     }
 
 
-def test_an_older_bundle_that_asks_for_the_shape_of_uint8_images_is_mended_by_exporting_it_anew() -> None:
+def test_exporting_an_older_bundle_again_removes_the_shape_of_uint8_images() -> None:
     graph = export_graphs(tiny_network("decoupled_light")).categories
     cast = next(node for node in graph.graph.node if node.op_type == "Cast").output[0]
     older = onnx.ModelProto.FromString(graph.SerializeToString())

@@ -38,7 +38,7 @@ def _run(model: onnx.ModelProto, **feeds: NDArray[np.generic]) -> list[NDArray[n
 @pytest.mark.parametrize(
     ("low", "high", "zero"), [(0.0, 25.5, 0), (-25.5, 0.0, 255), (-5.1, 20.4, 51), (3.0, 25.5, 0), (-25.5, -9.0, 255)]
 )
-def test_a_range_is_divided_into_255_steps_and_holds_zero(low: float, high: float, zero: int) -> None:
+def test_a_range_has_255_steps_and_contains_zero(low: float, high: float, zero: int) -> None:
     assert scale_and_zero(low, high) == (pytest.approx(0.1), zero)
 
 
@@ -59,14 +59,14 @@ def test_weights_have_a_step_for_each_output_channel() -> None:
     np.testing.assert_allclose(weight_scales(weight) * FOR_CPU.weight_limit, [63, 126, 0.63])
 
 
-def test_the_rounded_tensor_behind_a_convolution_is_the_activations() -> None:
+def test_the_rounded_tensor_after_a_convolution_is_the_activations_output() -> None:
     model = _two_convolutions()
     relu = next(node for node in model.graph.node if node.op_type == "Relu")
     last = [node for node in model.graph.node if node.op_type == "Conv"][-1]
     assert points(model) == ["x", relu.output[0], last.output[0]]
 
 
-def test_values_on_the_steps_come_through_unchanged() -> None:
+def test_values_on_the_steps_do_not_change() -> None:
     model = _two_convolutions()
     x = np.arange(20, dtype=np.float32).reshape(1, 1, 4, 5)
     names = points(model)
@@ -106,7 +106,7 @@ def test_a_missing_range_is_an_error() -> None:
         quantize(_two_convolutions(), {"x": (0.0, 1.0)})
 
 
-def test_the_best_range_cuts_off_what_is_rare() -> None:
+def test_the_best_range_cuts_off_rare_values() -> None:
     rng = np.random.default_rng(0)
     common = rng.uniform(0, 1, 190_000).astype(np.float32)
     assert best_range(common) == pytest.approx((0.0, 1.0), abs=0.01)
@@ -150,7 +150,7 @@ def _feeds() -> dict[str, NDArray[np.generic]]:
     return {"images": smooth_image(128, 160)[None], "image_hw": np.array([[120, 160]], np.int64)}
 
 
-def test_a_quantized_network_answers_nearly_as_before(graphs: tuple[Graphs, Graphs]) -> None:
+def test_a_quantized_network_gives_nearly_the_same_results(graphs: tuple[Graphs, Graphs]) -> None:
     plain, rounded = (_run(g.categories, **_feeds()) for g in graphs)
     for before, after in zip(plain[1:], rounded[1:], strict=True):
         assert np.abs(after - before).mean() < 0.06 * np.abs(before).mean()

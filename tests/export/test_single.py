@@ -69,7 +69,7 @@ def test_instances_are_those_of_the_bundle(
 
 
 @pytest.mark.parametrize("size", [(96, 150), (150, 96)])
-def test_masks_can_be_had_at_network_size(
+def test_masks_may_have_the_size_of_the_network_input(
     pipeline: Pipeline, session: ort.InferenceSession, size: tuple[int, int]
 ) -> None:
     prepared = prepare(smooth_image(*size), pipeline.bundle.spec.preprocess)
@@ -78,7 +78,7 @@ def test_masks_can_be_had_at_network_size(
     check_same(ask(session, here.pixels, here.geometry), _segment(pipeline, here), resized_hw)
 
 
-def test_a_deformable_network_answers_as_its_bundle(tmp_path: Path) -> None:
+def test_a_deformable_network_gives_the_results_of_its_bundle(tmp_path: Path) -> None:
     network = tiny_network("decoupled_light", deformable_spec("decoupled_light"))
     pipeline = Pipeline.open(write_bundle(tmp_path / "bundle", bundle_content(network)), threads=1)
     prepared = prepare(smooth_image(96, 150), network.spec.preprocess)
@@ -103,7 +103,7 @@ def _quantized(graph: onnx.ModelProto, feeds: dict[str, np.ndarray], folder: Pat
     return onnx.load(folder / "int8.onnx")
 
 
-def test_int8_graphs_answer_as_their_bundle(tmp_path: Path) -> None:
+def test_int8_graphs_give_the_results_of_their_bundle(tmp_path: Path) -> None:
     network = tiny_network("decoupled")
     prepared = prepare(smooth_image(96, 150), network.spec.preprocess)
     feeds = {"images": prepared.pixels[None], "image_hw": np.array([prepared.geometry.resized_hw])}
@@ -120,7 +120,7 @@ def test_int8_graphs_answer_as_their_bundle(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("half", [("categories", "masks"), ("categories",), ("masks",)])
-def test_float16_graphs_answer_nearly_alike(half: tuple[str, ...]) -> None:
+def test_float16_graphs_give_nearly_equal_results(half: tuple[str, ...]) -> None:
     """ONNX Runtime's converter makes level features float16 too, and leaves nodes in an order that is none."""
     network = tiny_network("decoupled")
     graphs = {"categories": categories_model(network), "masks": masks_model(network)}
@@ -223,7 +223,7 @@ def _identity(opset: int = 17, domain: str = "", reads: str = "x") -> onnx.Model
     ("model", "named"),
     [(_identity(16), "opset"), (_identity(domain="ours"), "ours"), (_identity(reads="y"), "cycle")],
 )
-def test_what_cannot_be_copied_is_refused_by_name(model: onnx.ModelProto, named: str) -> None:
+def test_a_graph_that_cannot_be_copied_is_refused_with_the_reason(model: onnx.ModelProto, named: str) -> None:
     g = GraphBuilder("whole")
     with pytest.raises(InlineError, match=named):
         g.inline(model, "part/", "part/", {"x": g.input("x", TensorProto.FLOAT, [1])})

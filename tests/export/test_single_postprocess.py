@@ -94,7 +94,7 @@ def _check(made: Made, at_least: int, geometry: Geometry = GEOMETRY) -> Answer:
 
 @pytest.mark.parametrize("variant", ["solo", "decoupled", "decoupled_light"])
 @pytest.mark.parametrize("changes", SETTINGS, ids=str)
-def test_every_setting_means_what_it_means_to_the_server(variant: str, changes: dict[str, object]) -> None:
+def test_every_setting_gives_the_results_of_the_server(variant: str, changes: dict[str, object]) -> None:
     _check(_made(variant, **changes), at_least=3)
 
 
@@ -147,7 +147,7 @@ def test_a_level_without_candidates_is_not_run(level: int) -> None:
 
 @pytest.mark.parametrize("variant", ["solo", "decoupled"])
 @pytest.mark.parametrize("reason", ["no candidate", "masks below their stride", "scores below the threshold"])
-def test_nothing_found_is_empty_and_no_error(variant: str, reason: str) -> None:
+def test_no_instances_are_an_empty_result(variant: str, reason: str) -> None:
     made = _made(variant, score_threshold=0.99 if reason == "scores below the threshold" else 0.05)
     scores = np.zeros_like(made.scores) if reason == "no candidate" else np.maximum(made.scores, 0.99)
     low = {name: k - 100 * name.endswith("bias") for name, k in made.kernels.items()}

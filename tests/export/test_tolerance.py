@@ -25,7 +25,7 @@ REASONS = (
 )
 
 
-def test_a_refused_int8_export_says_what_was_compared_wanted_and_can_be_done() -> None:
+def test_a_refused_int8_export_reports_comparison_limit_and_remedy() -> None:
     with pytest.raises(OutOfTolerance) as caught:
         check_loss(REPORT, {}, "int8", None)
     assert str(caught.value) == (
@@ -46,12 +46,12 @@ def test_a_refused_fp32_export_is_compared_with_the_original_and_has_no_calibrat
     assert "--calibration" not in str(caught.value)
 
 
-def test_an_agreement_that_is_refused_is_never_shown_as_what_is_wanted() -> None:
+def test_a_refused_agreement_is_never_shown_as_equal_to_the_limit() -> None:
     with pytest.raises(OutOfTolerance, match=r"agreement 79\.9 %, required 80 %"):
         check_loss(replace(REPORT, agreement=0.79999), {}, "int8", None)
 
 
-def test_a_loss_of_mask_ap_says_both_figures_and_the_limit() -> None:
+def test_a_loss_of_mask_ap_reports_both_values_and_the_limit() -> None:
     with pytest.raises(OutOfTolerance) as caught:
         check_loss(REPORT, {"pictures": 20, "before": 0.301, "after": 0.27}, "int8", None)
     assert str(caught.value) == (
@@ -60,7 +60,7 @@ def test_a_loss_of_mask_ap_says_both_figures_and_the_limit() -> None:
     )
 
 
-def test_what_is_within_the_tolerance_is_not_refused() -> None:
+def test_a_loss_within_the_tolerance_is_accepted() -> None:
     check_loss(replace(REPORT, agreement=0.8), {}, "int8", 20.0)
     check_loss(REPORT, {}, "int8", 82.0)
     check_loss(REPORT, {"pictures": 20, "before": 0.301, "after": 0.295}, "int8", None)

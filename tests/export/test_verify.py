@@ -40,12 +40,12 @@ def test_equal_instances_agree_fully() -> None:
     assert (report.min_mask_iou, report.max_score_difference) == (1.0, 0.0)
 
 
-def test_a_missing_instance_costs_its_share() -> None:
+def test_a_missing_instance_lowers_the_agreement() -> None:
     report = _compare(TWO, TWO[:1])
     assert (report.instances, report.matched, report.extra, report.agreement) == (2, 1, 0, 0.5)
 
 
-def test_an_extra_instance_costs_its_share() -> None:
+def test_an_extra_instance_lowers_the_agreement() -> None:
     report = _compare(TWO[:1], TWO)
     assert (report.instances, report.matched, report.extra, report.agreement) == (1, 1, 1, 0.5)
 
@@ -79,7 +79,7 @@ def test_a_clear_instance_may_be_matched_by_a_faint_one() -> None:
     assert (report.matched, report.extra, report.agreement) == (1, 0, 1.0)
 
 
-def test_nothing_found_by_either_is_agreement() -> None:
+def test_no_instances_on_either_side_are_full_agreement() -> None:
     report = _compare([], [])
     assert (report.instances, report.agreement, report.mean_mask_iou) == (0, 1.0, 1.0)
     assert report.to_dict()["shapes"] == [[8, 10]]

@@ -1,4 +1,4 @@
-"""One image's record inside a golden file: what overhear() noted, as plain arrays."""
+"""One image's record inside a golden file: what overhear() recorded, as plain arrays."""
 
 from dataclasses import dataclass, fields
 from typing import Any  # mmdet's samples

@@ -1,4 +1,4 @@
-"""How near each decision of the reference is to falling the other way, so that goldens judge code and not rounding."""
+"""How close each decision of the reference is to the opposite one, so that goldens test code and not rounding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -69,24 +69,24 @@ SPECS = {
 def test_the_reference_form_counts_what_the_plain_network_runs(
     spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted, told = _counted(spec, monkeypatch), arithmetic.reference(spec, HW)
-    assert told.backbone == pytest.approx(_part(counted, "backbone."))
-    assert told.neck == pytest.approx(_part(counted, "neck."))
-    assert told.categories == pytest.approx(_part(counted, "head.category_tower.", "head.categories"))
-    assert sum(told.towers) == pytest.approx(_part(counted, "head.mask_towers."))
-    assert told.last == pytest.approx(_part(counted, "head.kernels"))
-    assert told.total == pytest.approx(sum(counted.values()))
+    counted, expected = _counted(spec, monkeypatch), arithmetic.reference(spec, HW)
+    assert expected.backbone == pytest.approx(_part(counted, "backbone."))
+    assert expected.neck == pytest.approx(_part(counted, "neck."))
+    assert expected.categories == pytest.approx(_part(counted, "head.category_tower.", "head.categories"))
+    assert sum(expected.towers) == pytest.approx(_part(counted, "head.mask_towers."))
+    assert expected.last == pytest.approx(_part(counted, "head.kernels"))
+    assert expected.total == pytest.approx(sum(counted.values()))
 
 
 def test_published_figures_of_solo_r50_at_512x896() -> None:
     spec = ModelSpec("solo", "resnet50", tuple(f"class {i}" for i in range(80)))
-    told = arithmetic.reference(spec, (512, 896))
-    assert told.backbone == pytest.approx(74.7, abs=0.1)
-    assert told.neck == pytest.approx(52.0, abs=0.1)
-    assert told.towers == pytest.approx((59.3, 59.3, 14.8, 3.7, 3.7), abs=0.1)
-    assert told.last == pytest.approx(45.0, abs=0.1)
-    assert told.categories == pytest.approx(33.4, abs=0.1)
-    assert told.total == pytest.approx(345.8, abs=0.2)
+    expected = arithmetic.reference(spec, (512, 896))
+    assert expected.backbone == pytest.approx(74.7, abs=0.1)
+    assert expected.neck == pytest.approx(52.0, abs=0.1)
+    assert expected.towers == pytest.approx((59.3, 59.3, 14.8, 3.7, 3.7), abs=0.1)
+    assert expected.last == pytest.approx(45.0, abs=0.1)
+    assert expected.categories == pytest.approx(33.4, abs=0.1)
+    assert expected.total == pytest.approx(345.8, abs=0.2)
 
 
 def test_folding_the_halving_of_p2_leaves_four_ninths_of_its_convolution() -> None:
@@ -105,7 +105,7 @@ def test_only_levels_in_the_set_cost_a_tower_and_only_selected_kernels_a_last_co
     assert some.last == pytest.approx(2 * spec.head_channels * (5 * pixels[1] + 2 * pixels[3]) / 1e9)
 
 
-def test_nothing_found_costs_no_tower() -> None:
+def test_without_candidates_no_tower_runs() -> None:
     assert arithmetic.needed(tiny_spec("decoupled"), HW, levels=()).towers == (0, 0, 0, 0, 0)
 
 

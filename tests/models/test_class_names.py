@@ -18,7 +18,7 @@ def test_names_are_kept_as_they_are(names: tuple[str, ...]) -> None:
     assert chosen_names(2, [list(names)]) == (names, None)
 
 
-def test_mmdets_underscored_form_of_all_of_cocos_names_becomes_cocos() -> None:
+def test_cocos_names_with_underscores_become_cocos() -> None:
     assert UNDERSCORED[9] == "traffic_light"
     assert chosen_names(80, [UNDERSCORED]) == (COCO_CLASSES, None)
     assert chosen_names(80, [COCO_CLASSES]) == (COCO_CLASSES, None)
@@ -34,13 +34,13 @@ def test_eighty_classes_without_names_are_cocos_and_others_are_numbered() -> Non
     assert chosen_names(2, []) == (("class 0", "class 1"), None)
 
 
-def test_a_text_is_the_name_of_one_class() -> None:
+def test_a_string_is_the_name_of_one_class() -> None:
     """mmdet's `CLASSES = ("dent")` lacks the comma of a tuple."""
     assert chosen_names(1, ["dent"]) == (("dent",), None)
     assert chosen_names(1, ["dent, scratch"]) == (("dent, scratch",), None)
 
 
-def test_the_names_that_fit_are_taken_where_a_file_has_several() -> None:
+def test_of_several_lists_the_one_with_the_right_number_is_used() -> None:
     assert chosen_names(2, [("a", "b", "c"), ("d", "e")]) == (("d", "e"), None)
 
 
@@ -68,24 +68,24 @@ def test_the_names_that_fit_are_taken_where_a_file_has_several() -> None:
         (2, "\x1b[2J", "the network has 2 classes, and the file has 1 name (?[2J) for them: "),
     ],
 )
-def test_names_that_do_not_fit_are_reported_and_not_used(count: int, noted: Any, problem: str) -> None:
-    names, told = chosen_names(count, [noted])
+def test_names_of_the_wrong_number_or_type_are_reported_and_not_used(count: int, noted: Any, problem: str) -> None:
+    names, sentence = chosen_names(count, [noted])
     assert names == tuple(f"class {i}" for i in range(count))
-    assert told is not None
-    assert told.startswith(problem)
-    assert told.endswith("; --classes FILE gives them names")
+    assert sentence is not None
+    assert sentence.startswith(problem)
+    assert sentence.endswith("; --classes FILE gives them names")
 
 
-def test_eighty_classes_with_names_that_do_not_fit_are_not_called_cocos() -> None:
-    names, told = chosen_names(80, [("dent", "scratch")])
+def test_eighty_classes_with_a_wrong_list_do_not_get_cocos_names() -> None:
+    names, sentence = chosen_names(80, [("dent", "scratch")])
     assert names[0] == "class 0"
-    assert told is not None
+    assert sentence is not None
 
 
 def test_a_report_of_long_names_is_short() -> None:
-    _, told = chosen_names(2, [("x" * 100_000,)])
-    assert told is not None
-    assert len(told) < 400
+    _, sentence = chosen_names(2, [("x" * 100_000,)])
+    assert sentence is not None
+    assert len(sentence) < 400
 
 
 def test_the_first_two_classes_with_the_same_name_are_reported() -> None:

@@ -121,7 +121,7 @@ def test_every_truncation_is_noticed(engine: Path) -> None:
                 read(engine)
 
 
-def test_bytes_behind_the_plan_are_refused(engine: Path) -> None:
+def test_bytes_after_the_plan_are_refused(engine: Path) -> None:
     engine.write_bytes(engine.read_bytes() + b"x")
     with pytest.raises(EngineFileError, match=r"^plan_bytes: is 41, the file holds 42"):
         read_engine_header(engine)
@@ -204,7 +204,7 @@ def test_a_wrong_header_field_is_named(engine: Path, forge: Callable[[dict[str, 
 
 
 @pytest.mark.parametrize("header", [b"", b"not JSON", b"[" * 100_000, '{"gpu_name": "é"}'.encode("latin-1")])
-def test_a_header_that_is_no_json_is_refused(tmp_path: Path, header: bytes) -> None:
+def test_a_header_that_is_not_json_is_refused(tmp_path: Path, header: bytes) -> None:
     _write_raw(tmp_path / "e", header)
     with pytest.raises(EngineFileError, match=r"^header: is not JSON"):
         read_engine(tmp_path / "e")

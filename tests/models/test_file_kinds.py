@@ -41,7 +41,7 @@ def zipped(bundle: Path, path: Path, folder: str, **more: str) -> Path:
 
 @pytest.mark.parametrize("name", ["my.pth", "my.pt", "my.safetensors", "my.onnx", "my model"])
 @pytest.mark.parametrize("content", [PICKLE, SAFETENSORS, "zip"])
-def test_a_checkpoint_comes_with_its_export_command(name: str, content: bytes | str, tmp_path: Path) -> None:
+def test_a_checkpoint_is_reported_with_its_export_command(name: str, content: bytes | str, tmp_path: Path) -> None:
     path = tmp_path / name
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -66,7 +66,7 @@ def test_a_checkpoint_comes_with_its_export_command(name: str, content: bytes | 
         (b"PK\x03\x04 cut short", "is a damaged zip (File is not a zip file); to make a bundle: solo export"),
     ],
 )
-def test_another_file_is_named_for_what_it_is(content: bytes, said: str, tmp_path: Path) -> None:
+def test_another_file_is_reported_by_its_kind(content: bytes, said: str, tmp_path: Path) -> None:
     path = tmp_path / "my_model"
     path.write_bytes(content)
     for read in (read_bundle, identify):
@@ -76,7 +76,7 @@ def test_another_file_is_named_for_what_it_is(content: bytes, said: str, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "masks.onnx"])
-def test_a_file_of_a_bundle_leads_to_its_folder(name: str, solo_bundle: Path) -> None:
+def test_for_a_file_of_a_bundle_the_message_names_its_folder(name: str, solo_bundle: Path) -> None:
     with pytest.raises(BundleError, match=f"this is one file of a bundle; name its folder: {solo_bundle}"):
         read_bundle(solo_bundle / name)
 
@@ -119,7 +119,7 @@ def incomplete(folder: Path, bundle: Path) -> str:
 
 
 @pytest.mark.parametrize("fill", [newest_checkpoint, a_bundle_inside, several_inside, photos, only_foreign, incomplete])
-def test_another_folder_is_named_for_what_it_holds(
+def test_another_folder_is_reported_by_its_content(
     fill: Callable[[Path, Path], str], solo_bundle: Path, tmp_path: Path
 ) -> None:
     said = fill(tmp_path, solo_bundle)
@@ -133,7 +133,7 @@ def test_another_folder_is_named_for_what_it_holds(
 
 
 @pytest.mark.parametrize("folder", ["", "my_bundle/", "out/my_bundle/", "./", "../../etc/", "/"])
-def test_a_zip_is_read_with_its_folder_on_top_too(folder: str, solo_bundle: Path, tmp_path: Path) -> None:
+def test_a_zip_with_its_folder_on_top_is_read(folder: str, solo_bundle: Path, tmp_path: Path) -> None:
     path = zipped(solo_bundle, tmp_path / "b.zip", folder, **{"__MACOSX/my_bundle/._manifest.json": "x"})
     found, expected = read_bundle(path), read_bundle(solo_bundle)
     assert kind_of(path) == "bundle"
@@ -185,7 +185,7 @@ def test_a_folder_on_top_is_known_by_a_manifest_beside_a_graph(names: list[str],
         (["build-engine"], "solo build-engine: "),
     ],
 )
-def test_every_command_says_so_in_one_line(command: list[str], begins: str, tmp_path: Path) -> None:
+def test_every_command_reports_it_in_one_line(command: list[str], begins: str, tmp_path: Path) -> None:
     """Without torch, which would take seconds and is not installed beside the server."""
     path = torch_zip(tmp_path / "my.pth")
     (tmp_path / "photo.jpg").write_bytes(b"x")

@@ -27,7 +27,7 @@ def test_the_longer_side_comes_first() -> None:
         ("16385x800", "16385x800: 16385 is not within 32..16384 pixels"),
     ],
 )
-def test_what_is_no_size_is_refused_with_the_reason(text: str, message: str) -> None:
+def test_invalid_sizes_are_refused_with_the_reason(text: str, message: str) -> None:
     with pytest.raises(SizeError) as caught:
         parse_size(text)
     assert message in str(caught.value)

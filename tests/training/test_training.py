@@ -71,7 +71,7 @@ def test_mask_targets_lie_at_half_the_levels_stride() -> None:
     assert coarse.masks[0].sum() * 64 == 32 * 32
 
 
-def test_crowds_are_ignored_unless_an_object_is_there() -> None:
+def test_cells_in_crowds_are_ignored_unless_they_have_an_object() -> None:
     fine, _ = assign(_sample((36, 24, 48, 32), crowd=(0, 0, 96, 64)), RECIPE)
     assert fine.labels[3, 3] == 0
     assert (fine.labels == IGNORED).sum() == 63
@@ -141,7 +141,7 @@ def test_masks_move_with_their_image(coco_folder: Path) -> None:
                     assert inside > outside + 20
 
 
-def test_training_learns_and_resumes_as_if_it_had_not_stopped(coco_folder: Path, tmp_path: Path) -> None:
+def test_training_learns_and_resumes_with_equal_results(coco_folder: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     recipe = replace(RECIPE, phases=(Phase(12, 96, 64),), frozen_stages=0, head_lr=4e-3, scale_jitter=(0.9, 1.1))
     whole = Trainer(recipe, coco_folder, tmp_path / "whole").run()

@@ -1,7 +1,7 @@
-"""mmdet's SOLO from a specification and a checkpoint: the half of the reference peer that knows mmdet.
+"""mmdet's SOLO from a specification and a checkpoint: the part of the reference peer that uses mmdet.
 
-Loaded by `reference.py` by its path, in the peer's own Python: imports nothing of ours; mmdet, torch and numpy
-only when called.
+`reference.py` loads it by its path, in the peer's own Python. It imports none of our packages, and mmdet, torch and numpy only
+when it is called.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import sys
 from importlib import metadata
 from typing import Any
 
-Spec = dict[str, Any]  # `ModelSpec.to_dict()`; mmdet, torch and cv2 are not there when types are checked, hence Any
+Spec = dict[str, Any]  # `ModelSpec.to_dict()`; types are checked without mmdet, torch and cv2, hence Any
 
 TYPES = {"solo": "SOLOHead", "decoupled": "DecoupledSOLOHead", "decoupled_light": "DecoupledSOLOLightHead"}
 DEPTHS = {"resnet18": 18, "resnet34": 34, "resnet50": 50, "resnet101": 101}
 LEVELS = {"fpn_strides": [4, 8, 16, 32, 64], "strides": [8, 8, 16, 32, 32]}
-RANGES = ((1, 96), (48, 192), (96, 384), (192, 768), (384, 2048))  # of training; mmdet wants them to build the head
+RANGES = ((1, 96), (48, 192), (96, 384), (192, 768), (384, 2048))  # of training; mmdet needs them to build the head
 
 
 class Refused(Exception):
-    """An order that this environment or mmdet cannot take; the message is one line."""
+    """A request that this environment or mmdet cannot carry out; the message is one line."""
 
 
 def check_environment() -> dict[str, str]:
-    """Import everything once; versions. Raises Refused where something is missing."""
+    """Import everything once, and return versions. Raises Refused if something is missing."""
     versions = {"python": sys.version.split()[0]}
     for name in ("mmengine", "mmcv", "torch", "cv2", "pycocotools"):
         versions[name] = version_of(load(name))
@@ -44,12 +44,12 @@ def load(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as problem:
         raise Refused(f"{sys.executable} has no usable {name} ({problem})") from problem
-    except AssertionError as problem:  # how mmdet says that versions do not go together
+    except AssertionError as problem:  # mmdet raises it for versions that do not fit
         raise Refused(f"{name}: {problem}") from problem
 
 
 def version_of(module: Any) -> str:
-    """A module's own word, or what its package was installed as."""
+    """A module's own version, or that of its installed package."""
     if hasattr(module, "__version__"):
         return str(module.__version__)
     try:

@@ -1,8 +1,8 @@
-"""The network as one ONNX graph, as a straightforward exporter gives it: every mask of every cell, no algebra of ours.
+"""The network as one ONNX graph, as a straightforward exporter writes it: all masks of all cells, without our rewriting.
 
     python -m solo_export.peers.plain_graph CHECKPOINT SPEC.json TARGET.onnx
 
-A process of its own, so that torch and the weights do not count as memory of the peer that runs the graph.
+It runs in a separate process, so that torch and the weights do not count as memory of the peer that runs the graph.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m solo_export.peers.plain_onnx`: what a straightforward export gives, as a contender of `solo bench`.
+"""`python -m solo_export.peers.plain_onnx`: a straightforward export, as a contender of `solo bench`.
 
 One ONNX graph with the full head (`plain_graph`) in ONNX Runtime with its default settings, then straightforward numpy: every mask
 at the mask stride, the full IoU matrix, two resizes in a row. The steps are those of `solo_export.plain`, without torch.
@@ -28,7 +28,7 @@ Bool = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SoftDetections:
     """Instances, best first: labels `(N,) int64`, scores `(N,) float32`, soft masks at the mask stride `(N, h, w) float32`."""
 
     labels: NDArray[np.int64]
@@ -37,7 +37,7 @@ class Found:
 
 
 class PlainOnnx:
-    """The graph in ONNX Runtime, and what goes before and after it."""
+    """The graph in ONNX Runtime, with its pre- and post-processing."""
 
     def __init__(self, model: bytes, spec: ModelSpec, threads: int) -> None:
         options = ort.SessionOptions()
@@ -49,21 +49,21 @@ class PlainOnnx:
         """`(N, 3, h, w)` to `[scores, masks]`, or `[scores, masks_x, masks_y]`."""
         return cast(list[Float32], self._session.run(None, {"pixels": pixels}))
 
-    def segment(self, image: NDArray[np.uint8]) -> tuple[Found, Bool, dict[str, float]]:
+    def segment(self, image: NDArray[np.uint8]) -> tuple[SoftDetections, Bool, dict[str, float]]:
         """RGB `(H, W, 3)` to instances, their masks at original size, and times in milliseconds."""
         start = perf_counter()
         pixels, resized_hw = prepare(image, self._spec.preprocess)
         prepared = perf_counter()
         outputs = [output[0] for output in self.network(pixels)]
         ran = perf_counter()
-        found = select(self._spec, outputs)
-        masks = full_size(found.soft, pixels.shape[2:], resized_hw, image.shape[:2], self._spec)
+        detections = select(self._spec, outputs)
+        masks = full_size(detections.soft, pixels.shape[2:], resized_hw, image.shape[:2], self._spec)
         times = {"preprocess": prepared - start, "network": ran - prepared, "postprocess": perf_counter() - ran}
-        return found, masks, {name: seconds * 1e3 for name, seconds in times.items()}
+        return detections, masks, {name: seconds * 1e3 for name, seconds in times.items()}
 
 
 def prepare(image: NDArray[np.uint8], spec: PreprocessSpec) -> tuple[Float32, tuple[int, int]]:
-    """Scaled, normalised, padded `(1, 3, h, w)`, and the size of what is not padding."""
+    """Scaled, normalised, padded `(1, 3, h, w)`, and the size without padding."""
     height, width = image.shape[:2]
     scale = min(spec.long_side / max(height, width), spec.short_side / min(height, width))
     h, w = int(height * scale + 0.5), int(width * scale + 0.5)
@@ -75,7 +75,7 @@ def prepare(image: NDArray[np.uint8], spec: PreprocessSpec) -> tuple[Float32, tu
     return pixels, (h, w)
 
 
-def select(spec: ModelSpec, outputs: list[Float32]) -> Found:
+def select(spec: ModelSpec, outputs: list[Float32]) -> SoftDetections:
     """Thresholds, maskness, matrix NMS; outputs: of one image, without the batch axis."""
     settings = spec.postprocess
     cells, labels = np.nonzero(outputs[0] > settings.candidate_threshold)
@@ -90,7 +90,7 @@ def select(spec: ModelSpec, outputs: list[Float32]) -> Found:
     scores = scores * _decay(binary, labels, spec)
     final = np.argsort(-scores, kind="stable")
     final = final[scores[final] >= settings.score_threshold][: settings.max_instances]
-    return Found(labels[final], scores[final].astype(np.float32), soft[final])
+    return SoftDetections(labels[final], scores[final].astype(np.float32), soft[final])
 
 
 def full_size(
@@ -109,7 +109,7 @@ def full_size(
 
 
 def _cell_masks(spec: ModelSpec, maps: list[Float32], cells: NDArray[np.int64]) -> tuple[Float32, NDArray[np.int64]]:
-    """Soft masks of cells, and the stride of each cell's level; of decoupled heads the product of column and row."""
+    """Soft masks of cells, and the stride of each cell's level; for decoupled heads the product of column and row."""
     firsts = np.cumsum([0, *(grid * grid for grid in spec.grids)])
     levels = np.searchsorted(firsts, cells, side="right") - 1
     strides = np.array(spec.strides)[levels]
@@ -121,7 +121,7 @@ def _cell_masks(spec: ModelSpec, maps: list[Float32], cells: NDArray[np.int64]) 
 
 
 def _decay(binary: Bool, labels: NDArray[np.int64], spec: ModelSpec) -> NDArray[Any]:
-    """Matrix NMS: the factor that each score is multiplied with."""
+    """Matrix NMS: the factor of each score."""
     settings = spec.postprocess
     if len(binary) == 0 or settings.nms == "none":
         return np.ones(len(binary))
@@ -155,14 +155,14 @@ class ImageTask:
         start = perf_counter()
         image = _decode(self._bodies[index])
         if image is None:
-            raise ValueError("an image that could be decoded before")
+            raise ValueError("an image that was decoded before can no longer be decoded")
         decode_ms = (perf_counter() - start) * 1e3
-        found, masks, stages_ms = self._peer.segment(image)
+        detections, masks, stages_ms = self._peer.segment(image)
         before = perf_counter()
         for mask in masks:
             coco_mask.encode(np.asfortranarray(mask, np.uint8))
         encode_ms = (perf_counter() - before) * 1e3
-        return TaskResult({"decode": decode_ms, **stages_ms, "encode": encode_ms}, len(found.labels))
+        return TaskResult({"decode": decode_ms, **stages_ms, "encode": encode_ms}, len(detections.labels))
 
 
 class BatchTask:
@@ -192,7 +192,7 @@ def _hello() -> Hello:
 def _open(setup: WorkerSetup) -> ImageTask | BatchTask:
     spec = ModelSpec.from_dict(setup["spec"])
     if spec.postprocess.nms == "mask":
-        raise Refused("postprocess.nms: the plain form has matrix NMS and none only")
+        raise Refused("postprocess.nms: the plain form has no greedy mask NMS, only matrix NMS or none")
     try:
         peer = PlainOnnx(_exported(setup), spec, setup["threads"])
         if "images" in setup:

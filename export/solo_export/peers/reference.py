@@ -1,11 +1,11 @@
 """Stock mmdet 3 on the CPU, bytes to RLE, as a contender of `solo bench`.
 
-A script that stands alone: the peer's own Python runs it (`--peer-python`), so it imports none of our packages, only the standard
-library, numpy, cv2, torch, mmdet and pycocotools, and `mmdet_model.py` beside it. It speaks the lines of
-`solo_server.bench.protocol`: an order, hello, images, stop. The network is built from the bundle's specification, the weights
-come from the mmdet checkpoint.
+A stand-alone script: the peer's own Python runs it (`--peer-python`), so it imports none of our packages, only the standard
+library, numpy, cv2, torch, mmdet and pycocotools, and `mmdet_model.py` beside it. It uses the protocol of
+`solo_server.bench.protocol`: an order, hello, images, stop. The network is built from the bundle's specification, with the
+weights of the mmdet checkpoint.
 
-Stages are taken by forward hooks. `after_towers` is what is left of the total: last mask convolutions, sigmoid, upsampling,
+Forward hooks time the stages. `after_towers` is the rest of the total: last mask convolutions, sigmoid, upsampling,
 thresholds, NMS, resizing and RLE (and resizing of the level features, which is small).
 """
 
@@ -25,7 +25,7 @@ STAGES = ("decode", "preprocess", "backbone", "neck", "towers", "categories")
 
 
 def _sibling(name: str) -> Any:
-    """A file beside this one as a module; by its path, because the peer's Python has no package of ours."""
+    """Import a file beside this one by its path: the peer's Python does not have our packages."""
     spec = importlib.util.spec_from_file_location(
         name, os.path.join(os.path.dirname(os.path.abspath(__file__)), name + ".py")
     )
@@ -40,7 +40,7 @@ mmdet_model = _sibling("mmdet_model")
 
 
 class StageClock:
-    """Sums up the time that modules spend in their forward pass, by stage."""
+    """Adds up the time that modules spend in their forward pass, by stage."""
 
     def __init__(self) -> None:
         self.ms: dict[str, float] = {}
@@ -52,7 +52,7 @@ class StageClock:
         module.register_forward_hook(lambda *_: self._end(stage))
 
     def add(self, stage: str, seconds: float) -> None:
-        """Count time that no module spent."""
+        """Count time outside modules."""
         self.ms[stage] = self.ms.get(stage, 0.0) + seconds * 1e3
 
     def _begin(self) -> None:
