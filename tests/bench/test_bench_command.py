@@ -86,7 +86,7 @@ def _refused(capsys: pytest.CaptureFixture[str], message: str, *arguments: objec
         ("does not exist", ["engine", "--model", "/no/such/bundle"]),
         ("'warp' is not an engine; known: auto, onnxruntime", ["engine", "--model", "@warp"]),
         ("'fp7' is not a precision; known: fp32", ["engine", "--model", "@auto:fp7"]),
-        ("precision bf16: engine onnxruntime has none", ["engine", "--model", "@onnxruntime:bf16"]),
+        ("precision bf16: engine onnxruntime does not support it", ["engine", "--model", "@onnxruntime:bf16"]),
         ("--rate: 0 is not above zero", ["server", "--rate", "0"]),
         ("must be of the form http://HOST:PORT", ["server", "--url", "https://x"]),
         ("Connection refused", ["server", "--url", "http://127.0.0.1:9"]),
