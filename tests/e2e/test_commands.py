@@ -331,7 +331,7 @@ def test_the_bench_records_hardware_versions_and_command(tmp_path: Path) -> None
 
 def test_the_bench_refuses_a_file_that_is_not_an_image(tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_text("hello")
-    _check_refused(_solo("bench", "pipeline", tmp_path / "x.jpg"), "no image")
+    _check_refused(_solo("bench", "pipeline", tmp_path / "x.jpg"), "not a supported image")
 
 
 def test_the_demo_bundle_is_small_and_its_card_names_its_origin() -> None:
