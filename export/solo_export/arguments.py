@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     engine = parser.add_argument_group("engine")
     engine.add_argument(
-        "--engine", choices=("tensorrt",), help="also build TensorRT engines of the bundle, on this machine's GPU (experimental: never run on a GPU)"
+        "--engine", choices=("tensorrt",), help="also build the bundle's TensorRT engines on this GPU (experimental)"
     )
     add_engine_arguments(engine)
 
