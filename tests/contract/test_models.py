@@ -7,13 +7,13 @@ from typing import Any
 
 import httpx
 import pytest
-from solo_models.bundle import read_bundle, write_bundle
+from solo_models.bundle import read_bundle
 from solo_server.http.app import create_app
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.service.model_repository import model_repository
 from solo_server.settings import Settings
+from support.bundles import tiny_bundle
 from support.images import encoded, smooth_image
-from support.networks import bundle_content, tiny_network
 from support.serving import serving
 from support.small_app import samples, value
 
@@ -21,37 +21,24 @@ PNG = encoded(smooth_image(90, 120))
 
 
 @pytest.fixture(scope="module")
-def decoupled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_bundle(tmp_path_factory.mktemp("bundle") / "tiny", bundle_content(tiny_network("decoupled")))
-
-
-@pytest.fixture
-def folder(solo_bundle: Path, decoupled: Path, tmp_path: Path) -> Path:
-    return _with_models(tmp_path, solo_bundle, decoupled)
-
-
-@pytest.fixture
-def http(folder: Path) -> Iterator[httpx.Client]:
-    """A server whose models the test may change."""
-    yield from _serving(folder)
+def decoupled() -> Path:
+    return tiny_bundle("decoupled")
 
 
 @pytest.fixture(scope="module")
-def shared(solo_bundle: Path, decoupled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A server for all tests that change no model."""
-    yield from _serving(_with_models(tmp_path_factory.mktemp("models"), solo_bundle, decoupled))
+def folder(solo_bundle: Path, decoupled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    shutil.copytree(solo_bundle, folder / "cats" / "1")
+    shutil.copytree(decoupled, folder / "dogs")
+    return folder
 
 
-def _serving(folder: Path) -> Iterator[httpx.Client]:
+@pytest.fixture(scope="module")
+def http(folder: Path) -> Iterator[httpx.Client]:
+    """A server for all tests. A test that changes its models restores them."""
     settings = Settings(models=folder, default_model="cats", model_control=True)
     with serving(create_app(_repository(folder), settings)) as client:
         yield client
-
-
-def _with_models(folder: Path, cats: Path, dogs: Path) -> Path:
-    shutil.copytree(cats, folder / "cats" / "1")
-    shutil.copytree(dogs, folder / "dogs")
-    return folder
 
 
 def _repository(folder: Path) -> Any:
@@ -63,8 +50,8 @@ def _refused(response: httpx.Response, status: int, code: str) -> None:
     assert response.headers["content-type"] == "application/problem+json"
 
 
-def test_each_model_answers_under_its_own_name(shared: httpx.Client, solo_bundle: Path, decoupled: Path) -> None:
-    cats, dogs = (shared.post(f"/models/{name}/segment", content=PNG).json() for name in ("cats", "dogs"))
+def test_each_model_answers_under_its_own_name(http: httpx.Client, solo_bundle: Path, decoupled: Path) -> None:
+    cats, dogs = (http.post(f"/models/{name}/segment", content=PNG).json() for name in ("cats", "dogs"))
     assert cats["model"] == {"name": "cats", "version": "1"}
     assert dogs["model"] == {"name": "dogs", "version": read_bundle(decoupled).version}
     for answer, bundle in ((cats, solo_bundle), (dogs, decoupled)):
@@ -72,30 +59,28 @@ def test_each_model_answers_under_its_own_name(shared: httpx.Client, solo_bundle
         assert [i["mask"]["counts"] for i in answer["instances"]] == [i.mask.counts for i in alone.instances]
     assert cats["instances"] != dogs["instances"]
     for path in ("/segment", "/models/cats/versions/1/segment"):
-        assert shared.post(path, content=PNG).json()["instances"] == cats["instances"]
+        assert http.post(path, content=PNG).json()["instances"] == cats["instances"]
     files = [("file", ("a.png", PNG)), ("file", ("b.png", PNG))]
-    several = shared.post("/models/dogs/segment", files=files).json()["results"]
+    several = http.post("/models/dogs/segment", files=files).json()["results"]
     assert [one["model"]["name"] for one in several] == ["dogs", "dogs"]
 
 
-def test_models_are_listed_with_their_states(shared: httpx.Client, decoupled: Path) -> None:
-    listed = shared.get("/models").json()
+def test_models_are_listed_with_their_states(http: httpx.Client, decoupled: Path) -> None:
+    listed = http.get("/models").json()
     assert listed["default"] == "cats"
     listed_models = [(model["name"], model["version"], model["state"]) for model in listed["models"]]
     assert listed_models == [("cats", "1", "ready"), ("dogs", read_bundle(decoupled).version, "ready")]
-    assert (
-        shared.get("/model").json() == shared.get("/models/cats").json() == shared.get("/models/cats/versions/1").json()
-    )
-    dogs = shared.get("/models/dogs").json()
+    assert http.get("/model").json() == http.get("/models/cats").json() == http.get("/models/cats/versions/1").json()
+    dogs = http.get("/models/dogs").json()
     assert (dogs["name"], dogs["bundle"], dogs["spec"]["variant"]) == ("dogs", dogs["version"], "decoupled")
 
 
-def test_an_unknown_model_or_version_is_not_found(shared: httpx.Client) -> None:
+def test_an_unknown_model_or_version_is_not_found(http: httpx.Client) -> None:
     for path in ("/models/birds", "/models/cats/versions/2", "/models/dogs/versions/1"):
-        _refused(shared.get(path), 404, "model_not_found")
-        _refused(shared.post(f"{path}/segment", content=PNG), 404, "model_not_found")
+        _refused(http.get(path), 404, "model_not_found")
+        _refused(http.post(f"{path}/segment", content=PNG), 404, "model_not_found")
     for verb in ("load", "unload"):
-        _refused(shared.post(f"/models/birds/{verb}"), 404, "model_not_found")
+        _refused(http.post(f"/models/birds/{verb}"), 404, "model_not_found")
 
 
 def test_a_new_version_is_loaded_and_the_old_one_stays_available(
@@ -132,17 +117,24 @@ def test_a_damaged_bundle_is_refused_and_what_was_served_stays(http: httpx.Clien
     }
     assert states == {"1": "ready", "2": "failed"}
     assert http.post("/models/cats/segment", content=PNG).json()["model"]["version"] == "1"
+    shutil.rmtree(folder / "cats" / "2")
+    http.post("/models/cats/load").raise_for_status()
 
 
 def test_metrics_have_the_model_as_a_label(http: httpx.Client) -> None:
+    def counts() -> list[float]:
+        found = samples(http.get("/metrics").text)
+        return [
+            value(found, "solo_images_total", model="cats", outcome="ok"),
+            value(found, "solo_images_total", model="dogs", outcome="ok"),
+            value(found, "solo_batch_images_count", model="dogs"),
+            value(found, "solo_requests_total", route="/models/{name}/segment", outcome="ok", code="ok"),
+        ]
+
+    before = counts()
     for path in ("/segment", "/models/dogs/segment", "/models/dogs/segment"):
         http.post(path, content=PNG).raise_for_status()
-    found = samples(http.get("/metrics").text)
-    assert value(found, "solo_images_total", model="cats", outcome="ok") == 1
-    assert value(found, "solo_images_total", model="dogs", outcome="ok") == 2
-    assert value(found, "solo_batch_images_count", model="dogs") == 2
-    route = "/models/{name}/segment"
-    assert value(found, "solo_requests_total", route=route, outcome="ok", code="ok") == 2
+    assert [after - start for after, start in zip(counts(), before, strict=True)] == [1, 2, 2, 2]
 
 
 def test_unless_it_is_allowed_nothing_is_changed_over_http(folder: Path) -> None:

@@ -77,15 +77,11 @@ def test_the_command_works_for_several_models_without_a_default(models: Path, wo
             assert re.search(rf", {classes}$", log.lines, re.MULTILINE)
 
 
-def test_with_a_default_model_the_command_has_the_short_path(models: Path) -> None:
-    with serving("--models", models, "--default-model", "person") as log:
-        assert shlex.split(log.command)[-1] == f"{log.url}/segment"
-        assert answered(log.command).status_code == 200
-
-
-def test_the_url_works_for_a_server_on_all_addresses(solo_bundle: Path) -> None:
+def test_the_short_path_of_a_default_model_works_for_a_server_on_all_addresses(models: Path) -> None:
     has_ipv6 = socket.has_dualstack_ipv6()
-    with serving(solo_bundle, "--host", "::" if has_ipv6 else EVERY_IPV4) as log:
+    host = "::" if has_ipv6 else EVERY_IPV4
+    with serving("--models", models, "--default-model", "cats", "--host", host) as log:
+        assert shlex.split(log.command)[-1] == f"{log.url}/segment"
         assert answered(log.command).status_code == 200
         port = urlsplit(log.url).port
         assert log.url == (f"http://[::1]:{port}" if has_ipv6 else f"http://127.0.0.1:{port}")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +23,32 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from solo_models.demo import demo_bundle
 from support.images import encoded, smooth_image
+from support.solo_process import SoloProcesses
 
 IMAGES = Path(__file__).parents[1] / "images"
 SOLO = [sys.executable, "-m", "solo_models.cli"]
 
 
 def _solo(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [*SOLO, *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env=_environment(environment), check=False
-    )
+    return _processes().run([*map(str, arguments)], _environment(environment))
 
 
-def _unread(*arguments: object) -> subprocess.CompletedProcess[bytes]:
+def _unread(*arguments: object) -> subprocess.CompletedProcess[str]:
     """As `solo ... | head` after head has ended; here it ends before the first line."""
-    read, write = os.pipe()
-    os.close(read)
-    with os.fdopen(write, "wb") as output:
-        command = [*SOLO, *map(str, arguments)]
-        return subprocess.run(command, stdout=output, stderr=subprocess.PIPE, env=_environment({}), check=False)
+    return _processes().run([*map(str, arguments)], _environment({}), reads=False)
+
+
+@cache
+def _processes() -> SoloProcesses:
+    return SoloProcesses()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ended_processes() -> Iterator[None]:
+    yield
+    if _processes.cache_info().currsize:
+        _processes().close()
+        _processes.cache_clear()
 
 
 def _environment(extra: dict[str, str]) -> dict[str, str]:
@@ -113,7 +121,8 @@ def test_help_names_every_command_without_heavy_imports() -> None:
 
 
 def test_unknown_commands_are_refused() -> None:
-    _check_refused(_solo("fly"), "unknown command 'fly'")
+    done = subprocess.run([*SOLO, "fly"], capture_output=True, text=True, check=False)
+    _check_refused(done, "unknown command 'fly'")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +130,7 @@ def test_unknown_commands_are_refused() -> None:
 )
 def test_a_command_ends_quietly_when_its_reader_is_gone(words: list[object]) -> None:
     done = _unread(*words)
-    assert done.stderr == b""
+    assert done.stderr == ""
     assert done.returncode in (0, 141)  # argparse ignores that it cannot print
 
 
@@ -129,7 +138,7 @@ def test_a_measurement_is_kept_when_nobody_reads_its_table(tmp_path: Path) -> No
     words = ["bench", "pipeline", IMAGES / "astronaut.jpg", "--runs", 1, "--repeats", 1, "-o", tmp_path / "kept.json"]
     done = _unread(*words)
     assert done.returncode == 141
-    assert b"Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr
     assert json.loads((tmp_path / "kept.json").read_text())["contenders"][0]["figures"]["samples"] == 1
 
 

@@ -24,6 +24,12 @@ ASTRONAUT = ROOT / "tests" / "images" / "astronaut.jpg"
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
 (PROGRAM,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 URL = "http://127.0.0.1:8000"
+INTERRUPTIBLE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
+from solo_models.cli import main
+sys.exit(main())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +111,7 @@ def test_an_interrupt_ends_with_130_and_complete_lines(tmp_path: Path, server: h
     for number in range(300):
         (tmp_path / f"{number}.jpg").symlink_to(ASTRONAUT)
     where = ["--url", str(server.base_url)] if is_served else []
-    command = [sys.executable, "-m", "solo_models.cli", "segment", str(tmp_path), "--format", "jsonl", *where]
+    command = [sys.executable, "-c", INTERRUPTIBLE, "segment", str(tmp_path), "--format", "jsonl", *where]
     with (
         (tmp_path / "complaint").open("w") as complaint,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaint, text=True) as process,
