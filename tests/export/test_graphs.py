@@ -12,13 +12,20 @@ from solo_export.parity import ParityError, check_parity
 from solo_models.network import SoloNetwork
 from solo_models.spec import ModelSpec, PreprocessSpec, Variant
 from support.networks import tiny_network
-from support.specs import deformable_spec
+from support.specs import deformable_spec, quick_spec
 from torch.nn import functional as F
 
 
 @pytest.fixture(scope="module")
 def models(network: SoloNetwork) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     return categories_model(network), masks_model(network)
+
+
+@pytest.fixture(scope="module")
+def quick() -> tuple[SoloNetwork, onnx.ModelProto, onnx.ModelProto]:
+    """A network and its graphs, for damage that the check finds in every variant alike."""
+    network = tiny_network("decoupled", quick_spec("decoupled"))
+    return network, categories_model(network), masks_model(network)
 
 
 def _session(model: onnx.ModelProto) -> ort.InferenceSession:
@@ -94,8 +101,9 @@ def test_the_check_passes_on_what_the_exporter_makes(
     ],
 )
 def test_the_check_catches_a_wrong_weight(
-    network: SoloNetwork, models: tuple[onnx.ModelProto, onnx.ModelProto], graph: int, weight: str, named: str
+    quick: tuple[SoloNetwork, onnx.ModelProto, onnx.ModelProto], graph: int, weight: str, named: str
 ) -> None:
+    network, *models = quick
     damaged = [onnx.ModelProto.FromString(m.SerializeToString()) for m in models]
     tensor = next(t for t in damaged[graph].graph.initializer if t.name == weight)
     array = onnx.numpy_helper.to_array(tensor) + 0.1
@@ -105,9 +113,10 @@ def test_the_check_catches_a_wrong_weight(
 
 
 def test_the_check_refuses_constants_that_hold_a_batch_of_one(
-    network: SoloNetwork, models: tuple[onnx.ModelProto, onnx.ModelProto]
+    quick: tuple[SoloNetwork, onnx.ModelProto, onnx.ModelProto],
 ) -> None:
     """Such a graph parses and answers, but for one image only."""
+    network, *models = quick
     damaged = [onnx.ModelProto.FromString(m.SerializeToString()) for m in models]
     frozen = [0, network.spec.num_classes, network.spec.grids[0] ** 2]
     for tensor in damaged[0].graph.initializer:

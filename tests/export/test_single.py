@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from solo_export.graph import GraphBuilder, InlineError
-from solo_export.onnx import categories_model, mask_kernels, masks_model
+from solo_export.onnx import categories_model, export_graphs, mask_kernels, masks_model
 from solo_export.single import SingleFileError, single_file_model
 from solo_models.bundle import write_bundle
 from solo_models.network import SoloNetwork
@@ -26,7 +26,7 @@ from solo_server.types import Instance, PreparedImage, Query
 from support.images import encoded, smooth_image
 from support.networks import bundle_content, tiny_network
 from support.single_file_model import ask, check_same, load
-from support.specs import deformable_spec
+from support.specs import deformable_spec, quick_spec
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "single_file.py"
 SIZES = [(96, 150), (150, 96), (101, 133), (300, 40)]
@@ -49,8 +49,8 @@ def session(model: onnx.ModelProto) -> ort.InferenceSession:
 
 
 def _compose(network: SoloNetwork, **metadata: str) -> onnx.ModelProto:
-    graphs = categories_model(network), masks_model(network)
-    return single_file_model(network.spec, *graphs, mask_kernels(network), metadata)
+    graphs = export_graphs(network)
+    return single_file_model(network.spec, graphs.categories, graphs.masks, graphs.kernels, metadata)
 
 
 def _segment(pipeline: Pipeline, prepared: PreparedImage) -> tuple[Instance, ...]:
@@ -104,11 +104,12 @@ def _quantized(graph: onnx.ModelProto, feeds: dict[str, np.ndarray], folder: Pat
 
 
 def test_int8_graphs_give_the_results_of_their_bundle(tmp_path: Path) -> None:
-    network = tiny_network("decoupled")
+    network = tiny_network("decoupled", quick_spec("decoupled"))
     prepared = prepare(smooth_image(96, 150), network.spec.preprocess)
     feeds = {"images": prepared.pixels[None], "image_hw": np.array([prepared.geometry.resized_hw])}
-    level = load(categories_model(network)).run(["level_1"], feeds)[0]
-    categories = _quantized(categories_model(network), feeds, tmp_path)
+    graph = categories_model(network)
+    level = load(graph).run(["level_1"], feeds)[0]
+    categories = _quantized(graph, feeds, tmp_path)
     masks = _quantized(masks_model(network), {"level": level}, tmp_path)
     composed = single_file_model(network.spec, categories, masks, mask_kernels(network), {})
     assert TensorProto.INT8 in {tensor.data_type for tensor in composed.graph.initializer}
@@ -122,7 +123,7 @@ def test_int8_graphs_give_the_results_of_their_bundle(tmp_path: Path) -> None:
 @pytest.mark.parametrize("half", [("categories", "masks"), ("categories",), ("masks",)])
 def test_float16_graphs_give_nearly_equal_results(half: tuple[str, ...]) -> None:
     """ONNX Runtime's converter makes level features float16 too, and leaves nodes in an order that is none."""
-    network = tiny_network("decoupled")
+    network = tiny_network("decoupled", quick_spec("decoupled"))
     graphs = {"categories": categories_model(network), "masks": masks_model(network)}
     prepared = prepare(smooth_image(96, 150), network.spec.preprocess)
     answers = []

@@ -4,7 +4,9 @@ Gates: the same candidates, the same final (cell, label) pairs, |score differenc
 """
 
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,6 @@ import torch
 from catalogue import FOLDER, GOLDENS, IMAGES, Golden, Image
 from numpy.typing import NDArray
 from recipe import seeded_state_dict
-from solo_export.export import ExportRequest, prepare_content
-from solo_export.source import from_checkpoint
 from solo_models.bundle import write_bundle
 from solo_models.checkpoint import read_checkpoint
 from solo_server.backends.cpu.backend import CpuBackend
@@ -25,6 +25,7 @@ from solo_server.pipeline.pipeline import Decoded, Pipeline
 from solo_server.rle import decode_rle
 from solo_server.types import ImageResult, Query
 from support.kept import kept
+from support.networks import bundle_content
 from support.paths import EXPORTER
 
 CATEGORY_TOLERANCE = 5e-5
@@ -39,8 +40,9 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 
 @pytest.fixture(scope="module")
 def pipeline(golden: Golden) -> Pipeline:
-    """Weights from the recipe, saved as mmdet would, exported as `solo export` does, read back as the server does.
+    """Weights from the recipe, saved as mmdet would, read and made into graphs as `solo export` does, opened as the server does.
 
+    The graphs are not compared with torch, as `solo export` does before it writes: here they are compared with mmdet.
     The bundle is kept between runs, until the recipe, the exporter, the models or a library changes.
     """
 
@@ -51,9 +53,8 @@ def pipeline(golden: Golden) -> Pipeline:
         state = {name: torch.from_numpy(values) for name, values in weights.items()}
         torch.save({"meta": {}, "state_dict": state}, folder / "mmdet.pth")
         checkpoint = read_checkpoint(folder / "mmdet.pth", size=(480, 320))
-        content = prepare_content(from_checkpoint(checkpoint, golden.name), ExportRequest(folder / "bundle"))
         (folder / "mmdet.pth").unlink()
-        write_bundle(folder / "bundle", content)
+        write_bundle(folder / "bundle", bundle_content(checkpoint.network))
 
     sources = (*EXPORTER, FOLDER / "recipe.py", Path(__file__), str(golden))
     return Pipeline.open(kept(f"golden-{golden.name}", make, *sources) / "bundle")
@@ -61,10 +62,11 @@ def pipeline(golden: Golden) -> Pipeline:
 
 @dataclass(frozen=True)
 class Case:
-    """One image, its pipeline, and the reference's results on it."""
+    """One image, its pipeline, the output of its network, and the reference's results on it."""
 
     pipeline: Pipeline
     decoded: Decoded
+    output: Any  # of `Pipeline.infer`
     record: dict[str, NDArray[Any]]
 
     def masks(self) -> NDArray[np.bool_]:
@@ -72,12 +74,21 @@ class Case:
         return np.unpackbits(self.record["masks_packed"], axis=1)[:, : h * w].reshape(n, h, w).astype(bool)
 
     def segment(self) -> ImageResult:
-        return self.pipeline.segment_decoded(self.decoded, Query())
+        return self.pipeline.finish(self.output, self.decoded, Query(), 0)
 
 
 @pytest.fixture(params=IMAGES, ids=lambda p: p.name)
-def case(request: pytest.FixtureRequest, golden: Golden, pipeline: Pipeline) -> Case:
-    image: Image = request.param
+def case(request: pytest.FixtureRequest, cases: Callable[[Image], Case]) -> Case:
+    return cases(request.param)
+
+
+@pytest.fixture(scope="module")
+def cases(golden: Golden, pipeline: Pipeline) -> Callable[[Image], Case]:
+    """The network runs once on each image."""
+    return cache(lambda image: _case(image, golden, pipeline))
+
+
+def _case(image: Image, golden: Golden, pipeline: Pipeline) -> Case:
     with np.load(FOLDER / f"{golden.name}.npz") as archive:
         record = {k.removeprefix(f"{image.name}_"): archive[k] for k in archive.files if k.startswith(f"{image.name}_")}
     long_side, short_side = image.scale_long_short
@@ -85,7 +96,8 @@ def case(request: pytest.FixtureRequest, golden: Golden, pipeline: Pipeline) -> 
     bundle = replace(pipeline.bundle, spec=replace(pipeline.bundle.spec, preprocess=preprocess))
     sized = Pipeline(bundle, CpuBackend(bundle, pipeline.backend.engine))
     rgb = decode(Path(image.path).read_bytes(), ImageLimits())
-    return Case(sized, Decoded(prepare(rgb, preprocess), rgb, 0, 0), record)
+    decoded = Decoded(prepare(rgb, preprocess), rgb, 0, 0)
+    return Case(sized, decoded, sized.infer([decoded.image])[0], record)
 
 
 def test_sizes_are_those_of_the_reference(case: Case) -> None:
@@ -96,7 +108,7 @@ def test_sizes_are_those_of_the_reference(case: Case) -> None:
 
 
 def test_candidates_areas_and_scores_are_those_of_the_reference(case: Case) -> None:
-    settings, output = case.pipeline.bundle.spec.postprocess, case.pipeline.infer([case.decoded.image])[0]
+    settings, output = case.pipeline.bundle.spec.postprocess, case.output
     candidates = find_candidates(output.scores, settings)
     np.testing.assert_array_equal(candidates.cells, case.record["candidate_cells"])
     np.testing.assert_array_equal(candidates.labels, case.record["candidate_labels"])
@@ -143,11 +155,10 @@ def test_every_final_instance_is_the_references(case: Case) -> None:
 def test_masks_of_all_cells_are_never_built(case: Case) -> None:
     """numpy reports its arrays to tracemalloc: all of post-processing needs less than the reference's one tensor."""
     spec, geometry = case.pipeline.bundle.spec, case.decoded.image.geometry
-    output = case.pipeline.infer([case.decoded.image])[0]
     all_masks_bytes = 4 * spec.num_cells * geometry.padded_hw[0] * geometry.padded_hw[1] // spec.mask_stride**2
     tracemalloc.start()
     try:
-        case.pipeline.finish(output, case.decoded, Query(), 0)
+        case.segment()
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

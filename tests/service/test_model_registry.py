@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,10 +17,16 @@ from solo_server.service.model_repository import ModelSource
 from solo_server.service.service import Service
 from solo_server.settings import Settings
 from solo_server.types import Query
+from support.bundles import quick_bundle
 from support.gated_backend import Gate
 from support.images import encoded, smooth_image
 
 BODY = encoded(smooth_image(90, 120))
+
+
+@pytest.fixture(scope="module")
+def solo_bundle() -> Path:
+    return quick_bundle()
 
 
 @pytest.fixture(scope="module")
@@ -291,13 +298,15 @@ def _meeting(barrier: threading.Barrier, infer: Callable[..., Any]) -> Callable[
     return call
 
 
-def test_replicas_share_the_cores(solo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replicas_share_the_cores(solo_bundle: Path, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     shares: list[int] = []
 
     def pool(threads: int) -> Pool:
         shares.append(threads)
         return Pool(1)
 
+    choice = SimpleNamespace(engine="onnxruntime", reason="", open=lambda *_: pipeline.backend)
+    monkeypatch.setattr("solo_server.pipeline.pipeline.choose", lambda *_: choice)  # opens no further engine
     monkeypatch.setattr("solo_server.pipeline.pipeline.Pool", pool)
     monkeypatch.setattr("solo_server.system.cores.cores", lambda: 8)
     Pipeline.open(solo_bundle, replicas=3)

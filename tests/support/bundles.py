@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
-from solo_models.spec import Variant
+from solo_models.spec import PreprocessSpec, Variant
 
 from support.kept import kept
 from support.paths import EXPORTER
+from support.specs import quick_spec
 
 
 def tiny_bundle(variant: Variant) -> Path:
@@ -23,6 +25,20 @@ def tiny_bundle(variant: Variant) -> Path:
         write_bundle(folder / content.name, content)
 
     return kept(f"tiny-{variant}", make, *EXPORTER) / f"tiny-{variant}"
+
+
+def quick_bundle() -> Path:
+    """The folder of a bundle of the vanilla variant with `quick_spec` and small images; not to be changed: all tests share it."""
+
+    def make(folder: Path) -> None:
+        from solo_models.bundle import write_bundle
+
+        from support.networks import bundle_content, tiny_network
+
+        spec = replace(quick_spec("solo"), preprocess=PreprocessSpec(long_side=96, short_side=64))
+        write_bundle(folder / "quick", bundle_content(tiny_network("solo", spec)))
+
+    return kept("quick-solo", make, *EXPORTER, Path(__file__)) / "quick"
 
 
 def zipped_folder(folder: Path, target: Path) -> Path:
