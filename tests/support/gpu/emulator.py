@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from solo_server.backends.gpu.postprocess import batch as structs
 
 KERNELS = structs.SOURCE.parent
-FLAGS = ("-x", "c++", "-std=c++17", "-O1", "-g", "-ffp-contract=off", "-fPIC", "-fno-strict-aliasing")
+FLAGS = ("-x", "c++", "-std=c++17", "-O2", "-g", "-ffp-contract=off", "-fPIC", "-fno-strict-aliasing")
 WARNINGS = ("-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function")
 SANITIZERS = (
     "-fsanitize=address,undefined",
