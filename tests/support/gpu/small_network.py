@@ -27,6 +27,7 @@ def small_spec(variant: Variant) -> ModelSpec:
     """
     return replace(
         tiny_spec(variant),
+        grids=(7, 6, 5, 4, 3),
         fpn_channels=64,
         preprocess=PreprocessSpec(long_side=96, short_side=64),
         postprocess=PostprocessSpec(max_instances=24),
