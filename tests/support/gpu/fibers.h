@@ -66,8 +66,9 @@ struct Place {  // where a thread waits
     const char* what = "";
     const char* file = "";
     int line = 0;
+    static bool same(const char* one, const char* other) { return one == other || !strcmp(one, other); }
     bool operator==(const Place& other) const {
-        return line == other.line && !strcmp(file, other.file) && !strcmp(what, other.what);
+        return line == other.line && same(file, other.file) && same(what, other.what);
     }
 };
 
