@@ -14,15 +14,14 @@ from typing import Any
 import httpx
 import pytest
 from solo_client import AsyncSoloClient, ModelNotFound, NotReady, SoloClient
-from solo_models.bundle import write_bundle
+from solo_models.bundle import CATEGORIES, MASKS, Bundle, BundleContent, read_bundle, write_bundle
 from solo_server.http.app import create_app
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.service.model_repository import model_repository
 from solo_server.settings import Settings
+from support.bundles import tiny_bundle
 from support.images import encoded, smooth_image
-from support.networks import bundle_content, tiny_network
 from support.serving import serving
-from support.specs import tiny_spec
 
 PNG = encoded(smooth_image(90, 120))
 
@@ -43,7 +42,7 @@ def folder(solo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     shutil.copytree(solo_bundle, folder / "cats" / "1")
     shutil.copytree(solo_bundle, folder / "cats" / "2")
-    write_bundle(folder / "dogs", bundle_content(tiny_network("decoupled")))
+    shutil.copytree(tiny_bundle("decoupled"), folder / "dogs")
     return folder
 
 
@@ -99,10 +98,17 @@ def test_each_model_and_version_answers_under_its_name(ask: Ask) -> None:
         assert ask("ready", **chosen) is True
 
 
-def test_class_names_with_commas_are_accepted_unchanged(ask: Ask, folder: Path, http: httpx.Client) -> None:
+def _renamed(bundle: Bundle, names: tuple[str, ...]) -> BundleContent:
+    """The bundle's content with other names of its classes."""
+    spec, graphs = replace(bundle.spec, class_names=names), (bundle.files[CATEGORIES], bundle.files[MASKS])
+    return BundleContent(bundle.name, spec, *graphs, bundle.kernels, provenance={"layout": "own"}, parity={})
+
+
+def test_class_names_with_commas_are_accepted_unchanged(
+    ask: Ask, folder: Path, http: httpx.Client, solo_bundle: Path
+) -> None:
     if not (folder / "pets").exists():  # the other client's test has not loaded it
-        spec = replace(tiny_spec("solo"), class_names=("cat", "dog, small", "traffic light"))
-        write_bundle(folder / "pets", bundle_content(tiny_network("solo", spec)))
+        write_bundle(folder / "pets", _renamed(read_bundle(solo_bundle), ("cat", "dog, small", "traffic light")))
         http.post("/models/pets/load").raise_for_status()
     for classes in (["dog, small"], ["dog, small", "cat"], ["traffic light", "cat"]):
         result = ask("segment", PNG, options={"classes": classes, "score_threshold": 0.0}, model="pets")

@@ -19,13 +19,12 @@ import pytest
 import solo_client
 from PIL import Image
 from solo_client import AsyncSoloClient, Options, SoloClient, errors
-from solo_models.bundle import write_bundle
 from solo_server.http.app import create_app
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.service.model_repository import model_repository
 from solo_server.settings import Settings
+from support.bundles import tiny_bundle
 from support.images import encoded, smooth_image
-from support.networks import bundle_content, tiny_network
 from support.serving import serving
 
 PAGE = (Path(__file__).parents[2] / "docs" / "client.md").read_text()
@@ -38,7 +37,7 @@ OPEN_URL, KEYED_URL = "http://localhost:8000", "https://solo.example.com"
 def folder(solo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     shutil.copytree(solo_bundle, folder / "cats" / "1")
-    write_bundle(folder / "dogs", bundle_content(tiny_network("decoupled")))
+    shutil.copytree(tiny_bundle("decoupled"), folder / "dogs")
     return folder
 
 
@@ -87,25 +86,40 @@ def _run(kind: str, text: str) -> str:
     return done.stdout
 
 
+def _check_drawn() -> None:
+    with Image.open("drawn.png") as drawn:
+        assert drawn.size == (120, 90)
+
+
+def _check_results() -> None:
+    entries = json.loads(Path("results.json").read_text())
+    assert {entry["image_id"] for entry in entries} == {139, 285}
+    assert {entry["category_id"] for entry in entries} <= {17, 18, 10}
+
+
+def _check_answer() -> None:
+    assert json.loads(Path("answer.json").read_text())["model"] == {"name": "cats", "version": "1"}
+
+
+WRITTEN = {"drawn.png": _check_drawn, "results.json": _check_results, "answer.json": _check_answer}
+
+
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_every_example_runs(number: int, working_folder: Path, open_url: str, keyed_url: str) -> None:
+def test_every_example_runs_and_writes_complete_files(
+    number: int, working_folder: Path, open_url: str, keyed_url: str
+) -> None:
     kind, text = BLOCKS[number]
     assert OPEN_URL in text or KEYED_URL in text
     printed = _run(kind, text.replace(OPEN_URL, open_url).replace(KEYED_URL, keyed_url))
     for line in re.findall(r"# prints (.*)$", text, re.MULTILINE):
         assert line in printed
+    for name, check in WRITTEN.items():
+        if name in text:
+            check()
 
 
-def test_the_examples_write_complete_files(working_folder: Path, open_url: str) -> None:
-    for kind, text in BLOCKS:
-        if any(name in text for name in ("results.json", "drawn.png", "answer.json")):
-            _run(kind, text.replace(OPEN_URL, open_url))
-    with Image.open("drawn.png") as drawn:
-        assert drawn.size == (120, 90)
-    entries = json.loads(Path("results.json").read_text())
-    assert {entry["image_id"] for entry in entries} == {139, 285}
-    assert {entry["category_id"] for entry in entries} <= {17, 18, 10}
-    assert json.loads(Path("answer.json").read_text())["model"] == {"name": "cats", "version": "1"}
+def test_each_file_is_written_by_an_example() -> None:
+    assert {name for name in WRITTEN for _, text in BLOCKS if name in text} == set(WRITTEN)
 
 
 def test_the_page_names_every_exception_with_its_code() -> None:
