@@ -36,13 +36,14 @@ KERNELS = structs.SOURCE.parent
 FLAGS = ("-x", "c++", "-std=c++17", "-O2", "-g", "-ffp-contract=off", "-fPIC", "-fno-strict-aliasing")
 WARNINGS = ("-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function")
 SANITIZERS = (
+    "-O1",
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover",
     "-fno-omit-frame-pointer",
     "-fsanitize-sections=emulated_shared",
 )
 NEEDS_COMPILER = "CUDA kernels on the emulator: g++ is needed, on x86-64"
-RACES = ("-fsanitize=thread", "-DWATCH_RACES")
+RACES = ("-O1", "-fsanitize=thread", "-DWATCH_RACES")
 GARBAGE = 0xFFA5A5A5  # NaN as float, negative as int; what host_cuda.h fills shared memory with
 
 _KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(\s*const Batch b([^)]*)\)')

@@ -21,12 +21,13 @@ from support.specs import tiny_spec
 
 
 def small_spec(variant: Variant) -> ModelSpec:
-    """64 FPN channels, so that levels lie where TensorRT wants them; images of at most 64 x 96 or 96 x 64.
+    """A small backbone; 64 FPN channels, so that levels lie where TensorRT wants them; images of at most 64 x 96 or 96 x 64.
 
     The emulator's time for an image is mostly that of encoding its instances: 24 at most.
     """
     return replace(
         tiny_spec(variant),
+        backbone="efficientnet_lite0",
         grids=(7, 6, 5, 4, 3),
         fpn_channels=64,
         preprocess=PreprocessSpec(long_side=96, short_side=64),

@@ -102,7 +102,9 @@ def opened(
 
 @lru_cache
 def _session(graph: bytes) -> ort.InferenceSession:
-    return ort.InferenceSession(graph)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1  # more threads spin while they wait
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def expected(bundle: Bundle, batch: list[PreparedImage]) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
@@ -136,7 +138,7 @@ def test_a_graph_is_captured_the_second_time_and_replayed_with_new_images() -> N
     bundle = small_bundle()
     with opened(bundle, seed=2) as place:
         queued = []
-        for seed in range(5):
+        for seed in range(4):
             check_same(place, images(bundle.spec, (64, 96), 2, seed=10 * seed))
             queued.append(len(place.trt.enqueued))
         assert queued == [
@@ -144,10 +146,9 @@ def test_a_graph_is_captured_the_second_time_and_replayed_with_new_images() -> N
             4 * RUNS,
             4 * RUNS,
             4 * RUNS,
-            4 * RUNS,
         ]  # plain; plain, prepared and captured; replays
         assert len(place.device.graphs) == RUNS
-        assert len(place.trt.computed) == 6 * RUNS
+        assert len(place.trt.computed) == 5 * RUNS
 
 
 def test_the_table_of_graphs_is_bounded_and_frees_what_was_used_longest_ago() -> None:
@@ -155,8 +156,10 @@ def test_the_table_of_graphs_is_bounded_and_frees_what_was_used_longest_ago() ->
     sizes = [(64, 96), (64, 64), (32, 96)]
     with opened(bundle, graphs=2 * RUNS) as place:
         for hw, asked in zip(sizes, (USES_BEFORE_CAPTURE, USES_BEFORE_CAPTURE, USES_BEFORE_REPLACING), strict=True):
-            for _ in range(asked):
-                check_same(place, images(bundle.spec, hw, 1))
+            batch = images(bundle.spec, hw, 1)
+            for _ in range(asked - 1):
+                place.run(batch)
+            check_same(place, batch)
         assert len(place.device.graphs) == 3 * RUNS
         assert sum(not graph.freed for graph in place.device.graphs) == 2 * RUNS
         before = len(place.trt.enqueued)
