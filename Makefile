@@ -37,7 +37,7 @@ test: $(DEV)/.ready ## style, types, layers and all tests that need only Python 
 	@$(NOT_RUN) --clear
 	@$(MAKE) --no-print-directory -j2 check kernels
 	$(PYTEST) -n $(PROCESSES) -m "not alone" $(TESTS)
-	$(PYTEST) -m alone $(TESTS)
+	$(PYTEST) -m alone $$(grep -rl --include='test_*.py' 'pytest.mark.alone' tests)
 	@$(NOT_RUN)
 
 test-all: ## make test, then what needs NVIDIA's packages (800 MB), sanitizers for minutes, or root and Debian for container images
