@@ -32,6 +32,7 @@ ACCURACY = {
     "demo_person_ap_openvino": ("fp32", "openvino"),
     "demo_person_ap_fp16": ("fp16", "onnxruntime"),
     "demo_person_ap_int8": ("int8", "onnxruntime"),
+    "demo_person_ap_openvino_bf16": ("bf16", "openvino"),
     "demo_person_ap_openvino_int8": ("int8", "openvino"),
 }
 RECORDED = (
