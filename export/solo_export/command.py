@@ -7,11 +7,11 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from solo_models.bundle import Bundle, BundleError, read_bundle
 from solo_models.checkpoint import CheckpointError
+from solo_models.clocked_log import clocked_log
 from solo_models.exit_codes import NO_GPU, REFUSED
 from solo_models.text_file import decoded
 from solo_server.backends.gpu.buckets import buckets_of
@@ -58,11 +58,7 @@ OTHER_ERRORS = (
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit status 0 when the export is written, 2 when it cannot be, 3 when engines are requested and there is no GPU."""
-    start = monotonic()
-
-    def log(message: str) -> None:
-        print(f"[{monotonic() - start:5.1f} s] {message}", file=sys.stderr, flush=True)
-
+    log = clocked_log()
     try:
         request = _request(arguments)
         place, options = _workplace(arguments), engine_options(arguments)

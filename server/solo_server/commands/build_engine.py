@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from solo_models.bundle import BundleError, read_bundle
+from solo_models.clocked_log import clocked_log
 from solo_models.exit_codes import NO_GPU, REFUSED
 
 from solo_server.backends.gpu.driver.driver import NoGpuError, find_devices
@@ -52,11 +52,7 @@ def add_engine_arguments(parser: argparse._ActionsContainer) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit status 0 with both engines in the cache, 2 for a bundle or options that cannot be built, 3 without GPU or TensorRT."""
-    start = monotonic()
-
-    def log(message: str) -> None:
-        print(f"[{monotonic() - start:5.1f} s] {message}", file=sys.stderr, flush=True)
-
+    log = clocked_log()
     try:
         options = engine_options(arguments, build=not arguments.no_build)
         bundle = read_bundle(arguments.bundle)

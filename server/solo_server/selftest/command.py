@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from solo_models.bundle import BundleError, read_bundle
+from solo_models.clocked_log import clocked_log
 from solo_models.demo import demo_bundle
 from solo_models.exit_codes import FAILED, NO_GPU, REFUSED
 
@@ -31,7 +32,7 @@ from solo_server.selftest.examine import examine
 from solo_server.selftest.images import NamedImage, load_images
 from solo_server.selftest.measuring import TimingPlan
 from solo_server.selftest.opening import ENGINES, OpenedGpu, OpeningFailed, open_gpu
-from solo_server.selftest.progress import ForwardingHandler, Log, progress_log
+from solo_server.selftest.progress import ForwardingHandler, Log
 
 MOST_IMAGES = 64
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -73,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Exit status 0 where all parity parts passed, 1 where one failed, 2 for bad input or settings, 3 without a GPU."""
     lines: list[str] = []
-    log = progress_log(lines)
+    log = clocked_log(lines)
     logging.basicConfig(level=logging.INFO, handlers=[ForwardingHandler(log)])
     try:
         if not 1 <= arguments.max_batch <= MOST_IMAGES:

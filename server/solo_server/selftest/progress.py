@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable
-from time import monotonic
 
 Log = Callable[[str], None]
 
@@ -20,14 +18,3 @@ class ForwardingHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """See `logging.Handler.emit`."""
         self._log(f"{record.levelname.lower()}: {record.getMessage()}")
-
-
-def progress_log(lines: list[str]) -> Log:
-    """Prints a message on standard error, with seconds since the start, and appends it to `lines`."""
-    start = monotonic()
-
-    def log(message: str) -> None:
-        lines.append(f"[{monotonic() - start:6.1f} s] {message}")
-        print(lines[-1], file=sys.stderr, flush=True)
-
-    return log
