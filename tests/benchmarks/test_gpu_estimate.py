@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "benchmarks" / "results" / "gpu_estimate.json"
 AGAIN = "python benchmarks/gpu_estimate.py -o benchmarks/results/gpu_estimate.json"
 

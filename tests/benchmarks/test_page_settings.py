@@ -2,13 +2,12 @@
 
 import importlib
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import pytest
 from solo_server.settings import Settings
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/deployment.md").read_text()
 
 

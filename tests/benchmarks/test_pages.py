@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))  # the scripts there are not a package
 
-import pages  # noqa: E402
-from pages import PAGES  # noqa: E402
+import pages
+from pages import PAGES
 
 BAR = "<!-- figures: accuracy -->\n"
 

@@ -10,21 +10,21 @@ from typing import Any
 import pytest
 from solo_server.bench.load.loops import Shot
 from support.images import encoded, smooth_image
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))  # the scripts there are not a package
 
-import pages  # noqa: E402
-from page_reliability import GOALS, RELIABILITY_TABLES, part_of  # noqa: E402
-from page_results import BadResult, NotMeasured, Results  # noqa: E402
-from pages import PAGES  # noqa: E402
-from reliability import merge  # noqa: E402
-from reliability_parts.closed import CONTENDERS, summary  # noqa: E402
-from reliability_parts.faults import full_speed_after_s  # noqa: E402
-from reliability_parts.figures import growth_percent, overload, ratios, tails  # noqa: E402
-from reliability_parts.in_process import TASKS  # noqa: E402
-from reliability_parts.mixed_images import mixed  # noqa: E402
-from reliability_parts.side_by_side import agree  # noqa: E402
+import pages
+from page_reliability import GOALS, RELIABILITY_TABLES, part_of
+from page_results import BadResult, NotMeasured, Results
+from pages import PAGES
+from reliability import merge
+from reliability_parts.closed import CONTENDERS, summary
+from reliability_parts.faults import full_speed_after_s
+from reliability_parts.figures import growth_percent, overload, ratios, tails
+from reliability_parts.in_process import TASKS
+from reliability_parts.mixed_images import mixed
+from reliability_parts.side_by_side import agree
 
 PAGE = "benchmarks/reliability.md"
 SPREAD = {"median": 0.97, "min": 0.95, "max": 0.99}

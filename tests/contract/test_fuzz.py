@@ -17,9 +17,9 @@ from solo_server.http.connections import uvicorn_options
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.settings import Settings
 from support.images import encoded, smooth_image
+from support.paths import ROOT
 from support.serving import serving
 
-ROOT = Path(__file__).parents[2]
 FUZZ = ROOT / "benchmarks" / "fuzz_images.py"
 PNG = encoded(smooth_image(60, 80))
 NAMES = ("score_threshold", "max_instances", "classes", "nms", "format", "x")

@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 import solo_server.errors
@@ -10,8 +9,8 @@ from solo_server.commands.local import open_local
 from solo_server.errors import ServerError
 from solo_server.http.forms import MAX_FIELD_BYTES, MAX_FIELDS
 from solo_server.settings import Settings
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "http.md").read_text()
 LIMITS = re.search(r"### Limits\n(.*?)\n#", PAGE, re.DOTALL)
 

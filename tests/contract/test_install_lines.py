@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from solo_client.command import segmenters
 from solo_models.install import install_command
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docker-compose.yml", *sorted((ROOT / "docs").glob("*.md"))]
 SOURCES = sorted(path for root in ("models", "export", "server", "client") for path in (ROOT / root).rglob("*.py"))
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

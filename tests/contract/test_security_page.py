@@ -1,12 +1,11 @@
 """Every claim of docs/security.md names a test that exists."""
 
 import re
-from pathlib import Path
 
 import pytest
 from solo_server.settings import Settings
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "security.md").read_text()
 NAMED = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)
 ROWS = [line.split("|")[1:-1] for line in PAGE.splitlines() if line.startswith("| ") and "attack |" not in line]

@@ -23,9 +23,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from solo_models.demo import demo_bundle
 from support.images import encoded, smooth_image
+from support.paths import IMAGES
 from support.solo_process import SoloProcesses
 
-IMAGES = Path(__file__).parents[1] / "images"
 SOLO = [sys.executable, "-m", "solo_models.cli"]
 
 

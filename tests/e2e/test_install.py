@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from solo_models.install import install_command
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 LINE = re.compile(r"`(pip install -c constraints\.txt -e '\.\[client\]')`")
 
 

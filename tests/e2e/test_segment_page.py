@@ -16,11 +16,10 @@ import pytest
 from solo_models.demo import demo_bundle
 from solo_server.http.app import create_app
 from solo_server.pipeline.pipeline import Pipeline
+from support.paths import ASTRONAUT, ROOT
 from support.serving import serving
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "segment.md").read_text()
-ASTRONAUT = ROOT / "tests" / "images" / "astronaut.jpg"
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
 (PROGRAM,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 URL = "http://127.0.0.1:8000"

@@ -25,10 +25,11 @@ from solo_server.pipeline.pipeline import Decoded, Pipeline
 from solo_server.types import Instance, PreparedImage, Query
 from support.images import encoded, smooth_image
 from support.networks import bundle_content, tiny_network
+from support.paths import ROOT
 from support.single_file_model import ask, check_same, load
 from support.specs import deformable_spec, quick_spec
 
-EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "single_file.py"
+EXAMPLE = ROOT / "docs" / "examples" / "single_file.py"
 SIZES = [(96, 150), (150, 96), (101, 133), (300, 40)]
 
 

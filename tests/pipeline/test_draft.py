@@ -1,7 +1,6 @@
 """Draft decoding gives fewer pixels; every size and coordinate stays that of the full image."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +14,10 @@ from solo_server.pipeline.pipeline import Pipeline
 from solo_server.rle import decode_rle
 from solo_server.types import ImageResult
 from support.images import encoded, smooth_image
+from support.paths import ASTRONAUT
 
 LIMITS = ImageLimits()
 SPEC = PreprocessSpec(long_side=96, short_side=64)
-ASTRONAUT = Path(__file__).parents[1] / "images" / "astronaut.jpg"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import io
 import random
 import struct
 import zlib
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -16,6 +15,7 @@ from solo_models.spec import PreprocessSpec
 from solo_server.errors import EmptyBody, ImageDamaged, ImageTooLarge, RequestError, ServerError, UnsupportedMediaType
 from solo_server.pipeline.image import ImageLimits, decode, peek_size, plan, prepare, size
 from support.images import encoded, smooth_image
+from support.paths import IMAGES
 
 LIMITS = ImageLimits()
 PIXELS = smooth_image(40, 60)
@@ -183,7 +183,7 @@ def _broken(original: bytes, rng: random.Random) -> bytes:
 
 def test_peek_size_reads_the_usual_jpegs_and_pngs_and_pixels() -> None:
     limits = ImageLimits()
-    photographs = sorted((Path(__file__).parents[1] / "images").glob("*.jpg"))
+    photographs = sorted(IMAGES.glob("*.jpg"))
     for body in (encoded(smooth_image(40, 60)), *(path.read_bytes() for path in photographs)):
         assert peek_size(body, limits) == size(body, limits)
     assert peek_size(np.zeros((4, 5, 3), np.uint8), limits) == (4, 5)

@@ -14,10 +14,11 @@ from solo_server.errors import ImageDamaged
 from solo_server.pipeline.image import ImageLimits, decode, decode_draft
 from solo_server.pipeline.jpeg_end import with_end
 from support.images import smooth_image
+from support.paths import ASTRONAUT
 
 LIMITS = ImageLimits()
 SPEC = PreprocessSpec(long_side=48, short_side=32)
-PHOTO = Image.open(Path(__file__).parents[1] / "images" / "astronaut.jpg").convert("RGB").resize((149, 117))
+PHOTO = Image.open(ASTRONAUT).convert("RGB").resize((149, 117))
 FLAT = Image.new("RGB", (149, 117), (250, 10, 200))
 
 KINDS: dict[str, tuple[Image.Image, dict[str, Any]]] = {

@@ -120,11 +120,6 @@ async def supervised(count: int, drain_seconds: float = 20) -> AsyncIterator[Fak
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def make() -> Iterator[Callable[..., WorkerHandle]]:
     """Makes worker handles whose channel has another end that nobody reads."""
     ends: list[socket.socket] = []

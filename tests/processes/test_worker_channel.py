@@ -77,11 +77,6 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def supervisor() -> Iterator[FakeSupervisor]:
     supervisor = FakeSupervisor()
     yield supervisor

@@ -51,6 +51,7 @@ from support.gpu.fake_device import FakeDevice
 from support.gpu.fake_tensorrt import FakeTensorRt
 from support.gpu.small_network import small_bundle, small_engines, small_profiles
 from support.images import smooth_image
+from support.paths import ROOT
 
 HW = (64, 96)
 PLAN = TimingPlan(sizes=(1, 2), batches=2, seconds=0.1, image_hw=HW)
@@ -325,7 +326,7 @@ def test_the_report_has_the_fields_that_its_description_lists(report: Document) 
 def test_the_report_has_no_names_of_this_machine(report: Document) -> None:
     text = json.dumps(report)
     assert str(Path.home()) not in text
-    assert str(Path(__file__).parents[2]) not in text
+    assert str(ROOT) not in text
 
 
 def test_passes_and_windows_were_needed_for_the_small_buffers(opened: OpenedGpu, named: NamedImage) -> None:

@@ -14,11 +14,6 @@ SMALL, WIDE, TALL = (32, 32), (32, 64), (64, 32)
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class FakeEngine:
     """Batches wait until the test answers them; an image is its number and its padded size."""
 

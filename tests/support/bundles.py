@@ -6,39 +6,36 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
-from solo_models.spec import PreprocessSpec, Variant
+from solo_models.spec import ModelSpec, PreprocessSpec, Variant
 
 from support.kept import kept
 from support.paths import EXPORTER
-from support.specs import quick_spec
+from support.specs import quick_spec, tiny_spec
 
 
 def tiny_bundle(variant: Variant) -> Path:
     """The folder of the bundle `tiny-VARIANT`; not to be changed: all tests share it."""
-
-    def make(folder: Path) -> None:
-        from solo_models.bundle import write_bundle
-
-        from support.networks import bundle_content, tiny_network
-
-        content = bundle_content(tiny_network(variant))
-        write_bundle(folder / content.name, content)
-
-    return kept(f"tiny-{variant}", make, *EXPORTER) / f"tiny-{variant}"
+    return kept_bundle(f"tiny-{variant}", tiny_spec(variant))
 
 
 def quick_bundle() -> Path:
     """The folder of a bundle of the vanilla variant with `quick_spec` and small images; not to be changed: all tests share it."""
+    spec = replace(quick_spec("solo"), preprocess=PreprocessSpec(long_side=96, short_side=64))
+    return kept_bundle("quick-solo", spec, Path(__file__))
+
+
+def kept_bundle(name: str, spec: ModelSpec, *sources: Path) -> Path:
+    """The folder of a bundle of a random network, kept as `name` between runs. sources: files that decide `spec`."""
 
     def make(folder: Path) -> None:
         from solo_models.bundle import write_bundle
 
         from support.networks import bundle_content, tiny_network
 
-        spec = replace(quick_spec("solo"), preprocess=PreprocessSpec(long_side=96, short_side=64))
-        write_bundle(folder / "quick", bundle_content(tiny_network("solo", spec)))
+        content = bundle_content(tiny_network(spec.variant, spec))
+        write_bundle(folder / content.name, content)
 
-    return kept("quick-solo", make, *EXPORTER, Path(__file__)) / "quick"
+    return kept(name, make, *EXPORTER, *sources) / f"tiny-{spec.variant}"
 
 
 def zipped_folder(folder: Path, target: Path) -> Path:

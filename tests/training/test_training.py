@@ -17,6 +17,7 @@ from solo_models.training.recipe import Phase, Recipe, read_recipe
 from solo_models.training.targets import BACKGROUND, IGNORED, assign
 from solo_models.training.trainer import Trainer
 from support.images import smooth_image
+from support.paths import ROOT
 
 SPEC = ModelSpec(
     "decoupled_light", "efficientnet_lite0", ("thing",), grids=(8, 4), fpn_strides=(8, 16), strides=(8, 16),
@@ -159,21 +160,21 @@ def test_training_learns_and_resumes_with_equal_results(coco_folder: Path, tmp_p
 
 
 def test_the_demo_recipe_is_readable() -> None:
-    recipe = read_recipe(Path(__file__).parents[2] / "recipes" / "demo_person.toml")
+    recipe = read_recipe(ROOT / "recipes" / "demo_person.toml")
     assert recipe.spec.class_names == ("person",)
     assert recipe.centre_epsilon == 0.2
     assert recipe.mask_loss_weight == 3
 
 
 def test_an_unknown_value_in_a_recipe_is_named(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / "recipes" / "demo_person.toml").read_text()
+    text = (ROOT / "recipes" / "demo_person.toml").read_text()
     (tmp_path / "r.toml").write_text("momentum = 0.9\n" + text)
     with pytest.raises(SpecError, match="momentum"):
         read_recipe(tmp_path / "r.toml")
 
 
 def test_a_recipe_with_two_classes_of_the_same_name_is_refused(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / "recipes" / "demo_person.toml").read_text()
+    text = (ROOT / "recipes" / "demo_person.toml").read_text()
     (tmp_path / "r.toml").write_text(text.replace('["person"]', '["person", "car", "person"]'))
     with pytest.raises(SpecError, match="classes 0 and 2 are both called 'person'"):
         read_recipe(tmp_path / "r.toml")

@@ -42,10 +42,7 @@ def image_limits(settings: Settings) -> ImageLimits:
 
 def cuda_options(settings: Settings) -> CudaOptions:
     """The options of an engine on a GPU; 0 in the settings stands for the default of `CudaOptions`."""
-    from solo_server.backends.gpu.options import (
-        MAX_BATCH,
-        CudaOptions,  # a server on a CPU does not need it
-    )
+    from solo_server.backends.gpu.options import MAX_BATCH, CudaOptions  # a server on a CPU does not need them
     from solo_server.backends.gpu.postprocess.memory import CudaLimits
 
     return CudaOptions(

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-TENSOR_INT8_FROM = (7, 5)
-
 
 @dataclass(frozen=True, slots=True)
 class Gpu:

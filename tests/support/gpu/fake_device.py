@@ -17,7 +17,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -40,10 +39,11 @@ from support.gpu.fake_buffers import FakeBuffer, FakePinned
 from support.gpu.fake_memory import Block, Memory, array_at
 from support.gpu.fake_queue import Queues, Work
 from support.gpu.fake_streams import Argument, FakeEvent, FakeGraph, FakeStream
+from support.paths import ROOT
 
 MOST_THREADS, MOST_GRID = 1024, (2**31 - 1, 65_535, 65_535)
 MOST_REGISTERS, MOST_SHARED_BYTES = 65_536, 64 << 10  # of a block: what each architecture from sm_70 on has at least
-COSTS = Path(__file__).parents[3] / "benchmarks" / "results" / "kernels.json"
+COSTS = ROOT / "benchmarks" / "results" / "kernels.json"
 T = TypeVar("T")
 
 

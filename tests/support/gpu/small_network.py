@@ -7,16 +7,15 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from solo_models.bundle import CATEGORIES, MASKS, Bundle, read_bundle, write_bundle
+from solo_models.bundle import CATEGORIES, MASKS, Bundle, read_bundle
 from solo_models.spec import ModelSpec, PostprocessSpec, PreprocessSpec, Variant
 from solo_server.backends.gpu.tensorrt.network import Engines
 from solo_server.backends.gpu.tensorrt.profiles import EngineProfiles, engine_profiles
 from solo_server.pipeline.image import prepare
 from solo_server.types import PreparedImage
+from support.bundles import kept_bundle
 from support.gpu.fake_tensorrt import FakeTensorRt
 from support.images import smooth_image
-from support.kept import kept
-from support.paths import EXPORTER
 from support.specs import tiny_spec
 
 
@@ -38,13 +37,7 @@ def small_spec(variant: Variant) -> ModelSpec:
 @lru_cache
 def small_bundle(variant: Variant = "solo") -> Bundle:
     """Finds dozens of objects of all sizes. Made once and kept between runs: see `support.kept`."""
-
-    def make(folder: Path) -> None:
-        from support.networks import bundle_content, tiny_network
-
-        write_bundle(folder / f"tiny-{variant}", bundle_content(tiny_network(variant, small_spec(variant))))
-
-    return read_bundle(kept(f"small-{variant}", make, *EXPORTER, Path(__file__)) / f"tiny-{variant}")
+    return read_bundle(kept_bundle(f"small-{variant}", small_spec(variant), Path(__file__)))
 
 
 def small_profiles(bundle: Bundle, max_batch: int = 3, exact: tuple[tuple[int, int], ...] = ()) -> EngineProfiles:
