@@ -14,7 +14,7 @@ from solo_models.suggestion import nearest
 from solo_server.engine_names import ENGINES, PRECISIONS
 from solo_server.errors import SettingsError
 from solo_server.exit_codes import ENGINE_HUNG
-from solo_server.setting_fields import ORIGINS, PATH, PREFIX, SHAPES, described, setting
+from solo_server.setting_fields import ORIGINS, PATH, PREFIX, ROOT_PATH, SHAPES, described, setting
 from solo_server.system.kubernetes import is_service_variable
 
 
@@ -51,6 +51,12 @@ class Settings:
         option=True,
     )
     port: int = setting(8000, "Port to listen on; 0 takes a free one, which the log shows.", high=65_535, option=True)
+    root_path: str | None = setting(
+        None,
+        "Path below which a reverse proxy offers the server, such as `/solo`; the proxy may remove it or not (docs/deployment.md).",
+        ROOT_PATH,
+        option=True,
+    )
     workers: int = setting(
         1,
         "Number of worker processes; a supervisor restarts workers that crash (docs/operations.md).",

@@ -13,7 +13,7 @@ import hmac
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -27,7 +27,7 @@ from solo_server.http.problems import problem_response
 from solo_server.settings import Settings
 
 LOG = logging.getLogger("solo_server")
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+PROBE_PATHS = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 """Open without a key: probes send none, and learn nothing."""
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 METRICS_PATH = "/metrics"
@@ -158,18 +158,18 @@ def parse_keys(lines: Iterable[str], line_word: str = "line") -> tuple[ApiKey, .
 
 
 class ApiKeyMiddleware:
-    """Passes requests with a known key, `Authorization: Bearer KEY` or `X-API-Key: KEY`; probes need none.
+    """Passes requests with a known key, `Authorization: Bearer KEY` or `X-API-Key: KEY`.
 
-    Sets `scope["state"]["api_key"]` to the caller's name. metrics_open: `/metrics` needs no key either.
+    Sets `scope["state"]["api_key"]` to the caller's name. open_paths, and what begins with one of open_folders: need no key.
     """
 
-    def __init__(self, app: ASGIApp, keys: KeyRing, metrics_open: bool) -> None:
+    def __init__(self, app: ASGIApp, keys: KeyRing, open_paths: Set[str], open_folders: tuple[str, ...]) -> None:
         self._app, self._keys = app, keys
-        self._open = OPEN_PATHS | ({METRICS_PATH} if metrics_open else set())
+        self._open_paths, self._open_folders = open_paths, open_folders
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401 before the body is read."""
-        if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in self._open):
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and self._is_open(scope["path"])):
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
@@ -180,6 +180,9 @@ class ApiKeyMiddleware:
             return
         state["api_key"] = name
         await self._app(scope, receive, send)
+
+    def _is_open(self, path: str) -> bool:
+        return path in self._open_paths or path.startswith(self._open_folders)
 
     def _holder(self, headers: Headers) -> str | None:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
