@@ -53,6 +53,8 @@ from solo_client.errors import (
     UnknownCategory,
     Unreachable,
     UnsupportedMediaType,
+    UrlNotAllowed,
+    UrlUnreachable,
 )
 from solo_client.query import Options
 from solo_client.types import CocoMask, CocoResult, Instance, Result, RleMask
@@ -107,6 +109,8 @@ __all__ = [
     "UnknownCategory",
     "Unreachable",
     "UnsupportedMediaType",
+    "UrlNotAllowed",
+    "UrlUnreachable",
     "coco_category_ids",
 ]
 

@@ -83,6 +83,9 @@ TEXT = Kind(lambda text, _: text, "text", "NAME")
 PATH = Kind(lambda text, _: Path(text), "path", "PATH")
 SHAPES = Kind(parse_shapes, "`LONGxSHORT[:portrait]`, with commas", "LONGxSHORT,...")
 ROOT_PATH = Kind(_root_path, "path such as `/solo`", "/PATH")
+URL_PREFIXES = Kind(
+    lambda text, _: tuple(part.strip() for part in text.split(",")), "URL prefixes, with commas", "URL,..."
+)  # `http/url_rules.py` checks them
 ORIGINS = Kind(_origins, "origins, with commas", "ORIGIN,...")
 
 

@@ -14,7 +14,7 @@ from solo_models.suggestion import nearest
 from solo_server.engine_names import ENGINES, PRECISIONS
 from solo_server.errors import SettingsError
 from solo_server.exit_codes import ENGINE_HUNG
-from solo_server.setting_fields import ORIGINS, PATH, PREFIX, ROOT_PATH, SHAPES, described, setting
+from solo_server.setting_fields import ORIGINS, PATH, PREFIX, ROOT_PATH, SHAPES, URL_PREFIXES, described, setting
 from solo_server.system.kubernetes import is_service_variable
 
 
@@ -177,6 +177,12 @@ class Settings:
     metrics_open: bool = setting(False, "Serve `/metrics` without a key.")
     cors_origins: tuple[str, ...] = setting(
         (), "Origins whose pages may read responses: exact origins, or `*` alone.", ORIGINS
+    )
+    image_urls: tuple[str, ...] = setting(
+        (),
+        "Fetch images by URL, but only below these URLs, each ending with `/`, such as `https://images.example.org/photos/` "
+        "(docs/security.md). Without any: never.",
+        URL_PREFIXES,
     )
     max_connections: int = setting(
         512,

@@ -16,6 +16,7 @@ from fastapi.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from solo_server.http.api_keys import KeyRing
+from solo_server.http.image_urls import ImageUrls
 from solo_server.http.openapi import METRICS, PROBLEMS, READY
 from solo_server.http.pages import add_pages
 from solo_server.http.problems import ProblemMiddleware
@@ -50,11 +51,12 @@ def create_app(
     requests are accepted.
 
     Raises:
-        SettingsError: the API keys cannot be read, or `root_path` is a path of the server's own.
+        SettingsError: the API keys cannot be read, or `root_path` or `image_urls` is invalid.
     """
     settings = settings or Settings()
     prefix = settings.root_path or ""
     keys = KeyRing.read(settings) if keys is None else keys
+    image_urls = ImageUrls.read(settings)
     telemetry = RequestTelemetry(Metrics(lambda: _served(service), among_workers=settings.workers > 1), traces)
     service = Service(single_model(models) if isinstance(models, Pipeline) else models, settings, on_end, telemetry)
 
@@ -82,7 +84,7 @@ def create_app(
     add_guards(app, settings, keys)
     limits = UploadLimits(settings.body_timeout_s, settings.body_bytes_per_s)
     app.add_middleware(RequestMiddleware, telemetry=telemetry, limits=limits, free=service.free)
-    add_segment(app, service, settings)
+    add_segment(app, service, settings, image_urls)
     add_models(app, service)
     add_v2(app, service)
     _add_health(app, service)
