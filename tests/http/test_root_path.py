@@ -5,6 +5,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from solo_client import SoloClient
 from solo_server.errors import SettingsError
 from solo_server.http.app import create_app
 from solo_server.pipeline.pipeline import Pipeline
@@ -40,6 +41,13 @@ def test_everything_is_there_whether_the_proxy_removes_the_prefix_or_not(http: h
     assert http.get(f"{prefix}/models/{name}", headers=key).status_code == 200
     assert http.get(f"{prefix}/v2/models/{name}", headers=key).json()["name"] == name
     assert http.post(f"{prefix}/segment", content=PNG).status_code == 401
+
+
+def test_the_client_calls_a_server_below_a_path(http: httpx.Client) -> None:
+    with SoloClient(f"{http.base_url}{PREFIX}", api_key=KEY) as client:
+        assert client.segment(PNG).width == 80
+    with SoloClient(f"{http.base_url}{PREFIX}/", api_key=KEY) as client:
+        assert client.segment(PNG).height == 60
 
 
 @pytest.mark.parametrize("prefix", [PREFIX, ""], ids=["kept", "removed"])
