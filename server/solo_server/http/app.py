@@ -78,6 +78,7 @@ def create_app(
         openapi_url=None,  # `add_pages` adds it and `/docs`
     )
     app.state.service, app.state.settings = service, settings
+    app.state.image_urls = image_urls
     app.router.route_class = DirectRoute
     app.router.redirect_slashes, app.router.default = False, redirect_from_slash(app.router, prefix)
     add_pages(app, prefix, has_keys=not keys.is_empty, open_paths=open_paths(settings))

@@ -64,11 +64,6 @@ class ImageUrls:
         """Whether any URL is allowed."""
         return bool(self.allowed.prefixes)
 
-    def check_is_on(self) -> None:
-        """Raises UrlNotAllowed: the setting is off."""
-        if not self.is_on:
-            raise UrlNotAllowed("images by URL are switched off on this server; send the bytes of the image")
-
     async def fetch_image(self, url: str) -> bytes:
         """The bytes at a URL; at least one. They may be anything: the decoder looks whether they are an image.
 
@@ -77,7 +72,8 @@ class ImageUrls:
             UrlUnreachable: there is no such host, no connection, no answer in time, or another answer than 200 with content.
             BodyTooLarge: more than `max_bytes`.
         """
-        self.check_is_on()
+        if not self.is_on:
+            raise UrlNotAllowed("images by URL are switched off on this server; send the bytes of the image")
         try:
             async with asyncio.timeout(self.seconds):
                 return await self._follow(url)

@@ -20,7 +20,7 @@ from solo_server.http.model_listing import model_json, model_list_json
 from solo_server.http.openapi import PROBLEMS, SEGMENTED, Responses
 from solo_server.http.problems import problem_json
 from solo_server.http.routing import json_response
-from solo_server.http.url_body import URL_BODY, is_url_body, read_url_body
+from solo_server.http.url_body import URL_BODY, url_of
 from solo_server.http.wire import (
     DEFAULTS,
     TIMEOUT_KEY,
@@ -68,10 +68,10 @@ def add_segment(app: FastAPI, service: Service, settings: Settings, image_urls: 
         with service.admit(timeout_ms, name, version) as admitted:
             query = request_query.to_query(admitted.model.pipeline.bundle.spec)
             body = await read_body(request, settings.max_body_bytes, service.in_worker)
-            if is_url_body(first_header(request.scope, b"content-type"), body):
-                image_urls.check_is_on()
+            url = url_of(first_header(request.scope, b"content-type"), body, has_urls=image_urls.is_on)
+            if url is not None:
                 with while_connected(request):
-                    body = await image_urls.fetch_image(read_url_body(body))
+                    body = await image_urls.fetch_image(url)
                 free_in_worker(request, len(body), body)
             form = await form_of(request, body, settings.max_files, service.in_worker)
             files = None if form is None else form.files

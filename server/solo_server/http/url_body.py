@@ -19,25 +19,30 @@ URL_BODY: dict[str, Any] = {
 _MAX_BYTES = 2 * MAX_URL_CHARACTERS
 
 
-def is_url_body(content_type: str | None, body: bytes) -> bool:
-    """Whether the body is JSON by its type and its first character; an image is one, whatever its type says."""
-    media_type = (content_type or "").partition(";")[0].strip().lower()
-    return media_type == "application/json" and body[:64].lstrip()[:1] in (b"{", b"[", b'"')
+def url_of(content_type: str | None, body: bytes, *, has_urls: bool) -> str | None:
+    """The URL in a body, which may be any text. `None` if the body is something else, to be decoded as an image: an image may have
+    any `Content-Type`, and no format of images begins as JSON does.
 
-
-def read_url_body(body: bytes) -> str:
-    """The URL, which may be any text.
+    has_urls: images by URL are switched on; if not, JSON without a URL is something else too.
 
     Raises:
-        InvalidQuery: the body is not `{"url": "..."}`.
+        InvalidQuery: JSON of another form.
     """
-    try:
-        content = orjson.loads(body) if len(body) <= _MAX_BYTES else None
-    except orjson.JSONDecodeError:
-        content = None
-    url = content["url"] if isinstance(content, dict) and content.keys() == {"url"} else None
-    if not isinstance(url, str):
+    media_type = (content_type or "").partition(";")[0].strip().lower()
+    if media_type != "application/json" or body[:64].lstrip()[:1] not in (b"{", b"[", b'"'):
+        return None
+    url = _url(body)
+    if url is None and has_urls:
         raise InvalidQuery(
             'a body of type application/json is {"url": "..."} and nothing else; parameters are in the query'
         )
     return url
+
+
+def _url(body: bytes) -> str | None:
+    try:
+        content = orjson.loads(body) if len(body) <= _MAX_BYTES else None
+    except orjson.JSONDecodeError:
+        return None
+    url = content["url"] if isinstance(content, dict) and content.keys() == {"url"} else None
+    return url if isinstance(url, str) else None
