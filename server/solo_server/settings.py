@@ -184,6 +184,12 @@ class Settings:
         "(docs/security.md). Without any: never.",
         URL_PREFIXES,
     )
+    image_urls_token_file: Path | None = setting(
+        None,
+        "File with the header `Authorization` for hosts of such images, one `URL-PREFIX VALUE` a line; read at the start "
+        "(docs/http.md).",
+        PATH,
+    )
     max_connections: int = setting(
         512,
         "Maximum number of open connections. Beyond that, the one that has waited longest without a complete request is closed, "

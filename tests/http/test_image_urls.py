@@ -17,7 +17,8 @@ from solo_server.http import image_urls
 from solo_server.http.app import create_app
 from solo_server.http.connections import uvicorn_options
 from solo_server.http.image_urls import MAX_REDIRECTS, ImageUrls
-from solo_server.http.url_rules import AllowList
+from solo_server.http.url_rules import AllowList, parse_prefix
+from solo_server.http.url_tokens import UrlToken
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.settings import Settings
 from support.images import encoded, smooth_image
@@ -201,6 +202,15 @@ def test_a_redirect_to_a_name_with_a_private_address_is_not_followed(host: UrlHo
     with pytest.raises(UrlNotAllowed):
         fetch(allowing(host.url, target, resolve=resolving("127.0.0.1")), f"{host.url}a")
     assert len(host.requests) == 1
+
+
+def test_a_token_goes_to_its_own_prefix_and_not_with_a_redirect(host: UrlHost) -> None:
+    host.answers |= {"/a/1": redirect("/b/1"), "/b/1": response(PNG)}
+    tokens = (UrlToken(parse_prefix(f"{host.url}a/"), "Token secret"),)
+    assert fetch(allowing(host.url, tokens=tokens), f"{host.url}a/1") == PNG
+    first, second = host.requests
+    assert "\r\nAuthorization: Token secret\r\n" in first
+    assert "Authorization" not in second
 
 
 # hostile and broken hosts

@@ -11,19 +11,18 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import os
 import re
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
-from solo_models.text_file import decoded
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from solo_server.errors import SettingsError, Unauthorized
 from solo_server.http.problems import problem_response
+from solo_server.http.secret_file import read_lines
 from solo_server.settings import Settings
 
 LOG = logging.getLogger("solo_server")
@@ -32,7 +31,6 @@ PROBE_PATHS = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/r
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 METRICS_PATH = "/metrics"
 MIN_KEY_LENGTH, MAX_KEY_LENGTH = 16, 512
-MAX_FILE_BYTES = 1 << 20
 CHECK_SECONDS = 1.0
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -57,7 +55,7 @@ class KeyRing:
         self._checked_at = clock()
         self._file_version = _version(file) if file else None
         if file:
-            self._from_file = _read(file)
+            self._from_file = parse_keys(read_lines(file))
         _refuse_duplicates(self._all)
 
     @classmethod
@@ -107,7 +105,7 @@ class KeyRing:
             return
         self._file_version = _version(self._file)
         try:
-            keys = _read(self._file)
+            keys = parse_keys(read_lines(self._file))
             _refuse_duplicates((*self._fixed, *keys))
         except ValueError as problem:
             LOG.error("API keys: %s: %s; the previous keys stay in use", self._file, problem)
@@ -188,30 +186,6 @@ class ApiKeyMiddleware:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         key = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         return self._keys.holder(key)
-
-
-def _read(file: Path) -> tuple[ApiKey, ...]:
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(MAX_FILE_BYTES + 1)
-    except OSError as problem:
-        raise ValueError(f"cannot be read: {problem.strerror}{_advice(problem)}") from None
-    if len(content) > MAX_FILE_BYTES:
-        raise ValueError(f"is larger than {MAX_FILE_BYTES} bytes")
-    try:
-        lines = decoded(content).splitlines()
-    except UnicodeDecodeError:
-        raise ValueError("is not UTF-8 text") from None  # the error itself would quote the content
-    return parse_keys(lines)
-
-
-def _advice(problem: OSError) -> str:
-    """Advice for a file that is mounted into a container, where it keeps its owner and its permissions."""
-    if isinstance(problem, PermissionError) and hasattr(os, "getuid"):
-        return f"; the server runs as user {os.getuid()}, which needs permission to read it"
-    if isinstance(problem, IsADirectoryError):
-        return "; Docker creates one where a file to be mounted does not exist"
-    return ""
 
 
 def _refuse_duplicates(keys: Iterable[ApiKey]) -> None:

@@ -5,7 +5,7 @@
                  └──────────────────────── redirect, three at most ──────────────────────────────────────────┘
 
 The connection goes to an address that was checked, so that a name cannot lead elsewhere between the check and the connection. No
-proxy, cookie or credential is used. The bytes are decoded as those of any request.
+proxy or cookie is used, and no credential but those of `url_tokens.py`. The bytes are decoded as those of any request.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from httptools import HttpParserError, HttpParserUpgrade
 from solo_server.errors import UrlNotAllowed, UrlUnreachable
 from solo_server.http.url_response import UrlResponse
 from solo_server.http.url_rules import LOCALHOST, AllowList, WebUrl, is_address, is_public
+from solo_server.http.url_tokens import UrlToken, authorization, read_tokens
 from solo_server.settings import Settings
 
 LOG = logging.getLogger("solo_server")
@@ -47,17 +48,19 @@ async def resolve(host: str, port: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class ImageUrls:
-    """Fetches images. allowed: none if the setting is off; max_bytes: of one image."""
+    """Fetches images. allowed: none if the setting is off; max_bytes: of one image; tokens: for hosts that need one."""
 
     allowed: AllowList
     max_bytes: int
+    tokens: tuple[UrlToken, ...] = ()
     resolve: Resolve = resolve
     seconds: float = FETCH_SECONDS
 
     @classmethod
     def read(cls, settings: Settings) -> ImageUrls:
-        """Raises SettingsError: an entry of the allow-list is invalid."""
-        return cls(AllowList.parse(settings.image_urls), settings.max_body_bytes)
+        """Raises SettingsError: the allow-list or the file of tokens is invalid."""
+        tokens = read_tokens(settings.image_urls_token_file)
+        return cls(AllowList.parse(settings.image_urls), settings.max_body_bytes, tokens)
 
     @property
     def is_on(self) -> bool:
@@ -107,7 +110,7 @@ class ImageUrls:
     async def _get(self, url: WebUrl, addresses: list[str]) -> UrlResponse:
         reader, writer = await _connect(url, addresses)
         try:
-            writer.write(_request(url))
+            writer.write(_request(url, authorization(self.tokens, url)))
             response = UrlResponse(self.max_bytes)
             while not response.is_complete:
                 chunk = await reader.read(_CHUNK_BYTES)
@@ -146,15 +149,17 @@ def _target(url: WebUrl, location: str) -> str:
         return location
 
 
-def _request(url: WebUrl) -> bytes:
-    lines = (
+def _request(url: WebUrl, token: str | None) -> bytes:
+    lines = [
         f"GET {url.path}{url.query} HTTP/1.1",
         f"Host: {url.authority}",
         "User-Agent: solo-inference",
         "Accept: image/*",
         "Accept-Encoding: identity",
         "Connection: close",
-    )
+    ]
+    if token is not None:
+        lines.append(f"Authorization: {token}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
 

@@ -60,10 +60,15 @@ class WebUrl:
         """The URL."""
         return f"{self.scheme}://{self.authority}{self.path}{self.query}"
 
+    def is_prefix_of(self, url: WebUrl) -> bool:
+        """Whether the other has the same scheme, host and port, and its path begins with this one's, which ends with `/`."""
+        same_origin = (url.scheme, url.host, url.port) == (self.scheme, self.host, self.port)
+        return same_origin and url.path.startswith(self.path)
+
 
 @dataclass(frozen=True, slots=True)
 class AllowList:
-    """URL prefixes; a URL is allowed if it has the scheme, host and port of one, and its path begins with that one's."""
+    """URL prefixes; a URL is allowed if one is a prefix of it."""
 
     prefixes: tuple[WebUrl, ...]
 
@@ -74,7 +79,10 @@ class AllowList:
         Raises:
             SettingsError: one is no URL as `parse_url` reads it, has a query, or does not end with `/`.
         """
-        return cls(tuple(map(_parse_prefix, texts)))
+        try:
+            return cls(tuple(map(parse_prefix, texts)))
+        except ValueError as problem:
+            raise SettingsError(f"SOLO_IMAGE_URLS: {problem}") from None
 
     def check(self, text: str, which: str = "the URL of the image") -> WebUrl:
         """The URL, if it is allowed. which: what the message calls it.
@@ -86,11 +94,9 @@ class AllowList:
             url = parse_url(text)
         except ValueError as problem:
             raise UrlNotAllowed(f"{which} is refused: {problem}") from None
-        for prefix in self.prefixes:
-            same_origin = (url.scheme, url.host, url.port) == (prefix.scheme, prefix.host, prefix.port)
-            if same_origin and url.path.startswith(prefix.path):
-                return url
-        raise UrlNotAllowed(f"{which} is not below one that this server may fetch from")
+        if not any(prefix.is_prefix_of(url) for prefix in self.prefixes):
+            raise UrlNotAllowed(f"{which} is not below one that this server may fetch from")
+        return url
 
 
 def parse_url(text: str) -> WebUrl:
@@ -119,6 +125,22 @@ def parse_url(text: str) -> WebUrl:
     return WebUrl(scheme, _host(parts["host"]), port, path, parts["query"] or "")
 
 
+def parse_prefix(text: str) -> WebUrl:
+    """A URL that stands for all below it.
+
+    Raises:
+        ValueError: it is no URL as `parse_url` reads it, has a query, or does not end with `/`.
+    """
+    try:
+        url = parse_url(text)
+        if url.query or not url.path.endswith("/"):
+            raise ValueError("a prefix ends with /, which is the end of its last folder")
+    except ValueError as problem:
+        example = "https://images.example.org/photos/"
+        raise ValueError(f"{text!r} is no URL prefix such as {example}: {problem}") from None
+    return url
+
+
 def is_address(host: str) -> bool:
     """Whether the host of a `WebUrl` is an IP address."""
     return ":" in host or _ENDS_IN_A_NUMBER.fullmatch(host) is not None
@@ -137,18 +159,6 @@ def is_public(address: str) -> bool:
             return False
     is_special = ip.is_multicast or ip.is_reserved or any(ip in network for network in _SPECIAL_NETWORKS)
     return ip.is_global and not is_special
-
-
-def _parse_prefix(text: str) -> WebUrl:
-    try:
-        url = parse_url(text)
-        if url.query or not url.path.endswith("/"):
-            raise ValueError("a prefix ends with /, which is the end of its last folder")
-    except ValueError as problem:
-        raise SettingsError(
-            f"SOLO_IMAGE_URLS: {text!r} is no URL prefix such as https://images.example.org/photos/: {problem}"
-        ) from None
-    return url
 
 
 def _check_path(path: str) -> None:
