@@ -183,6 +183,7 @@ class Settings:
         "Fetch images by URL, but only below these URLs, each ending with `/`, such as `https://images.example.org/photos/` "
         "(docs/security.md). Without any: never.",
         URL_PREFIXES,
+        option=True,
     )
     image_urls_token_file: Path | None = setting(
         None,
