@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,27 +14,18 @@ _FOLDER = Path(__file__).parent / "fonts"
 _FILES = ("DejaVuSans.ttf", "wqy-microhei.ttc", "NotoSansThai-Regular.ttf", "NotoSansDevanagari-Regular.ttf")
 _NO_CHARACTER = "\uffff"
 _TRIAL_SIZE = 24  # pixels, at which shapes of characters are compared
-_LONGEST = 60  # characters of a label
+LONGEST = 60  # characters of a label
 _RIGHT_TO_LEFT = ("R", "AL")
 _SHAPES = features.check("raqm")  # orders and joins letters; Pillow's wheels have it
-LOG = logging.getLogger("solo_server")
 
 
-@lru_cache(maxsize=64)
-def readable(class_names: tuple[str, ...]) -> tuple[str, ...]:
-    """The label of each class in an overlay: its name, or `#` and its id if no bundled font can draw the name.
-
-    Classes whose names cannot be drawn are logged once for a model.
-    """
-    shown = tuple(_readable(name, class_id) for class_id, name in enumerate(class_names))
-    replaced = [f"#{i} {name[:_LONGEST]!r}" for i, name in enumerate(class_names) if shown[i] == f"#{i}" != name]
-    if replaced:
-        some = ", ".join(replaced[:5]) + (", ..." if len(replaced) > 5 else "")
-        LOG.warning(
-            "overlays show %d of %d classes by their ids, because no bundled font can draw their names: %s",
-            len(replaced), len(class_names), some,
-        )  # fmt: skip
-    return shown
+@lru_cache(maxsize=4096)
+def readable(name: str, class_id: int) -> str:
+    """The label of a class in a drawing: its name, or `#` and its id if no bundled font can draw the name."""
+    text = " ".join("".join(c for c in name if unicodedata.category(c) != "Cc" or c.isspace()).split())
+    if not text or not all(_has(c) for c in text):
+        return f"#{class_id}"
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +51,6 @@ def line(parts: tuple[str, ...], size: float) -> Text:
     boxes = [font.getbbox(text, anchor="ls") for text, font in (*runs, ("Ag", _font(_FILES[0], int(size))))]
     width = sum(font.getlength(text) for text, font in runs)
     return Text(runs, round(width), round(max(-box[1] for box in boxes)), round(max(box[3] for box in boxes)))
-
-
-def _readable(name: str, class_id: int) -> str:
-    text = " ".join("".join(c for c in name if unicodedata.category(c) != "Cc" or c.isspace()).split())
-    if not text or not all(_has(c) for c in text):
-        return f"#{class_id}"
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def _has(character: str) -> bool:
