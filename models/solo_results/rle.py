@@ -79,6 +79,26 @@ def decode_rle(mask: Rle) -> NDArray[np.bool_]:
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
 
 
+def decode_box(mask: Rle, box_xywh: tuple[int, int, int, int]) -> NDArray[np.bool_]:
+    """The part of a mask inside a box: `(height, width) bool`, in column-major order.
+
+    Only the columns of the box are decoded. The box is cut at the mask's edges, and so is the result.
+
+    Raises:
+        DamagedMask: see `decode_rle`.
+    """
+    mask_height, mask_width = mask.size
+    x, y, width, height = box_xywh
+    left, right = sorted((min(max(x, 0), mask_width), min(max(x + width, 0), mask_width)))
+    top, bottom = sorted((min(max(y, 0), mask_height), min(max(y + height, 0), mask_height)))
+    ends = np.cumsum(_runs_of_size(mask.size, mask.counts))
+    first, last = left * mask_height, right * mask_height
+    start, stop = np.searchsorted(ends, (first, last), side="right")
+    runs = np.diff(np.concatenate(([first], ends[start:stop], [last])))
+    inside = np.repeat((np.arange(len(runs)) + start) % 2 == 1, runs)
+    return inside.reshape(right - left, mask_height)[:, top:bottom].T
+
+
 def decode_all(size: tuple[int, int], counts: Sequence[str]) -> NDArray[np.bool_]:
     """Masks of one size: `(N, H, W) bool`, C order; N = 0 gives `(0, H, W)`.
 
