@@ -41,6 +41,20 @@ class Pen:
 
 
 @dataclass(frozen=True, slots=True)
+class _Tables:
+    """By the values of `_smooth`, `float32`: how much stays of the image, and the opacities of the line and of the one around it.
+
+    first, last: the values at which there is a line.
+    """
+
+    kept: NDArray[np.float32]
+    line: NDArray[np.float32]
+    outer: NDArray[np.float32]
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
 class Canvas:
     """An image as planes `(3, H + 2 * margin, W + 2 * margin) uint8`, so that lines can leave it."""
 
@@ -96,15 +110,17 @@ def _stroke(canvas: Canvas, inside: UInt8, left: int, top: int, colour: Colour) 
     """Draw both lines along the edge of `inside`, which has the pen's margin around the mask."""
     pen, box_width, plane_width = canvas.pen, inside.shape[1], canvas.planes.shape[2]
     smooth = _smooth(inside, pen.taps)
-    near = np.flatnonzero(_near_edge(pen)[smooth])
-    offset = (pen.taps - 1) * (box_width + 1)  # of the first smooth value in the box
-    rows = (near + offset) // box_width
-    pixels = near + offset + rows * (plane_width - box_width) + top * plane_width + left
-    kept, line, outer = (table[smooth[near]] for table in _opacities(pen))
-    around = text_colour(colour)
+    tables = _tables(pen)
+    near = np.flatnonzero(
+        smooth - smooth.dtype.type(tables.first) <= tables.last - tables.first
+    )  # wraps below the first
+    found, near = smooth[near], near + (pen.taps - 1) * (box_width + 1)
+    pixels = near + near // box_width * (plane_width - box_width) + (top * plane_width + left)
+    kept, around = tables.kept[found], text_colour(colour)
     for plane, value, contrast in zip(canvas.planes, colour, around, strict=True):
+        added = (tables.line * value + tables.outer * contrast + 0.5)[found]
         flat = plane.reshape(-1)
-        flat[pixels] = (flat[pixels] * kept + (line * value + outer * contrast) + 0.5).astype(np.uint8)
+        flat[pixels] = flat[pixels] * kept + added
 
 
 def _smooth(inside: UInt8, taps: int) -> NDArray[np.unsignedinteger]:
@@ -125,8 +141,7 @@ def _smooth(inside: UInt8, taps: int) -> NDArray[np.unsignedinteger]:
 
 
 @lru_cache(maxsize=16)
-def _opacities(pen: Pen) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """For each value of `_smooth`: how much stays of the image, and the opacity of the line and of the one around it."""
+def _tables(pen: Pen) -> _Tables:
     share = np.arange(pen.taps**4 + 1) / pen.taps**4
     nearer = pen.taps - pen.taps * np.sqrt(2 * np.minimum(share, 1 - share))  # two box filters make a triangle
     distance = np.where(share >= 0.5, nearer, -nearer)  # pixels, positive inside
@@ -134,10 +149,8 @@ def _opacities(pen: Pen) -> tuple[NDArray[np.float32], NDArray[np.float32], NDAr
     reach = pen.width / 2 + pen.outer
     outer = np.where(distance < 0, np.clip(reach + 0.5 + distance, 0, 1), 0) * _OUTER_OPACITY * (1 - line)
     outer[share == 0] = 0
-    return tuple(table.astype(np.float32) for table in (1 - line - outer, line, outer))  # type: ignore[return-value]  # three
-
-
-@lru_cache(maxsize=16)
-def _near_edge(pen: Pen) -> NDArray[np.bool_]:
-    """For each value of `_smooth`, whether a line is there."""
-    return _opacities(pen)[0] < 1 - 1 / 512
+    kept = 1 - line - outer
+    near = np.flatnonzero(kept < 1 - 1 / 512)
+    return _Tables(
+        kept.astype(np.float32), line.astype(np.float32), outer.astype(np.float32), int(near[0]), int(near[-1])
+    )

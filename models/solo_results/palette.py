@@ -5,6 +5,8 @@ The page (`solo_server/http/page`) uses the same values; a test compares them.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 Colour = tuple[int, int, int]
 """Red, green, blue: 0..255, sRGB."""
 
@@ -20,6 +22,7 @@ def colour(key: int) -> Colour:
     return _COLOURS[key % len(_COLOURS)]
 
 
+@lru_cache(maxsize=64)
 def text_colour(background: Colour) -> Colour:
     """Black or white, whichever has the higher contrast."""
     light = luminance(background)

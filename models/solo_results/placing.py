@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import hypot
 
 import numpy as np
 from numpy.typing import NDArray
 
 Point = tuple[int, int]
 _DISTANCES = (0.5, 1.5, 3.0, 5.0, 8.0, 12.0)  # of a label that is moved away, in heights of a label
-_DIRECTIONS = 16
+_ANGLES = np.arange(16) * (np.pi / 8) - np.pi / 2
+_RINGS = np.repeat(_DISTANCES, len(_ANGLES))
+_ACROSS, _DOWN = np.tile(np.cos(_ANGLES), len(_DISTANCES)), np.tile(np.sin(_ANGLES), len(_DISTANCES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +62,27 @@ def place_labels(
 
     A label takes the first of its candidate places that is free; None if all are taken. gap: pixels between label and object.
     """
-    taken = np.empty((len(anchors), 4), np.int64)  # left, top, right, bottom
-    count, places = 0, []
+    taken = np.empty((4, len(anchors)), np.int64)  # left, top, right, bottom
+    count, places = 0, list[Place | None]()
     for anchor, (width, height) in zip(anchors, sizes_wh, strict=True):
-        corners = _candidates(anchor, width, height, gap)
-        corners = np.clip(corners, 0, np.maximum((image_hw[1] - width, image_hw[0] - height), 0))
-        boxes = np.concatenate((corners, corners + np.array((width, height))), axis=1)
-        free = np.flatnonzero(~_overlaps(boxes, taken[:count]))
-        if len(free) == 0:
+        last = np.maximum((image_hw[1] - width, image_hw[0] - height), 0)
+        corner = _first_free(_near(anchor, width, height, gap).clip(0, last), width, height, taken[:, :count])
+        if corner is None:
+            corner = _first_free(_around(anchor, width, height).clip(0, last), width, height, taken[:, :count])
+        if corner is None:
             places.append(None)
             continue
-        taken[count] = boxes[free[0]]
+        left, top = corner.tolist()
+        taken[:, count] = left, top, left + width, top + height
         count += 1
-        places.append(_place(boxes[free[0]], anchor, height))
+        places.append(Place(left, top, _leader(anchor, left, top, width, height)))
     return places
 
 
-def _candidates(anchor: Anchors, width: int, height: int, gap: int) -> NDArray[np.int64]:
-    """Upper left corners `(n, 2)`, the best first: at the top of the object, at its other sides, inside, then around it."""
+def _near(anchor: Anchors, width: int, height: int, gap: int) -> NDArray[np.int64]:
+    """Upper left corners `(n, 2)` at the object, the best first: at its top, inside, at its other sides."""
     (tx, ty), (bx, by), (lx, ly), (rx, ry) = anchor.top, anchor.bottom, anchor.left, anchor.right
-    near = [
+    corners = [
         (tx - width // 2, ty - gap - height),
         (tx - gap, ty - gap - height),
         (tx + gap - width, ty - gap - height),
@@ -87,31 +91,37 @@ def _candidates(anchor: Anchors, width: int, height: int, gap: int) -> NDArray[n
         (rx + gap, ry - height // 2),
         (lx - gap - width, ly - height // 2),
     ]
+    return np.array(corners)
+
+
+def _around(anchor: Anchors, width: int, height: int) -> NDArray[np.int64]:
+    """Upper left corners `(n, 2)` on rings around the object's box, the nearest first."""
     x, y, box_width, box_height = anchor.box_xywh
-    angles = np.arange(_DIRECTIONS) * (2 * np.pi / _DIRECTIONS) - np.pi / 2
-    distances = np.repeat(np.array(_DISTANCES) * height, _DIRECTIONS)
-    across = np.tile(np.cos(angles), len(_DISTANCES)) * ((box_width + width) / 2 + distances)
-    down = np.tile(np.sin(angles), len(_DISTANCES)) * ((box_height + height) / 2 + distances)
-    away = np.stack((x + box_width / 2 + across - width / 2, y + box_height / 2 + down - height / 2), axis=1)
-    return np.concatenate((np.array(near), np.rint(away).astype(np.int64)))
+    distances = _RINGS * height
+    across = _ACROSS * ((box_width + width) / 2 + distances) + (x + box_width / 2 - width / 2)
+    down = _DOWN * ((box_height + height) / 2 + distances) + (y + box_height / 2 - height / 2)
+    return np.rint(np.stack((across, down), axis=1)).astype(np.int64)
 
 
-def _overlaps(boxes: NDArray[np.int64], taken: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each box `(n, 4)` shares a pixel with one of the boxes taken, or touches it: `(n,) bool`."""
-    starts = np.maximum(boxes[:, None, :2], taken[None, :, :2])
-    ends = np.minimum(boxes[:, None, 2:], taken[None, :, 2:])
-    touching: NDArray[np.bool_] = (starts <= ends).all(2).any(1)
-    return touching
+def _first_free(
+    corners: NDArray[np.int64], width: int, height: int, taken: NDArray[np.int64]
+) -> NDArray[np.int64] | None:
+    """The first corner whose label neither covers nor touches one of the boxes taken `(4, n)`: left, top, right, bottom."""
+    left, top = corners[:, :1], corners[:, 1:]
+    covers = (left <= taken[2]) & (left + width >= taken[0]) & (top <= taken[3]) & (top + height >= taken[1])
+    free = np.flatnonzero(~covers.any(axis=1))
+    return corners[free[0]] if len(free) else None
 
 
-def _place(box: NDArray[np.int64], anchor: Anchors, height: int) -> Place:
-    """The place of a label, with a leader to the nearest point of its object if it is more than a label's height away."""
-    points = np.array(anchor.points)
-    outside = np.maximum(np.maximum(box[:2] - points, points - box[2:]), 0)
-    distances = np.hypot(*outside.T)
-    nearest = int(distances.argmin())
-    leader_to = anchor.points[nearest] if distances[nearest] > height else None
-    return Place(int(box[0]), int(box[1]), leader_to)
+def _leader(anchor: Anchors, left: int, top: int, width: int, height: int) -> Point | None:
+    """The nearest point of the object if it is more than a label's height away from the label."""
+
+    def distance(point: Point) -> float:
+        x, y = point
+        return hypot(max(left - x, x - left - width, 0), max(top - y, y - top - height, 0))
+
+    nearest = min(anchor.points, key=distance)
+    return nearest if distance(nearest) > height else None
 
 
 def _middle(line: NDArray[np.bool_]) -> int:

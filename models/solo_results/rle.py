@@ -53,12 +53,13 @@ def decode_counts(counts: str) -> NDArray[np.int64]:
     last = groups & _MORE == 0
     if not last[-1]:
         raise DamagedMask("counts ends inside a number")
-    first = np.flatnonzero(np.r_[True, last[:-1]])
-    place = np.arange(len(groups)) - np.repeat(first, np.diff(np.r_[first, len(groups)]))
+    ends = np.flatnonzero(last)
+    first = np.concatenate(([0], ends[:-1] + 1))
+    place = np.arange(len(groups)) - np.repeat(first, ends - first + 1)
     if place.max() >= _LONGEST_NUMBER:
         raise DamagedMask(f"counts has a number of more than 40 bits at position {np.argmax(place >= _LONGEST_NUMBER)}")
     runs = np.add.reduceat((groups & _VALUE) << (5 * place), first)
-    runs -= np.where(groups[last] & _SIGN, 1 << (5 * (place[last] + 1)), 0)
+    runs -= np.where(groups[ends] & _SIGN, 1 << (5 * (place[ends] + 1)), 0)
     for parity in (1, 2):
         runs[parity::2] = np.cumsum(runs[parity::2])
     wrong = np.flatnonzero((runs < 0) | (runs >= _LONGEST_RUN))
