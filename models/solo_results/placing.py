@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Point = tuple[int, int]
-_DISTANCES = (0.5, 1.5, 3.0, 5.0, 8.0, 12.0)  # of a label that is moved away, in heights of a label
+_DISTANCES = (0.5, 1.5, 3.0, 5.0, 7.0)  # of a label that is moved away, in heights of a label
 _ANGLES = np.arange(16) * (np.pi / 8) - np.pi / 2
+_MOST_COVERED = 0.3  # of an image by labels; on a small image they would hide everything
+_TRIED = 48  # free places of a label that are tried for one that hides no small object
 _RINGS = np.repeat(_DISTANCES, len(_ANGLES))
 _ACROSS, _DOWN = np.tile(np.cos(_ANGLES), len(_DISTANCES)), np.tile(np.sin(_ANGLES), len(_DISTANCES))
 
@@ -60,23 +62,40 @@ def place_labels(
 ) -> list[Place | None]:
     """A place for each label, in the order of the labels: no label covers an earlier one.
 
-    A label takes the first of its candidate places that is free; None if all are taken. gap: pixels between label and object.
+    A label takes the first of its candidate places that is free and hides no small object; else the first that is free; None if
+    all are taken, or if labels would cover more than 30 % of the image. gap: pixels between label and object.
     """
     taken = np.empty((4, len(anchors)), np.int64)  # left, top, right, bottom
     count, places = 0, list[Place | None]()
+    small = _small_boxes(anchors, sizes_wh)
     for anchor, (width, height) in zip(anchors, sizes_wh, strict=True):
+        if count and (count + 1) * width * height > _MOST_COVERED * image_hw[0] * image_hw[1]:
+            places.append(None)
+            continue
         last = np.maximum((image_hw[1] - width, image_hw[0] - height), 0)
-        corner = _first_free(_near(anchor, width, height, gap).clip(0, last), width, height, taken[:, :count])
-        if corner is None:
-            corner = _first_free(_around(anchor, width, height).clip(0, last), width, height, taken[:, :count])
+        near = _near(anchor, width, height, gap).clip(0, last)
+        corner, hides = _best(near, width, height, taken[:, :count], small)
+        if hides:
+            both = np.concatenate((near, _around(anchor, width, height).clip(0, last)))
+            corner, _ = _best(both, width, height, taken[:, :count], small)
         if corner is None:
             places.append(None)
             continue
-        left, top = corner.tolist()
+        left, top = corner
         taken[:, count] = left, top, left + width, top + height
         count += 1
         places.append(Place(left, top, _leader(anchor, left, top, width, height)))
     return places
+
+
+def _small_boxes(anchors: Sequence[Anchors], sizes_wh: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """The boxes that a label would hide: `(4, n)`, left, top, right, bottom."""
+    boxes = [
+        (x, y, x + box_width, y + box_height)
+        for (x, y, box_width, box_height), (width, height) in zip((a.box_xywh for a in anchors), sizes_wh, strict=True)
+        if box_width < 1.5 * width and box_height < 4 * height
+    ]
+    return np.array(boxes, np.int64).reshape(-1, 4).T
 
 
 def _near(anchor: Anchors, width: int, height: int, gap: int) -> NDArray[np.int64]:
@@ -103,14 +122,25 @@ def _around(anchor: Anchors, width: int, height: int) -> NDArray[np.int64]:
     return np.rint(np.stack((across, down), axis=1)).astype(np.int64)
 
 
-def _first_free(
-    corners: NDArray[np.int64], width: int, height: int, taken: NDArray[np.int64]
-) -> NDArray[np.int64] | None:
-    """The first corner whose label neither covers nor touches one of the boxes taken `(4, n)`: left, top, right, bottom."""
+def _best(
+    corners: NDArray[np.int64], width: int, height: int, taken: NDArray[np.int64], small: NDArray[np.int64]
+) -> tuple[Point | None, bool]:
+    """The first free corner that hides no small object, or else the first free one, and whether it hides one; None if none is."""
+    free = corners[~_covers(corners, width, height, taken)][:_TRIED]
+    if len(free) == 0:
+        return None, True
+    hiding = _covers(free, width, height, small)
+    first = int(np.argmin(hiding))
+    x, y = free[first].tolist()
+    return (x, y), bool(hiding[first])
+
+
+def _covers(corners: NDArray[np.int64], width: int, height: int, boxes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether labels at the corners `(n, 2)` cover or touch one of the boxes `(4, m)`: left, top, right, bottom; `(n,) bool`."""
     left, top = corners[:, :1], corners[:, 1:]
-    covers = (left <= taken[2]) & (left + width >= taken[0]) & (top <= taken[3]) & (top + height >= taken[1])
-    free = np.flatnonzero(~covers.any(axis=1))
-    return corners[free[0]] if len(free) else None
+    touching = (left <= boxes[2]) & (left + width >= boxes[0]) & (top <= boxes[3]) & (top + height >= boxes[1])
+    covering: NDArray[np.bool_] = touching.any(axis=1)
+    return covering
 
 
 def _leader(anchor: Anchors, left: int, top: int, width: int, height: int) -> Point | None:
