@@ -29,7 +29,7 @@ _SIDE_OF_THICKER = 600  # pixels of the image's short side for each pixel of the
 
 @dataclass(frozen=True, slots=True)
 class Pen:
-    """The width of the line, a quarter of a pixel inside the edge, and of the one around it, in pixels; taps of each of the two box filters."""
+    """The width of the line along the edge, and of the one around it, in pixels; the taps of each of the two box filters."""
 
     width: float
     outer: float
@@ -66,7 +66,7 @@ class Canvas:
 def pen_for(image_hw: tuple[int, int]) -> Pen:
     """The pen for an image: 1.5 pixels up to a short side of 900, then wider in proportion."""
     width = min(max(min(image_hw) / _SIDE_OF_THICKER, _THINNEST), _THICKEST)
-    outer = max(0.75, 0.5 * width)
+    outer = max(1.0, 0.5 * width)
     return Pen(width, outer, max(3, int(np.ceil(width / 2 + outer + 0.5))))
 
 
