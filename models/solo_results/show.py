@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from solo_results.draw import ColourBy, draw
+from solo_results.draw import ColourBy, as_png, draw
 from solo_results.rle import decode_box
 from solo_results.types import Instance, Result
 from solo_results.upright import SIDEWAYS, orientation_of, upright_rgb
@@ -29,9 +29,7 @@ def notebook_png(drawing: Image.Image) -> bytes:
             Image.Resampling.LANCZOS,
             reducing_gap=2.0,
         )
-    png = io.BytesIO()
-    drawing.save(png, "PNG", compress_level=3)
-    return png.getvalue()
+    return as_png(drawing)
 
 
 def cut_out(instance: Instance, image: bytes) -> Image.Image:
