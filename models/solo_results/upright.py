@@ -22,13 +22,11 @@ SIDEWAYS = (5, 6, 7, 8)
 
 
 def orientation_of(image: Image.Image) -> int:
-    """EXIF orientation; 1 if there is none. The server ignores all metadata of a PNG.
+    """EXIF orientation; 1 if there is none.
 
     `Image.getexif` would also take it from XMP and from text, which OpenCV and browsers do not. For an AVIF, Pillow gives the
     rotation of the image itself here (`irot` and `imir`) and ignores the EXIF orientation, as browsers do.
     """
-    if image.format == "PNG":
-        return 1
     exif = Image.Exif()
     try:
         exif.load(image.info.get("exif") or b"")
