@@ -28,6 +28,7 @@ ColourBy = Literal["instance", "class"]
 _SMALLEST_LETTERS = 11.0  # pixels
 _LETTERS = 42  # of them fit into the image's short side, one above the other
 _OVERSAMPLING = 4
+_WIDE = 4.0  # pixels of a leader, in large images, from where on it is drawn without oversampling, which would take much memory
 
 
 def draw(
@@ -154,19 +155,17 @@ def _draw_leader(
 ) -> None:
     """Draw a line from a label to its object, with a dot at its end and an outer line of contrast."""
     start = (place.left + label_wh[0] / 2, place.top + label_wh[1] / 2)
-    reach = round(3 * width) + 2
+    reach, times = round(3 * width) + 2, _OVERSAMPLING if width < _WIDE else 1
     left, top = (int(min(a, b)) - reach for a, b in zip(start, end, strict=True))
     right, bottom = (int(max(a, b)) + reach for a, b in zip(start, end, strict=True))
     for ink, more in ((text_colour(colour), width), (colour, 0.0)):
-        large = Image.new("L", ((right - left) * _OVERSAMPLING, (bottom - top) * _OVERSAMPLING))
+        large = Image.new("L", ((right - left) * times, (bottom - top) * times))
         drawing = ImageDraw.Draw(large)
-        (x0, y0), (x1, y1) = (
-            ((x - left + 0.5) * _OVERSAMPLING, (y - top + 0.5) * _OVERSAMPLING) for x, y in (start, end)
-        )
-        drawing.line((x0, y0, x1, y1), 255, round((width + more) * _OVERSAMPLING))
-        dot = (1.5 * width + more / 2) * _OVERSAMPLING
+        (x0, y0), (x1, y1) = (((x - left + 0.5) * times, (y - top + 0.5) * times) for x, y in (start, end))
+        drawing.line((x0, y0, x1, y1), 255, round((width + more) * times))
+        dot = (1.5 * width + more / 2) * times
         drawing.ellipse((x1 - dot, y1 - dot, x1 + dot, y1 + dot), 255)
-        image.paste(ink, (left, top, right, bottom), large.reduce(_OVERSAMPLING))
+        image.paste(ink, (left, top, right, bottom), large.reduce(times))
 
 
 def _draw_note(image: Image.Image, size: float, note: str) -> None:

@@ -90,6 +90,17 @@ def test_labels_cover_at_most_a_third_of_a_small_image() -> None:
     assert 0.2 <= sum(place is not None for place in places) * 60 * 14 / (100 * 200) <= 0.3
 
 
+def test_a_label_is_left_out_rather_than_far_away() -> None:
+    hw = (1000, 1000)
+    crowd = [_at(500, 500, 3, 3) for _ in range(150)]
+    places = place_labels(crowd, [SIZE] * 150, hw, SPACE)
+    assert None in places
+    away = [
+        max(place.left - 502, 500 - place.left - 60, place.top - 502, 500 - place.top - 14) for place in places if place
+    ]
+    assert max(away) <= 8 * SIZE[1]
+
+
 @pytest.mark.parametrize("hw", [(1, 1), (5, 400), (400, 5)])
 def test_a_label_larger_than_the_image_starts_at_its_corner(hw: tuple[int, int]) -> None:
     (place,) = place_labels([find_anchors(np.ones((1, 1), bool), 0, 0)], [(60, 14)], hw, SPACE)
