@@ -64,7 +64,9 @@ def place_labels(
     """A place for each label, in the order of the labels: no label covers an earlier one.
 
     A label takes the first of its candidate places that is free and hides no small object; else the first that is free. It has None
-    if all are taken, if the place is too far from the object, or if labels would cover more than 30 % of the image. gap: pixels between label and object.
+    if all are taken, if the place is too far from the object, or if labels would cover more than 30 % of the image.
+
+    gap: pixels between label and object.
     """
     taken = np.empty((4, len(anchors)), np.int64)  # left, top, right, bottom
     count, places = 0, list[Place | None]()
