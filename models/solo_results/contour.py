@@ -115,13 +115,13 @@ def _stroke(canvas: Canvas, inside: UInt8, left: int, top: int, colour: Colour) 
     near = np.flatnonzero(
         smooth - smooth.dtype.type(tables.first) <= tables.last - tables.first
     )  # wraps below the first
-    found, near = smooth[near], near + (pen.taps - 1) * (box_width + 1)
+    found, near = smooth.take(near), near + (pen.taps - 1) * (box_width + 1)
     pixels = near + near // box_width * (plane_width - box_width) + (top * plane_width + left)
-    kept, around = tables.kept[found], text_colour(colour)
+    kept, around = tables.kept.take(found), text_colour(colour)
     for plane, value, contrast in zip(canvas.planes, colour, around, strict=True):
-        added = (tables.line * value + tables.outer * contrast + 0.5)[found]
+        added = (tables.line * value + tables.outer * contrast + np.float32(0.5)).take(found)
         flat = plane.reshape(-1)
-        flat[pixels] = flat[pixels] * kept + added
+        flat[pixels] = (flat.take(pixels) * kept + added).astype(np.uint8)
 
 
 def _smooth(inside: UInt8, taps: int) -> NDArray[np.unsignedinteger]:

@@ -127,27 +127,24 @@ def _draw_labels(image: Image.Image, labels: Sequence[tuple[Text, Anchors, Colou
             text.draw(image, place.left + space, place.top + space // 2 + text.ascent, text_colour(ink))
 
 
+@lru_cache(maxsize=128)
 def _bar(width: int, height: int, radius: int) -> Image.Image:
     """The opacity `L` of a rectangle with round corners."""
     opacity = Image.new("L", (width, height), 255)
-    corner = _corner(radius)
-    for left, top, turns in (
-        (0, 0, 0),
-        (0, height - radius, 1),
-        (width - radius, height - radius, 2),
-        (width - radius, 0, 3),
-    ):
-        opacity.paste(corner.rotate(90 * turns), (left, top))
+    right, bottom = width - radius, height - radius
+    for corner, at in zip(_corners(radius), ((0, 0), (0, bottom), (right, bottom), (right, 0)), strict=True):
+        opacity.paste(corner, at)
     return opacity
 
 
 @lru_cache(maxsize=16)
-def _corner(radius: int) -> Image.Image:
-    """The upper left quarter of a disc, anti-aliased."""
+def _corners(radius: int) -> tuple[Image.Image, ...]:
+    """The quarters of a disc, anti-aliased: upper left, then to the left around."""
     side = radius * _OVERSAMPLING
     large = Image.new("L", (side, side))
     ImageDraw.Draw(large).ellipse((0, 0, 2 * side, 2 * side), 255)
-    return large.reduce(_OVERSAMPLING)
+    corner = large.reduce(_OVERSAMPLING)
+    return tuple(corner.rotate(90 * turns) for turns in range(4))
 
 
 def _draw_leader(
