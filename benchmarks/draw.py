@@ -44,7 +44,7 @@ def main() -> int:
     arguments = parser.parse_args()
     photo = np.asarray(Image.open(arguments.image).convert("RGB"))
     crowd = made_up(HW, COUNT, SEED)
-    large = np.asarray(Image.fromarray(photo).resize(HW[::-1], Image.Resampling.BICUBIC))
+    large = np.asarray(Image.fromarray(photo).resize((HW[1], HW[0]), Image.Resampling.BICUBIC))
     found = parse_result(open_local(demo_bundle()).segment(arguments.image.read_bytes(), {})).instances
     results = {
         "made_up": measure(large, crowd, arguments.repeats, 0.0),
