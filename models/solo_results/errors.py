@@ -28,7 +28,7 @@ class NumpyMissing(SoloError, ImportError):
 
 
 class PillowMissing(SoloError, ImportError):
-    """Pillow is needed to draw: `pip install 'solo-inference[draw]'`."""
+    """Pillow is needed to draw; the extra `draw` brings it."""
 
 
 class ImageMissing(SoloError, ValueError):

@@ -207,7 +207,9 @@ def _show() -> ModuleType:
         if error.name == "numpy":
             raise NumpyMissing("drawing needs numpy: pip install numpy") from error
         if error.name == "PIL":
-            raise PillowMissing("drawing needs Pillow: pip install 'solo-inference[draw]'") from error
+            raise PillowMissing(
+                "drawing needs Pillow, which the extra draw brings: pip install 'pillow>=13.0'"
+            ) from error
         raise
     return show
 

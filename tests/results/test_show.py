@@ -148,7 +148,7 @@ except ImportError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(expected)
-    assert "solo-inference[draw]" in done.stdout or expected == "None"
+    assert "extra draw" in done.stdout or expected == "None"
 
 
 def test_the_error_without_pillow_is_an_import_error() -> None:
