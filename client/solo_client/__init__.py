@@ -43,6 +43,7 @@ from solo_client.errors import (
     NotReady,
     NumpyMissing,
     Overloaded,
+    PolygonTooComplex,
     Problem,
     RequestTimeout,
     ServerFault,
@@ -54,7 +55,9 @@ from solo_client.errors import (
     UnexpectedAnswer,
     UnknownCategory,
     Unreachable,
+    UnreadableFile,
     UnsupportedMediaType,
+    Unwritable,
 )
 from solo_client.query import Options
 
@@ -93,6 +96,7 @@ __all__ = [
     "NumpyMissing",
     "Options",
     "Overloaded",
+    "PolygonTooComplex",
     "Problem",
     "RequestTimeout",
     "Result",
@@ -107,7 +111,9 @@ __all__ = [
     "UnexpectedAnswer",
     "UnknownCategory",
     "Unreachable",
+    "UnreadableFile",
     "UnsupportedMediaType",
+    "Unwritable",
     "coco_category_ids",
 ]
 

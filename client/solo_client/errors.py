@@ -36,6 +36,9 @@
     ├── UnexpectedAnswer           the response is not in the wire format: `.field`, `.reason`
     ├── DamagedMask                run lengths do not fit the mask's size           (also a ValueError)
     ├── UnknownCategory            a label has no COCO category id                  (also a LookupError)
+    ├── UnreadableFile             a file of results is not valid: `.file`, `.place`, `.reason`
+    ├── Unwritable                 a format cannot hold these results
+    ├── PolygonTooComplex          a polygon would need too much memory             (also a ValueError)
     └── NumpyMissing               numpy is needed for masks as arrays              (also an ImportError)
 
 An unknown code becomes CallerFault, Unavailable or ServerFault, by status.
@@ -50,8 +53,11 @@ from http import HTTPStatus
 
 from solo_results.errors import DamagedMask as DamagedMask
 from solo_results.errors import NumpyMissing as NumpyMissing
+from solo_results.errors import PolygonTooComplex as PolygonTooComplex
 from solo_results.errors import SoloError as SoloError
 from solo_results.errors import UnknownCategory as UnknownCategory
+from solo_results.errors import UnreadableFile as UnreadableFile
+from solo_results.errors import Unwritable as Unwritable
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ SoloError
 ├── DamagedMask        run lengths do not fit the mask's size      (also a ValueError)
 ├── UnknownCategory    a label has no COCO category id             (also a LookupError)
 ├── UnreadableFile     a file of results is not valid: `.file`, `.place`, `.reason`
+├── Unwritable         a format cannot hold these results
 ├── PolygonTooComplex  a polygon would need too much memory        (also a ValueError)
 └── NumpyMissing       numpy is needed for masks as arrays         (also an ImportError)
 """
@@ -34,6 +35,10 @@ class UnreadableFile(SoloError):
 
     def __str__(self) -> str:
         return ": ".join(part for part in (self.file, self.place) if part) + f": {self.reason}"
+
+
+class Unwritable(SoloError):
+    """A format cannot hold these results."""
 
 
 class PolygonTooComplex(SoloError, ValueError):

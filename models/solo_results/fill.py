@@ -1,7 +1,7 @@
 """Polygons to masks: a pixel belongs to the mask if its centre is inside (even-odd rule).
 
 Exact at pixel centres. pycocotools rounds corners to a fifth of a pixel first: both agree on whole coordinates, and on others may
-differ at pixels whose centre is within 0.3 pixels of the outline (`tests/results/test_fill.py`).
+differ at pixels whose centre is within 0.25 pixels of the outline (`tests/results/test_fill.py`).
 """
 
 from __future__ import annotations

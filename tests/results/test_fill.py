@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
@@ -16,7 +16,7 @@ from solo_results.runs import ObjectRuns, runs_of_counts, union
 from solo_results.types import RleMask
 
 H, W = 13, 17
-NEAR = 0.3  # pixels: pycocotools rounds to fifths, see fill.py
+NEAR = 0.25  # pixels: pycocotools rounds to fifths, see fill.py
 
 
 def array(runs: ObjectRuns) -> NDArray[np.bool_]:
@@ -56,11 +56,13 @@ def test_fewer_than_three_points_fill_nothing(rings: list[NDArray[np.float64]]) 
     assert fill(rings, (3, 3)).area == 0
 
 
+@settings(deadline=None)
 @given(polygons(st.integers(0, W).map(float)))
 def test_whole_coordinates_fill_as_in_pycocotools_up_to_slanted_edges(points: NDArray[np.float64]) -> None:
     _check_near(points)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, W), st.integers(0, H)), min_size=2, max_size=8))
 def test_edges_along_pixels_fill_exactly_as_in_pycocotools(corners: list[tuple[int, int]]) -> None:
     points = [
@@ -72,6 +74,7 @@ def test_edges_along_pixels_fill_exactly_as_in_pycocotools(corners: list[tuple[i
     np.testing.assert_array_equal(array(fill([closed], (H, W))), coco(closed))
 
 
+@settings(deadline=None)
 @given(polygons(st.floats(0, W)))
 def test_other_coordinates_differ_from_pycocotools_only_near_the_outline(points: NDArray[np.float64]) -> None:
     _check_near(points)
@@ -96,6 +99,7 @@ def test_too_many_crossings_are_refused_before_memory_is_taken(monkeypatch: pyte
         fill([zigzag], (H, W))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2**32), max_size=4), st.integers(1, 6), st.integers(1, 6))
 def test_a_union_has_the_pixels_of_any_mask(seeds: list[int], height: int, width: int) -> None:
     masks = [np.random.default_rng(seed).random((height, width)) < 0.4 for seed in seeds]
@@ -104,6 +108,7 @@ def test_a_union_has_the_pixels_of_any_mask(seeds: list[int], height: int, width
     assert joined.counts == encode_rle(expected)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 9), st.integers(1, 9), st.sampled_from((0.05, 0.5, 1.0)))
 def test_area_box_and_counts_of_runs_are_those_of_pycocotools(seed: int, height: int, width: int, share: float) -> None:
     mask = np.random.default_rng(seed).random((height, width)) < share

@@ -97,6 +97,7 @@ def test_damaged_run_lengths_are_refused() -> None:
         polygons_of_counts((2, 3), ["5"])
 
 
+@settings(deadline=None)
 @given(masks())
 def test_pycocotools_fills_the_bridged_parts_to_the_same_mask(mask: Mask) -> None:
     parts = polygons_of_mask(mask)
@@ -105,6 +106,7 @@ def test_pycocotools_fills_the_bridged_parts_to_the_same_mask(mask: Mask) -> Non
     np.testing.assert_array_equal(coco_fill([bridged_parts(parts)] if parts else [], height, width), mask)
 
 
+@settings(deadline=None)
 @given(masks())
 def test_parts_are_the_connected_components_and_holes_are_inside_them(mask: Mask) -> None:
     parts, (height, width) = polygons_of_mask(mask), mask.shape
@@ -116,6 +118,7 @@ def test_parts_are_the_connected_components_and_holes_are_inside_them(mask: Mask
         assert ndimage.label(outside & ~holes)[1] == 1
 
 
+@settings(deadline=None)
 @given(masks())
 def test_no_ring_touches_itself_and_all_edges_go_along_pixels(mask: Mask) -> None:
     for part in polygons_of_mask(mask):
@@ -126,6 +129,7 @@ def test_no_ring_touches_itself_and_all_edges_go_along_pixels(mask: Mask) -> Non
             assert (np.roll(steps, 1, axis=0) * steps == 0).all()  # every point is a corner
 
 
+@settings(deadline=None)
 @given(masks())
 def test_exteriors_go_clockwise_on_the_screen_and_holes_the_other_way(mask: Mask) -> None:
     for part in polygons_of_mask(mask):
@@ -170,7 +174,7 @@ def _kept(ring: NDArray[np.int64], tolerance: float) -> list[int]:
     return sorted(kept)
 
 
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=60)
 @given(masks(20), st.sampled_from((0.5, 1.0, 2.5)))
 def test_simplified_rings_keep_the_points_of_the_recursion(mask: Mask, tolerance: float) -> None:
     for part, simple in zip(polygons_of_mask(mask), polygons_of_mask(mask, tolerance), strict=True):
