@@ -187,5 +187,7 @@ def size_from_images(file: str, context: Context, place: str = "") -> ImageSize:
     """The size of an image that the format does not have. Raises UnreadableFile: the image is not at hand."""
     size = context.images.size(file)
     if size is None:
-        raise UnreadableFile(file, place, "the image is needed for its size, and is not in the folder of images")
+        raise UnreadableFile(
+            file, place, "the image is needed for its size, and is not in the folder of images: --images DIR"
+        )
     return check_size(size, file, place)

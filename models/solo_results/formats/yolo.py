@@ -85,7 +85,7 @@ def _instance(words: list[str], size: ImageSize, line: Value, context: Context) 
     try:
         label = context.classes.name_of(class_id)
     except LookupError as error:
-        raise line.refused(error) from error
+        raise line.refused(f"{error}; give --classes") from error
     return instance_of(filled([[ring]], size, line), label, class_id, score)
 
 
