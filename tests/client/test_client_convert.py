@@ -16,6 +16,7 @@ from solo_models.cli import main
 from solo_results.formats import Classes, Context, NamedResult, open_format
 from support.results import NAMES, made_up, named
 
+CSV = ["found.json", "--to", "csv", "-o", "x.csv"]
 Run = Callable[..., tuple[int, list[str]]]
 
 
@@ -209,13 +210,14 @@ def test_an_image_that_is_missing_or_damaged_fails_its_file_alone(run: Run, tmp_
         (["none.json", "--to", "csv", "-o", "x.csv"], "none.json: no such file or folder"),
         (["images/b", "--to", "csv", "-o", "x/y.csv"], "-o: x: no such folder"),
         (["found.json", "--to", "csv", "-o", "images"], "-o: images is a folder; this format is one file"),
-        (["found.json", "--to", "yolo", "-o", "found.json"], "-o: found.json is a file; this format is a folder with a file an image"),
-        (["found.json", "--to", "csv", "-o", "x.csv", "--min-score", "2"], "--min-score must be from 0 to 1, not 2"),
-        (["found.json", "--to", "csv", "-o", "x.csv", "--tolerance", "nan"], "--tolerance must be from 0 to 1000, not nan"),
-        (["found.json", "--to", "csv", "-o", "x.csv", "--tolerance", "x"], "--tolerance must be a number, not 'x'"),
-        (["found.json", "--to", "csv", "-o", "x.csv", "--classes", "a,,b"], "--classes: class names must not be empty, and must differ"),
-        (["found.json", "--to", "csv", "-o", "x.csv", "--classes", "a,a"], "--classes: class names must not be empty, and must differ"),
-        (["found.json", "--to", "csv", "-o", "x.csv", "--images", "x"], "--images: x: no such folder"),
+        (["found.json", "--to", "yolo", "-o", "found.json"],
+         "-o: found.json is a file; this format is a folder with a file an image"),
+        ([*CSV, "--min-score", "2"], "--min-score must be from 0 to 1, not 2"),
+        ([*CSV, "--tolerance", "nan"], "--tolerance must be from 0 to 1000, not nan"),
+        ([*CSV, "--tolerance", "x"], "--tolerance must be a number, not 'x'"),
+        ([*CSV, "--classes", "a,,b"], "--classes: class names must not be empty, and must differ"),
+        ([*CSV, "--classes", "a,a"], "--classes: class names must not be empty, and must differ"),
+        ([*CSV, "--images", "x"], "--images: x: no such folder"),
     ],
 )  # fmt: skip
 def test_a_wrong_argument_is_one_line_and_exit_code_2(
@@ -238,7 +240,8 @@ def test_results_of_solo_segment_keep_their_model(run: Run, tmp_path: Path) -> N
 
 
 def test_help_needs_neither_numpy_nor_pillow() -> None:
-    program = "import sys; sys.modules['numpy'] = sys.modules['PIL'] = None; from solo_models.cli import main; main(['convert', '-h'])"
+    program = "import sys; sys.modules['numpy'] = sys.modules['PIL'] = None; from solo_models.cli import main; "
+        "main(['convert', '-h'])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "--min-score" in done.stdout

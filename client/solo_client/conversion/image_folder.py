@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from solo_client.command.errors import Unusable
 from solo_client.command.images import find_images
+from solo_client.errors import UnreadableFile
 
 _NUMBER_AT_END = re.compile(r"([0-9]{1,15})\Z")
 
@@ -36,7 +37,11 @@ class ImageFolder:
         if name is None:
             return None
         if name not in self._sizes:
-            self._sizes[name] = self._size_of(self._folder / name)
+            path = self._folder / name
+            try:
+                self._sizes[name] = self._size_of(path)
+            except UnreadableFile as error:
+                raise UnreadableFile(file, "", f"its image {path} cannot be read") from error
         return self._sizes[name]
 
     def full_name(self, file: str) -> str | None:
