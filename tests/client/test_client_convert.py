@@ -240,8 +240,10 @@ def test_results_of_solo_segment_keep_their_model(run: Run, tmp_path: Path) -> N
 
 
 def test_help_needs_neither_numpy_nor_pillow() -> None:
-    program = "import sys; sys.modules['numpy'] = sys.modules['PIL'] = None; from solo_models.cli import main; "
+    program = (
+        "import sys; sys.modules['numpy'] = sys.modules['PIL'] = None; from solo_models.cli import main; "
         "main(['convert', '-h'])"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "--min-score" in done.stdout
