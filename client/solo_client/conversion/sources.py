@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from solo_results.errors import UnreadableFile
 from solo_results.formats.base import MAX_FILE_BYTES
@@ -63,14 +63,13 @@ def find_sources(words: Iterable[str]) -> list[SourceFile]:
 
 def class_names(word: str | None, sources: Sequence[SourceFile]) -> tuple[str, ...] | None:
     """The names of `--classes`: a file with a name a line, `coco`, or names separated by commas; else those of a `classes.txt`
-    beside the sources; else None.
+    beside the sources, or in a folder above; else None.
 
     Raises:
         Unusable: the file cannot be read, or a name is empty or there twice.
     """
     if word is None:
-        beside = {source.path.parent / CLASSES_FILE for source in sources if source.path.suffix.lower() == ".txt"}
-        files = sorted(path for path in beside if path.is_file())
+        files = sorted({file for source in sources if (file := _classes_file(source)) is not None})
         if not files:
             return None
         names = [_names_of_file(path) for path in files]
@@ -82,6 +81,14 @@ def class_names(word: str | None, sources: Sequence[SourceFile]) -> tuple[str, .
 
         return tuple(COCO_IDS)
     return _names_of_file(Path(word)) if Path(word).is_file() else _checked(word.split(","), "--classes")
+
+
+def _classes_file(source: SourceFile) -> Path | None:
+    """The nearest file of class names, from the folder of a text file up to the folder on the command line."""
+    if source.path.suffix.lower() != ".txt":
+        return None
+    folders = list(source.path.parents)[: len(PurePosixPath(source.name).parts)]
+    return next((file for folder in folders if (file := folder / CLASSES_FILE).is_file()), None)
 
 
 def _names_of_file(path: Path) -> tuple[str, ...]:
