@@ -97,9 +97,9 @@ def _instance(shapes: list[Value], size: ImageSize, context: Context) -> Instanc
 
 def _ring(shape: Value, size: ImageSize) -> NDArray[np.float64]:
     kind = shape.member("shape_type").text() if shape.has("shape_type") else "polygon"
-    if kind == "polygon":
+    if kind in ("polygon", "oriented_rectangle"):
         return shape.member("points").ring_of_points(size)
     if kind == "rectangle":
         (left, top), (right, bottom) = shape.member("points").ring_of_points(size, 2)[:2]
         return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-    raise shape.member("shape_type").refused(f"{kind[:60]!r} has no mask here; polygon and rectangle have")
+    raise shape.member("shape_type").refused(f"{kind[:60]!r} has no mask here; polygons and rectangles have")
