@@ -2,8 +2,8 @@
 
     python benchmarks/polygons.py [--quick] [-o benchmarks/results/polygons.json]
 
-Ours goes from compressed run lengths to lists ready for JSON. OpenCV's contours go through pixel centres, so they are not the masks'
-outlines; it gets the masks decoded to arrays, which is timed on its own line. Rounds are interleaved. Polygons are filled
+Ours goes from compressed run lengths to lists ready for JSON. OpenCV's contours go through pixel centres, so they are not the
+masks' outlines; it gets the masks decoded to arrays, which is timed on its own line. Rounds are interleaved. Polygons are filled
 again, and must give the same masks.
 """
 

@@ -251,6 +251,16 @@ def test_json_lines_and_answers_to_forms_are_read_and_failed_images_are_left_out
     assert recognise("x.jsonl", lines) == recognise("x.json", form) == "json"
 
 
+def test_absolute_names_become_relative_and_frames_get_names_of_their_own() -> None:
+    entries = [{"file": f"/data/x/{name}"} | IMAGES[1].result.to_dict() for name in ("b/1.jpg", "c/2.jpg")]
+    read = open_format("json").read
+    assert [image.file for image in read("x.json", json.dumps(entries).encode(), context())] == ["b/1.jpg", "c/2.jpg"]
+    assert [image.file for image in read("x.json", json.dumps(entries[0]).encode(), context())] == ["1.jpg"]
+    frames = [{"file": "clips/a.mp4", "frame": number} | IMAGES[1].result.to_dict() for number in (0, 12)]
+    lines = "\n".join(map(json.dumps, frames)).encode()
+    assert [image.file for image in read("x.jsonl", lines, context())] == ["clips/a_000000.png", "clips/a_000012.png"]
+
+
 def test_one_image_is_an_object_with_its_model() -> None:
     result = replace(IMAGES[0].result, model_name="demo", model_version="1")
     (file,) = write("json", [NamedResult("a.jpg", result)])

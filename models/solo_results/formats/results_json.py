@@ -6,7 +6,9 @@ One image is an object, several are a list; each has its `file`. Also read: JSON
 from __future__ import annotations
 
 import json
+import posixpath
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PurePosixPath
 
 from solo_results.errors import UnreadableFile
 from solo_results.formats.base import Context, NamedResult, WrittenFile, check_size, instance_of, result_of
@@ -39,14 +41,17 @@ def with_polygons(result: Result, tolerance: float = 0.0) -> dict[str, object]:
 
 
 def read(file: str, content: bytes, context: Context) -> list[NamedResult]:
-    """See `Format.read`. Images that had failed, and have an `error`, are left out with a note."""
+    """See `Format.read`. Images that had failed, and have an `error`, are left out with a note.
+
+    Absolute names become relative to the folder that they share. Frame 7 of `a.mp4` is called `a_000007.png`.
+    """
     found = []
     for entry in _entries(file, content):
         if entry.has("error"):
             context.note("images without a result are left out")
         else:
             found.append(_image(entry, context))
-    return found
+    return _relative(found)
 
 
 def _document(entries: Sequence[object]) -> WrittenFile:
@@ -74,7 +79,22 @@ def _image(entry: Value, context: Context) -> NamedResult:
     if model is not None:
         name_of_model, version = model.member("name").text(), model.member("version").text()
         result = Result(result.width, result.height, name_of_model, version, {}, result.instances)
+    if entry.has("frame"):
+        path = PurePosixPath(name or entry.file)
+        name = str(path.with_name(f"{path.stem}_{entry.member('frame').integer():06}.png"))
     return NamedResult(name or context.images.full_name(entry.file) or entry.file, result)
+
+
+def _relative(images: list[NamedResult]) -> list[NamedResult]:
+    """`solo segment` writes the paths that it was given."""
+    paths = [PurePosixPath(image.file) for image in images]
+    if not paths or not all(path.is_absolute() for path in paths):
+        return images
+    shared = posixpath.commonpath([path.parent for path in paths])
+    return [
+        NamedResult(path.relative_to(shared).as_posix(), image.result)
+        for path, image in zip(paths, images, strict=True)
+    ]
 
 
 def _instance(entry: Value, size: tuple[int, int], context: Context) -> Instance:
