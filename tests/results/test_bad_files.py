@@ -101,7 +101,7 @@ def labelme(shape: dict[str, Any] | None = None, **changes: Any) -> dict[str, ob
         ),
         (solo(score=1.5), "instances[0].score: should be a number from 0 to 1, not 1.5"),
         (solo(class_id=-1), "instances[0].class_id: should be a whole number from 0"),
-        (solo(class_id=10**9), "instances[0].class_id: should be a whole number from 0 to 1000000"),
+        (solo(class_id=10**9), "instances[0].class_id: should be a whole number from 0 to 65535"),
         (solo(label="dog"), "instances[0].class_id: class 0 is 'dog' here, and 'cat' elsewhere"),
         (solo() | {"image": {"width": 70_000, "height": 2}}, "image: an image of 70000 x 2 pixels; 65535 a side"),
         (solo() | {"image": {"width": 60_000, "height": 60_000}}, "image: an image of 60000 x 60000 pixels"),

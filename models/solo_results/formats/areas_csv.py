@@ -16,6 +16,8 @@ COLUMNS = (
     "left_px", "top_px", "width_px", "height_px", "centroid_x_px", "centroid_y_px",
 )  # fmt: skip
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 
 def write(images: Iterable[NamedResult], context: Context) -> Iterator[WrittenFile]:
     """One file with all instances; see `Format.write`. An image without instances has no line."""
@@ -26,7 +28,14 @@ def write(images: Iterable[NamedResult], context: Context) -> Iterator[WrittenFi
         pixels = image.result.width * image.result.height
         for instance in image.result.instances:
             share = round(instance.area / pixels, 8) if pixels else 0
-            row = [image.file, instance.label, instance.class_id, round(instance.score, 6), instance.area, share]
+            row = [
+                _cell(image.file),
+                _cell(instance.label),
+                instance.class_id,
+                round(instance.score, 6),
+                instance.area,
+                share,
+            ]
             table.writerow([*row, *instance.box_xywh, *_centroid(instance)])
     yield WrittenFile("", text.getvalue().encode())
 
@@ -34,6 +43,11 @@ def write(images: Iterable[NamedResult], context: Context) -> Iterator[WrittenFi
 def read(file: str, content: bytes, context: Context) -> list[NamedResult]:
     """Raises UnreadableFile: always."""
     raise UnreadableFile(file, "", "CSV has no masks; convert from another format")
+
+
+def _cell(text: str) -> str:
+    """The text, with an apostrophe before what a spreadsheet would run as a formula: names of images come from others."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _centroid(instance: Instance) -> tuple[float | str, float | str]:

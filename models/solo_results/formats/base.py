@@ -16,7 +16,12 @@ if TYPE_CHECKING:  # the command's --help needs no numpy
 MAX_FILE_BYTES = 256 << 20
 MAX_SIDE = 65_535
 MAX_PIXELS = 1 << 27
-"""Limits of what is read: bytes of a file, and pixels of an image, before anything of that size is allocated."""
+MAX_CLASS_ID = 65_535
+"""Limits of what is read, checked before anything of that size is allocated."""
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".jp2"}
+)
 
 ImageSize = tuple[int, int]
 """`(H, W)` in pixels."""
@@ -170,7 +175,15 @@ def beside(file: str, suffix: str) -> str:
     """The name of an image's own file: with its folders, as far as they do not lead elsewhere, and this suffix."""
     printable = "".join(character for character in file.replace("\\", "/") if character.isprintable())
     parts = [part for part in printable.split("/") if part not in ("", ".", "..") and ":" not in part]
-    return str(PurePosixPath(*parts or ("image",)).with_suffix(suffix))
+    path = PurePosixPath(*parts or ("image",))
+    return str(
+        path.with_suffix(suffix) if path.suffix.lower() in IMAGE_SUFFIXES else path.with_name(path.name + suffix)
+    )
+
+
+def image_name(file: str, context: Context) -> str:
+    """The name of the image whose results are in a file of its own: that of the image at hand, else without suffix."""
+    return context.images.full_name(file) or str(PurePosixPath(file).with_suffix(""))
 
 
 def check_size(size: ImageSize, file: str, place: str) -> ImageSize:

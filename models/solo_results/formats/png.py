@@ -18,11 +18,13 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from solo_results.errors import UnreadableFile, Unwritable
 from solo_results.formats.base import (
+    MAX_CLASS_ID,
     Context,
     NamedResult,
     WrittenFile,
     beside,
     check_size,
+    image_name,
     instance_of,
     result_of,
 )
@@ -83,7 +85,7 @@ def read(file: str, content: bytes, context: Context) -> list[NamedResult]:
     else:
         raise UnreadableFile(file, "", f"is no PNG of instances: it has no text {TABLE!r}")
     height, width = pixels.shape
-    return [NamedResult(context.images.full_name(file) or file, result_of((height, width), instances))]
+    return [NamedResult(image_name(file, context), result_of((height, width), instances))]
 
 
 def _painted(image: NamedResult, values: Sequence[int], kind: type[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
@@ -129,7 +131,7 @@ def _instances(pixels: NDArray[np.integer], table: Value, context: Context) -> I
     for number, entry in enumerate(entries, start=1):
         label, class_id = entry.member("label").text(), entry.member("class_id")
         try:
-            context.classes.add(class_id.integer(0, 1_000_000), label)
+            context.classes.add(class_id.integer(0, MAX_CLASS_ID), label)
         except LookupError as error:
             raise class_id.refused(error) from error
         runs = masks.get(number, nothing)

@@ -11,7 +11,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from solo_results.errors import UnreadableFile
-from solo_results.formats.base import Context, NamedResult, WrittenFile, check_size, instance_of, result_of
+from solo_results.formats.base import (
+    MAX_CLASS_ID,
+    Context,
+    NamedResult,
+    WrittenFile,
+    check_size,
+    image_name,
+    instance_of,
+    result_of,
+)
 from solo_results.formats.masks import read_parts, read_rle
 from solo_results.formats.value import Value, parse_json
 from solo_results.polygons import polygons_of_counts
@@ -82,14 +91,14 @@ def _image(entry: Value, context: Context) -> NamedResult:
     if entry.has("frame"):
         path = PurePosixPath(name or entry.file)
         name = str(path.with_name(f"{path.stem}_{entry.member('frame').integer():06}.png"))
-    return NamedResult(name or context.images.full_name(entry.file) or entry.file, result)
+    return NamedResult(name or image_name(entry.file, context), result)
 
 
 def _relative(images: list[NamedResult]) -> list[NamedResult]:
     """`solo segment` writes the paths that it was given."""
-    paths = [PurePosixPath(image.file) for image in images]
-    if not paths or not all(path.is_absolute() for path in paths):
+    if not images or not all(image.file.startswith("/") for image in images):
         return images
+    paths = [PurePosixPath("/" + image.file.lstrip("/")) for image in images]  # two at the start are another root
     shared = posixpath.commonpath([path.parent for path in paths])
     return [
         NamedResult(path.relative_to(shared).as_posix(), image.result)
@@ -100,7 +109,7 @@ def _relative(images: list[NamedResult]) -> list[NamedResult]:
 def _instance(entry: Value, size: tuple[int, int], context: Context) -> Instance:
     label, class_id = entry.member("label").text(), entry.member("class_id")
     try:
-        context.classes.add(class_id.integer(0, 1_000_000), label)
+        context.classes.add(class_id.integer(0, MAX_CLASS_ID), label)
     except LookupError as error:
         raise class_id.refused(error) from error
     if entry.has("mask"):

@@ -19,6 +19,7 @@ from solo_results.formats.base import (
     NamedResult,
     WrittenFile,
     beside,
+    image_name,
     instance_of,
     result_of,
     size_from_images,
@@ -55,7 +56,7 @@ def read(file: str, content: bytes, context: Context) -> list[NamedResult]:
         raise UnreadableFile(file, "", "is not text") from error
     instances = [_instance(line.split(), size, Value(file, f"line {number}", line), context)
                  for number, line in enumerate(lines, start=1) if line.strip()]  # fmt: skip
-    return [NamedResult(context.images.full_name(file) or file, result_of(size, instances))]
+    return [NamedResult(image_name(file, context), result_of(size, instances))]
 
 
 def _lines(image: NamedResult, context: Context) -> Iterator[str]:
