@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from solo_client.conversion import sources
 from solo_models.cli import main
 from solo_results.formats import Classes, Context, NamedResult, open_format
 from support.results import NAMES, made_up, named
@@ -121,6 +122,14 @@ def test_one_bad_file_fails_alone(run: Run, tmp_path: Path) -> None:
     kept = masks(tmp_path / "out.json")
     assert sorted(kept) == ["a.jpg", "c.jpg"]
     assert lines[1] == f"2 files, 2 images, {sum(map(len, kept.values()))} instances, 1 failed"
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_parsed(
+    run: Run, found: list[NamedResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 100)
+    status, lines = run("found.json", "--to", "csv", "-o", "x.csv")
+    assert (status, lines) == (1, ["found.json: is larger than 0 MiB"])
 
 
 def test_if_all_files_fail_nothing_is_written(run: Run, tmp_path: Path) -> None:

@@ -12,13 +12,17 @@ from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from solo_results.errors import Unwritable
 from solo_results.formats import FORMATS, Classes, Context, NamedResult, WrittenFile, open_format
-from solo_results.formats.base import beside
+from solo_results.formats.base import beside, instance_of, result_of
 from solo_results.formats.recognise import recognise
+from solo_results.rle import encode_rle
+from solo_results.runs import runs_of_counts
 from solo_results.types import Instance, RleMask
 from support.results import NAMES, made_up, named
 
@@ -43,6 +47,22 @@ class KnownImages:
 
     def numbered(self, number: int) -> str | None:
         return [image.file for image in IMAGES][number - 1]
+
+
+class OneSize:
+    """Any name is an image of this size."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self._size = size
+
+    def size(self, file: str) -> tuple[int, int] | None:
+        return self._size
+
+    def full_name(self, file: str) -> str | None:
+        return None
+
+    def numbered(self, number: int) -> str | None:
+        return None
 
 
 def context(names: Sequence[str] | None = NAMES, notes: list[str] | None = None) -> Context:
@@ -70,6 +90,27 @@ def test_a_format_with_scores_is_read_back_as_it_was(name: str) -> None:
     found = read_back(name, write(name, IMAGES))
     assert [plain(image) for image in found] == [plain(image, empty=name != "labelme") for image in IMAGES]
     assert sum(len(image.result.instances) for image in found) > 12
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(0, 2**32),
+    st.integers(1, 11),
+    st.integers(1, 11),
+    st.sampled_from(("polygon", "coco-annotations", "labelme", "yolo", "png")),
+)
+def test_random_masks_are_the_same_after_both_ways(seed: int, height: int, width: int, name: str) -> None:
+    """Pixels that touch at points, holes in holes, many parts."""
+    mask = np.random.default_rng(seed).random((height, width)) < 0.5
+    instance = instance_of(runs_of_counts((height, width), encode_rle(mask)), "cat", 0, 0.5)
+    shared = Context(Classes(NAMES), OneSize((height, width)))
+    image = NamedResult("a.jpg", result_of((height, width), [instance]))
+    file = next(iter(open_format(name).write([image], shared)))
+    (found,) = open_format(name).read("a.json", file.content, shared)
+    found_masks = (
+        found.result.masks() if mask.any() or found.result.instances else np.zeros((1, height, width), np.bool_)
+    )
+    np.testing.assert_array_equal(found_masks[0], mask)
 
 
 def test_coco_results_are_read_back_with_the_names_of_images_at_hand() -> None:
