@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 from solo_results.errors import UnreadableFile
-from solo_results.formats import FORMATS, Classes, Context, open_format
+from solo_results.formats import FORMATS, Classes, Context, masks, open_format
 from solo_results.formats.recognise import recognise
 from solo_results.formats.value import parse_json
 
@@ -227,6 +227,15 @@ def huge_png() -> bytes:
 )
 def test_a_bad_png_is_refused(content: bytes, message: str) -> None:
     assert refused("png", content).startswith(message)
+
+
+@pytest.mark.parametrize("counts", ["0" * 101, [0] * 101])
+def test_run_lengths_beyond_the_limit_are_refused_before_they_are_decoded(
+    counts: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(masks, "MAX_COUNTS", 100)
+    message = refused("json", solo(mask={"size": [2, 3], "counts": counts}))
+    assert message == "instances[0].mask.counts: has a length of 101; 100 are allowed"
 
 
 def test_csv_cannot_be_read() -> None:

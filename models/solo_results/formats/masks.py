@@ -9,17 +9,22 @@ from solo_results.fill import fill_parts
 from solo_results.formats.value import Value
 from solo_results.runs import ObjectRuns, runs_of_counts, runs_of_toggles
 
+MAX_COUNTS = 1 << 22
+"""Most characters, or numbers, of one mask's run lengths: its polygons take up to a gigabyte."""
+
 
 def read_rle(mask: Value, size: tuple[int, int]) -> ObjectRuns:
     """A mask `{"size": [H, W], "counts": ...}` of an image of this size.
 
     Raises:
-        UnreadableFile: another size, or run lengths that do not fit it.
+        UnreadableFile: another size, or run lengths that do not fit it, or are longer than MAX_COUNTS.
     """
     height, width = (side.integer(0) for side in mask.member("size").items(2))
     if (height, width) != size:
         raise mask.member("size").unexpected(f"the image's {list(size)}")
     counts = mask.member("counts")
+    if isinstance(counts.value, list | str) and len(counts.value) > MAX_COUNTS:
+        raise counts.refused(f"has a length of {len(counts.value)}; {MAX_COUNTS} are allowed")
     try:
         return _of_lengths(counts, size) if isinstance(counts.value, list) else runs_of_counts(size, counts.text())
     except DamagedMask as error:
