@@ -4,7 +4,8 @@
 
 A corner is a point of the pixel grid where an outline turns. Sorted down the columns, corners number 2k and 2k + 1 are the ends of
 a vertical edge; sorted along the rows, two such neighbours are the ends of a horizontal edge. An outline alternates between both
-kinds, with the object on its right (y points down), so the vertical edges and `next` are a permutation whose cycles are the rings.
+kinds, with the object on its right (y points down), so the step from one vertical edge to the following one is a
+permutation, whose cycles are the rings.
 Where two pixels touch at a point only, four edges meet, and two corners are at one place: see `_pair_corners`.
 """
 
