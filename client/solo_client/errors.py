@@ -40,7 +40,10 @@
     ├── UnknownCategory            a label has no COCO category id                  (also a LookupError)
     ├── NumpyMissing               numpy is needed for masks as arrays              (also an ImportError)
     ├── PillowMissing              Pillow is needed to draw                         (also an ImportError)
-    └── ImageMissing               a result without its image cannot be drawn       (also a ValueError)
+    ├── ImageMissing               a result without its image cannot be drawn       (also a ValueError)
+    ├── UnreadableFile             a file of results is not valid: `.file`, `.place`, `.reason`
+    ├── Unwritable                 a format cannot hold these results
+    └── PolygonTooComplex          a polygon would need too much memory             (also a ValueError)
 
 An unknown code becomes CallerFault, Unavailable or ServerFault, by status.
 Every error keeps its parameters in `args`, so it can be pickled.
@@ -56,8 +59,11 @@ from solo_results.errors import DamagedMask as DamagedMask
 from solo_results.errors import ImageMissing as ImageMissing
 from solo_results.errors import NumpyMissing as NumpyMissing
 from solo_results.errors import PillowMissing as PillowMissing
+from solo_results.errors import PolygonTooComplex as PolygonTooComplex
 from solo_results.errors import SoloError as SoloError
 from solo_results.errors import UnknownCategory as UnknownCategory
+from solo_results.errors import UnreadableFile as UnreadableFile
+from solo_results.errors import Unwritable as Unwritable
 
 
 @dataclass(frozen=True, slots=True)
