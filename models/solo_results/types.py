@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-_CLEAR_SCORE = 0.3  # as in the server's overlays
-
     from solo_results.polygons import Part
+
+_CLEAR_SCORE = 0.3  # as in the server's overlays
 
 
 class CocoMask(TypedDict):
@@ -230,6 +230,8 @@ def _show() -> ModuleType:
             ) from error
         raise
     return show
+
+
 def _polygons(size: tuple[int, int], counts: list[str], tolerance: float) -> list[tuple[Part, ...]]:
     """`solo_results.polygons.polygons_of_counts`; imported here, as `_decode_all` is."""
     try:
