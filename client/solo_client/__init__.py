@@ -42,6 +42,7 @@ from solo_client.errors import (
     NotFound,
     NotReady,
     NumpyMissing,
+    OriginRefused,
     Overloaded,
     Problem,
     RequestTimeout,
@@ -55,6 +56,7 @@ from solo_client.errors import (
     UnknownCategory,
     Unreachable,
     UnsupportedMediaType,
+    UpgradeRequired,
 )
 from solo_client.query import Options
 
@@ -92,6 +94,7 @@ __all__ = [
     "NotReady",
     "NumpyMissing",
     "Options",
+    "OriginRefused",
     "Overloaded",
     "Problem",
     "RequestTimeout",
@@ -108,6 +111,7 @@ __all__ = [
     "UnknownCategory",
     "Unreachable",
     "UnsupportedMediaType",
+    "UpgradeRequired",
     "coco_category_ids",
 ]
 

@@ -21,6 +21,7 @@ from solo_server.http.request_middleware import RequestMiddleware
 from solo_server.http.routes import add_models, add_segment
 from solo_server.http.routing import DirectRoute, Routes, json_response
 from solo_server.http.security import add_docs, add_guards
+from solo_server.http.stream import add_stream
 from solo_server.http.uploads import UploadLimits
 from solo_server.http.v2.routes import add_v2
 from solo_server.observability.metrics import Metrics, ModelInfo
@@ -77,6 +78,7 @@ def create_app(
     limits = UploadLimits(settings.body_timeout_s, settings.body_bytes_per_s)
     app.add_middleware(RequestMiddleware, telemetry=telemetry, limits=limits, free=service.free)
     add_segment(app, service, settings)
+    add_stream(app, service, settings, telemetry)
     add_models(app, service)
     add_v2(app, service)
     _add_health(app, service)
