@@ -109,5 +109,7 @@ def read_raw(raw: socket.socket) -> tuple[list[Any], int | None]:
 def problem_of(http: httpx.Client, headers: Mapping[str, str] | None = None, query: str = "") -> tuple[int, str]:
     """Status and code of the answer to a handshake that is refused."""
     sent = dict(line.split(": ", 1) for line in HANDSHAKE.decode().split("\r\n")[1:] if line)
-    answer = http.get(f"/stream{query}", headers={**sent, **(headers or {})})
+    sent |= headers or {}
+    body = b"x" * int(sent.get("Content-Length", "0"))
+    answer = http.request("GET", f"/stream{query}", headers=sent, content=body or None)
     return answer.status_code, answer.json()["code"]

@@ -158,6 +158,8 @@ class StreamSession:
             pause_s = await self._answer(frame)
             if pause_s:
                 await asyncio.sleep(pause_s)
+            if self._ended.done():
+                return
             frame, self._waiting = self._waiting, None
 
     async def _answer(self, frame: Frame) -> float:
@@ -179,6 +181,8 @@ class StreamSession:
                 self._finish(_End(problem, CloseCode.FAILED))
                 return 0.0
             await self._say(error_message(frame.number, problem, served.request_id))
+            if isinstance(problem, NotReady) and problem.reason == "draining":
+                self._finish(self._shutting_down())
         return UNAVAILABLE_PAUSE_S if isinstance(problem, Unavailable) else PAUSE_S
 
     async def _result(self, frame: Frame) -> str:
