@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -268,3 +269,21 @@ def test_a_prefix_of_the_application_is_no_part_of_the_route(pipeline: Pipeline)
     ):
         stream.send(1, PNG)
         assert stream.receive_frame() == ("result", 1)
+
+
+def test_the_http_connection_hears_once_that_its_stream_is_lost(pipeline: Pipeline) -> None:
+    """A worker reports closed connections to its supervisor there."""
+    chosen, lost = Settings(), []
+    options = uvicorn_options(chosen)
+    http: type = options["http"]
+
+    def connection_lost(connection: Any, problem: Exception | None) -> None:
+        http.connection_lost(connection, problem)  # type: ignore[attr-defined]
+        lost.append(connection)
+
+    options["http"] = type("Reporting", (http,), {"connection_lost": connection_lost})
+    with serving(create_app(pipeline, chosen), **options) as client:
+        with streaming(client):
+            pass
+        client.get("/healthz").raise_for_status()
+    assert len(lost) == 2  # the stream's, and the one of the request

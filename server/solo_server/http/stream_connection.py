@@ -123,8 +123,8 @@ class StreamConnection(WebSocketsSansIOProtocol):
         """Answer, unless the client does not read: then only the newest ping is answered later (RFC 6455, 5.5.3)."""
         if self.writable.is_set():
             super().handle_ping()
-        else:
-            self._late_pong = self.conn.data_to_send()[-1]
+        elif unsent := self.conn.data_to_send():  # those of all pings that were received together
+            self._late_pong = unsent[-1]
 
     def handle_parser_exception(self) -> None:
         """The bytes are no WebSocket frames, or too many: `end`, then the close frame that websockets has prepared."""
