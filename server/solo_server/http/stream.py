@@ -8,6 +8,7 @@ Whatever is wrong is answered as for a request: over HTTP, with a status and a p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
@@ -88,15 +89,14 @@ def _read_request(websocket: WebSocket, settings: Settings) -> StreamRequest:
     query = read_query(parameters)
     if query.format != "rle" or query.overlay:
         raise InvalidQuery("format, overlay: a stream answers JSON with masks as RLE")
-    state: Mapping[str, object] = websocket.scope["state"]
-    key_is_known = state.get("key_is_known")
+    state: Mapping[str, Any] = websocket.scope["state"]
     return StreamRequest(
         query=query,
         model=own.get("model"),
         version=own.get("version"),
         timeout_ms=read_timeout(own.get("timeout_ms"), "timeout_ms") or settings.request_timeout_ms,
         request_id=str(state["request_id"]),
-        key_is_known=key_is_known if callable(key_is_known) else lambda: True,
+        key_is_known=state.get("key_is_known", lambda: True),
     )
 
 

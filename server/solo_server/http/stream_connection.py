@@ -175,7 +175,8 @@ class StreamConnection(WebSocketsSansIOProtocol):
     def _end(self, problem: ServerError, code: CloseCode) -> None:
         """Say why, close, and go on reading: bytes that are not read would reset the connection before `end` arrives."""
         self._has_ended = True
-        text = end_message(problem, self.scope["state"].get("request_id", ""))
+        state: dict[str, Any] = self.scope.setdefault("state", {})
+        text = end_message(problem, state.get("request_id", ""))
         self.transport.write(Frame(Opcode.TEXT, text.encode()).serialize(mask=False))
         if self.conn.state is State.OPEN:
             self.conn.send_close(code)
@@ -186,7 +187,7 @@ class StreamConnection(WebSocketsSansIOProtocol):
             self.read_paused = False
             self.transport.resume_reading()
         self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
-        self.scope["state"][END_CODE] = problem.code
+        state[END_CODE] = problem.code
         self.queue.put_nowait({"type": "websocket.disconnect", "code": int(code)})
         self.disconnected = True  # a send that waits for the client fails now
         self.writable.set()
