@@ -3,6 +3,7 @@
 The engine waits behind a gate, so that each test decides what is computed when.
 """
 
+import logging
 import shutil
 import threading
 import time
@@ -14,8 +15,13 @@ from typing import Any
 
 import httpx
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from solo_server.http.app import create_app
 from solo_server.http.connections import uvicorn_options
+from solo_server.observability.logs import Access
+from solo_server.observability.traces import Traces
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.service.model_repository import model_repository
 from solo_server.settings import Settings
@@ -197,3 +203,39 @@ def test_a_failure_of_the_server_is_an_error_of_the_frame(pipeline: Pipeline, mo
             assert "NoneType" not in error["problem"]["detail"]
         stream.send(2, PNG)
         assert stream.receive_frame() == ("result", 2)
+
+
+def test_each_frame_has_a_span_and_lines_of_its_own_and_the_stream_keeps_none(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    chosen = Settings()
+    app = create_app(pipeline, chosen, traces=Traces(provider))
+    with serving(app, **uvicorn_options(chosen)) as client, caplog.at_level(logging.DEBUG, "solo_server.access"):
+        with streaming(client, additional_headers={"x-request-id": "cam-1"}) as stream:
+            assert stream.socket.response is not None
+            assert stream.socket.response.headers["x-request-id"] == "cam-1"
+            for number in range(3):
+                stream.send(number, PNG)
+                stream.receive()
+            stream.send(3, b"no image")
+            assert stream.receive()["problem"]["request_id"] == "cam-1-4"
+        _until(lambda: any(span.name == "GET /stream" for span in exporter.get_finished_spans()))
+    spans = exporter.get_finished_spans()
+    frames = [span for span in spans if span.name == "FRAME /stream"]
+    assert [span.attributes["solo.code"] for span in frames if span.attributes] == [
+        *3 * ["ok"],
+        "unsupported_media_type",
+    ]
+    parents = [span.parent.span_id for span in spans if span.name == "decode" and span.parent]
+    assert parents == [span.context.span_id for span in frames[:3] if span.context]
+    (own,) = (span for span in spans if span.name == "GET /stream")
+    assert own.attributes is not None
+    assert (own.attributes["solo.code"], own.attributes["solo.images"]) == ("ok", 4)
+    lines = [record.access for record in caplog.records if isinstance(getattr(record, "access", None), Access)]
+    assert [(line.method, line.code) for line in lines if line.route == "/stream"] == [
+        *3 * [("FRAME", "ok")],
+        ("FRAME", "unsupported_media_type"),
+        ("GET", "ok"),
+    ]
