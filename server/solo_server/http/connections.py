@@ -29,9 +29,8 @@ from solo_server.http.connection_limiter import ConnectionLimiter
 from solo_server.http.problems import problem_response, refusal
 from solo_server.http.request_parser import RequestParser
 from solo_server.http.socket_state import is_reset, unsent_bytes
-from solo_server.http.stream_connection import StreamConnection, StreamLimits
+from solo_server.http.stream_connection import StreamConnection, StreamLimits, stream_options
 from solo_server.http.stream_handshake import opens_stream
-from solo_server.http.stream_messages import FRAME_ID
 from solo_server.observability.observer import Observer, Unobserved
 from solo_server.settings import Settings
 
@@ -41,8 +40,6 @@ REFUSED_TIMEOUT_S = 2.0
 """How long a connection above the limit may take to send its request, and to read the refusal."""
 SHARED_SECONDS = 30.0
 """Longest life of a connection to one of several workers: callers that stay must reach workers that were replaced."""
-PING_S = 20.0
-"""Between the pings of a stream, and until their pongs: a client that has disappeared without a word is noticed."""
 _REFUSAL_HEADERS = {
     431: {"connection": "close"},
     503: {},  # a body may be on its way: closing now would cut the answer off
@@ -82,17 +79,6 @@ def uvicorn_options(settings: Settings, observer: Observer | None = None) -> dic
         "timeout_keep_alive": settings.keep_alive_s,
         "server_header": False,
         **stream_options(stream_limits, settings.max_body_bytes),
-    }
-
-
-def stream_options(limits: StreamLimits, max_image_bytes: int) -> dict[str, Any]:
-    """Options for `uvicorn.Config` that limit streams."""
-    return {
-        "ws": type("StreamConnection", (StreamConnection,), {"limits": limits}),
-        "ws_max_size": max_image_bytes + FRAME_ID.size,
-        "ws_per_message_deflate": False,  # images are compressed already, and a compressed message can expand a thousandfold
-        "ws_ping_interval": PING_S,
-        "ws_ping_timeout": PING_S,
     }
 
 

@@ -35,6 +35,8 @@ MAX_SMALL_PER_S = 2000
 """Frames of the WebSocket protocol below `SMALL_BYTES`: no camera sends as many, and each costs the event loop about 10 us."""
 SMALL_BYTES = 1024
 SLICE_BYTES = 8192
+PING_S = 20.0
+"""Between the pings of a stream, and until their pongs: a client that has disappeared without a word is noticed."""
 SHUTTING_DOWN = {"type": "websocket.disconnect", "code": 1012}
 """Tells the session that the server shuts down; the connection is still open."""
 END_CODE = "stream_end_code"
@@ -57,6 +59,17 @@ class StreamLimits:
     def check_s(self) -> float:
         """Time between two checks."""
         return min(1.0, self.stall_s / 4, self.idle_s / 4)
+
+
+def stream_options(limits: StreamLimits, max_image_bytes: int) -> dict[str, Any]:
+    """Options for `uvicorn.Config` that limit streams."""
+    return {
+        "ws": type("StreamConnection", (StreamConnection,), {"limits": limits}),
+        "ws_max_size": max_image_bytes + FRAME_ID.size,
+        "ws_per_message_deflate": False,  # images are compressed already, and a compressed message can expand a thousandfold
+        "ws_ping_interval": PING_S,
+        "ws_ping_timeout": PING_S,
+    }
 
 
 class StreamConnection(WebSocketsSansIOProtocol):

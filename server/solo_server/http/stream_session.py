@@ -91,7 +91,7 @@ class StreamSession:
         self._ended: asyncio.Future[_End] = asyncio.get_running_loop().create_future()
         self._told: ServedModel | None = None
         self._query: tuple[ServedModel, Query] | None = None
-        self._places = 1
+        self._places, self._taken = 1, 0
 
     async def run(self, model: ServedModel) -> str:
         """Serve until the stream ends; the code of its end, `ok` where the client closed it. model: the one found at first."""
@@ -139,7 +139,8 @@ class StreamSession:
 
     async def _offer(self, frame: Frame) -> None:
         """Give the frame a place, or let it wait in place of the one that waits."""
-        if len(self._running) < self._places:
+        if self._taken < self._places:
+            self._taken += 1
             task = asyncio.create_task(self._guard(self._serve(frame)))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
@@ -154,13 +155,14 @@ class StreamSession:
     async def _serve(self, first: Frame) -> None:
         """Answer a frame, then each that waits by then."""
         frame: Frame | None = first
-        while frame is not None:
-            pause_s = await self._answer(frame)
-            if pause_s:
-                await asyncio.sleep(pause_s)
-            if self._ended.done():
-                return
-            frame, self._waiting = self._waiting, None
+        try:
+            while frame is not None:
+                await asyncio.sleep(await self._answer(frame))
+                if self._ended.done():
+                    return
+                frame, self._waiting = self._waiting, None
+        finally:
+            self._taken -= 1  # in the same step in which no frame waits: a frame that comes next finds the place
 
     async def _answer(self, frame: Frame) -> float:
         """Send the result or the error of one frame. Returns how long the place pauses."""
