@@ -16,6 +16,8 @@
     │   │   ├── BodyTooLarge             body_too_large
     │   │   ├── InvalidQuery             invalid_query
     │   │   ├── Unauthorized             unauthorized
+    │   │   ├── OriginRefused            origin_refused
+    │   │   ├── UpgradeRequired          upgrade_required
     │   │   ├── NotFound                 not_found
     │   │   ├── ModelNotFound            model_not_found
     │   │   ├── ModelNotLoadable         model_not_loadable
@@ -175,6 +177,14 @@ class Unauthorized(CallerFault):
     """The server requires an API key, and this one is unknown or missing."""
 
 
+class OriginRefused(CallerFault):
+    """A page of another origin opened a stream; see docs/stream.md."""
+
+
+class UpgradeRequired(CallerFault):
+    """`/stream` was requested without a WebSocket handshake."""
+
+
 class NotFound(CallerFault):
     """The server has no such path."""
 
@@ -271,6 +281,8 @@ BY_CODE: Mapping[str, type[ServerProblem]] = {
     "body_too_large": BodyTooLarge,
     "invalid_query": InvalidQuery,
     "unauthorized": Unauthorized,
+    "origin_refused": OriginRefused,
+    "upgrade_required": UpgradeRequired,
     "not_found": NotFound,
     "model_not_found": ModelNotFound,
     "model_not_loadable": ModelNotLoadable,

@@ -198,6 +198,11 @@ class Settings:
         low=1,
         high=100_000,
     )
+    max_streams: int = setting(
+        16,
+        "Maximum number of open streams (docs/stream.md); further ones get 503. 0: none are accepted.",
+        high=10_000,
+    )
     max_header_bytes: int = setting(
         16 << 10, "Largest request line and headers, together.", low=1024, high=1 << 20, unit="bytes"
     )

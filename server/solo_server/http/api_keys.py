@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from solo_server.errors import SettingsError, Unauthorized
 from solo_server.http.problems import problem_response
 from solo_server.http.secret_file import read_lines
+from solo_server.http.stream_handshake import key_of
 from solo_server.settings import Settings
 
 LOG = logging.getLogger("solo_server")
@@ -91,8 +92,15 @@ class KeyRing:
 
     def holder(self, key: str) -> str | None:
         """The name of the key's holder, or `None`. The time does not depend on whether, and where, the key is in the list."""
-        self._reload_if_changed()
+        return self._holder_of_digest(_digest(key))
+
+    def watch(self, key: str) -> Callable[[], bool]:
+        """A function that says whether the key is still known; it holds the key's hash only."""
         digest = _digest(key)
+        return lambda: self.is_empty or self._holder_of_digest(digest) is not None
+
+    def _holder_of_digest(self, digest: bytes) -> str | None:
+        self._reload_if_changed()
         name = None
         for known in self._all:
             if hmac.compare_digest(known.digest, digest):
@@ -158,7 +166,9 @@ def parse_keys(lines: Iterable[str], line_word: str = "line") -> tuple[ApiKey, .
 class ApiKeyMiddleware:
     """Passes requests with a known key, `Authorization: Bearer KEY` or `X-API-Key: KEY`.
 
-    Sets `scope["state"]["api_key"]` to the caller's name. open_paths, and what begins with one of open_folders: need no key.
+    A browser that opens a stream sends its key as a subprotocol. Sets `scope["state"]["api_key"]` to the caller's name and, for
+    streams, `key_is_known` to a function that says whether the key still is. open_paths, and what begins with one of
+    open_folders: need no key.
     """
 
     def __init__(self, app: ASGIApp, keys: KeyRing, open_paths: Set[str], open_folders: tuple[str, ...]) -> None:
@@ -171,21 +181,24 @@ class ApiKeyMiddleware:
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        name = self._holder(Headers(scope=scope))
+        key = _key(Headers(scope=scope)) or key_of(scope.get("subprotocols", ()))
+        name = self._keys.holder(key)
         if name is None:
             problem = Unauthorized("send a known key as `Authorization: Bearer KEY` or `X-API-Key: KEY`")
             await problem_response(problem, state.get("request_id", ""), scope["path"])(scope, receive, send)
             return
         state["api_key"] = name
+        if scope["type"] == "websocket":
+            state["key_is_known"] = self._keys.watch(key)
         await self._app(scope, receive, send)
 
     def _is_open(self, path: str) -> bool:
         return path in self._open_paths or path.startswith(self._open_folders)
 
-    def _holder(self, headers: Headers) -> str | None:
-        scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        key = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        return self._keys.holder(key)
+
+def _key(headers: Headers) -> str:
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    return bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
 
 
 def _refuse_duplicates(keys: Iterable[ApiKey]) -> None:

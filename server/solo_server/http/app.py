@@ -25,6 +25,7 @@ from solo_server.http.root_path import refuse_own_paths, remove_prefix
 from solo_server.http.routes import add_models, add_segment
 from solo_server.http.routing import DirectRoute, Routes, json_response, redirect_from_slash
 from solo_server.http.security import add_guards, open_paths
+from solo_server.http.stream import add_stream
 from solo_server.http.uploads import UploadLimits
 from solo_server.http.v2.routes import add_v2
 from solo_server.observability.metrics import Metrics, ModelInfo
@@ -86,6 +87,7 @@ def create_app(
     limits = UploadLimits(settings.body_timeout_s, settings.body_bytes_per_s)
     app.add_middleware(RequestMiddleware, telemetry=telemetry, limits=limits, free=service.free)
     add_segment(app, service, settings, image_urls)
+    add_stream(app, service, settings, telemetry)
     add_models(app, service)
     add_v2(app, service)
     _add_health(app, service)

@@ -10,7 +10,8 @@ import orjson
 from fastapi import Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute, APIRouter
-from starlette.routing import Match
+from starlette.exceptions import HTTPException
+from starlette.routing import Match, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
@@ -41,6 +42,9 @@ class Routes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request to its route. HEAD is answered as GET: uvicorn leaves the body out."""
+        if scope["type"] == "websocket":
+            await self._open_stream(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._router(scope, receive, send)
             return
@@ -53,6 +57,15 @@ class Routes:
             await self._route_as_get(scope, receive, send)
         else:
             await self._router(scope, receive, send)
+
+    async def _open_stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Through the router's WebSocket routes; any other path is answered 404, as for other requests."""
+        for route in self._router.routes:
+            if isinstance(route, WebSocketRoute) and route.matches(scope)[0] is Match.FULL:
+                scope["route"], scope["path_params"] = route, {}
+                await route.app(scope, receive, send)
+                return
+        raise HTTPException(404)
 
     async def _route_as_get(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Through a copy of the scope: uvicorn must still see HEAD, and the metrics need the route."""

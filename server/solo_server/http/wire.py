@@ -160,8 +160,8 @@ def unknown_parameter(message: str, name: str, known: Iterable[str], advice: str
     return InvalidQuery(f"{message}{suggestion} known are {', '.join(names)}{advice}")
 
 
-def read_timeout(text: str | None) -> int | None:
-    """The header `X-Request-Timeout-Ms`, in milliseconds.
+def read_timeout(text: str | None, name: str = TIMEOUT_HEADER) -> int | None:
+    """The header `X-Request-Timeout-Ms`, in milliseconds. name: of the parameter, where it is one.
 
     Raises:
         InvalidQuery: not a whole number from 1 to `MAX_TIMEOUT_MS`.
@@ -169,7 +169,7 @@ def read_timeout(text: str | None) -> int | None:
     if text is None:
         return None
     if not (text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MAX_TIMEOUT_MS):
-        raise InvalidQuery(f"{TIMEOUT_HEADER}: must be a whole number of milliseconds, 1 to {MAX_TIMEOUT_MS}")
+        raise InvalidQuery(f"{name}: must be a whole number of milliseconds, 1 to {MAX_TIMEOUT_MS}")
     return int(text)
 
 
