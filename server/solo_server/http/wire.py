@@ -103,6 +103,8 @@ class SegmentQuery(BaseModel):
         return replace(result, instances=tuple(each for each in result.instances if np.float32(each.score) >= lowest))
 
 
+OF_INSTANCES = frozenset({"score_threshold", "max_instances", "classes", "nms"})
+"""The parameters that choose instances; the others choose the form of the answer, which streams and `/v2` have of their own."""
 _NAMES = sorted(SegmentQuery.model_fields)
 DEFAULTS = SegmentQuery()
 """The query without any parameters."""

@@ -23,14 +23,14 @@ from solo_server.http.v2.tensors import (
     split,
     strings,
 )
-from solo_server.http.wire import MAX_TIMEOUT_MS, SegmentQuery, read_query, unknown_parameter
+from solo_server.http.wire import MAX_TIMEOUT_MS, OF_INSTANCES, SegmentQuery, read_query, unknown_parameter
 from solo_server.pipeline.pipeline import Body
 from solo_server.types import UInt8
 
 IMAGE, PIXELS = "IMAGE", "PIXELS"
 INPUTS = {IMAGE: ("BYTES", (-1,)), PIXELS: ("UINT8", (-1, -1, -1, 3))}
 """Datatype and shape by name; a request has one of these inputs. IMAGE (N, 1) and PIXELS (H, W, 3) are accepted too."""
-QUERY = frozenset(SegmentQuery.model_fields) - {"format", "overlay", "tolerance"}
+QUERY = OF_INSTANCES
 OWN_PARAMETERS = ("binary_data_output", "timeout")
 MAX_TIMEOUT_US = MAX_TIMEOUT_MS * 1000
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}  # how zlib selects the format
