@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from solo_models.text_file import decoded
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from solo_server.errors import SettingsError, Unauthorized
+from solo_server.http.key_places import await_body_key, key_in_request
 from solo_server.http.problems import problem_response
 from solo_server.settings import Settings
 
@@ -160,6 +161,8 @@ def parse_keys(lines: Iterable[str], line_word: str = "line") -> tuple[ApiKey, .
 class ApiKeyMiddleware:
     """Passes requests with a known key, `Authorization: Bearer KEY` or `X-API-Key: KEY`; probes need none.
 
+    `solo_server.http.key_places` has the other places of a key, among them the bodies of two routes, which check it themselves.
+
     Sets `scope["state"]["api_key"]` to the caller's name. metrics_open: `/metrics` needs no key either.
     """
 
@@ -173,18 +176,20 @@ class ApiKeyMiddleware:
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        name = self._holder(Headers(scope=scope))
-        if name is None:
-            problem = Unauthorized("send a known key as `Authorization: Bearer KEY` or `X-API-Key: KEY`")
+        key = key_in_request(scope)
+        try:
+            if key is not None or not await_body_key(scope, lambda in_body: self._check(in_body, state)):
+                self._check(key or "", state)
+        except Unauthorized as problem:
             await problem_response(problem, state.get("request_id", ""), scope["path"])(scope, receive, send)
             return
-        state["api_key"] = name
         await self._app(scope, receive, send)
 
-    def _holder(self, headers: Headers) -> str | None:
-        scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        key = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        return self._keys.holder(key)
+    def _check(self, key: str, state: dict[str, Any]) -> None:
+        name = self._keys.holder(key)
+        if name is None:
+            raise Unauthorized("send a known key as `Authorization: Bearer KEY` or `X-API-Key: KEY`")
+        state["api_key"] = name
 
 
 def _read(file: Path) -> tuple[ApiKey, ...]:
