@@ -18,6 +18,7 @@ from solo_server.http.api_keys import KeyRing
 from solo_server.http.openapi import METRICS, PROBLEMS, READY
 from solo_server.http.problems import ProblemMiddleware
 from solo_server.http.request_middleware import RequestMiddleware
+from solo_server.http.roboflow.routes import add_roboflow
 from solo_server.http.routes import add_models, add_segment
 from solo_server.http.routing import DirectRoute, Routes, json_response
 from solo_server.http.security import add_docs, add_guards
@@ -79,6 +80,7 @@ def create_app(
     add_segment(app, service, settings)
     add_models(app, service)
     add_v2(app, service)
+    add_roboflow(app, service)
     _add_health(app, service)
     _add_metrics(app, telemetry)
     return app

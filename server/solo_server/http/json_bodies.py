@@ -1,4 +1,4 @@
-"""JSON in request bodies: parsed within limits, and members read by type. Errors name the member, `tasks[2].data.image` for example."""
+"""JSON in request bodies: parsed within limits, and members read by type. Errors name the member, for example `tasks[2].data`."""
 
 from __future__ import annotations
 

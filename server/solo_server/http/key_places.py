@@ -1,9 +1,9 @@
-"""Where a request has its API key: in a header; and where a client's own protocol has it elsewhere, there, below that protocol's paths.
+"""Where a request has its API key: in a header, or where the clients of another API have it, below the paths of that API.
 
-    Authorization: Bearer KEY, X-API-Key: KEY    every path
-    Authorization: Basic, KEY as the password    /label-studio/...
-    ?api_key=KEY                                 /roboflow/...
-    {"api_key": "KEY", ...}                      POST to `BODY_PATHS`; the route calls `check_body_key`
+Authorization: Bearer KEY, X-API-Key: KEY    every path
+Authorization: Basic, KEY as the password    /label-studio/...
+?api_key=KEY                                 /roboflow/...
+{"api_key": "KEY", ...}                      POST to `BODY_PATHS`; the route calls `check_body_key`
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Scope
 
-ROBOFLOW, LABEL_STUDIO = "/roboflow", "/label-studio"
+from solo_server.http.problems import ROBOFLOW, is_below
+
+LABEL_STUDIO = "/label-studio"
 BODY_PATHS = frozenset({f"{ROBOFLOW}/infer/instance_segmentation", f"{ROBOFLOW}/model/add"})
 _CHECK = "check_body_key"
 _MAX_PARAMETERS = 64
@@ -63,11 +65,6 @@ def check_body_key(request: Request, key: Any) -> None:
     check = request.scope.get("state", {}).pop(_CHECK, None)
     if check is not None:
         check(key if isinstance(key, str) else "")
-
-
-def is_below(path: str, prefix: str) -> bool:
-    """Whether a path is `prefix` or begins with it and a slash."""
-    return path == prefix or path.startswith(f"{prefix}/")
 
 
 def _password(credentials: str) -> str:

@@ -1,4 +1,4 @@
-"""A result as the JSON of Roboflow's API. Every instance has its exact mask as COCO RLE, which `supervision` prefers to the polygon."""
+"""A result as the JSON of Roboflow's API. Every instance has its exact mask as COCO RLE; `supervision` prefers it to polygons."""
 
 from __future__ import annotations
 

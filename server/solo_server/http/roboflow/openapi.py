@@ -13,12 +13,15 @@ _TEXT = {"type": "string"}
 _NUMBER = {"type": "number"}
 _COUNT = {"type": "integer", "minimum": 0}
 _KEY = {"type": ["string", "null"], "description": "the API key, for clients that send it here"}
-_ONE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"
+_PNG = (  # 64 x 48 pixels of one colour
+    "iVBORw0KGgoAAAANSUhEUgAAAEAAAAAwCAIAAAAuKetIAAAARUlEQVR42u3PAQkAMAgAMH0aIxrRWG8hCFuD5XTFZS+OExAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQ"
+    "EBAQEBAQENjzAdHXAchd9gdMAAAAAElFTkSuQmCC"
+)
 _IMAGE = {
     "type": "object",
     "required": ["type", "value"],
     "properties": {"type": {"enum": list(IMAGE_TYPES)}, "value": _TEXT},
-    "example": {"type": "base64", "value": _ONE_PIXEL},
+    "example": {"type": "base64", "value": _PNG},
 }
 _CONFIDENCE = {
     "anyOf": [{"type": "number", "minimum": 0, "maximum": 100}, {"enum": list(CONFIDENCE_WORDS)}, {"type": "null"}],
@@ -128,7 +131,9 @@ INFER_V0: dict[str, Any] = {
 ADD: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": _json({"type": "object", "required": ["model_id"], "properties": {"model_id": _TEXT, "api_key": _KEY}}),
+        "content": _json(
+            {"type": "object", "required": ["model_id"], "properties": {"model_id": _TEXT, "api_key": _KEY}}
+        ),
     },
 }
 ANSWER = {"description": "The instances of one image.", "content": _json(_ANSWER)}

@@ -18,10 +18,10 @@ MAX_VALUES = 100_000
 DEFAULT_CONFIDENCE = 0.4
 """As Roboflow's server: for people, who would otherwise get up to a hundred doubtful instances."""
 CONFIDENCE_WORDS = ("best", "default")
-MASK_FORMATS = ("polygon", "rle")
 IMAGE_TYPES = ("base64", "url")
 
 MaskFormat = Literal["polygon", "rle"]
+MASK_FORMATS: tuple[MaskFormat, ...] = ("polygon", "rle")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +100,12 @@ def read_options(parameters: Mapping[str, Any]) -> Options:
     """
     if parameters.get("visualize_predictions") not in (None, False) or parameters.get("format", "json") != "json":
         raise InvalidQuery("pictures are not drawn here; POST /segment?format=overlay draws them")
-    mask_format = parameters.get("response_mask_format") or "polygon"
-    if mask_format not in MASK_FORMATS:
-        raise InvalidQuery(f"response_mask_format: must be {' or '.join(MASK_FORMATS)}")
     query = SegmentQuery(
         score_threshold=_confidence(parameters.get("confidence")),
         max_instances=_max_detections(parameters.get("max_detections")),
         classes=_classes(parameters.get("class_filter")),
     )
-    return Options(query, mask_format)
+    return Options(query, _mask_format(parameters.get("response_mask_format")))
 
 
 def _sent_image(value: Any, field: str) -> SentImage:
@@ -136,6 +133,13 @@ def _max_detections(value: Any) -> int | None:
     if number is None or not number.is_integer() or not 1 <= number <= MAX_INSTANCES:
         raise InvalidQuery(f"max_detections: must be a whole number from 1 to {MAX_INSTANCES}")
     return int(number)
+
+
+def _mask_format(value: Any) -> MaskFormat:
+    for known in MASK_FORMATS:
+        if value == known or (value is None and known == "polygon"):
+            return known
+    raise InvalidQuery(f"response_mask_format: must be {' or '.join(MASK_FORMATS)}")
 
 
 def _number(value: Any) -> float | None:
