@@ -169,6 +169,13 @@ class Settings:
     )
     api_keys: str | None = setting(None, "API keys as one text, `name:key` separated by commas.", secret=True)
     metrics_open: bool = setting(False, "Serve `/metrics` without a key.")
+    label_studio_url: str | None = setting(
+        None,
+        "Address of Label Studio, for images that its tasks name by a path, such as uploads (docs/label-studio.md).",
+    )
+    label_studio_token: str | None = setting(
+        None, "Access token for Label Studio, sent to `SOLO_LABEL_STUDIO_URL` only.", secret=True
+    )
     cors_origins: tuple[str, ...] = setting(
         (), "Origins whose pages may read responses: exact origins, or `*` alone.", ORIGINS
     )

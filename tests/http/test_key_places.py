@@ -105,9 +105,10 @@ def test_callers_without_a_key_cannot_keep_out_those_with_one() -> None:
     with pytest.raises(Overloaded) as refused, unknown[-1]:
         pass
     assert refused.value.reason == "bodies_full"
-    with early.place(request(awaited=False)), early.place(request(awaited=False)):
-        with pytest.raises(Overloaded), early.place(request(awaited=False)):
-            pass
+    for _ in range(ReadyService.settings.max_waiting):
+        early.place(request(awaited=False)).__enter__()
+    with pytest.raises(Overloaded), early.place(request(awaited=False)):
+        pass
     unknown[0].__exit__(None, None, None)
     with early.place(request(awaited=True)):
         pass

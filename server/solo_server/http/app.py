@@ -15,6 +15,7 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from solo_server.http.api_keys import KeyRing
+from solo_server.http.label_studio.routes import add_label_studio
 from solo_server.http.openapi import METRICS, PROBLEMS, READY
 from solo_server.http.problems import ProblemMiddleware
 from solo_server.http.request_middleware import RequestMiddleware
@@ -81,6 +82,7 @@ def create_app(
     add_models(app, service)
     add_v2(app, service)
     add_roboflow(app, service)
+    add_label_studio(app, service)
     _add_health(app, service)
     _add_metrics(app, telemetry)
     return app

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from solo_server.http.openapi import PROBLEMS, Responses
+from solo_server.http.openapi import PROBLEMS, SMALL_PNG, Responses
 from solo_server.http.roboflow.answer import TASK
 from solo_server.http.roboflow.requests import CONFIDENCE_WORDS, IMAGE_TYPES, MASK_FORMATS
 from solo_server.http.wire import MAX_INSTANCES, timeout_parameter
@@ -13,15 +13,11 @@ _TEXT = {"type": "string"}
 _NUMBER = {"type": "number"}
 _COUNT = {"type": "integer", "minimum": 0}
 _KEY = {"type": ["string", "null"], "description": "the API key, for clients that send it here"}
-_PNG = (  # 64 x 48 pixels of one colour
-    "iVBORw0KGgoAAAANSUhEUgAAAEAAAAAwCAIAAAAuKetIAAAARUlEQVR42u3PAQkAMAgAMH0aIxrRWG8hCFuD5XTFZS+OExAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQ"
-    "EBAQEBAQENjzAdHXAchd9gdMAAAAAElFTkSuQmCC"
-)
 _IMAGE = {
     "type": "object",
     "required": ["type", "value"],
     "properties": {"type": {"enum": list(IMAGE_TYPES)}, "value": _TEXT},
-    "example": {"type": "base64", "value": _PNG},
+    "example": {"type": "base64", "value": SMALL_PNG},
 }
 _CONFIDENCE = {
     "anyOf": [{"type": "number", "minimum": 0, "maximum": 100}, {"enum": list(CONFIDENCE_WORDS)}, {"type": "null"}],
