@@ -105,8 +105,9 @@ def test_callers_without_a_key_cannot_keep_out_those_with_one() -> None:
     with pytest.raises(Overloaded) as refused, unknown[-1]:
         pass
     assert refused.value.reason == "bodies_full"
-    for _ in range(ReadyService.settings.max_waiting):
-        early.place(request(awaited=False)).__enter__()
+    known = [early.place(request(awaited=False)) for _ in range(ReadyService.settings.max_waiting)]
+    for place in known:
+        place.__enter__()
     with pytest.raises(Overloaded), early.place(request(awaited=False)):
         pass
     unknown[0].__exit__(None, None, None)

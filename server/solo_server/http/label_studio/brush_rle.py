@@ -39,9 +39,8 @@ def _split(lengths: NDArray[np.int64], is_set: NDArray[np.bool_]) -> tuple[NDArr
     pieces_of = np.repeat(np.arange(len(lengths)), pieces)
     is_last = np.r_[pieces_of[1:] != pieces_of[:-1], True]
     parts = np.where(is_last, (lengths - (pieces - 1) * _LONGEST_RUN)[pieces_of], _LONGEST_RUN)
-    sizes = np.searchsorted([1 << bits for bits in _LENGTH_BITS[:-1]], lengths)[pieces_of]  # the last part as the others
-        pieces_of
-    ]  # the last part is as wide as the others
+    limits = [1 << bits for bits in _LENGTH_BITS[:-1]]
+    sizes = np.searchsorted(limits, lengths)[pieces_of]  # the last piece is as wide as the others
     return parts, np.where(is_set, 255, 0)[pieces_of], sizes
 
 

@@ -55,10 +55,10 @@ class ControlTag:
 
 
 def read_labelling_config(text: str) -> tuple[ControlTag, ...]:
-    """The tags that this server makes predictions for, at least one.
+    """The tags that this server makes predictions for: at least one, all for the same image.
 
     Raises:
-        InvalidQuery: no valid XML, too large, with a document type, or without such a tag for an image.
+        InvalidQuery: no valid XML, too large, with a document type, without such a tag for an image, or with several images.
     """
     elements = _Elements(text)
     tags = tuple(
@@ -68,6 +68,8 @@ def read_labelling_config(text: str) -> tuple[ControlTag, ...]:
     )
     if not tags:
         raise InvalidQuery(f"label_config: has no {_TAGS} for an <Image> whose value is a variable, such as $image")
+    if len({tag.to_name for tag in tags}) > 1:
+        raise InvalidQuery("label_config: labels several images; one is supported")
     return tags
 
 

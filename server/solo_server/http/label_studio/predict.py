@@ -61,7 +61,7 @@ async def _predictions(
     async def prediction(task: Task) -> bytes:
         try:
             async with places:
-                image = await image_of_uri(task.image_uri(body.tags[0].data_key), task.field, service.settings)
+                image = await image_of_uri(task.image_uri(), task.image_field, service.settings)
                 return await admitted.answer(image, query, render)
         except ServerError as problem:
             if is_alone:

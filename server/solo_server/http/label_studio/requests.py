@@ -18,17 +18,22 @@ MAX_TASKS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One task. data: its data, whose members name images; field: its place in the request, for errors."""
+    """One task. data: its data, whose members name images; image_key: which of them; field: its place in the request."""
 
     data: Mapping[str, Any]
+    image_key: str
     field: str
 
-    def image_uri(self, key: str) -> str:
-        """The URI of the image at `key`. Raises InvalidQuery: the task has none."""
-        field = f"{self.field}.data.{key}"
-        if key not in self.data:
-            raise InvalidQuery(f"{field}: is missing; the labelling configuration names it")
-        return member_text(self.data[key], field)
+    @property
+    def image_field(self) -> str:
+        """The place of the image in the request, for errors."""
+        return f"{self.field}.data.{self.image_key}"
+
+    def image_uri(self) -> str:
+        """The URI of the image. Raises InvalidQuery: the task has none."""
+        if self.image_key not in self.data:
+            raise InvalidQuery(f"{self.image_field}: is missing; the labelling configuration names it")
+        return member_text(self.data[self.image_key], self.image_field)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,8 @@ def read_predict(body: bytes) -> PredictBody:
     if not 1 <= len(tasks) <= MAX_TASKS:
         raise InvalidQuery(f"tasks: has {len(tasks)} tasks; 1 to {MAX_TASKS} are accepted at a time")
     tags = read_labelling_config(member_text(content.get("label_config"), "label_config"))
-    return PredictBody(tuple(_task(task, f"tasks[{i}]") for i, task in enumerate(tasks)), tags)
+    key = tags[0].data_key
+    return PredictBody(tuple(_task(task, key, f"tasks[{i}]") for i, task in enumerate(tasks)), tags)
 
 
 def read_setup(body: bytes) -> tuple[ControlTag, ...]:
@@ -73,5 +79,5 @@ def to_query(tags: Sequence[ControlTag], class_names: Sequence[str]) -> Query:
     return Query(min(tag.score_threshold for tag in tags), None, tuple(class_ids))
 
 
-def _task(value: Any, field: str) -> Task:
-    return Task(member_object(member_object(value, field).get("data"), f"{field}.data"), field)
+def _task(value: Any, image_key: str, field: str) -> Task:
+    return Task(member_object(member_object(value, field).get("data"), f"{field}.data"), image_key, field)
