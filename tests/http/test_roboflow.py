@@ -70,6 +70,11 @@ def test_one_image_is_answered_with_the_masks_of_segment(http: httpx.Client) -> 
     check_equal(answer, segmented(http, PNG))
 
 
+def test_without_a_model_id_the_default_model_answers(http: httpx.Client) -> None:
+    check_equal(http.post(INFER, json={**body(PNG), "model_id": None}).json(), segmented(http, PNG))
+    assert http.post("/roboflow/model/add", json={}).status_code == 200
+
+
 def test_images_of_an_array_are_answered_in_their_order(http: httpx.Client) -> None:
     answers = http.post(INFER, json=body(PNG, OTHER)).json()
     assert [answer["image"]["width"] for answer in answers] == [121, 80]
@@ -119,7 +124,7 @@ def test_members_that_tune_other_servers_are_ignored(http: httpx.Client) -> None
 @pytest.mark.parametrize(
     ("change", "status", "message"),
     [
-        ({"model_id": None}, 422, "model_id: must be a string"),
+        ({"model_id": 3}, 422, "model_id: must be a string"),
         ({"model_id": "a/b/c"}, 422, "model_id: must be NAME or NAME/VERSION"),
         ({"model_id": "a/"}, 422, "model_id: must be NAME or NAME/VERSION"),
         ({"model_id": "other"}, 404, "other"),
@@ -197,6 +202,7 @@ def test_options_that_are_left_out_are_roboflows() -> None:
 
 
 def test_a_model_id_is_a_name_and_perhaps_a_version() -> None:
+    assert (read_model_id(None).name, read_model_id(None).version) == (None, None)
     assert (read_model_id("a").name, read_model_id("a").version) == ("a", None)
     assert (read_model_id("a/1").name, read_model_id("a/1").version) == ("a", "1")
 

@@ -12,6 +12,7 @@ from solo_server.http.wire import MAX_INSTANCES, timeout_parameter
 _TEXT = {"type": "string"}
 _NUMBER = {"type": "number"}
 _COUNT = {"type": "integer", "minimum": 0}
+_MODEL_ID = {"type": ["string", "null"], "description": "NAME or NAME/VERSION; without it the default model"}
 _KEY = {"type": ["string", "null"], "description": "the API key, for clients that send it here"}
 _IMAGE = {
     "type": "object",
@@ -30,9 +31,9 @@ _MASK_FORMAT = {
 }
 _BODY_SCHEMA = {
     "type": "object",
-    "required": ["model_id", "image"],
+    "required": ["image"],
     "properties": {
-        "model_id": {"type": "string", "description": "NAME or NAME/VERSION"},
+        "model_id": _MODEL_ID,
         "api_key": _KEY,
         "image": {"anyOf": [_IMAGE, {"type": "array", "items": _IMAGE, "minItems": 1}]},
         "confidence": _CONFIDENCE,
@@ -127,9 +128,7 @@ INFER_V0: dict[str, Any] = {
 ADD: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": _json(
-            {"type": "object", "required": ["model_id"], "properties": {"model_id": _TEXT, "api_key": _KEY}}
-        ),
+        "content": _json({"type": "object", "properties": {"model_id": _MODEL_ID, "api_key": _KEY}}),
     },
 }
 ANSWER = {"description": "The instances of one image.", "content": _json(_ANSWER)}

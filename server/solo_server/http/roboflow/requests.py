@@ -26,9 +26,9 @@ MASK_FORMATS: tuple[MaskFormat, ...] = ("polygon", "rle")
 
 @dataclass(frozen=True, slots=True)
 class ModelId:
-    """`NAME`, or `NAME/VERSION`."""
+    """`NAME`, or `NAME/VERSION`; without both the default model."""
 
-    name: str
+    name: str | None
     version: str | None
 
 
@@ -85,7 +85,9 @@ def read_infer(content: Mapping[str, Any], max_images: int) -> InferBody:
 
 
 def read_model_id(value: Any) -> ModelId:
-    """`NAME` or `NAME/VERSION`. Raises InvalidQuery."""
+    """`NAME`, `NAME/VERSION`, or `None` for the default model. Raises InvalidQuery."""
+    if value is None:
+        return ModelId(None, None)
     name, slash, version = member_text(value, "model_id").partition("/")
     if not name or (slash and (not version or "/" in version)):
         raise InvalidQuery("model_id: must be NAME or NAME/VERSION; GET /roboflow/model/registry lists them")
