@@ -3,6 +3,8 @@
 SoloError
 ├── DamagedMask        run lengths do not fit the mask's size      (also a ValueError)
 ├── UnknownCategory    a label has no COCO category id             (also a LookupError)
+├── UnreadableFile     a file of results is not valid: `.file`, `.place`, `.reason`
+├── PolygonTooComplex  a polygon would need too much memory        (also a ValueError)
 └── NumpyMissing       numpy is needed for masks as arrays         (also an ImportError)
 """
 
@@ -19,6 +21,23 @@ class DamagedMask(SoloError, ValueError):
 
 class UnknownCategory(SoloError, LookupError):
     """A label has no COCO category id."""
+
+
+class UnreadableFile(SoloError):
+    """A file of results is not valid. file: its name; place: where in it, such as `annotations[3].segmentation`, or empty."""
+
+    def __init__(self, file: str, place: str, reason: str) -> None:
+        super().__init__(file, place, reason)
+        self.file = file
+        self.place = place
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.file, self.place) if part) + f": {self.reason}"
+
+
+class PolygonTooComplex(SoloError, ValueError):
+    """Filling a polygon would need too much memory."""
 
 
 class NumpyMissing(SoloError, ImportError):
