@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
+from solo_results.rle import encode_rle
 from solo_server.errors import InvalidQuery
 from solo_server.http.app import create_app
+from solo_server.http.label_studio.labelling_config import read_labelling_config
 from solo_server.http.label_studio.requests import MAX_TASKS, read_predict
+from solo_server.http.label_studio.results import MAX_RINGS, prediction_json
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.settings import Settings
+from solo_server.types import ImageResult, Instance, Rle
 from support.brush import decode_brush
 from support.images import encoded, smooth_image
 from support.serving import serving
@@ -53,6 +58,16 @@ def ask(http: httpx.Client, *uris: Any, path: str = "/label-studio/predict", **m
     return http.post(
         path, json={"tasks": tasks, "label_config": config(http, "BrushLabels"), "project": "1", **members}
     )
+
+
+def even_odd(ring: np.ndarray) -> np.ndarray:
+    """The pixels of the image whose centre is inside of a ring `(P, 2)`, by crossings of a ray to the right."""
+    x, y = np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5)
+    inside = np.zeros((HEIGHT, WIDTH), bool)
+    for (x1, y1), (x2, y2) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
+        if y1 != y2:
+            inside ^= ((y1 > y) != (y2 > y)) & (x < (x2 - x1) * (y - y1) / (y2 - y1) + x1)
+    return inside
 
 
 def segmented(http: httpx.Client, image: bytes, **query: Any) -> list[dict[str, Any]]:
@@ -116,6 +131,37 @@ def test_rectangles_are_the_boxes_in_percent(http: httpx.Client) -> None:
         value = region["value"]
         assert (value["x"] * WIDTH / 100, value["y"] * HEIGHT / 100) == pytest.approx((x, y))
         assert (value["width"] * WIDTH / 100, value["height"] * HEIGHT / 100) == pytest.approx((width, height))
+
+
+def test_polygons_enclose_the_pixels_of_the_masks(http: httpx.Client) -> None:
+    regions = ask(http, uri(PNG), label_config=config(http, "PolygonLabels")).json()["results"][0]["result"]
+    filled: dict[tuple[str, float], np.ndarray] = {}
+    for region in regions:
+        assert region["value"]["closed"]
+        ring = np.array(region["value"]["points"]) * (WIDTH / 100, HEIGHT / 100)
+        assert ring == pytest.approx(ring.round())
+        mask = filled.setdefault(
+            (region["value"]["polygonlabels"][0], region["score"]), np.zeros((HEIGHT, WIDTH), bool)
+        )
+        mask ^= even_odd(ring.round())
+    instances = [one for one in segmented(http, PNG) if one["area"]]
+    assert len({(one["label"], one["score"]) for one in instances}) == len(instances)
+    for instance in instances:
+        expected = coco_mask.decode(instance["mask"]).astype(bool)
+        assert (filled[instance["label"], instance["score"]] == expected).all()
+
+
+def test_noise_has_a_bounded_number_of_polygons(http: httpx.Client) -> None:
+    mask = np.zeros((64, 64), bool)
+    mask[::2, ::2] = True
+    mask[40:44] = True
+    counts = encode_rle(mask)
+    instance = Instance(0, 0.9, (0, 0, 64, 64), int(mask.sum()), Rle((64, 64), counts))
+    tag = read_labelling_config(config(http, "PolygonLabels"))[0]
+    name = http.get("/model").json()["classes"][0]
+    regions = prediction_json(ImageResult((64, 64), (instance,)), [tag], [name], "v")["result"]
+    assert len(regions) == MAX_RINGS
+    assert max(len(region["value"]["points"]) for region in regions) > 8  # the band is among them
 
 
 def test_a_threshold_holds_for_its_tag_and_classes_without_a_label_are_left_out(http: httpx.Client) -> None:

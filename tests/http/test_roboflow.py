@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from solo_results.rle import encode_rle
 from solo_server.errors import InvalidQuery
 from solo_server.http.app import create_app
+from solo_server.http.roboflow.answer import answer_json
 from solo_server.http.roboflow.requests import MAX_VALUES, parse_json, read_infer, read_model_id, read_options
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.settings import Settings
+from solo_server.types import ImageResult, Instance, Rle
 from support.images import encoded, smooth_image
 from support.serving import serving
 
@@ -104,6 +108,19 @@ def test_a_polygon_comes_beside_the_rle_unless_rle_is_asked_for(http: httpx.Clie
     assert len(both["points"]) >= 3
     assert both["rle"] == alone["rle"]
     assert "points" not in alone
+
+
+def test_the_polygon_is_the_outline_of_the_largest_part() -> None:
+    mask = np.zeros((9, 12), bool)
+    mask[1:7, 2:10] = True
+    mask[3:5, 4:6] = False  # a hole
+    mask[8, 11] = mask[8, 0] = True  # small parts
+    instance = Instance(0, 0.5, (0, 1, 12, 8), int(mask.sum()), Rle((9, 12), encode_rle(mask)))
+    empty = Instance(0, 0.4, (0, 0, 0, 0), 0, Rle((9, 12), encode_rle(np.zeros((9, 12), bool))))
+    predictions = answer_json(ImageResult((9, 12), (instance, empty)), ["thing"], "polygon")["predictions"]
+    assert {(point["x"], point["y"]) for point in predictions[0]["points"]} == {(2, 1), (10, 1), (10, 7), (2, 7)}
+    assert predictions[1]["points"] == []
+    assert answer_json(ImageResult((9, 12), ()), ["thing"], "polygon")["predictions"] == []
 
 
 def test_a_data_uri_is_base64_with_a_head(http: httpx.Client) -> None:

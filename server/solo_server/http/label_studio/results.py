@@ -1,19 +1,25 @@
-"""A result as a prediction of Label Studio: one region for each instance and control tag; polygons may take several."""
+"""A result as a prediction of Label Studio: for each control tag a region an instance, and where they are polygons a region a part.
+
+A polygon has no holes there: its ring reaches them by edges that are passed twice. Brush masks are exact.
+"""
 
 from __future__ import annotations
 
+import heapq
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from solo_results.polygons import Part, bridged, polygons_of_counts
 from solo_results.rle import decode_rle
 
 from solo_server.http.label_studio.brush_rle import encode_brush
 from solo_server.http.label_studio.labelling_config import BRUSH, POLYGON, ControlTag
 from solo_server.types import ImageResult, Instance
 
-Point = tuple[float, float]
+MAX_RINGS = 100
+"""Limit for the parts of a mask as polygons, and for the holes of a part; those with the fewest corners are left out."""
 
 
 def prediction_json(
@@ -46,14 +52,20 @@ def _regions(result: ImageResult, tag: ControlTag, labels: dict[int, str]) -> It
             }
 
 
+def _most_corners(parts: Sequence[Part]) -> list[Part]:
+    """The parts that matter, each with the holes that do: noise can have thousands of both."""
+    kept = heapq.nlargest(MAX_RINGS, parts, key=lambda part: len(part.exterior))
+    return [Part(part.exterior, tuple(heapq.nlargest(MAX_RINGS, part.holes, key=len))) for part in kept]
+
+
 def _values(kind: str, instance: Instance) -> Iterator[dict[str, Any]]:
     """The form of an instance: brush masks in pixels, all else in percent of the image."""
     height, width = instance.mask.size
     if kind == BRUSH:
         yield {"format": "rle", "rle": encode_brush(decode_rle(instance.mask))}
     elif kind == POLYGON:
-        for ring in _rings(instance):
-            yield {"points": [[100 * x / width, 100 * y / height] for x, y in ring], "closed": True}
+        for part in _most_corners(polygons_of_counts(instance.mask.size, [instance.mask.counts])[0]):
+            yield {"points": bridged(part) * (100 / width, 100 / height), "closed": True}
     else:
         x, y, w, h = instance.box_xywh
         yield {
@@ -63,9 +75,3 @@ def _values(kind: str, instance: Instance) -> Iterator[dict[str, Any]]:
             "height": 100 * h / height,
             "rotation": 0,
         }
-
-
-def _rings(instance: Instance) -> list[list[Point]]:
-    """PLACEHOLDER."""
-    x, y, w, h = instance.box_xywh
-    return [[(x, y), (x + w, y), (x + w, y + h), (x, y + h)]]

@@ -1,4 +1,7 @@
-"""A result as the JSON of Roboflow's API. Every instance has its exact mask as COCO RLE; `supervision` prefers it to polygons."""
+"""A result as the JSON of Roboflow's API. Every instance has its exact mask as COCO RLE; `supervision` prefers it to polygons.
+
+Roboflow's polygons have one ring and no holes: here, as there, the outline of a mask's largest part.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from solo_server.http.roboflow.outline import outline
+import numpy as np
+from solo_results.polygons import Part, Points, polygons_of_counts
+
 from solo_server.http.roboflow.requests import MaskFormat
 from solo_server.types import ImageResult, Instance
 
@@ -16,11 +21,16 @@ TASK = "instance-segmentation"
 def answer_json(result: ImageResult, class_names: Sequence[str], mask_format: MaskFormat) -> dict[str, Any]:
     """The answer for one image. Boxes are given by their centre, in pixels."""
     height, width = result.original_hw
+    predictions = [_prediction(instance, class_names) for instance in result.instances]
+    if mask_format == "polygon":
+        counts = [instance.mask.counts for instance in result.instances]
+        for prediction, parts in zip(predictions, polygons_of_counts((height, width), counts), strict=True):
+            prediction["points"] = [{"x": x, "y": y} for x, y in _largest(parts)]
     return {
         "inference_id": str(uuid.uuid4()),
         "time": round(sum(ms for stage, ms in result.timings_ms.items() if stage != "total") / 1e3, 6),
         "image": {"width": width, "height": height},
-        "predictions": [_prediction(instance, class_names, mask_format) for instance in result.instances],
+        "predictions": predictions,
     }
 
 
@@ -40,9 +50,9 @@ def registry_json(models: Sequence[tuple[str, str | None, int]]) -> dict[str, An
     }
 
 
-def _prediction(instance: Instance, class_names: Sequence[str], mask_format: MaskFormat) -> dict[str, Any]:
+def _prediction(instance: Instance, class_names: Sequence[str]) -> dict[str, Any]:
     left, top, width, height = instance.box_xywh
-    prediction = {
+    return {
         "x": left + width / 2,
         "y": top + height / 2,
         "width": width,
@@ -53,6 +63,16 @@ def _prediction(instance: Instance, class_names: Sequence[str], mask_format: Mas
         "detection_id": str(uuid.uuid4()),
         "rle": {"size": list(instance.mask.size), "counts": instance.mask.counts},
     }
-    if mask_format == "polygon":
-        prediction["points"] = [{"x": x, "y": y} for x, y in outline(instance.mask)]
-    return prediction
+
+
+def _largest(parts: Sequence[Part]) -> list[list[int]]:
+    """The corners of the part with the largest outline; none without parts."""
+    exteriors = [part.exterior for part in parts]
+    corners: list[list[int]] = max(exteriors, key=_area).tolist() if exteriors else []
+    return corners
+
+
+def _area(ring: Points) -> int:
+    """Twice the area inside a ring, by the shoelace formula."""
+    x, y = ring.T
+    return abs(int((x * np.roll(y, -1) - y * np.roll(x, -1)).sum()))

@@ -10,6 +10,7 @@ from solo_server.http.roboflow.requests import CONFIDENCE_WORDS, IMAGE_TYPES, MA
 from solo_server.http.wire import MAX_INSTANCES, timeout_parameter
 
 _TEXT = {"type": "string"}
+_BASE64 = {**_TEXT, "example": SMALL_PNG}
 _NUMBER = {"type": "number"}
 _COUNT = {"type": "integer", "minimum": 0}
 _MODEL_ID = {"type": ["string", "null"], "description": "NAME or NAME/VERSION; without it the default model"}
@@ -115,7 +116,7 @@ INFER_V0: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "description": "One image in base64, whatever the media type.",
-        "content": {"application/json": {"schema": _TEXT}, "application/x-www-form-urlencoded": {"schema": _TEXT}},
+        "content": {"application/json": {"schema": _BASE64}, "application/x-www-form-urlencoded": {"schema": _BASE64}},
     },
     "parameters": [
         _query_parameter("confidence", {**_CONFIDENCE, "anyOf": _CONFIDENCE["anyOf"][:2]}),
