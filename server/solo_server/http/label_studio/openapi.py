@@ -13,7 +13,7 @@ _COUNT = {"type": "integer", "minimum": 0}
 _SCORE = {"type": "number", "minimum": 0, "maximum": 1}
 _CONFIG = (
     '<View><Image name="image" value="$image"/>'
-    '<BrushLabels name="mask" toName="image"><Label value="person"/></BrushLabels></View>'
+    '<BrushLabels name="mask" toName="image"><Label value="Thing" predicted_values="person,cat,car"/></BrushLabels></View>'
 )
 _TASK = {"type": "object", "required": ["data"], "properties": {"data": {"type": "object"}}}
 _REGION = {
@@ -46,18 +46,18 @@ _PREDICT = {
     "type": "object",
     "required": ["tasks", "label_config"],
     "properties": {"tasks": {"type": "array", "items": _TASK, "minItems": 1}, "label_config": _TEXT},
-    "example": {"tasks": [{"data": {"image": f"data:image/png;base64,{SMALL_PNG}"}}], "label_config": _CONFIG},
 }
+_EXAMPLE = {"tasks": [{"data": {"image": f"data:image/png;base64,{SMALL_PNG}"}}], "label_config": _CONFIG}
 _SETUP = {
     "type": "object",
     "required": ["schema"],
     "properties": {"schema": {**_TEXT, "description": "the labelling configuration"}},
-    "example": {"schema": _CONFIG},
 }
 
 
-def _json(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"application/json": {"schema": schema}}
+def _json(schema: dict[str, Any], **example: Any) -> dict[str, Any]:
+    """A body in JSON. example: a whole one, where there is one."""
+    return {"application/json": {"schema": schema, **example}}
 
 
 def _answer(description: str, **properties: dict[str, Any]) -> dict[str, Any]:
@@ -66,10 +66,10 @@ def _answer(description: str, **properties: dict[str, Any]) -> dict[str, Any]:
 
 
 PREDICT: dict[str, Any] = {
-    "requestBody": {"required": True, "content": _json(_PREDICT)},
+    "requestBody": {"required": True, "content": _json(_PREDICT, example=_EXAMPLE)},
     "parameters": [timeout_parameter()],
 }
-SETUP: dict[str, Any] = {"requestBody": {"required": True, "content": _json(_SETUP)}}
+SETUP: dict[str, Any] = {"requestBody": {"required": True, "content": _json(_SETUP, example={"schema": _CONFIG})}}
 PREDICTED = {"description": "A prediction for each task, or its problem.", "content": _json(_PREDICTED)}
 HEALTH = _answer("The backend is there.", status={"const": "UP"})
 STATE = _answer("The model's name and version; empty while it is loaded.", model_version=_TEXT)

@@ -19,8 +19,8 @@ _IMAGE = {
     "type": "object",
     "required": ["type", "value"],
     "properties": {"type": {"enum": list(IMAGE_TYPES)}, "value": _TEXT},
-    "example": {"type": "base64", "value": SMALL_PNG},
 }
+_EXAMPLE = {"type": "base64", "value": SMALL_PNG}
 _CONFIDENCE = {
     "anyOf": [{"type": "number", "minimum": 0, "maximum": 100}, {"enum": list(CONFIDENCE_WORDS)}, {"type": "null"}],
     "description": "lowest score: 0 to 1, or percent above that (default 0.4)",
@@ -100,8 +100,9 @@ _ERROR = {
 }
 
 
-def _json(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"application/json": {"schema": schema}}
+def _json(schema: dict[str, Any], **example: Any) -> dict[str, Any]:
+    """A body in JSON. example: a whole one, where there is one."""
+    return {"application/json": {"schema": schema, **example}}
 
 
 def _query_parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +110,7 @@ def _query_parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 INFER: dict[str, Any] = {
-    "requestBody": {"required": True, "content": _json(_BODY_SCHEMA)},
+    "requestBody": {"required": True, "content": _json(_BODY_SCHEMA, example={"image": _EXAMPLE})},
     "parameters": [timeout_parameter()],
 }
 INFER_V0: dict[str, Any] = {
