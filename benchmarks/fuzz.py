@@ -31,7 +31,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
-    with ServerProcess([str(arguments.bundle)] if arguments.bundle else []) as server:
+    images_by_url = ["--image-urls", "http://127.0.0.1:1/"]  # where nobody listens
+    with ServerProcess([*images_by_url, *([str(arguments.bundle)] if arguments.bundle else [])]) as server:
         server.wait_ready()
         url, start = f"http://{server.address.host}:{server.address.port}", perf_counter()
         started_mb = server.rss_mib("VmHWM")

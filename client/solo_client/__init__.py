@@ -55,6 +55,8 @@ from solo_client.errors import (
     UnknownCategory,
     Unreachable,
     UnsupportedMediaType,
+    UrlNotAllowed,
+    UrlUnreachable,
 )
 from solo_client.query import Options
 
@@ -108,6 +110,8 @@ __all__ = [
     "UnknownCategory",
     "Unreachable",
     "UnsupportedMediaType",
+    "UrlNotAllowed",
+    "UrlUnreachable",
     "coco_category_ids",
 ]
 

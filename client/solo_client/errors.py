@@ -25,6 +25,8 @@
     │   │   ├── MalformedRequest         malformed_request
     │   │   ├── RequestTimeout           request_timeout
     │   │   ├── HeadersTooLarge          headers_too_large
+    │   │   ├── UrlNotAllowed            url_not_allowed
+    │   │   ├── UrlUnreachable           url_unreachable
     │   │   ├── InvalidTensor            invalid_tensor
     │   │   └── AnswerTooLarge           answer_too_large
     │   ├── Unavailable            503: the same request may succeed later
@@ -199,6 +201,14 @@ class HeadersTooLarge(CallerFault):
     """The request line and the headers together are longer than the server allows."""
 
 
+class UrlNotAllowed(CallerFault):
+    """Only for an image by URL, which this client does not send: the server may not fetch it."""
+
+
+class UrlUnreachable(CallerFault):
+    """Only for an image by URL, which this client does not send: the server could not fetch it."""
+
+
 class InvalidTensor(CallerFault):
     """Only under `/v2`, which this client does not call: the tensors do not fit the model's inputs."""
 
@@ -260,6 +270,8 @@ BY_CODE: Mapping[str, type[ServerProblem]] = {
     "malformed_request": MalformedRequest,
     "request_timeout": RequestTimeout,
     "headers_too_large": HeadersTooLarge,
+    "url_not_allowed": UrlNotAllowed,
+    "url_unreachable": UrlUnreachable,
     "invalid_tensor": InvalidTensor,
     "answer_too_large": AnswerTooLarge,
     "overloaded": Overloaded,

@@ -13,6 +13,8 @@ ServerError
     NotAcceptable         not_acceptable          406   `Accept` names no image format that overlays have
     UnknownModel          model_not_found         404   no such model or version
     ControlOff            control_off             403   loading and unloading models over HTTP is switched off
+    UrlNotAllowed         url_not_allowed         403   an image by URL, which `SOLO_IMAGE_URLS` does not allow
+    UrlUnreachable        url_unreachable         422   an image by URL that could not be fetched
     ModelNotLoadable      model_not_loadable      422   its bundle is damaged or cannot run here; details go to the log
     Unauthorized          unauthorized            401   API keys are required, and this request has no valid one
     RequestTimeout        request_timeout         408   headers or body timed out, or arrived too slowly
@@ -125,6 +127,18 @@ class ControlOff(RequestError):
     """Loading and unloading models over HTTP is switched off."""
 
     code, status, title = "control_off", 403, "Model control is off"
+
+
+class UrlNotAllowed(RequestError):
+    """The server may not fetch the image: its URL, a URL that it redirects to, or an address of the host is not allowed."""
+
+    code, status, title = "url_not_allowed", 403, "URL not allowed"
+
+
+class UrlUnreachable(RequestError):
+    """The URL is allowed, but no image came from it: no host, no connection, an error, too slow, or empty."""
+
+    code, status, title = "url_unreachable", 422, "URL unreachable"
 
 
 class ModelNotLoadable(RequestError):

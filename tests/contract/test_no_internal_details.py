@@ -30,6 +30,7 @@ SETTINGS = Settings(
     api_keys=KEY,
     body_timeout_s=1,
     max_mask_bytes=10_000,
+    image_urls=("http://127.0.0.1:1/in/",),  # where nobody listens
 )
 INTERNALS = re.compile(
     r"Traceback|File \\?\"|\.py\b|line \d+, in|0x[0-9a-f]{6,}|<[\w.]+ object|site-packages"  # traces and objects
@@ -69,7 +70,10 @@ PATHS: list[tuple[str, str, dict[str, Any]]] = [
     ("empty_body", "/segment", {"content": b""}),
     ("empty_body", "/segment", {"files": [("f", ("", b""))], "data": {"a": "b"}}),
     ("unsupported_media_type", "/segment", {"content": b"<svg/>"}),
-    ("unsupported_media_type", "/segment", {"json": {"image": "/etc/passwd"}}),
+    ("invalid_query", "/segment", {"json": {"image": "/etc/passwd"}}),
+    ("url_not_allowed", "/segment", {"json": {"url": "file:///etc/passwd"}}),
+    ("url_not_allowed", "/segment", {"json": {"url": "http://169.254.169.254/in/../etc/passwd"}}),
+    ("url_unreachable", "/segment", {"json": {"url": "http://127.0.0.1:1/in/etc/passwd"}}),
     *(("image_damaged", "/segment", {"content": whole[:share]}) for whole in (JPEG, PNG, WEBP) for share in (300, -30)),
     ("image_damaged", "/segment", {"content": PNG[:60] + bytes(40) + PNG[100:]}),
     ("image_too_large", "/segment", {"content": encoded(np.zeros((1024, 1024, 3), np.uint8))}),

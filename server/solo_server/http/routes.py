@@ -13,12 +13,14 @@ from fastapi.responses import Response
 from solo_server import types
 from solo_server.errors import InvalidQuery, ServerError
 from solo_server.http.accept import is_overlay_requested
-from solo_server.http.bodies import first_header, form_of, read_body, while_connected
+from solo_server.http.bodies import first_header, form_of, free_in_worker, read_body, while_connected
 from solo_server.http.forms import File
+from solo_server.http.image_urls import ImageUrls
 from solo_server.http.model_listing import model_json, model_list_json
 from solo_server.http.openapi import PROBLEMS, SEGMENTED, Responses
 from solo_server.http.problems import problem_json
 from solo_server.http.routing import json_response
+from solo_server.http.url_body import URL_BODY, url_of
 from solo_server.http.wire import (
     DEFAULTS,
     TIMEOUT_KEY,
@@ -42,14 +44,7 @@ from solo_server.settings import Settings
 _IMAGE = {"schema": {"type": "string", "format": "binary"}}
 _FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
 _FORM = {"type": "object", "properties": {"file": _FILES, **form_properties()}}
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "description": "The bytes of one image; or a form with one or more files, and the query parameters as fields.",
-        "content": {"image/jpeg": _IMAGE, "image/png": _IMAGE, "image/webp": _IMAGE, "image/avif": _IMAGE,
-                    "image/bmp": _IMAGE, "multipart/form-data": {"schema": _FORM}},
-    }
-}  # fmt: skip
+_TYPES = ("image/jpeg", "image/png", "image/webp", "image/avif", "image/bmp")
 NOT_DRAWN_HEADER = "X-Instances-Not-Drawn"
 _ANSWER = {
     "description": "The instances as JSON, or the overlay as PNG.",
@@ -63,7 +58,7 @@ _ANSWER = {
 }
 
 
-def add_segment(app: FastAPI, service: Service, settings: Settings) -> None:
+def add_segment(app: FastAPI, service: Service, settings: Settings, image_urls: ImageUrls) -> None:
     """`POST /segment` for the default model, and for a model, or one version of it, by name."""
 
     async def respond(request: Request, name: str | None, version: str | None) -> Response:
@@ -73,6 +68,11 @@ def add_segment(app: FastAPI, service: Service, settings: Settings) -> None:
         with service.admit(timeout_ms, name, version) as admitted:
             query = request_query.to_query(admitted.model.pipeline.bundle.spec)
             body = await read_body(request, settings.max_body_bytes, service.in_worker)
+            url = url_of(first_header(request.scope, b"content-type"), body, has_urls=image_urls.is_on)
+            if url is not None:
+                with while_connected(request):
+                    body = await image_urls.fetch_image(url)
+                free_in_worker(request, len(body), body)
             form = await form_of(request, body, settings.max_files, service.in_worker)
             files = None if form is None else form.files
             if form is not None and form.fields:
@@ -90,8 +90,8 @@ def add_segment(app: FastAPI, service: Service, settings: Settings) -> None:
                 return _json_bytes(await service.in_worker(lambda: orjson.dumps({"results": results})))
 
     options: dict[str, Any] = {
-        "openapi_extra": {**_BODY, "parameters": openapi_parameters()},
-        "responses": {200: _ANSWER, **{status: problem for status, problem in PROBLEMS.items() if status != 403}},
+        "openapi_extra": {**_body(image_urls.is_on), "parameters": openapi_parameters()},
+        "responses": {200: _ANSWER, **PROBLEMS},
     }
 
     async def segment(request: Request) -> Response:
@@ -146,6 +146,16 @@ def add_models(app: FastAPI, service: Service) -> None:
     async def unload(_: Request, name: str) -> Response:
         """Requests that use it are still answered; its memory is freed after the last one."""
         return json_response(model_list_json(await unload_model(service, name), service.models.default))
+
+
+def _body(has_urls: bool) -> dict[str, Any]:
+    """The body in the OpenAPI document. has_urls: images by URL are switched on."""
+    content = {**dict.fromkeys(_TYPES, _IMAGE), "multipart/form-data": {"schema": _FORM}}
+    description = "The bytes of one image; or a form with one or more files, and the query parameters as fields"
+    if has_urls:
+        content["application/json"] = {"schema": URL_BODY}
+        description += "; or the URL of an image, which the server fetches"
+    return {"requestBody": {"required": True, "description": f"{description}.", "content": content}}
 
 
 def _read_query(request: Request, parameters: Parameters) -> SegmentQuery:

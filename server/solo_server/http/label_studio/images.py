@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from solo_server.errors import InvalidQuery
 from solo_server.http.base64_images import DATA_URI, decode_base64
-from solo_server.http.remote_images import fetch
-from solo_server.settings import Settings
+from solo_server.http.image_urls import ImageUrls
 
 
-async def image_of_uri(uri: str, field: str, settings: Settings) -> bytes:
-    """The bytes of a task's image. field: its place in the request, for errors.
+@dataclass(frozen=True, slots=True)
+class TaskImages:
+    """Where images of tasks come from. label_studio_url: what paths are below; the allow-list must have it too."""
 
-    Raises:
-        InvalidQuery: not such a URI, or nothing can be fetched from it.
-    """
-    if uri.startswith(DATA_URI):
-        return decode_base64(uri, field)
-    if uri.startswith(("http://", "https://")):
-        return await fetch(uri, field, settings)
-    if not uri.startswith("/"):
-        raise InvalidQuery(f"{field}: is neither a URL nor a path of Label Studio; its storages can presign URLs")
-    if settings.label_studio_url is None:
-        raise InvalidQuery(f"{field}: is a path of Label Studio; SOLO_LABEL_STUDIO_URL must say where that is")
-    return await fetch(settings.label_studio_url.rstrip("/") + uri, field, settings)
+    image_urls: ImageUrls
+    label_studio_url: str | None
+
+    async def image_of(self, uri: str) -> bytes:
+        """The bytes of an image.
+
+        Raises:
+            InvalidQuery: neither such a URI nor a path, or a path where Label Studio's address is not set.
+            UrlNotAllowed, UrlUnreachable, BodyTooLarge: see `ImageUrls.fetch_image`.
+        """
+        if uri.startswith(DATA_URI):
+            return decode_base64(uri, "the image")
+        if uri.startswith(("http://", "https://")):
+            return await self.image_urls.fetch_image(uri)
+        if not uri.startswith("/"):
+            raise InvalidQuery("the image is neither a URL nor a path of Label Studio; its storages can presign URLs")
+        if self.label_studio_url is None:
+            raise InvalidQuery("the image is a path of Label Studio; SOLO_LABEL_STUDIO_URL must say where that is")
+        return await self.image_urls.fetch_image(self.label_studio_url.rstrip("/") + uri)

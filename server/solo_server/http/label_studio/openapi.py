@@ -74,4 +74,4 @@ PREDICTED = {"description": "A prediction for each task, or its problem.", "cont
 HEALTH = _answer("The backend is there.", status={"const": "UP"})
 STATE = _answer("The model's name and version; empty while it is loaded.", model_version=_TEXT)
 VERSIONS = _answer("The model's name and version.", versions={"type": "array", "items": _TEXT})
-BODY_PROBLEMS: Responses = {status: PROBLEMS[status] for status in (400, 408, 413, 415, 422, 431, 500, 503, 504)}
+BODY_PROBLEMS: Responses = {status: PROBLEMS[status] for status in (400, 403, 408, 413, 415, 422, 431, 500, 503, 504)}

@@ -9,9 +9,9 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from solo_server import types
-from solo_server.errors import ServerError
+from solo_server.errors import RequestError, ServerError
 from solo_server.http.bodies import LARGE_BYTES, first_header, read_body, while_connected
-from solo_server.http.label_studio.images import image_of_uri
+from solo_server.http.label_studio.images import TaskImages
 from solo_server.http.label_studio.labelling_config import ControlTag
 from solo_server.http.label_studio.requests import PredictBody, Task, read_predict, to_query
 from solo_server.http.label_studio.results import prediction_json
@@ -25,7 +25,7 @@ TASKS_AT_A_TIME = 4
 """Enough to fetch images while others are inferred, and few enough to leave the queue to other callers."""
 
 
-async def predict(service: Service, request: Request, name: str | None) -> Response:
+async def predict(service: Service, images: TaskImages, request: Request, name: str | None) -> Response:
     """The predictions of all tasks, in their order. With one task its failure is that of the request; otherwise it has its error.
 
     Raises:
@@ -37,7 +37,7 @@ async def predict(service: Service, request: Request, name: str | None) -> Respo
         predict_body = await _read(service, request)
         query = to_query(predict_body.tags, admitted.model.pipeline.bundle.spec.class_names)
         with while_connected(request):
-            predictions = await _predictions(service, admitted, predict_body, query, request.state.request_id)
+            predictions = await _predictions(images, admitted, predict_body, query, request.state.request_id)
     return Response(b'{"results":[%b]}' % b",".join(predictions), media_type="application/json")
 
 
@@ -52,7 +52,7 @@ async def _read(service: Service, request: Request) -> PredictBody:
 
 
 async def _predictions(
-    service: Service, admitted: AdmittedRequest, body: PredictBody, query: types.Query, request_id: str
+    images: TaskImages, admitted: AdmittedRequest, body: PredictBody, query: types.Query, request_id: str
 ) -> list[bytes]:
     is_alone = len(body.tasks) == 1
     places = asyncio.Semaphore(TASKS_AT_A_TIME)
@@ -61,9 +61,11 @@ async def _predictions(
     async def prediction(task: Task) -> bytes:
         try:
             async with places:
-                image = await image_of_uri(task.image_uri(), task.image_field, service.settings)
+                image = await images.image_of(task.image_uri())
                 return await admitted.answer(image, query, render)
         except ServerError as problem:
+            if isinstance(problem, RequestError):
+                problem.detail = f"{task.image_field}: {problem.detail}"
             if is_alone:
                 raise
             return orjson.dumps(

@@ -32,8 +32,8 @@ class Task:
     def image_uri(self) -> str:
         """The URI of the image. Raises InvalidQuery: the task has none."""
         if self.image_key not in self.data:
-            raise InvalidQuery(f"{self.image_field}: is missing; the labelling configuration names it")
-        return member_text(self.data[self.image_key], self.image_field)
+            raise InvalidQuery("is missing; the labelling configuration names it")
+        return member_text(self.data[self.image_key], "the image")
 
 
 @dataclass(frozen=True, slots=True)

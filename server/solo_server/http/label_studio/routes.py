@@ -10,11 +10,13 @@ from fastapi.responses import Response
 
 from solo_server.errors import NotReady
 from solo_server.http.bodies import LARGE_BYTES, read_body
+from solo_server.http.image_urls import ImageUrls
 from solo_server.http.key_places import LABEL_STUDIO
+from solo_server.http.label_studio.images import TaskImages
 from solo_server.http.label_studio.openapi import BODY_PROBLEMS, HEALTH, PREDICT, PREDICTED, SETUP, STATE, VERSIONS
 from solo_server.http.label_studio.predict import predict, version_of
 from solo_server.http.label_studio.requests import read_setup, to_query
-from solo_server.http.openapi import PROBLEMS
+from solo_server.http.openapi import PROBLEMS, Responses
 from solo_server.http.routing import json_response
 from solo_server.service.model_control import find_model
 from solo_server.service.service import Service
@@ -23,8 +25,10 @@ Endpoint = Callable[[Request, str | None], Awaitable[Response]]
 """Answers a request about a model, by its name if the path has one."""
 
 
-def add_label_studio(app: FastAPI, service: Service) -> None:
+def add_label_studio(app: FastAPI, service: Service, image_urls: ImageUrls) -> None:
     """Add all routes of the backend. None of them keeps anything, so that several workers can share the requests of a project."""
+
+    images = TaskImages(image_urls, service.settings.label_studio_url)
 
     async def health(_: Request, name: str | None) -> Response:
         """Also while models are loaded: Label Studio waits a second for this, and would take the backend for broken."""
@@ -38,14 +42,14 @@ def add_label_studio(app: FastAPI, service: Service) -> None:
         return json_response({"versions": [version for version in [_version(service, name)] if version]})
 
     async def respond(request: Request, name: str | None) -> Response:
-        return await predict(service, request, name)
+        return await predict(service, images, request, name)
 
     async def webhook(_: Request, name: str | None) -> Response:
         """Training is not done here; events are acknowledged and nothing else."""
         _version(service, name)
         return json_response({})
 
-    known = {status: PROBLEMS[status] for status in (401, 404)}
+    known: Responses = {status: PROBLEMS[status] for status in (401, 404)}
     add = _Adder(app)
     add("GET", "/health", health, "the backend is there", responses={200: HEALTH, **known})
     add("GET", "/versions", versions, "the model's version", responses={200: VERSIONS, **known})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import orjson
@@ -14,8 +14,8 @@ from solo_server.errors import RequestError
 from solo_server.http.base64_images import decode_base64
 from solo_server.http.bodies import LARGE_BYTES, first_header, free_in_worker, read_body, while_connected
 from solo_server.http.early_bodies import EarlyBodies
+from solo_server.http.image_urls import ImageUrls
 from solo_server.http.key_places import check_body_key
-from solo_server.http.remote_images import fetch
 from solo_server.http.roboflow.answer import answer_json
 from solo_server.http.roboflow.requests import (
     InferBody,
@@ -35,7 +35,7 @@ T = TypeVar("T")
 HINT = "GET /models lists them"
 
 
-async def infer(service: Service, early: EarlyBodies, request: Request) -> Response:
+async def infer(service: Service, image_urls: ImageUrls, early: EarlyBodies, request: Request) -> Response:
     """Version 1: the answer for each image of a body; if one of them fails, the request fails.
 
     Raises:
@@ -47,8 +47,14 @@ async def infer(service: Service, early: EarlyBodies, request: Request) -> Respo
         body = await _read(service, request)
     with service.admit(timeout_ms, body.model_id.name, body.model_id.version) as admitted:
         query = body.options.query.to_query(admitted.model.pipeline.bundle.spec, HINT)
+
+        async def image_of(sent: SentImage) -> bytes:
+            if sent.kind == "url":
+                return await image_urls.fetch_image(sent.value)
+            return await _in_worker_if_large(service, len(sent.value), lambda: decode_base64(sent.value, "value"))
+
         with while_connected(request):
-            answers = await _answers(service, admitted, body, query)
+            answers = await _answers(admitted, body, query, image_of)
     content = b"[%b]" % b",".join(answers) if body.is_list else answers[0]
     return Response(content, media_type="application/json")
 
@@ -79,16 +85,16 @@ async def _read(service: Service, request: Request) -> InferBody:
     return read_infer(await read_json(service, request), service.settings.max_files)
 
 
-async def _answers(service: Service, admitted: AdmittedRequest, body: InferBody, query: Query) -> list[bytes]:
+async def _answers(
+    admitted: AdmittedRequest, body: InferBody, query: Query, image_of: Callable[[SentImage], Awaitable[bytes]]
+) -> list[bytes]:
     """The JSON of all images, each admitted on its own; the first failure cancels the others."""
 
     async def answer(sent: SentImage) -> bytes:
-        image = await _image(service, sent)
         try:
-            return await admitted.answer(image, query, _render(admitted.model, body.options))
+            return await admitted.answer(await image_of(sent), query, _render(admitted.model, body.options))
         except RequestError as problem:
-            if body.is_list:
-                problem.detail = f"{sent.field.removesuffix('.value')}: {problem.detail}"
+            problem.detail = f"{sent.field}: {problem.detail}"
             raise
 
     try:
@@ -97,12 +103,6 @@ async def _answers(service: Service, admitted: AdmittedRequest, body: InferBody,
     except BaseExceptionGroup as problems:
         raise problems.exceptions[0] from problems
     return [task.result() for task in tasks]
-
-
-async def _image(service: Service, sent: SentImage) -> bytes:
-    if sent.kind == "url":
-        return await fetch(sent.value, sent.field, service.settings)
-    return await _in_worker_if_large(service, len(sent.value), lambda: decode_base64(sent.value, sent.field))
 
 
 async def _in_worker_if_large(service: Service, size: int, work: Callable[[], T]) -> T:

@@ -115,7 +115,7 @@ def _sent_image(value: Any, field: str) -> SentImage:
     kind = member_text(content.get("type"), f"{field}.type")
     if kind not in IMAGE_TYPES:
         raise InvalidQuery(f"{field}.type: {shown(kind)} is not accepted; send {' or '.join(IMAGE_TYPES)}")
-    return SentImage(kind, member_text(content.get("value"), f"{field}.value"), f"{field}.value")
+    return SentImage(kind, member_text(content.get("value"), f"{field}.value"), field)
 
 
 def _confidence(value: Any) -> float:

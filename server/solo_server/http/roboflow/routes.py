@@ -9,6 +9,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from solo_server.http.early_bodies import EarlyBodies
+from solo_server.http.image_urls import ImageUrls
 from solo_server.http.problems import ROBOFLOW
 from solo_server.http.roboflow import openapi
 from solo_server.http.roboflow.answer import registry_json
@@ -19,14 +20,14 @@ from solo_server.service.model_control import find_model
 from solo_server.service.model_registry import READY
 from solo_server.service.service import Service
 
-_INFER_PROBLEMS = (400, 401, 404, 408, 413, 415, 422, 431, 500, 503, 504)
+_INFER_PROBLEMS = (400, 401, 403, 404, 408, 413, 415, 422, 431, 500, 503, 504)
 
 
-def add_roboflow(app: FastAPI, service: Service) -> None:
+def add_roboflow(app: FastAPI, service: Service, image_urls: ImageUrls) -> None:
     """Add all routes of the API."""
     early = EarlyBodies(service)
     _add_models(app, service, early)
-    _add_infer(app, service, early)
+    _add_infer(app, service, image_urls, early)
 
 
 def _add_models(app: FastAPI, service: Service, early: EarlyBodies) -> None:
@@ -52,7 +53,7 @@ def _add_models(app: FastAPI, service: Service, early: EarlyBodies) -> None:
         return json_response(_registry(service))
 
 
-def _add_infer(app: FastAPI, service: Service, early: EarlyBodies) -> None:
+def _add_infer(app: FastAPI, service: Service, image_urls: ImageUrls, early: EarlyBodies) -> None:
     responses: dict[int | str, dict[str, Any]] = openapi.problems(*_INFER_PROBLEMS)
 
     @app.post(
@@ -62,7 +63,7 @@ def _add_infer(app: FastAPI, service: Service, early: EarlyBodies) -> None:
         openapi_extra=openapi.INFER,
     )
     async def roboflow_infer(request: Request) -> Response:
-        return await infer(service, early, request)
+        return await infer(service, image_urls, early, request)
 
     @app.post(
         f"{ROBOFLOW}/{{name}}/{{version}}",
