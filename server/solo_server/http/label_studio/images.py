@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from solo_server.errors import InvalidQuery
 from solo_server.http.base64_images import DATA_URI, decode_base64
+from solo_server.http.bodies import InWorker, in_worker_if_large
 from solo_server.http.image_urls import ImageUrls
 
 
@@ -15,6 +16,7 @@ class TaskImages:
 
     image_urls: ImageUrls
     label_studio_url: str | None
+    in_worker: InWorker
 
     async def image_of(self, uri: str) -> bytes:
         """The bytes of an image.
@@ -24,7 +26,7 @@ class TaskImages:
             UrlNotAllowed, UrlUnreachable, BodyTooLarge: see `ImageUrls.fetch_image`.
         """
         if uri.startswith(DATA_URI):
-            return decode_base64(uri, "the image")
+            return await in_worker_if_large(self.in_worker, len(uri), lambda: decode_base64(uri, "the image"))
         if uri.startswith(("http://", "https://")):
             return await self.image_urls.fetch_image(uri)
         if not uri.startswith("/"):

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from solo_server import types
 from solo_server.errors import RequestError, ServerError
-from solo_server.http.bodies import LARGE_BYTES, first_header, read_body, while_connected
+from solo_server.http.bodies import first_header, in_worker_if_large, read_body, while_connected
 from solo_server.http.label_studio.images import TaskImages
 from solo_server.http.label_studio.labelling_config import ControlTag
 from solo_server.http.label_studio.requests import PredictBody, Task, read_predict, to_query
@@ -48,7 +48,7 @@ def version_of(model: ServedModel) -> str:
 
 async def _read(service: Service, request: Request) -> PredictBody:
     body = await read_body(request, service.settings.max_body_bytes, service.in_worker)
-    return read_predict(body) if len(body) <= LARGE_BYTES else await service.in_worker(lambda: read_predict(body))
+    return await in_worker_if_large(service.in_worker, len(body), lambda: read_predict(body))
 
 
 async def _predictions(

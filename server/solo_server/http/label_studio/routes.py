@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from solo_server.errors import NotReady
-from solo_server.http.bodies import LARGE_BYTES, read_body
+from solo_server.http.bodies import in_worker_if_large, read_body
 from solo_server.http.image_urls import ImageUrls
 from solo_server.http.key_places import LABEL_STUDIO
 from solo_server.http.label_studio.images import TaskImages
@@ -28,7 +28,7 @@ Endpoint = Callable[[Request, str | None], Awaitable[Response]]
 def add_label_studio(app: FastAPI, service: Service, image_urls: ImageUrls) -> None:
     """Add all routes of the backend. None of them keeps anything, so that several workers can share the requests of a project."""
 
-    images = TaskImages(image_urls, service.settings.label_studio_url)
+    images = TaskImages(image_urls, service.settings.label_studio_url, service.in_worker)
 
     async def health(_: Request, name: str | None) -> Response:
         """Also while models are loaded: Label Studio waits a second for this, and would take the backend for broken."""
@@ -93,7 +93,7 @@ class _Adder:
 async def _set_up(service: Service, request: Request, name: str | None) -> str:
     """Check the labelling configuration, against the model's classes too unless it is still being loaded. Returns its version."""
     body = await read_body(request, service.settings.max_body_bytes, service.in_worker)
-    tags = read_setup(body) if len(body) <= LARGE_BYTES else await service.in_worker(lambda: read_setup(body))
+    tags = await in_worker_if_large(service.in_worker, len(body), lambda: read_setup(body))
     version = _version(service, name)
     if version:
         to_query(tags, find_model(service, name, None).pipeline.bundle.spec.class_names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 from fastapi import Request
@@ -12,7 +12,7 @@ from fastapi.responses import Response
 
 from solo_server.errors import RequestError
 from solo_server.http.base64_images import decode_base64
-from solo_server.http.bodies import LARGE_BYTES, first_header, free_in_worker, read_body, while_connected
+from solo_server.http.bodies import first_header, free_in_worker, in_worker_if_large, read_body, while_connected
 from solo_server.http.early_bodies import EarlyBodies
 from solo_server.http.image_urls import ImageUrls
 from solo_server.http.key_places import check_body_key
@@ -31,7 +31,8 @@ from solo_server.service.served_model import ServedModel
 from solo_server.service.service import AdmittedRequest, Service
 from solo_server.types import Query
 
-T = TypeVar("T")
+IMAGES_AT_A_TIME = 8
+"""Images of one request that are fetched and inferred at a time: those behind URLs can be as large as a body."""
 HINT = "GET /models lists them"
 
 
@@ -51,7 +52,9 @@ async def infer(service: Service, image_urls: ImageUrls, early: EarlyBodies, req
         async def image_of(sent: SentImage) -> bytes:
             if sent.kind == "url":
                 return await image_urls.fetch_image(sent.value)
-            return await _in_worker_if_large(service, len(sent.value), lambda: decode_base64(sent.value, "value"))
+            return await in_worker_if_large(
+                service.in_worker, len(sent.value), lambda: decode_base64(sent.value, "value")
+            )
 
         with while_connected(request):
             answers = await _answers(admitted, body, query, image_of)
@@ -66,7 +69,9 @@ async def infer_v0(service: Service, request: Request, name: str, version: str) 
     with service.admit(timeout_ms, name, version) as admitted:
         query = options.query.to_query(admitted.model.pipeline.bundle.spec, HINT)
         text = await read_body(request, service.settings.max_body_bytes, service.in_worker)
-        image = await _in_worker_if_large(service, len(text), lambda: decode_base64(text.decode("latin-1"), "the body"))
+        image = await in_worker_if_large(
+            service.in_worker, len(text), lambda: decode_base64(text.decode("latin-1"), "the body")
+        )
         with while_connected(request):
             content = await admitted.answer(image, query, _render(admitted.model, options))
     return Response(content, media_type="application/json")
@@ -75,7 +80,7 @@ async def infer_v0(service: Service, request: Request, name: str, version: str) 
 async def read_json(service: Service, request: Request) -> dict[str, Any]:
     """The JSON object of a body, whose key is checked. Raises what `read_body`, `parse_json` and `check_body_key` raise."""
     body = await read_body(request, service.settings.max_body_bytes, service.in_worker)
-    content = await _in_worker_if_large(service, len(body), lambda: parse_json(body))
+    content = await in_worker_if_large(service.in_worker, len(body), lambda: parse_json(body))
     check_body_key(request, content.get("api_key"))
     free_in_worker(request, len(body), content)
     return content
@@ -89,10 +94,12 @@ async def _answers(
     admitted: AdmittedRequest, body: InferBody, query: Query, image_of: Callable[[SentImage], Awaitable[bytes]]
 ) -> list[bytes]:
     """The JSON of all images, each admitted on its own; the first failure cancels the others."""
+    places = asyncio.Semaphore(IMAGES_AT_A_TIME)
 
     async def answer(sent: SentImage) -> bytes:
         try:
-            return await admitted.answer(await image_of(sent), query, _render(admitted.model, body.options))
+            async with places:
+                return await admitted.answer(await image_of(sent), query, _render(admitted.model, body.options))
         except RequestError as problem:
             problem.detail = f"{sent.field}: {problem.detail}"
             raise
@@ -103,10 +110,6 @@ async def _answers(
     except BaseExceptionGroup as problems:
         raise problems.exceptions[0] from problems
     return [task.result() for task in tasks]
-
-
-async def _in_worker_if_large(service: Service, size: int, work: Callable[[], T]) -> T:
-    return work() if size <= LARGE_BYTES else await service.in_worker(work)
 
 
 def _render(model: ServedModel, options: Options) -> Render[bytes]:
