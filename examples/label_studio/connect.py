@@ -1,6 +1,7 @@
 """A project in Label Studio whose images come with masks.
 
-pip install label-studio-sdk; python examples/label_studio/connect.py http://127.0.0.1:8080 TOKEN http://127.0.0.1:8000/label-studio photo.jpg
+pip install label-studio-sdk
+python examples/label_studio/connect.py http://127.0.0.1:8080 TOKEN http://127.0.0.1:8000/label-studio photo.jpg
 """
 
 import sys
@@ -19,5 +20,5 @@ client.projects.import_tasks(project.id, request=[{"image": uri}])
 client.actions.create(id="retrieve_tasks_predictions", project=project.id, selected_items={"all": True})
 for task in client.tasks.list(project=project.id, fields="all"):
     for prediction in task.predictions:
-        labels = [region["value"]["brushlabels"][0] for region in prediction["result"]]
-        sys.stdout.write(f"{prediction['model_version']}: {', '.join(labels)}, score {prediction['score']:.2f}\n")
+        labels = [region["value"]["brushlabels"][0] for region in prediction.result]
+        sys.stdout.write(f"{prediction.model_version}: {', '.join(labels)}, score {prediction.score:.2f}\n")

@@ -61,6 +61,7 @@ def label_studio(folder: Path, user: str, password: str, token: str) -> Iterator
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("SOLO_", "PYTHONPATH"))}
     environment |= {"HOME": str(folder), "LABEL_STUDIO_BASE_DATA_DIR": str(folder)}
     environment |= {"COLLECT_ANALYTICS": "0", "LATEST_VERSION_CHECK": "0", "SENTRY_DSN": "", "FRONTEND_SENTRY_DSN": ""}
+    environment |= {"ML_BLOCK_LOCAL_IP": "false", "SSRF_PROTECTION_ENABLED": "false"}  # the backend is on this machine
     command = [str(Path(sys.executable).with_name("label-studio")), "start", "--no-browser", "--data-dir", str(folder)]
     command += ["--port", str(port), "--internal-host", "127.0.0.1", "--username", user, "--password", password]
     command += ["--user-token", token, "--enable-legacy-api-token"]

@@ -21,7 +21,7 @@ from PIL import Image
 from processes import BUNDLE, free_port, label_studio, solo
 from pycocotools import mask as coco_mask
 
-TOKEN = "0123456789abcdef0123456789abcdef01234567"
+TOKEN = "0123456789abcdef0123456789abcdef01234567"  # noqa: S105 - of a Label Studio that lives as long as these tests
 KEY = "0123456789abcdef0123456789abcdef"
 LOW = 0.05
 
@@ -205,7 +205,8 @@ def test_any_mask_is_encoded_as_label_studio_encodes_it(noisy: str, images: list
     uri = "data:image/png;base64," + base64.b64encode(images[1].read_bytes()).decode()
     classes = requests.get(f"{noisy}/model", timeout=60).json()["classes"]
     labels = "".join(f'<Label value="{name}"/>' for name in classes)
-    text = f'<View><Image name="i" value="$i"/><BrushLabels name="b" toName="i" model_score_threshold="0">{labels}</BrushLabels></View>'
+    tag = f'<BrushLabels name="b" toName="i" model_score_threshold="0">{labels}</BrushLabels>'
+    text = f'<View><Image name="i" value="$i"/>{tag}</View>'
     body = {"tasks": [{"data": {"i": uri}}], "label_config": text}
     regions = requests.post(f"{noisy}/label-studio/predict", json=body, timeout=60).json()["results"][0]["result"]
     for region in regions:
