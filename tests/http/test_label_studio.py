@@ -1,5 +1,6 @@
 """Label Studio's ML backend below `/label-studio`: its regions have the masks of `POST /segment`."""
 
+import asyncio
 import base64
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,14 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 from solo_results.rle import encode_rle
-from solo_server.errors import InvalidQuery
+from solo_server.errors import InvalidQuery, SettingsError
 from solo_server.http.app import create_app
+from solo_server.http.image_urls import ImageUrls
+from solo_server.http.label_studio.images import TaskImages
 from solo_server.http.label_studio.labelling_config import read_labelling_config
 from solo_server.http.label_studio.requests import MAX_TASKS, read_predict
 from solo_server.http.label_studio.results import MAX_RINGS, prediction_json
+from solo_server.http.url_rules import AllowList
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.settings import Settings
 from solo_server.types import ImageResult, Instance, Rle
@@ -254,3 +258,31 @@ def test_an_image_that_is_not_to_be_had_is_refused_with_its_place(http: httpx.Cl
     assert response.status_code == 422
     assert response.json()["detail"].startswith("tasks[0].data.photo: ")
     assert message in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "address", ["label-studio:8080", "ftp://a.example", "http://a.example/?x=1", "http://a.example/../"]
+)
+def test_an_address_of_label_studio_that_is_no_url_stops_the_start(pipeline: Pipeline, address: str) -> None:
+    with pytest.raises(SettingsError, match="SOLO_LABEL_STUDIO_URL"):
+        create_app(pipeline, Settings(label_studio_url=address))
+
+
+def test_a_path_is_fetched_below_label_studios_address(pipeline: Pipeline) -> None:
+    fetched = []
+
+    class Fetcher(ImageUrls):
+        """Notes URLs."""
+
+        async def fetch_image(self, url: str) -> bytes:
+            fetched.append(url)
+            return b"image"
+
+    async def in_worker(work: Any) -> Any:
+        return work()
+
+    for address in ("http://127.0.0.1:8080", "http://127.0.0.1:8080/"):
+        settings = Settings(label_studio_url=address)
+        images = TaskImages.read(settings, Fetcher(AllowList(()), 1), in_worker)
+        assert asyncio.run(images.image_of("/data/upload/1/a.png")) == b"image"
+    assert fetched == ["http://127.0.0.1:8080/data/upload/1/a.png"] * 2

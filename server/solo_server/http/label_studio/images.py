@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from solo_server.errors import InvalidQuery
+from solo_server.errors import InvalidQuery, SettingsError
 from solo_server.http.base64_images import DATA_URI, decode_base64
 from solo_server.http.bodies import InWorker, in_worker_if_large
 from solo_server.http.image_urls import ImageUrls
+from solo_server.http.url_rules import parse_prefix
+from solo_server.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,17 @@ class TaskImages:
     image_urls: ImageUrls
     label_studio_url: str | None
     in_worker: InWorker
+
+    @classmethod
+    def read(cls, settings: Settings, image_urls: ImageUrls, in_worker: InWorker) -> TaskImages:
+        """Raises SettingsError: Label Studio's address is no URL, or has a query."""
+        address = settings.label_studio_url
+        if address is not None:
+            try:
+                parse_prefix(f"{address.rstrip('/')}/")
+            except ValueError as problem:
+                raise SettingsError(f"SOLO_LABEL_STUDIO_URL: {problem}") from None
+        return cls(image_urls, address, in_worker)
 
     async def image_of(self, uri: str) -> bytes:
         """The bytes of an image.

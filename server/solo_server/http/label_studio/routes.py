@@ -28,7 +28,7 @@ Endpoint = Callable[[Request, str | None], Awaitable[Response]]
 def add_label_studio(app: FastAPI, service: Service, image_urls: ImageUrls) -> None:
     """Add all routes of the backend. None of them keeps anything, so that several workers can share the requests of a project."""
 
-    images = TaskImages(image_urls, service.settings.label_studio_url, service.in_worker)
+    images = TaskImages.read(service.settings, image_urls, service.in_worker)
 
     async def health(_: Request, name: str | None) -> Response:
         """Also while models are loaded: Label Studio waits a second for this, and would take the backend for broken."""
