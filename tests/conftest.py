@@ -23,6 +23,7 @@ collect_ignore = [
     "gpu_packages",
     "container",
     "page",
+    "tools_server",
 ]  # they have commands of their own: make test-gpu-code, image-test, test-page
 
 

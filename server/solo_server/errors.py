@@ -23,8 +23,8 @@ ServerError
     HeadersTooLarge       headers_too_large       431   on the connection, before there is a request
     MalformedRequest      malformed_request       400   on the connection: not valid HTTP
   Unavailable             503, the same request can succeed later; has a reason and Retry-After
-    Overloaded            overloaded              503   queue_full, deadline_near, pixels_full, masks_full, connections_full,
-                                                  streams_full
+    Overloaded            overloaded              503   queue_full, deadline_near, pixels_full, masks_full, bodies_full,
+                                                  connections_full, streams_full
     NotReady              not_ready               503   warming, draining, stalled, lost
       EngineHung          not_ready               503   stalled for so long that only a new process helps
   DeadlineExceeded        deadline_exceeded       504   the deadline passed before the result was ready
@@ -191,7 +191,7 @@ class Unavailable(ServerError):
 
 class Overloaded(Unavailable):
     """Too much is waiting. reason: `queue_full` images, `deadline_near` (too many for this request's deadline), `pixels_full`,
-    `masks_full` (as arrays), `connections_full`, `streams_full`."""
+    `masks_full` (as arrays), `bodies_full` (whose model or key is not known yet), `connections_full`, `streams_full`."""
 
     code, title = "overloaded", "Overloaded"
 

@@ -175,6 +175,10 @@ class Settings:
     )
     api_keys: str | None = setting(None, "API keys as one text, `name:key` separated by commas.", secret=True)
     metrics_open: bool = setting(False, "Serve `/metrics` without a key.")
+    label_studio_url: str | None = setting(
+        None,
+        "Address of Label Studio, for images that its tasks name by a path, such as uploads (docs/label-studio.md).",
+    )
     cors_origins: tuple[str, ...] = setting(
         (), "Origins whose pages may read responses: exact origins, or `*` alone.", ORIGINS
     )

@@ -175,6 +175,7 @@ def test_the_page_lists_exactly_the_reasons_and_exit_statuses() -> None:
             "deadline_near",
             "pixels_full",
             "masks_full",
+            "bodies_full",
             "connections_full",
             "streams_full",
             "connection",

@@ -55,6 +55,9 @@ def test_every_answer_to_generated_requests_is_one_that_the_document_tells_of(
     assert all(answers["500"] == answers["none"] == 0 for answers in tried.answers.values())
     assert tried.answers["POST /segment"]["200"] > 0
     assert tried.answers["POST /segment"]["422"] > 10
+    for operation in ("POST /roboflow/infer/instance_segmentation", "POST /label-studio/predict"):
+        assert tried.answers[operation]["200"] > 0
+        assert tried.answers[operation]["422"] > 10
     assert http.get("/readyz").status_code == 200
 
 

@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from solo_server.errors import SettingsError, Unauthorized
+from solo_server.http.key_places import await_body_key, key_in_request
 from solo_server.http.problems import problem_response
 from solo_server.http.secret_file import read_lines
-from solo_server.http.stream_handshake import key_of
 from solo_server.settings import Settings
 
 LOG = logging.getLogger("solo_server")
@@ -166,9 +166,10 @@ def parse_keys(lines: Iterable[str], line_word: str = "line") -> tuple[ApiKey, .
 class ApiKeyMiddleware:
     """Passes requests with a known key, `Authorization: Bearer KEY` or `X-API-Key: KEY`.
 
-    A browser that opens a stream sends its key as a subprotocol. Sets `scope["state"]["api_key"]` to the caller's name and, for
-    streams, `key_is_known` to a function that says whether the key still is. open_paths, and what begins with one of
-    open_folders: need no key.
+    `solo_server.http.key_places` has the other places of a key, among them the bodies of two routes, which check it themselves.
+
+    Sets `scope["state"]["api_key"]` to the caller's name and, for streams, `key_is_known` to a function that says whether the key
+    still is. open_paths, and what begins with one of open_folders: need no key.
     """
 
     def __init__(self, app: ASGIApp, keys: KeyRing, open_paths: Set[str], open_folders: tuple[str, ...]) -> None:
@@ -181,24 +182,25 @@ class ApiKeyMiddleware:
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        key = _key(Headers(scope=scope)) or key_of(scope.get("subprotocols", ()))
-        name = self._keys.holder(key)
-        if name is None:
-            problem = Unauthorized("send a known key as `Authorization: Bearer KEY` or `X-API-Key: KEY`")
+        key = key_in_request(scope)
+        try:
+            if key is not None or not await_body_key(scope, lambda in_body: self._check(in_body, state)):
+                self._check(key or "", state)
+        except Unauthorized as problem:
             await problem_response(problem, state.get("request_id", ""), scope["path"])(scope, receive, send)
             return
-        state["api_key"] = name
         if scope["type"] == "websocket":
-            state["key_is_known"] = self._keys.watch(key)
+            state["key_is_known"] = self._keys.watch(key or "")
         await self._app(scope, receive, send)
+
+    def _check(self, key: str, state: dict[str, Any]) -> None:
+        name = self._keys.holder(key)
+        if name is None:
+            raise Unauthorized("send a known key as `Authorization: Bearer KEY` or `X-API-Key: KEY`")
+        state["api_key"] = name
 
     def _is_open(self, path: str) -> bool:
         return path in self._open_paths or path.startswith(self._open_folders)
-
-
-def _key(headers: Headers) -> str:
-    scheme, _, bearer = headers.get("authorization", "").partition(" ")
-    return bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
 
 
 def _refuse_duplicates(keys: Iterable[ApiKey]) -> None:

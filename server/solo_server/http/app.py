@@ -17,10 +17,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from solo_server.http.api_keys import KeyRing
 from solo_server.http.image_urls import ImageUrls
+from solo_server.http.label_studio.routes import add_label_studio
 from solo_server.http.openapi import METRICS, PROBLEMS, READY
 from solo_server.http.pages import add_pages
 from solo_server.http.problems import ProblemMiddleware
 from solo_server.http.request_middleware import RequestMiddleware
+from solo_server.http.roboflow.routes import add_roboflow
 from solo_server.http.root_path import refuse_own_paths, remove_prefix
 from solo_server.http.routes import add_models, add_segment
 from solo_server.http.routing import DirectRoute, Routes, json_response, redirect_from_slash
@@ -90,6 +92,8 @@ def create_app(
     add_stream(app, service, settings, telemetry)
     add_models(app, service)
     add_v2(app, service)
+    add_roboflow(app, service, image_urls)
+    add_label_studio(app, service, image_urls)
     _add_health(app, service)
     _add_metrics(app, telemetry)
     refuse_own_paths(prefix, app.routes)

@@ -74,6 +74,11 @@ async def read_body(request: Request, limit_bytes: int, in_worker: InWorker) -> 
     return body
 
 
+async def in_worker_if_large(in_worker: InWorker, size_bytes: int, work: Callable[[], T]) -> T:
+    """Run work on `size_bytes`: on the event loop, or in a worker where that would take too long."""
+    return work() if size_bytes <= LARGE_BYTES else await in_worker(work)
+
+
 async def form_of(request: Request, body: bytes, max_files: int, in_worker: InWorker) -> Form | None:
     """The form of a multipart request; `None` if the body is the image itself. Raises what `parse_form` raises."""
     if not is_form(first_header(request.scope, b"content-type") or ""):

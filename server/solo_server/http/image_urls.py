@@ -154,7 +154,7 @@ def _request(url: WebUrl, token: str | None) -> bytes:
         f"GET {url.path}{url.query} HTTP/1.1",
         f"Host: {url.authority}",
         "User-Agent: solo-inference",
-        "Accept: image/*",
+        "Accept: image/*, */*;q=0.1",  # Label Studio refuses `image/*` alone, although it sends images
         "Accept-Encoding: identity",
         "Connection: close",
     ]

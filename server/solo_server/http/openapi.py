@@ -11,6 +11,12 @@ Schema = dict[str, Any]
 Responses = dict[int | str, dict[str, Any]]
 """Responses of a route by status, as FastAPI takes them."""
 
+SMALL_PNG = (  # 64 x 48 pixels of one colour
+    "iVBORw0KGgoAAAANSUhEUgAAAEAAAAAwCAIAAAAuKetIAAAARUlEQVR42u3PAQkAMAgAMH0aIxrRWG8hCFuD5XTFZS+OExAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQ"
+    "EBAQEBAQENjzAdHXAchd9gdMAAAAAElFTkSuQmCC"
+)
+"""An image in base64, for examples of requests."""
+
 
 def _object(properties: Schema, optional: tuple[str, ...] = ()) -> Schema:
     """An object with exactly these properties; all but the `optional` ones are required."""

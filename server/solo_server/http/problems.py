@@ -1,4 +1,4 @@
-"""Failures as responses: problem+json, and below `/v2` that protocol's error.
+"""Failures as responses: problem+json, and below `/v2` and `/roboflow` the errors that clients of these APIs read.
 
 Every part of the server that refuses a request does it through here, so that all errors look alike: routes (`ProblemMiddleware`),
 and what runs before them (`problem_response`, `refusal`). Needs `solo_server.errors` alone: no kernels, numpy or pydantic.
@@ -21,6 +21,9 @@ from solo_server.errors import RequestError, ServerError, Unavailable
 LOG = logging.getLogger("solo_server")
 MEDIA_TYPE = "application/problem+json"
 V2 = "/v2"
+ROBOFLOW = "/roboflow"
+_DETAIL_MEMBERS = {V2: "error", ROBOFLOW: "message"}
+"""The member of an error that has the detail, below a path."""
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -95,11 +98,17 @@ def problem_json(problem: ServerError, request_id: str) -> dict[str, Any]:
 
 
 def problem_body(details: Mapping[str, Any], path: str) -> tuple[bytes, str]:
-    """Problem details as bytes, and their media type; below `/v2` in that protocol's form, with the detail as `error`."""
-    if path != V2 and not path.startswith(f"{V2}/"):
+    """Problem details as bytes, and their media type; below the paths of `_DETAIL_MEMBERS` in the form of those APIs."""
+    member = next((name for prefix, name in _DETAIL_MEMBERS.items() if is_below(path, prefix)), None)
+    if member is None:
         return orjson.dumps(details), MEDIA_TYPE
     kept = {name: details[name] for name in ("code", "request_id", "reason") if name in details}
-    return orjson.dumps({"error": details["detail"], **kept}), "application/json"
+    return orjson.dumps({member: details["detail"], **kept}), "application/json"
+
+
+def is_below(path: str, prefix: str) -> bool:
+    """Whether a path is `prefix`, or begins with it and a slash."""
+    return path == prefix or path.startswith(f"{prefix}/")
 
 
 def _response_to(problem: Exception, scope: Scope) -> Response:
