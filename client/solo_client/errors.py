@@ -36,7 +36,8 @@
     ├── UnexpectedAnswer           the response is not in the wire format: `.field`, `.reason`
     ├── DamagedMask                run lengths do not fit the mask's size           (also a ValueError)
     ├── UnknownCategory            a label has no COCO category id                  (also a LookupError)
-    └── NumpyMissing               numpy is needed for masks as arrays              (also an ImportError)
+    ├── NumpyMissing               numpy is needed for masks as arrays              (also an ImportError)
+    └── PackageMissing             an adapter's tool is not installed               (also an ImportError)
 
 An unknown code becomes CallerFault, Unavailable or ServerFault, by status.
 Every error keeps its parameters in `args`, so it can be pickled.
@@ -88,6 +89,10 @@ class InvalidEnvironment(SoloError):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
+
+
+class PackageMissing(SoloError, ImportError):
+    """The tool of an adapter is not installed; the message has the command that installs it."""
 
 
 class NoAnswer(SoloError):
