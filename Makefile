@@ -15,6 +15,8 @@ TESTS ?= tests --ignore tests/sanitized
 SERVE := .venv
 DEV := .venv-dev
 GPU := .venv-gpu
+TOOLS := .venv-tools
+FIFTYONE := .venv-fiftyone
 AUDIT := .venv-audit
 PEERS := .venv-peers
 GRAPHS := build/graphs
@@ -25,7 +27,7 @@ TEST_IMAGES = $(DEV)/bin/python -m pytest -q -c tests/container/pytest.ini tests
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help serve test test-all test-gpu-code kernels check check-style check-mypy check-pyright format bench pages audit locks fuzz peers reliability image image-test image-test-gpu clean
+.PHONY: help serve test test-all test-gpu-code test-tools kernels check check-style check-mypy check-pyright format bench pages audit locks fuzz peers reliability image image-test image-test-gpu clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,9 +42,10 @@ test: $(DEV)/.ready ## style, types, layers and all tests that need only Python 
 	$(PYTEST) -m alone $$(grep -rl --include='test_*.py' 'pytest.mark.alone' tests)
 	@$(NOT_RUN)
 
-test-all: ## make test, then what needs NVIDIA's packages (800 MB), sanitizers for minutes, or root and Debian for container images
+test-all: ## make test, then what needs NVIDIA's packages (800 MB), other people's tools (2 GB), sanitizers for minutes, or root and Debian for container images
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory test-gpu-code
+	@$(MAKE) --no-print-directory test-tools
 	$(PYTEST) tests/sanitized
 	@$(DEV)/bin/python tests/container/build.py; able=$$?; [ $$able -eq 3 ] || { [ $$able -eq 0 ] && $(MAKE) --no-print-directory image-test; } # 3: not here
 	@$(NOT_RUN) --all
@@ -53,6 +56,11 @@ kernels: $(DEV)/.ready
 test-gpu-code: $(DEV)/.ready $(GPU)/.ready ## GPU code against NVIDIA's own packages, without a GPU
 	$(DEV)/bin/python tests/gpu_packages/make_graphs.py $(GRAPHS)
 	SOLO_TEST_GRAPHS=$(GRAPHS) $(GPU)/bin/python -m pytest -q -c tests/gpu_packages/pytest.ini tests/gpu_packages
+
+test-tools: $(DEV)/.ready $(TOOLS)/.ready $(FIFTYONE)/.ready ## adapters, examples and the notebook with other people's tools
+	bundle=$$($(DEV)/bin/python tests/tools/make_bundle.py) && export SOLO_TEST_BUNDLE=$$bundle SOLO_TEST_SERVER_PYTHON=$(TOOLS)/bin/python && \
+	$(TOOLS)/bin/python -m pytest -q -c tests/tools/pytest.ini tests/tools --ignore tests/tools/in_fiftyone && \
+	$(FIFTYONE)/bin/python -m pytest -q -c tests/tools/pytest.ini tests/tools/in_fiftyone
 
 check: check-style check-mypy check-pyright ## style, types and layers only
 
@@ -100,7 +108,7 @@ image-test: $(DEV)/.ready ## build container images without a container engine, 
 	$(TEST_IMAGES)
 
 clean: ## remove all environments
-	rm -rf $(SERVE) $(DEV) $(GPU) $(AUDIT) $(PEERS) build
+	rm -rf $(SERVE) $(DEV) $(GPU) $(TOOLS) $(FIFTYONE) $(AUDIT) $(PEERS) build
 
 image-test-gpu: $(DEV)/.ready ## container images for GPUs over stubs of TensorRT (20 GB of disk, g++)
 	$(DEV)/bin/python tests/container/build.py gpu gpu-modern
@@ -128,6 +136,20 @@ $(GPU)/.ready: tests/gpu_packages/requirements.txt
 	@$(PYTHON) -m venv $(GPU)
 	@$(GPU)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r tests/gpu_packages/requirements.txt
 	@$(GPU)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_FLAGS) tensorrt-cu12-bindings==10.4.0
+	@touch $@
+
+$(TOOLS)/.ready: pyproject.toml constraints.txt tests/tools/requirements.txt
+	@echo "preparing $(TOOLS) (once, about a minute; tools that read our results, 1 GB)"
+	@$(CHECK_PYTHON)
+	@$(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python $(PIP_INSTALL) -e '.[server,client]' -r tests/tools/requirements.txt
+	@touch $@
+
+$(FIFTYONE)/.ready: pyproject.toml tests/tools/requirements-fiftyone.txt
+	@echo "preparing $(FIFTYONE) (once, about two minutes; 1 GB)"
+	@$(CHECK_PYTHON)
+	@$(PYTHON) -m venv $(FIFTYONE)
+	@$(FIFTYONE)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[client]' -r tests/tools/requirements-fiftyone.txt
 	@touch $@
 
 $(PEERS)/.ready: benchmarks/reliability_parts/peers/requirements.txt
