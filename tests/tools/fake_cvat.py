@@ -45,7 +45,13 @@ class FakeCvat:
     def answer(self, path: str) -> bytes | dict[str, Any]:
         """The answer to a GET: JSON, or the bytes of a chunk."""
         answers = {
-            "/api/server/about": {"name": "CVAT", "description": "", "version": "2.80.0", "logo_url": "", "subtitle": ""},
+            "/api/server/about": {
+                "name": "CVAT",
+                "description": "",
+                "version": "2.80.0",
+                "logo_url": "",
+                "subtitle": "",
+            },
             f"/api/tasks/{TASK}": self._task(),
             "/api/labels": self._labels(),
             f"/api/tasks/{TASK}/data/meta": self._meta(),
@@ -83,7 +89,14 @@ class FakeCvat:
 
     def _labels(self) -> dict[str, Any]:
         labels = [
-            {"id": self.label_id(name), "name": name, "type": kind, "color": "#ff0000", "attributes": [], "sublabels": []}
+            {
+                "id": self.label_id(name),
+                "name": name,
+                "type": kind,
+                "color": "#ff0000",
+                "attributes": [],
+                "sublabels": [],
+            }
             for name, kind in self.labels.items()
         ]
         return {"count": len(labels), "next": None, "previous": None, "results": labels}

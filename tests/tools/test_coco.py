@@ -72,7 +72,18 @@ def results(url: str, folder: Path) -> dict[int, Result]:
 def results_file(url: str, folder: Path) -> Path:
     """What `solo segment --format coco` writes."""
     file = folder / "results.json"
-    segment = ["segment", str(folder / "*.png"), "--url", url, "--model-name", "random", "--format", "coco", "-o", str(file)]
+    segment = [
+        "segment",
+        str(folder / "*.png"),
+        "--url",
+        url,
+        "--model-name",
+        "random",
+        "--format",
+        "coco",
+        "-o",
+        str(file),
+    ]
     subprocess.run([sys.executable, "-m", "solo_models.cli", *segment], check=True, capture_output=True)
     return file
 
