@@ -37,6 +37,8 @@
     ├── DamagedMask                run lengths do not fit the mask's size           (also a ValueError)
     ├── UnknownCategory            a label has no COCO category id                  (also a LookupError)
     ├── NumpyMissing               numpy is needed for masks as arrays              (also an ImportError)
+    ├── PillowMissing              Pillow is needed to draw                         (also an ImportError)
+    ├── ImageMissing               a result without its image cannot be drawn       (also a ValueError)
     └── PackageMissing             an adapter's tool is not installed               (also an ImportError)
 
 An unknown code becomes CallerFault, Unavailable or ServerFault, by status.
@@ -50,7 +52,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from solo_results.errors import DamagedMask as DamagedMask
+from solo_results.errors import ImageMissing as ImageMissing
 from solo_results.errors import NumpyMissing as NumpyMissing
+from solo_results.errors import PillowMissing as PillowMissing
 from solo_results.errors import SoloError as SoloError
 from solo_results.errors import UnknownCategory as UnknownCategory
 
