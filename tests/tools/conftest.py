@@ -13,6 +13,7 @@ from served import serving
 from solo_models.demo import demo_bundle
 
 pytest_plugins = ["support.not_run"]
+os.environ["FIFTYONE_DO_NOT_TRACK"] = "true"  # no messages to its makers
 
 
 @pytest.fixture(scope="session")

@@ -130,10 +130,10 @@ def serving(cvat: FakeCvat) -> Iterator[FakeCvat]:
     """Serve it on a free loopback port; `cvat.host` is then its URL."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:  # noqa: N802
+        def do_HEAD(self) -> None:
             self.do_GET()
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             try:
                 found = cvat.answer(urlsplit(self.path).path.rstrip("/"))
             except KeyError:

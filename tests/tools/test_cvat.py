@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +13,7 @@ import cvat_sdk
 import cvat_sdk.auto_annotation as cvataa
 import numpy as np
 import pytest
+from cvat_cli_process import annotate, cvat_cli
 from cvat_sdk.auto_annotation.driver import _DetectionFunctionContextImpl
 from cvat_sdk.masks import decode_mask
 from fake_cvat import FUNCTION, TASK, FakeCvat, serving
@@ -188,30 +186,22 @@ def test_a_local_model_annotates_as_a_server_of_it_does(
     _check(cvat, annotations, _results(url, 0.1))
 
 
-def _cvat_cli(cvat: FakeCvat, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"CVAT_ACCESS_TOKEN": "any", "HOME": str(home)}
-    server = cvat.host.rpartition(":")
-    command = [sys.executable, "-m", "cvat_cli", "--server-host", server[0], "--server-port", server[2], *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True)  # noqa: PLW1510
-
-
 def test_cvat_cli_annotates_a_task_with_the_module(cvat: FakeCvat, url: str, tmp_path: Path) -> None:
     module = ("--function-module", "solo_client.adapters.cvat", "-p", f"url=str:{url}", "-p", "model=str:random")
-    done = _cvat_cli(cvat, tmp_path, "task", "auto-annotate", str(TASK), *module, "--conf-threshold", "0.1")
-    assert done.returncode == 0, done.stderr
-    _check(cvat, cvat.uploads[-1][2], _results(url, 0.1))
+    annotations = annotate(cvat, tmp_path, *module, "--conf-threshold", "0.1")
+    _check(cvat, annotations, _results(url, 0.1))
 
 
 def test_an_agent_answers_a_request_to_annotate_the_task(cvat: FakeCvat, url: str, tmp_path: Path) -> None:
     module = ("--function-module", "solo_client.adapters.cvat", "-p", f"url=str:{url}", "-p", "model=str:random")
-    done = _cvat_cli(cvat, tmp_path, "function", "create-native", "SOLO", *module)
+    done = cvat_cli(cvat, tmp_path, "function", "create-native", "SOLO", *module)
     assert done.stdout.strip() == str(FUNCTION), done.stderr
     labels = [{"name": name, "type": "mask", "attributes": []} for name in LABELS]
     assert cvat.function["labels_v2"] == labels
     mapping = {name: {"name": name, "attributes": {}} for name in LABELS}
     wanted = {"type": "annotate_task", "task": TASK, "mapping": mapping, "threshold": 0.1, "conv_mask_to_poly": False}
     cvat.requests.append({"ar_id": "one", "ar_params": wanted})
-    done = _cvat_cli(cvat, tmp_path, "function", "run-agent", str(FUNCTION), *module, "--burst")
+    done = cvat_cli(cvat, tmp_path, "function", "run-agent", str(FUNCTION), *module, "--burst")
     assert done.returncode == 0, done.stderr
     completed = [body for _, path, body in cvat.uploads if path.endswith("/requests/one/complete")]
     _check(cvat, completed[0]["annotations"], _results(url, 0.1))

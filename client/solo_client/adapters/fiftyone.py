@@ -55,8 +55,8 @@ def relative_box(box_xywh: tuple[int, int, int, int], image_width: int, image_he
 def _relative_span(start: int, length: int, size: int) -> tuple[float, float]:
     """Start and length as parts of `size`.
 
-    FiftyOne truncates `size * start` and `size * (start + length)` (`eta/core/geometry.py`), and resizes a mask whose box is another
-    one then: a quotient that is rounded down would move the mask by a pixel, or blur it.
+    FiftyOne truncates `size * start` and `size * (start + length)` (`eta/core/geometry.py`), and resizes a mask whose box then
+    differs: a quotient that is rounded down would move the mask by a pixel, or blur it.
     """
     first, end = _part(start, size), _part(start + length, size)
     extent = end - first
