@@ -50,8 +50,8 @@ def create(
         InvalidArgument: url and bundle are both given, or score_threshold is not from 0 to 1.
         SoloError: the server or the bundle cannot be used; the message says why.
     """
-    with needs("cvat_sdk", "cvat-sdk"):
-        import cvat_sdk.auto_annotation  # noqa: F401
+    with needs("cvat_sdk", "'cvat-sdk[masks]'"):
+        import cvat_sdk  # noqa: F401
     if url is not None and bundle is not None:
         raise InvalidArgument("url", "excludes bundle: choose a server or a local model")
     Query(score_threshold=score_threshold)

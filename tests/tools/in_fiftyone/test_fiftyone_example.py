@@ -55,6 +55,8 @@ def test_the_example_exports_the_person_with_a_stand_in_for_the_database(url: st
     _check(url, tmp_path, STAND_IN)
 
 
-@pytest.mark.skipif(not _has_database(), reason="datasets of FiftyOne: its package found no mongod when it was installed")
+@pytest.mark.skipif(
+    not _has_database(), reason="datasets of FiftyOne: its package found no mongod when it was installed"
+)
 def test_the_example_exports_the_person_with_fiftyones_database(url: str, tmp_path: Path) -> None:
     _check(url, tmp_path)
