@@ -60,7 +60,7 @@ test-gpu-code: $(DEV)/.ready $(GPU)/.ready ## GPU code against NVIDIA's own pack
 test-tools: $(DEV)/.ready $(TOOLS)/.ready $(FIFTYONE)/.ready ## adapters, examples and the notebook with other people's tools
 	bundle=$$($(DEV)/bin/python tests/tools/make_bundle.py) && export SOLO_TEST_BUNDLE=$$bundle SOLO_TEST_SERVER_PYTHON=$(TOOLS)/bin/python && \
 	$(TOOLS)/bin/python -m pytest -q -c tests/tools/pytest.ini tests/tools --ignore tests/tools/in_fiftyone && \
-	$(FIFTYONE)/bin/python -m pytest -q -c tests/tools/pytest.ini -W default::DeprecationWarning tests/tools/in_fiftyone
+	$(FIFTYONE)/bin/python -m pytest -q -c tests/tools/pytest.ini -W ignore::DeprecationWarning tests/tools/in_fiftyone
 
 check: check-style check-mypy check-pyright ## style, types and layers only
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-FILE = Path(__file__).parents[2] / "build" / "not_run.txt"
+FILE = Path(__file__).resolve().parents[2] / "build" / "not_run.txt"
 ONLY_IN_TEST_ALL = (
     "GPU code against NVIDIA's packages, adapters and examples with other people's tools, sanitizers and the race detector, "
     "container images: `make test-all` runs them"
