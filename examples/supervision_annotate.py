@@ -13,6 +13,8 @@ with SoloClient(os.environ.get("SOLO_URL", "http://127.0.0.1:8000")) as client:
     detections = to_detections(client.segment(path, score_threshold=0.3))
 
 image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")  # masks are those of the upright image
-labels = [f"{d.data['class_name'][0]} {d.confidence[0]:.2f}" for d in (detections[[i]] for i in range(len(detections)))]
-sv.LabelAnnotator().annotate(sv.MaskAnnotator().annotate(image, detections), detections, labels).save(annotated)
+found = zip(detections.data["class_name"], detections.confidence, strict=True)
+labels = [f"{name} {score:.2f}" for name, score in found]
+image = sv.MaskAnnotator().annotate(image, detections)
+sv.LabelAnnotator().annotate(image, detections, labels).save(annotated)
 print(f"{annotated}: {', '.join(labels)}")

@@ -128,6 +128,14 @@ def test_labels_are_the_models_classes_with_type_mask(url: str) -> None:
     assert labels == [(0, "cat", "mask"), (1, "dog", "mask"), (2, "traffic light", "mask")]
 
 
+def test_a_frame_that_the_server_refuses_is_an_error_that_says_why(url: str) -> None:
+    function = create(url)
+    with pytest.raises(SoloError, match=r"17000"):
+        function.detect(ANY_SCORE, Image.new("RGB", (17000, 1)))
+    assert function.detect(ANY_SCORE, Image.new("RGB", (64, 48))) == []
+    function.close()
+
+
 FRAMES = {"astronaut.jpg": ASTRONAUT.read_bytes(), "smooth.png": encoded(smooth_image(97, 131))}
 
 
