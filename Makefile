@@ -42,7 +42,7 @@ test: $(DEV)/.ready ## style, types, layers and all tests that need only Python 
 	$(PYTEST) -m alone $$(grep -rl --include='test_*.py' 'pytest.mark.alone' tests)
 	@$(NOT_RUN)
 
-test-all: ## make test, then what needs NVIDIA's packages (800 MB), other people's tools (2 GB), sanitizers for minutes, or root and Debian for container images
+test-all: ## make test, then what needs NVIDIA's packages (800 MB), other people's tools (2.5 GB), sanitizers for minutes, or root and Debian for container images
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory test-gpu-code
 	@$(MAKE) --no-print-directory test-tools
@@ -139,7 +139,7 @@ $(GPU)/.ready: tests/gpu_packages/requirements.txt
 	@touch $@
 
 $(TOOLS)/.ready: pyproject.toml constraints.txt tests/tools/requirements.txt
-	@echo "preparing $(TOOLS) (once, about a minute; tools that read our results, 1 GB)"
+	@echo "preparing $(TOOLS) (once, about a minute; tools that read our results, 1.4 GB)"
 	@$(CHECK_PYTHON)
 	@$(PYTHON) -m venv $(TOOLS)
 	@$(TOOLS)/bin/python $(PIP_INSTALL) -e '.[server,client]' -r tests/tools/requirements.txt
