@@ -16,6 +16,8 @@ SERVE := .venv
 DEV := .venv-dev
 GPU := .venv-gpu
 TOOLS_SERVER := .venv-tools-server
+TOOLS := .venv-tools
+FIFTYONE := .venv-fiftyone
 AUDIT := .venv-audit
 PEERS := .venv-peers
 GRAPHS := build/graphs
@@ -26,7 +28,7 @@ TEST_IMAGES = $(DEV)/bin/python -m pytest -q -c tests/container/pytest.ini tests
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help serve test test-all test-gpu-code test-tools-server kernels check check-style check-mypy check-pyright format bench pages audit locks fuzz peers reliability image image-test image-test-gpu clean
+.PHONY: help serve test test-all test-gpu-code test-tools test-tools-server kernels check check-style check-mypy check-pyright format bench pages audit locks fuzz peers reliability image image-test image-test-gpu clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,9 +43,10 @@ test: $(DEV)/.ready ## style, types, layers and all tests that need only Python 
 	$(PYTEST) -m alone $$(grep -rl --include='test_*.py' 'pytest.mark.alone' tests)
 	@$(NOT_RUN)
 
-test-all: ## make test, then what needs NVIDIA's packages (800 MB), Roboflow's SDK and Label Studio (1.3 GB), sanitizers for minutes, or root and Debian for container images
+test-all: ## make test, then what needs more: NVIDIA's packages (800 MB), other people's tools (4 GB), a browser, minutes, or root and Debian
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory test-gpu-code
+	@$(MAKE) --no-print-directory test-tools
 	@$(MAKE) --no-print-directory test-tools-server
 	$(PYTEST) tests/sanitized
 	@$(DEV)/bin/python tests/container/build.py; able=$$?; [ $$able -eq 3 ] || { [ $$able -eq 0 ] && $(MAKE) --no-print-directory image-test; } # 3: not here
@@ -57,9 +60,14 @@ test-gpu-code: $(DEV)/.ready $(GPU)/.ready ## GPU code against NVIDIA's own pack
 	SOLO_TEST_GRAPHS=$(GRAPHS) $(GPU)/bin/python -m pytest -q -c tests/gpu_packages/pytest.ini tests/gpu_packages
 
 test-tools-server: $(DEV)/.ready $(TOOLS_SERVER)/.ready ## Roboflow's SDK and Label Studio, unchanged, against the server
-	bundle=$$($(DEV)/bin/python tests/tools_server/make_bundle.py) && \
+	bundle=$$($(DEV)/bin/python tests/tools/make_bundle.py) && \
 	SOLO_TEST_BUNDLE=$$bundle SOLO_TEST_BIN=$(abspath $(DEV))/bin \
 	$(TOOLS_SERVER)/bin/python -m pytest -q -c tests/tools_server/pytest.ini tests/tools_server
+
+test-tools: $(DEV)/.ready $(TOOLS)/.ready $(FIFTYONE)/.ready ## adapters, examples and the notebook with other people's tools
+	bundle=$$($(DEV)/bin/python tests/tools/make_bundle.py) && export SOLO_TEST_BUNDLE=$$bundle SOLO_TEST_SERVER_PYTHON=$(TOOLS)/bin/python && \
+	$(TOOLS)/bin/python -m pytest -q -c tests/tools/pytest.ini tests/tools --ignore tests/tools/in_fiftyone && \
+	$(FIFTYONE)/bin/python -m pytest -q -c tests/tools/pytest.ini -W ignore::DeprecationWarning tests/tools/in_fiftyone
 
 check: check-style check-mypy check-pyright ## style, types and layers only
 
@@ -107,7 +115,7 @@ image-test: $(DEV)/.ready ## build container images without a container engine, 
 	$(TEST_IMAGES)
 
 clean: ## remove all environments
-	rm -rf $(SERVE) $(DEV) $(GPU) $(TOOLS_SERVER) $(AUDIT) $(PEERS) build
+	rm -rf $(SERVE) $(DEV) $(GPU) $(TOOLS) $(TOOLS_SERVER) $(FIFTYONE) $(AUDIT) $(PEERS) build
 
 image-test-gpu: $(DEV)/.ready ## container images for GPUs over stubs of TensorRT (20 GB of disk, g++)
 	$(DEV)/bin/python tests/container/build.py gpu gpu-modern
@@ -142,6 +150,20 @@ $(TOOLS_SERVER)/.ready: tests/tools_server/requirements.txt
 	@$(CHECK_PYTHON)
 	@$(PYTHON) -m venv $(TOOLS_SERVER)
 	@$(TOOLS_SERVER)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r tests/tools_server/requirements.txt
+	@touch $@
+
+$(TOOLS)/.ready: pyproject.toml constraints.txt tests/tools/requirements.txt
+	@echo "preparing $(TOOLS) (once, about a minute; tools that read our results, 1.4 GB)"
+	@$(CHECK_PYTHON)
+	@$(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python $(PIP_INSTALL) -e '.[server,client]' -r tests/tools/requirements.txt
+	@touch $@
+
+$(FIFTYONE)/.ready: pyproject.toml tests/tools/requirements-fiftyone.txt
+	@echo "preparing $(FIFTYONE) (once, about two minutes; 1 GB)"
+	@$(CHECK_PYTHON)
+	@$(PYTHON) -m venv $(FIFTYONE)
+	@$(FIFTYONE)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[client]' -r tests/tools/requirements-fiftyone.txt
 	@touch $@
 
 $(PEERS)/.ready: benchmarks/reliability_parts/peers/requirements.txt

@@ -19,12 +19,8 @@ if TYPE_CHECKING:
     from solo_models.network import SoloNetwork
 
 pytest_plugins = ["pytester", "support.not_run", "support.side_by_side"]
-collect_ignore = [
-    "gpu_packages",
-    "container",
-    "page",
-    "tools_server",
-]  # they have commands of their own: make test-gpu-code, image-test, test-page
+collect_ignore = ["gpu_packages", "container", "page", "tools", "tools_server", "kubernetes"]
+"""They have make targets of their own, which `make test-all` calls."""
 
 
 @pytest.fixture(scope="session", params=VARIANTS)

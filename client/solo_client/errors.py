@@ -45,7 +45,8 @@
     ├── ImageMissing               a result without its image cannot be drawn       (also a ValueError)
     ├── UnreadableFile             a file of results is not valid: `.file`, `.place`, `.reason`
     ├── Unwritable                 a format cannot hold these results
-    └── PolygonTooComplex          a polygon would need too much memory             (also a ValueError)
+    ├── PolygonTooComplex          a polygon would need too much memory             (also a ValueError)
+    └── PackageMissing             an adapter's tool is not installed               (also an ImportError)
 
 An unknown code becomes CallerFault, Unavailable or ServerFault, by status.
 Every error keeps its parameters in `args`, so it can be pickled.
@@ -102,6 +103,10 @@ class InvalidEnvironment(SoloError):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
+
+
+class PackageMissing(SoloError, ImportError):
+    """The tool of an adapter is not installed; the message has the command that installs it."""
 
 
 class NoAnswer(SoloError):

@@ -1,4 +1,4 @@
-"""Print the folder of a bundle whose random masks have many parts and holes. Runs where the exporter is installed."""
+"""Make, or find, the bundle of a random network for the tests of this folder, and print its path. Runs where torch is."""
 
 import sys
 from pathlib import Path
