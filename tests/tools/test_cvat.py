@@ -18,6 +18,7 @@ from cvat_sdk.auto_annotation.driver import _DetectionFunctionContextImpl
 from cvat_sdk.masks import decode_mask
 from fake_cvat import FUNCTION, TASK, FakeCvat, serving
 from made_results import LABELS, random_masks, result_of, tiny_masks
+from matplotlib.path import Path as PolygonPath
 from numpy.typing import NDArray
 from PIL import Image
 from solo_client import InvalidArgument, Options, Result, SoloClient, SoloError
@@ -49,8 +50,8 @@ class MadeSegmenter:
         raise NotImplementedError
 
 
-def _function(segmenter: MadeSegmenter) -> SoloFunction:
-    return SoloFunction(segmenter, 0.3, ExitStack())
+def _function(segmenter: MadeSegmenter, tolerance: float = 0.0) -> SoloFunction:
+    return SoloFunction(segmenter, 0.3, tolerance, ExitStack())
 
 
 def _decoded(shape: Any, hw: tuple[int, int]) -> NDArray[np.bool_]:
@@ -100,10 +101,48 @@ def test_a_frame_is_sent_with_its_own_pixels_and_without_its_rotation() -> None:
     np.testing.assert_array_equal(np.asarray(sent), pixels)
 
 
-def test_polygons_are_refused_with_a_reason() -> None:
-    context = _DetectionFunctionContextImpl(frame_name="made.png", conv_mask_to_poly=True)
-    with pytest.raises(InvalidArgument, match="conv_mask_to_poly is not supported"):
-        _function(MadeSegmenter(result_of(tiny_masks()))).detect(context, Image.new("RGB", (7, 5)))
+POLYGONS = _DetectionFunctionContextImpl(frame_name="made.png", conv_mask_to_poly=True)
+
+
+@pytest.mark.parametrize("masks", [tiny_masks(), random_masks(6, (23, 31), seed=10)], ids=["tiny", "random"])
+def test_polygons_without_tolerance_fill_exactly_the_masks(masks: NDArray[np.bool_]) -> None:
+    """Oracle: matplotlib tells which pixels lie in a polygon, by points beside their centres, where edges into holes may pass."""
+    count, height, width = masks.shape
+    points = np.stack(np.meshgrid(np.arange(width) + 0.5003, np.arange(height) + 0.4991), 2).reshape(-1, 2)
+    shapes = _function(MadeSegmenter(result_of(masks))).detect(POLYGONS, Image.new("RGB", (width, height)))
+    filled = np.zeros_like(masks)
+    for shape in shapes:
+        number = round((1 - shape.score) * (count + 1))
+        filled[number] |= PolygonPath(np.reshape(shape.points, (-1, 2))).contains_points(points).reshape(height, width)
+    assert {shape.type.value for shape in shapes} == {"polygon"}
+    np.testing.assert_array_equal(filled, masks)
+
+
+def test_a_tolerance_gives_polygons_fewer_points() -> None:
+    rows, columns = np.mgrid[:97, :131]
+    disc = ((rows - 48) ** 2 + (columns - 60) ** 2 < 40**2)[None]
+    exact, coarse = (
+        _function(MadeSegmenter(result_of(disc)), tolerance).detect(POLYGONS, Image.new("RGB", (131, 97)))
+        for tolerance in (0.0, 1.0)
+    )
+    assert len(exact) == len(coarse) == 1
+    assert len(coarse[0].points) < len(exact[0].points) / 4
+
+
+def test_annotate_task_uploads_polygons_where_masks_are_to_be_converted(
+    cvat: FakeCvat, url: str, tmp_path: Path
+) -> None:
+    cvat.labels = dict.fromkeys(cvat.labels, "polygon")
+    shapes = _annotate(cvat, create(url, model="random"), tmp_path, conf_threshold=0.1, conv_mask_to_poly=True)[
+        "shapes"
+    ]
+    assert {shape["type"] for shape in shapes} == {"polygon"}
+    assert len(shapes) > 50
+
+
+def test_a_negative_tolerance_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="polygon_tolerance must be at least 0"):
+        create("http://127.0.0.1:1", polygon_tolerance=-1.0)
 
 
 def test_a_server_and_a_bundle_exclude_each_other() -> None:
