@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,8 +20,12 @@ from solo_client.field import Field
 from solo_client.query import Options, Query
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from solo_client.client import SoloClient
 
+JPEG_QUALITY = 90  # of the frames of a video that are sent to a server
 RETRIES = 8  # per image: with several requests in flight a server's short queue is full at times
 REQUESTS = 8  # in flight: as in `AsyncSoloClient.segment_many`; enough to keep a server's cores busy
 INSTALL = "pip install -c constraints.txt -e '.[{}]' (in the checkout of solo-inference)"
@@ -48,6 +53,10 @@ class Segmenter(Protocol):
         """The instances, and the image with them drawn on it (PNG), from one inference."""
         ...
 
+    def segment_pixels(self, rgb: NDArray[np.uint8], options: Options) -> Result:
+        """The instances in one frame, `(H, W, 3) uint8`, C order."""
+        ...
+
 
 class LocalModel(Protocol):
     """What `solo_server.commands.local.open_local` returns; its exceptions have `code`, `detail`, `title` and `status`."""
@@ -68,6 +77,10 @@ class LocalModel(Protocol):
 
     def segment_and_draw(self, body: bytes, query: Mapping[str, str | list[str]]) -> tuple[dict[str, object], bytes]:
         """That JSON object, and the overlay as PNG."""
+        ...
+
+    def segment_pixels(self, rgb: NDArray[np.uint8], query: Mapping[str, str | list[str]]) -> dict[str, object]:
+        """That JSON object of decoded pixels, `(H, W, 3) uint8`, C order."""
         ...
 
 
@@ -117,6 +130,11 @@ class _LocalSegmenter:
             result, png = self._model.segment_and_draw(body, Query(**options).to_parameters())
         return wire.parse_result(result), png
 
+    def segment_pixels(self, rgb: NDArray[np.uint8], options: Options) -> Result:
+        with _local_errors_translated():
+            result = self._model.segment_pixels(rgb, Query(**options).to_parameters())
+        return wire.parse_result(result)
+
 
 class _RemoteSegmenter:
     max_concurrency = REQUESTS
@@ -136,6 +154,17 @@ class _RemoteSegmenter:
     def segment_and_draw(self, body: bytes, options: Options) -> tuple[Result, bytes]:
         with _remote_errors_translated():
             return self._client.segment_and_draw(body, **options)
+
+    def segment_pixels(self, rgb: NDArray[np.uint8], options: Options) -> Result:
+        return self.segment(_jpeg(rgb), options)
+
+
+def _jpeg(rgb: NDArray[np.uint8]) -> bytes:
+    from PIL import Image  # of the extra video
+
+    body = io.BytesIO()
+    Image.fromarray(rgb).save(body, "JPEG", quality=JPEG_QUALITY)
+    return body.getvalue()
 
 
 def _open_client(url: str, api_key: str | None, model: str | None, version: str | None) -> SoloClient:
