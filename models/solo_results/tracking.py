@@ -24,7 +24,7 @@ MAX_MISSED = 5  # frames without a match before a track ends
 
 
 @dataclass(frozen=True, slots=True)
-class _Mask:
+class MaskRuns:
     """A mask as runs of foreground pixels, counted down the columns: `[starts, ends)`, each `(runs,) int64`.
 
     edges, before: `before[i]` mask pixels lie before pixel `edges[i]`, and grow linearly between edges.
@@ -43,7 +43,7 @@ class _Mask:
 @dataclass(slots=True)
 class _Track:
     number: int
-    mask: _Mask
+    mask: MaskRuns
     missed: int = 0
 
 
@@ -65,7 +65,7 @@ class Tracker:
         Raises:
             DamagedMask: a mask cannot be decoded.
         """
-        masks = [_mask(instance) for instance in instances]
+        masks = [runs_of(instance) for instance in instances]
         matched = self._match(masks)
         for row, track in enumerate(self._tracks):
             column = matched.get(row)
@@ -76,7 +76,7 @@ class Tracker:
         self._tracks = [track for track in self._tracks if track.missed <= self._max_missed]
         return tuple(ids[column] if column in ids else self._begin(mask) for column, mask in enumerate(masks))
 
-    def _match(self, masks: Sequence[_Mask]) -> dict[int, int]:
+    def _match(self, masks: Sequence[MaskRuns]) -> dict[int, int]:
         """From tracks to instances, by position."""
         if not masks or not self._tracks:
             return {}
@@ -85,13 +85,25 @@ class Tracker:
         rows, columns = linear_sum_assignment(iou, maximize=True)
         return {int(row): int(column) for row, column in zip(rows, columns, strict=True) if iou[row, column] > 0}
 
-    def _begin(self, mask: _Mask) -> int:
+    def _begin(self, mask: MaskRuns) -> int:
         self._last_number += 1
         self._tracks.append(_Track(self._last_number, mask))
         return self._last_number
 
 
-def mask_iou(one: _Mask, other: _Mask) -> float:
+def runs_of(instance: Instance) -> MaskRuns:
+    """The mask of an instance as runs; raises DamagedMask if it cannot be decoded."""
+    edges = np.cumsum(decode_counts(instance.mask.counts))
+    edges = edges[: len(edges) // 2 * 2]  # a run of background at the end has no edge of its own
+    starts, ends = edges[0::2], edges[1::2]
+    before = np.zeros(len(edges), np.int64)
+    before[1::2] = np.cumsum(ends - starts)
+    before[2::2] = before[1:-1:2]
+    area = int(before[-1]) if len(before) else 0
+    return MaskRuns(instance.class_id, instance.mask.size, instance.box_xywh, starts, ends, edges, before, area)
+
+
+def mask_iou(one: MaskRuns, other: MaskRuns) -> float:
     """Exact IoU of two masks; 0 if they differ in class or in image size, or are empty."""
     if one.class_id != other.class_id or one.size != other.size or not _boxes_overlap(one.box_xywh, other.box_xywh):
         return 0.0
@@ -100,17 +112,6 @@ def mask_iou(one: _Mask, other: _Mask) -> float:
     shared = np.sum(np.interp(few.ends, many.edges, many.before) - np.interp(few.starts, many.edges, many.before))
     union = one.area + other.area - shared
     return float(shared / union) if union else 0.0
-
-
-def _mask(instance: Instance) -> _Mask:
-    edges = np.cumsum(decode_counts(instance.mask.counts))
-    edges = edges[: len(edges) // 2 * 2]  # a run of background at the end has no edge of its own
-    starts, ends = edges[0::2], edges[1::2]
-    before = np.zeros(len(edges), np.int64)
-    before[1::2] = np.cumsum(ends - starts)
-    before[2::2] = before[1:-1:2]
-    area = int(before[-1]) if len(before) else 0
-    return _Mask(instance.class_id, instance.mask.size, instance.box_xywh, starts, ends, edges, before, area)
 
 
 def _boxes_overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> bool:

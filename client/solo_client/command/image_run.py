@@ -8,9 +8,9 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import BinaryIO
 
 from solo_client.command.errors import ImageFailed
+from solo_client.command.images import Readable
 from solo_client.command.in_order import in_order
 from solo_client.command.outcome import Outcome
 from solo_client.command.output import Failed, Output, Segmented, write_file
@@ -32,7 +32,7 @@ class ImageJob:
     path: Path
     image_id: int
     overlay: Path | None
-    stream: BinaryIO | None = None
+    stream: Readable | None = None
     recorded: Segmented | Failed | None = None
 
 

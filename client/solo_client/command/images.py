@@ -45,7 +45,8 @@ def find_images(words: Iterable[str], *, recursive: bool = False, videos: bool =
     """The images and videos in the order of `words`, without duplicates.
 
     A file is taken whatever its name; its content says whether it is a video. `-` is standard input. A folder stands for the
-    images in it, and with `videos` for its videos (with `recursive` also in its subfolders), by suffix, sorted. A pattern is expanded as by a shell (`**` matches across folders).
+    images in it, and with `videos` for its videos (with `recursive` also in its subfolders), by suffix, sorted. A pattern is
+    expanded as by a shell (`**` matches across folders).
 
     Raises:
         Unusable: a word matches nothing, or there are no images at all.
@@ -104,14 +105,13 @@ def _overlay_paths(images: Sequence[ImagePath], destination: Path) -> list[Path]
 
 
 def _overlay_file(images: Sequence[ImagePath], file: Path) -> Path:
-    kind = "videos" if all(image.is_video for image in images) else "images"
     if len(images) > 1:
+        kind = "videos" if all(image.is_video for image in images) else "images"
         raise Unusable(f"--overlay: {file} is one file, but there are {len(images)} {kind}: give a folder")
     suffix = _overlay_suffix(images[0])
     if file.suffix.lower() != suffix:
-        raise Unusable(
-            f"--overlay: {file}: overlays of {kind} are {suffix[1:].upper()} files; use {file.with_suffix(suffix)}, or a folder"
-        )
+        which = "overlays of videos are MP4" if images[0].is_video else "overlays are PNG"
+        raise Unusable(f"--overlay: {file}: {which} files; use {file.with_suffix(suffix)}, or a folder")
     return file
 
 

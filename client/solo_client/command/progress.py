@@ -1,4 +1,4 @@
-"""Progress of a run over several images, or over the frames of a video: one line that redraws itself; nothing if stderr is not a terminal."""
+"""Progress of a run over images, or over the frames of a video: one line, redrawn; nothing if stderr is not a terminal."""
 
 from __future__ import annotations
 

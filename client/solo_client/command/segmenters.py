@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,12 +19,9 @@ from solo_client.field import Field
 from solo_client.query import Options, Query
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from solo_client.client import SoloClient
+    from solo_client.command.video.pixels import Pixels
 
-JPEG_QUALITY = 90  # of the frames of a video that are sent to a server
 RETRIES = 8  # per image: with several requests in flight a server's short queue is full at times
 REQUESTS = 8  # in flight: as in `AsyncSoloClient.segment_many`; enough to keep a server's cores busy
 INSTALL = "pip install -c constraints.txt -e '.[{}]' (in the checkout of solo-inference)"
@@ -53,7 +49,7 @@ class Segmenter(Protocol):
         """The instances, and the image with them drawn on it (PNG), from one inference."""
         ...
 
-    def segment_pixels(self, rgb: NDArray[np.uint8], options: Options) -> Result:
+    def segment_pixels(self, rgb: Pixels, options: Options) -> Result:
         """The instances in one frame, `(H, W, 3) uint8`, C order."""
         ...
 
@@ -79,7 +75,7 @@ class LocalModel(Protocol):
         """That JSON object, and the overlay as PNG."""
         ...
 
-    def segment_pixels(self, rgb: NDArray[np.uint8], query: Mapping[str, str | list[str]]) -> dict[str, object]:
+    def segment_pixels(self, rgb: Pixels, query: Mapping[str, str | list[str]]) -> dict[str, object]:
         """That JSON object of decoded pixels, `(H, W, 3) uint8`, C order."""
         ...
 
@@ -130,7 +126,7 @@ class _LocalSegmenter:
             result, png = self._model.segment_and_draw(body, Query(**options).to_parameters())
         return wire.parse_result(result), png
 
-    def segment_pixels(self, rgb: NDArray[np.uint8], options: Options) -> Result:
+    def segment_pixels(self, rgb: Pixels, options: Options) -> Result:
         with _local_errors_translated():
             result = self._model.segment_pixels(rgb, Query(**options).to_parameters())
         return wire.parse_result(result)
@@ -155,16 +151,10 @@ class _RemoteSegmenter:
         with _remote_errors_translated():
             return self._client.segment_and_draw(body, **options)
 
-    def segment_pixels(self, rgb: NDArray[np.uint8], options: Options) -> Result:
-        return self.segment(_jpeg(rgb), options)
+    def segment_pixels(self, rgb: Pixels, options: Options) -> Result:
+        from solo_client.command.video.pixels import to_jpeg  # Pillow, of the extra video
 
-
-def _jpeg(rgb: NDArray[np.uint8]) -> bytes:
-    from PIL import Image  # of the extra video
-
-    body = io.BytesIO()
-    Image.fromarray(rgb).save(body, "JPEG", quality=JPEG_QUALITY)
-    return body.getvalue()
+        return self.segment(to_jpeg(rgb), options)
 
 
 def _open_client(url: str, api_key: str | None, model: str | None, version: str | None) -> SoloClient:

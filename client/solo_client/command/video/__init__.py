@@ -1,1 +1,1 @@
-"""Videos of `solo segment`: recognise, decode, segment, track, draw and encode. Only `signature` works without the extra `video`."""
+"""Videos of `solo segment`: recognise, decode, segment, track, draw, encode. All but `signature` needs the extra `video`."""

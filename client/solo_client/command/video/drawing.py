@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 from av.video.frame import VideoFrame
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from solo_results.draw import ColourBy, draw
 from solo_results.labels import readable
 
+from solo_client.command.video.pixels import Pixels
 from solo_client.command.video.source import SourceFrame
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _BT709, _LIMITED = 1, 1
 
 
-def draw_frame(rgb: NDArray[np.uint8], shown: Segmented | None, colour_by: ColourBy, below: float) -> Image.Image:
+def draw_frame(rgb: Pixels, shown: Segmented | None, colour_by: ColourBy, below: float) -> Image.Image:
     """The frame `(H, W, 3) uint8` with the instances that score at least `below`. A track keeps its colour."""
     if shown is None:
         return Image.fromarray(rgb)
@@ -30,7 +30,7 @@ def draw_frame(rgb: NDArray[np.uint8], shown: Segmented | None, colour_by: Colou
     instances = [one for one, _ in drawn]
     if shown.track_ids is None:
         return draw(rgb, instances, colour_by)
-    captions = [f"{readable(one.label, one.class_id)} {number} {one.score:.2f}" for one, number in drawn]
+    captions = [f"{readable(one.label, one.class_id)} #{number} {one.score:.2f}" for one, number in drawn]
     keys = [one.class_id if colour_by == "class" else number or 0 for one, number in drawn]
     return draw(rgb, instances, colour_by, captions=captions, colour_keys=keys)
 

@@ -15,9 +15,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-import numpy as np
 from av.video.frame import VideoFrame
-from numpy.typing import NDArray
 
 from solo_client.command.arguments import VideoOptions
 from solo_client.command.errors import ImageFailed
@@ -31,6 +29,7 @@ from solo_client.command.recorded import Recorded
 from solo_client.command.segmenters import Segmenter
 from solo_client.command.video.drawing import draw_frame, to_picture
 from solo_client.command.video.mp4 import Mp4Writer
+from solo_client.command.video.pixels import Pixels
 from solo_client.command.video.prefetch import prefetched
 from solo_client.command.video.source import SourceFrame, VideoSource
 from solo_client.errors import SoloError
@@ -67,7 +66,7 @@ class _Step:
     is_due: bool
     done: Segmented | Failed | None = None
     is_new: bool = True
-    rgb: NDArray[np.uint8] | None = None
+    rgb: Pixels | None = None
     shown: Segmented | None = None
     canvas_hw: tuple[int, int] = (0, 0)
     picture: VideoFrame | None = None

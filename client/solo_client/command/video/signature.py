@@ -8,7 +8,7 @@ from pathlib import Path
 
 HEAD_BYTES = 400  # two packets of an MPEG transport stream
 SUFFIXES = frozenset(
-    [
+    {
         ".3g2",
         ".3gp",
         ".asf",
@@ -24,20 +24,8 @@ SUFFIXES = frozenset(
         ".m2v",
         ".m4v",
         ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".mxf",
-        ".obu",
-        ".ogv",
-        ".ts",
-        ".vob",
-        ".webm",
-        ".wmv",
-        ".y4m",
-    ]
+    }
+    | {".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".obu", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"}
 )
 
 _IMAGE = re.compile(

@@ -19,11 +19,11 @@ import numpy as np
 from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.frame import VideoFrame
-from numpy.typing import NDArray
 
 from solo_client.command.errors import ImageFailed, local_problem
 from solo_client.command.images import Readable
 from solo_client.command.video.camera import camera_address
+from solo_client.command.video.pixels import Pixels
 from solo_client.command.video.signature import is_camera
 
 MAX_PIXELS = 64_000_000  # of a frame, as the server's default for images
@@ -50,13 +50,14 @@ class SourceFrame:
     picture: VideoFrame
     sound: tuple[Any, ...] = ()
 
-    def rgb(self) -> NDArray[np.uint8]:
+    def rgb(self) -> Pixels:
         """The upright pixels: `(H, W, 3) uint8`, C order."""
         picture = self.picture
         is_untagged_hd = picture.colorspace == _UNSPECIFIED and picture.height >= _HD_HEIGHT
         converted = picture.reformat(format="rgb24", src_colorspace=_BT709 if is_untagged_hd else None, threads=1)
-        pixels: NDArray[np.uint8] = converted.to_ndarray()
-        return np.ascontiguousarray(np.rot90(pixels, round(picture.rotation / 90)))
+        return np.ascontiguousarray(
+            np.rot90(np.asarray(converted.to_ndarray(), np.uint8), round(picture.rotation / 90))
+        )
 
 
 class VideoSource:
@@ -82,7 +83,7 @@ class VideoSource:
         except BaseException:
             self._container.close()
             raise
-        self._video.thread_type = "AUTO"  # type: ignore[assignment]  # PyAV takes the name
+        self._video.thread_type = "AUTO"
         self._video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         sounds = self._container.streams.audio
         self.sound = sounds[0] if sounds and with_sound and not self.is_camera else None
@@ -105,7 +106,7 @@ class VideoSource:
     def estimated_frames(self) -> int:
         """How many frames there are according to the header; 0 if it does not say."""
         if self._video.frames:
-            return self._video.frames
+            return int(self._video.frames)
         duration_s = Fraction(self._container.duration or 0, av.time_base)
         return round(duration_s * (self._video.average_rate or 0))
 
@@ -124,7 +125,7 @@ class VideoSource:
                 return
             if packet is not None and packet.stream_index != self._video.index:
                 if packet.dts is not None and len(sound) < MAX_SOUND:
-                    sound.append(_moved(packet, self._start_s()))
+                    sound += _moved(packet, self._start_s())
                 continue
             for picture in self._decode(packet):
                 yield clock.frame(picture, tuple(sound))
@@ -148,7 +149,7 @@ class VideoSource:
 
     def _decode(self, packet: Any) -> list[VideoFrame]:
         try:
-            return self._video.decode(packet)
+            return list(self._video.decode(packet))
         except FFmpegError:  # a damaged packet; the next ones may be intact
             self._damaged += packet is not None
             return []
@@ -235,12 +236,16 @@ def _video_stream(container: Any) -> Any:
     return stream
 
 
-def _moved(packet: Any, start_s: Fraction) -> Any:
+def _moved(packet: Any, start_s: Fraction) -> list[Any]:
+    """The packet with times from the start; nothing if it lies before, as the first packet of AAC does.
+
+    A muxer would move everything to make room for it.
+    """
     start = round(start_s / packet.time_base)
     packet.dts -= start
     if packet.pts is not None:
         packet.pts -= start
-    return packet
+    return [packet] if packet.dts >= 0 else []
 
 
 def _failed(code: str, title: str, reason: str) -> ImageFailed:
