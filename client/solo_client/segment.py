@@ -113,14 +113,12 @@ def _plan(arguments: argparse.Namespace) -> _Plan:
 def _check_videos(arguments: argparse.Namespace, plan: _Plan) -> None:
     """Raises Unusable if the extra is not installed, or arguments do not fit videos."""
     try:
-        import solo_client.command.video.run  # noqa: F401
+        from solo_client.command.video.run import open_tracker
+
+        if plan.video.tracks:
+            open_tracker()
     except ImportError as error:
         raise Unusable(f"videos need the extra video ({error}): {INSTALL.format('video')}") from error
-    if plan.video.tracks:
-        try:
-            import solo_results.tracking  # noqa: F401
-        except ImportError as error:
-            raise Unusable(f"--track needs the extra video ({error}): {INSTALL.format('video')}") from error
     if arguments.format == "coco" and len(plan.inputs) > 1:
         raise Unusable("--format coco takes one video, and no images beside it: image_id is the number of the frame")
     if arguments.image_ids is not None:

@@ -72,6 +72,13 @@ class _Step:
     picture: VideoFrame | None = None
 
 
+def open_tracker() -> Tracker:
+    """A new tracker; raises ImportError if scipy is not installed."""
+    from solo_results.tracking import Tracker  # scipy takes long to import
+
+    return Tracker()
+
+
 class VideoRun:
     """One run over one video; call `run` once."""
 
@@ -172,7 +179,7 @@ class VideoRun:
 
     def _tracked(self, steps: Iterable[_Step]) -> Iterator[_Step]:
         """Add track ids, and what the overlay shows: the last result, also on the frames between."""
-        tracker = _open_tracker() if self._options.tracks else None
+        tracker = open_tracker() if self._options.tracks else None
         shown: Segmented | None = None
         canvas_hw: tuple[int, int] | None = None
         for step in steps:
@@ -236,12 +243,6 @@ class VideoRun:
         outcome.count(failed)
         if self._recorded is None or self._recorded.take(self._job.path, 0, None) is None:
             output.add(failed)
-
-
-def _open_tracker() -> Tracker:
-    from solo_results.tracking import Tracker  # scipy takes long to import
-
-    return Tracker()
 
 
 def _upright_hw(frame: SourceFrame) -> tuple[int, int]:

@@ -8,6 +8,7 @@ A damaged or truncated video gives the frames that can be decoded, and then `Vid
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -30,6 +31,7 @@ MAX_PIXELS = 64_000_000  # of a frame, as the server's default for images
 MAX_SOUND = 4096  # packets that wait for a frame, more than a minute of sound; later ones are left out
 COPIED_SOUND = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"})  # MP4 players know these
 _SHORT_S = 0.5  # a video that ends so much before the end in its header is truncated
+_DURATION_IN_HEADER = ("mov", "matroska", "avi")
 _HD_HEIGHT = 720  # from this height on, colours without a tag are BT.709, as players assume
 _BT709, _UNSPECIFIED = 1, 2
 _OPTIONS = {"protocol_whitelist": "none"}  # a playlist or a reference in a file opens no other file and no address
@@ -77,12 +79,10 @@ class VideoSource:
         self.path, self.is_camera = path, stream is None and is_camera(path)
         self.failure: ImageFailed | None = None
         self.tail: tuple[Any, ...] = ()
-        self._container = _open(path, stream)
-        try:
+        with ExitStack() as opened:
+            self._container = _open(path, stream, opened)
             self._video = _video_stream(self._container)
-        except BaseException:
-            self._container.close()
-            raise
+            self._opened = opened.pop_all()
         self._video.thread_type = "AUTO"
         self._video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         sounds = self._container.streams.audio
@@ -100,7 +100,7 @@ class VideoSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self._is_running:  # a camera that gives no more frames holds the other thread inside FFmpeg
-            self._container.close()
+            self._opened.close()
 
     @property
     def estimated_frames(self) -> int:
@@ -171,10 +171,17 @@ class VideoSource:
         return None
 
     def _is_short(self, clock: _Clock) -> bool:
-        duration = self._video.duration
-        if duration is None or self._video.time_base is None or self.is_camera:
-            return False
-        return clock.last_s + 2 * float(clock.step * clock.time_base) + _SHORT_S < float(duration * clock.time_base)
+        duration_s = self._duration_s()
+        return duration_s is not None and clock.last_s + 2 * float(clock.step * clock.time_base) + _SHORT_S < duration_s
+
+    def _duration_s(self) -> float | None:
+        """How long the video is according to its header; None where FFmpeg would guess it from the size of the file."""
+        if not self._container.format.name.startswith(_DURATION_IN_HEADER):
+            return None
+        if self._video.duration is not None:
+            return float(self._video.duration * self._video.time_base)
+        is_alone = len(self._container.streams) == 1
+        return self._container.duration / av.time_base if is_alone and self._container.duration else None
 
 
 @dataclass(slots=True)
@@ -210,13 +217,14 @@ class _Clock:
         return max(round(picture.pts * ratio) - round(self.start_s / self.time_base), self.last_pts + 1)
 
 
-def _open(path: Path, stream: Readable | None) -> Any:
+def _open(path: Path, stream: Readable | None, opened: ExitStack) -> Any:
     """The opened container. Files are read through Python, so that FFmpeg opens nothing by itself."""
     try:
         if stream is None and is_camera(path):
             address, device = camera_address(path)
-            return av.open(address, format=device)
-        return av.open(path.open("rb") if stream is None else stream, "r", options=_OPTIONS)
+            return opened.enter_context(av.open(address, format=device))
+        file = opened.enter_context(path.open("rb")) if stream is None else stream
+        return opened.enter_context(av.open(file, "r", options=_OPTIONS))
     except (FFmpegError, OSError) as error:
         raise _failed("video_unreadable", "Video cannot be read", f"cannot be opened: {_reason(error)}") from error
 
