@@ -16,13 +16,15 @@ class Options(TypedDict, total=False):
     max_instances: int | None
     classes: Sequence[str] | None
     nms: str | None
+    colour_by: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
     """Validated options.
 
-    score_threshold: 0..1; max_instances: at least 1; classes: labels; nms: matrix, mask or none, checked by the server.
+    score_threshold: 0..1; max_instances: at least 1; classes: labels; nms: matrix, mask or none, checked by the server;
+    colour_by: of overlays, instance or class, checked by the server.
 
     Raises:
         InvalidArgument: a value is out of range, or a class name is empty.
@@ -32,6 +34,7 @@ class Query:
     max_instances: int | None = None
     classes: Sequence[str] | None = None
     nms: str | None = None
+    colour_by: str | None = None
 
     def __post_init__(self) -> None:
         if self.score_threshold is not None and not 0 <= self.score_threshold <= 1:
@@ -52,6 +55,7 @@ class Query:
             "max_instances": None if self.max_instances is None else str(self.max_instances),
             "classes": None if self.classes is None else _joined(list(self.classes)),
             "nms": self.nms,
+            "colour_by": self.colour_by,
         }
         return {name: value for name, value in parameters.items() if value is not None}
 

@@ -14,6 +14,7 @@ _FOLDER = Path(__file__).parent / "fonts"
 _FILES = ("DejaVuSans.ttf", "wqy-microhei.ttc", "NotoSansThai-Regular.ttf", "NotoSansDevanagari-Regular.ttf")
 _NO_CHARACTER = "\uffff"
 _TRIAL_SIZE = 24  # pixels, at which shapes of characters are compared
+_LARGEST_CACHED = 48  # pixels; letters of large images take much memory
 LONGEST = 60  # characters of a label
 _RIGHT_TO_LEFT = ("R", "AL")
 _SHAPES = features.check("raqm")  # orders and joins letters; Pillow's wheels have it
@@ -22,35 +23,67 @@ _SHAPES = features.check("raqm")  # orders and joins letters; Pillow's wheels ha
 @lru_cache(maxsize=4096)
 def readable(name: str, class_id: int) -> str:
     """The label of a class in a drawing: its name, or `#` and its id if no bundled font can draw the name."""
-    text = " ".join("".join(c for c in name if unicodedata.category(c) != "Cc" or c.isspace()).split())
-    if not text or not all(_has(c) for c in text):
-        return f"#{class_id}"
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    text = one_line(name)
+    return text if text and all(_has(c) for c in text[:LONGEST]) else f"#{class_id}"
+
+
+def one_line(text: str) -> str:
+    """The text without control characters and line breaks, cut to `LONGEST` characters."""
+    short = " ".join("".join(c for c in text if unicodedata.category(c) != "Cc" or c.isspace()).split())
+    return short if len(short) <= LONGEST else short[: LONGEST - 1] + "…"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A piece of text in one font. opacity: the drawn letters, `L`; left, top: of it, from the start of the baseline, in pixels."""
+
+    opacity: Image.Image
+    left: int
+    top: int
+    advance: float
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
     """One line at a size in pixels. width, ascent, descent: of the drawn text, in pixels; at least those of Latin letters."""
 
-    runs: tuple[tuple[str, ImageFont.FreeTypeFont], ...]
+    runs: tuple[Run, ...]
     width: int
     ascent: int
     descent: int
 
-    def draw(self, drawing: ImageDraw.ImageDraw, x: int, baseline: int, colour: tuple[int, int, int]) -> None:
-        """Draw from `x` to the right."""
+    def draw(self, canvas: Image.Image, x: int, baseline: int, colour: tuple[int, int, int]) -> None:
+        """Draw on an RGB image, from `x` to the right."""
         at = float(x)
-        for part, font in self.runs:
-            drawing.text((at, baseline), part, colour, font, anchor="ls")
-            at += font.getlength(part)
+        for run in self.runs:
+            left, top = round(at) + run.left, baseline + run.top
+            canvas.paste(colour, (left, top, left + run.opacity.width, top + run.opacity.height), run.opacity)
+            at += run.advance
 
 
 def line(parts: tuple[str, ...], size: float) -> Text:
     """Set parts one after the other, so that each keeps its own direction; sizes are rounded down, to cache few fonts."""
-    runs = tuple((text, _font(file, int(size))) for part in parts for file, text in _runs(part))
-    boxes = [font.getbbox(text, anchor="ls") for text, font in (*runs, ("Ag", _font(_FILES[0], int(size))))]
-    width = sum(font.getlength(text) for text, font in runs)
-    return Text(runs, round(width), round(max(-box[1] for box in boxes)), round(max(box[3] for box in boxes)))
+    pixels = int(size)
+    make = _cached_run if pixels <= _LARGEST_CACHED else _run
+    runs = tuple(make(file, text, pixels) for part in parts for file, text in _pieces(part))
+    latin = _cached_run(_FILES[0], "Ag", pixels)
+    return Text(
+        runs,
+        round(sum(run.advance for run in runs)),
+        max(-run.top for run in (*runs, latin)),
+        max(run.top + run.opacity.height for run in (*runs, latin)),
+    )
+
+
+def _run(file: str, text: str, size: int) -> Run:
+    font = _font(file, size)
+    left, top, right, bottom = (round(side) for side in font.getbbox(text, anchor="ls"))
+    opacity = Image.new("L", (max(right - left, 1), max(bottom - top, 1)))
+    ImageDraw.Draw(opacity).text((-left, -top), text, 255, font, anchor="ls")
+    return Run(opacity, left, top, font.getlength(text))
+
+
+_cached_run = lru_cache(maxsize=256)(_run)
 
 
 def _has(character: str) -> bool:
@@ -88,8 +121,13 @@ def _font(file: str, size: int, layout: ImageFont.Layout | None = None) -> Image
     return ImageFont.truetype(_FOLDER / file, size, layout_engine=layout)
 
 
-def _runs(text: str) -> Iterator[tuple[str, str]]:
-    """Split a text into pieces, each with its font; a piece continues while its font has the characters."""
+@lru_cache(maxsize=1024)
+def _pieces(text: str) -> tuple[tuple[str, str], ...]:
+    """The pieces of a text, each after its font; a piece continues while its font has the characters."""
+    return tuple(_split(text))
+
+
+def _split(text: str) -> Iterator[tuple[str, str]]:
     piece, file = "", ""
     for character in text:
         if not (file and (_is_bare(character) or _is_in(file, character))):

@@ -53,12 +53,13 @@ def decode_counts(counts: str) -> NDArray[np.int64]:
     last = groups & _MORE == 0
     if not last[-1]:
         raise DamagedMask("counts ends inside a number")
-    first = np.flatnonzero(np.r_[True, last[:-1]])
-    place = np.arange(len(groups)) - np.repeat(first, np.diff(np.r_[first, len(groups)]))
+    ends = np.flatnonzero(last)
+    first = np.concatenate(([0], ends[:-1] + 1))
+    place = np.arange(len(groups)) - np.repeat(first, ends - first + 1)
     if place.max() >= _LONGEST_NUMBER:
         raise DamagedMask(f"counts has a number of more than 40 bits at position {np.argmax(place >= _LONGEST_NUMBER)}")
     runs = np.add.reduceat((groups & _VALUE) << (5 * place), first)
-    runs -= np.where(groups[last] & _SIGN, 1 << (5 * (place[last] + 1)), 0)
+    runs -= np.where(groups[ends] & _SIGN, 1 << (5 * (place[ends] + 1)), 0)
     for parity in (1, 2):
         runs[parity::2] = np.cumsum(runs[parity::2])
     wrong = np.flatnonzero((runs < 0) | (runs >= _LONGEST_RUN))
@@ -77,6 +78,26 @@ def decode_rle(mask: Rle) -> NDArray[np.bool_]:
     height, width = mask.size
     runs = _runs_of_size((height, width), mask.counts)
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+
+
+def decode_box(mask: Rle, box_xywh: tuple[int, int, int, int]) -> NDArray[np.bool_]:
+    """The part of a mask inside a box: `(height, width) bool`, in column-major order.
+
+    Only the columns of the box are decoded. The box is cut at the mask's edges, and so is the result.
+
+    Raises:
+        DamagedMask: see `decode_rle`.
+    """
+    mask_height, mask_width = mask.size
+    x, y, width, height = box_xywh
+    left, right = sorted((min(max(x, 0), mask_width), min(max(x + width, 0), mask_width)))
+    top, bottom = sorted((min(max(y, 0), mask_height), min(max(y + height, 0), mask_height)))
+    ends = np.cumsum(_runs_of_size(mask.size, mask.counts))
+    first, last = left * mask_height, right * mask_height
+    start, stop = np.searchsorted(ends, (first, last), side="right")
+    runs = np.diff(np.concatenate(([first], ends[start:stop], [last])))
+    inside = np.repeat((np.arange(len(runs)) + start) % 2 == 1, runs)
+    return inside.reshape(right - left, mask_height)[:, top:bottom].T
 
 
 def decode_all(size: tuple[int, int], counts: Sequence[str]) -> NDArray[np.bool_]:

@@ -81,7 +81,7 @@ def test_single_values_are_read_like_lists_of_one() -> None:
      ("max_instance", "max_instances")],
 )  # fmt: skip
 def test_the_problem_of_a_misspelt_parameter_suggests_the_nearest_name(name: str, nearest: str) -> None:
-    known = "known are classes, format, max_instances, nms, overlay, score_threshold"
+    known = "known are classes, colour_by, format, max_instances, nms, overlay, score_threshold"
     with pytest.raises(InvalidQuery) as refused:
         read_query({name: "1"})
     assert refused.value.detail == f"unknown parameter {name!r}; did you mean {nearest}? {known}"

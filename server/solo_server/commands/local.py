@@ -59,7 +59,7 @@ class LocalService:
         """As `segment`, and a PNG of the image with its instances as `overlay=true` draws them; both from one inference."""
         parsed, names = read_query({**query, "overlay": "true"}), self._pipeline.bundle.spec.class_names
         result, decoded = self._run(body, parsed, draws=True)
-        png = draw_png(decoded.rgb, result.instances, names, parsed.overlay_threshold)
+        png = draw_png(decoded.rgb, result.instances, names, parsed.overlay_threshold, parsed.colour_by)
         return self._json(parsed.filter_result(result)), png
 
     def segment_pixels(self, rgb: UInt8, query: Parameters) -> dict[str, Any]:

@@ -178,7 +178,8 @@ async def _overlay(
 
     def render(result: types.ImageResult, rgb: types.UInt8) -> tuple[bytes, int]:
         threshold = request_query.overlay_threshold
-        return draw_png(rgb, result.instances, names, threshold), not_drawn(result.instances, threshold)
+        png = draw_png(rgb, result.instances, names, threshold, request_query.colour_by)
+        return png, not_drawn(result.instances, threshold)
 
     png, count = await admitted.answer(image, query, render, for_overlay=True)
     return Response(png, media_type="image/png", headers={NOT_DRAWN_HEADER: str(count)})
@@ -191,7 +192,7 @@ async def _json_with_overlay(
     model, names = admitted.model, admitted.model.pipeline.bundle.spec.class_names
 
     def render(result: types.ImageResult, rgb: types.UInt8) -> bytes:
-        drawing = draw_png(rgb, result.instances, names, request_query.overlay_threshold)
+        drawing = draw_png(rgb, result.instances, names, request_query.overlay_threshold, request_query.colour_by)
         png = orjson.Fragment(b'"%b"' % b64encode(drawing))
         content = result_json(request_query.filter_result(result), model.name, model.version, names)
         return orjson.dumps({**content, "overlay_png": png})

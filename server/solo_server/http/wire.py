@@ -51,6 +51,9 @@ class SegmentQuery(BaseModel):
     overlay: Annotated[
         bool, Field(description="add the PNG to the JSON answer as overlay_png, in base64; one image a request")
     ] = False
+    colour_by: Annotated[
+        Literal["instance", "class"], Field(description="overlays: a colour for each instance, or for each class")
+    ] = "instance"
 
     @property
     def overlay_threshold(self) -> float:
