@@ -76,6 +76,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--categories", metavar="FILE", help=_CATEGORIES_HELP)
     parser.add_argument("-o", "--output", metavar="FILE", help="write to this file instead of stdout (-)")
     parser.add_argument("--overlay", metavar="PATH", help=_OVERLAY_HELP)
+    parser.add_argument(
+        "--colour-by",
+        choices=("instance", "class"),
+        help="colours of --overlay: one for each instance or track (default), or one for each class",
+    )
     parser.add_argument("--score-threshold", metavar="X", help="drop instances below this score, 0 to 1")
     parser.add_argument("--classes", action="append", metavar="A,B", help=_CLASSES_HELP)
     parser.add_argument("--max-instances", metavar="N", help="at most this many instances per image, best first")
@@ -98,12 +103,6 @@ def _add_video_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--max-frames", metavar="N", help="stop after N frames of each video or camera")
     group.add_argument("--track", action="store_true", help="give objects a track_id, by mask IoU from frame to frame")
-    group.add_argument(
-        "--colour-by",
-        choices=("instance", "class"),
-        default="instance",
-        help="colours of the overlay (default: instance)",
-    )
     group.add_argument("--resume", action="store_true", help=_RESUME_HELP)
 
 
@@ -117,6 +116,8 @@ def check_together(arguments: argparse.Namespace) -> None:
         raise Unusable("--model-name needs --url; --model is a bundle to run locally")
     if arguments.model_version is not None and arguments.model_name is None:
         raise Unusable("--model-version needs --model-name")
+    if arguments.colour_by is not None and not arguments.overlay:
+        raise Unusable("--colour-by needs --overlay")
     for name in ("image_ids", "categories"):
         if getattr(arguments, name) is not None and arguments.format != "coco":
             raise Unusable(f"--{name.replace('_', '-')} needs --format coco")
@@ -134,6 +135,7 @@ def read_options(arguments: argparse.Namespace) -> Options:
         "max_instances": _number(int, arguments.max_instances, "--max-instances must be a whole number"),
         "classes": classes,
         "nms": arguments.nms,
+        "colour_by": arguments.colour_by,
     }
     try:
         Query(**options)
@@ -146,7 +148,7 @@ def read_video_options(arguments: argparse.Namespace) -> VideoOptions:
     """The options for videos; Unusable names the argument of an invalid one."""
     every = _positive(arguments.every, "--every")
     return VideoOptions(
-        every or 1, _positive(arguments.max_frames, "--max-frames"), arguments.track, arguments.colour_by
+        every or 1, _positive(arguments.max_frames, "--max-frames"), arguments.track, arguments.colour_by or "instance"
     )
 
 

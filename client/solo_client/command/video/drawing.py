@@ -25,13 +25,13 @@ def draw_frame(rgb: Pixels, shown: Segmented | None, colour_by: ColourBy, below:
     """The frame `(H, W, 3) uint8` with the instances that score at least `below`. A track keeps its colour."""
     if shown is None:
         return Image.fromarray(rgb)
-    ids = shown.track_ids or (None,) * len(shown.result.instances)
+    ids = shown.track_ids or (0,) * len(shown.result.instances)
     drawn = [(one, number) for one, number in zip(shown.result.instances, ids, strict=True) if one.score >= below]
     instances = [one for one, _ in drawn]
     if shown.track_ids is None:
         return draw(rgb, instances, colour_by)
     captions = [f"{readable(one.label, one.class_id)} #{number} {one.score:.2f}" for one, number in drawn]
-    keys = [one.class_id if colour_by == "class" else number or 0 for one, number in drawn]
+    keys = [one.class_id if colour_by == "class" else number for one, number in drawn]
     return draw(rgb, instances, colour_by, captions=captions, colour_keys=keys)
 
 
