@@ -72,35 +72,36 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     file = Path(arguments.output) if arguments.output not in (None, "", "-") else None
-    plan = _plan(arguments)
-    check_writable(file, plan.overlays)
-    if plan.has_videos:
-        _check_videos(arguments, plan)
-    recorded = Recorded(file) if arguments.resume and file is not None else None
     outcome = Outcome()
     with ExitStack() as stack:
+        plan = _plan(arguments, stack)
+        check_writable(file, plan.overlays)
+        if plan.has_videos:
+            _check_videos(arguments, plan)
+        recorded = Recorded(file) if arguments.resume and file is not None else None
         segmenter = stack.enter_context(_open_segmenter(arguments, several=not plan.is_one_image))
         ids = _category_ids(arguments, segmenter) if arguments.format == "coco" else None
-        writer = stack.enter_context(
-            open_output(arguments.format, file, alone=plan.is_one_image, category_ids=ids, appends=recorded is not None)
+        opened = open_output(
+            arguments.format, file, alone=plan.is_one_image, category_ids=ids, appends=recorded is not None
         )
-        interrupted = _do_all(plan, segmenter, writer, outcome, recorded)
+        writer = stack.enter_context(opened)
+        is_interrupted = _do_all(plan, segmenter, writer, outcome, recorded)
         if outcome.has_results:
             writer.finish()
     if not plan.is_one_image and outcome.has_results:
         print(outcome.summary(), file=sys.stderr)
     if outcome.stopped is not None:
         raise outcome.stopped
-    if interrupted:
+    if is_interrupted:
         raise KeyboardInterrupt
     return 1 if outcome.failed else 0
 
 
-def _plan(arguments: argparse.Namespace) -> _Plan:
+def _plan(arguments: argparse.Namespace, opened: ExitStack) -> _Plan:
     options, video = read_options(arguments), read_video_options(arguments)
     check_together(arguments)
     inputs = find_images(arguments.images, recursive=arguments.recursive, videos=arguments.videos)
-    inputs = [open_stdin(one) if one.path == STDIN else one for one in inputs]
+    inputs = [open_stdin(one, opened) if one.path == STDIN else one for one in inputs]
     ids: Sequence[int] = range(1, len(inputs) + 1)
     if arguments.format == "coco" and not any(one.is_video for one in inputs):
         ids = image_ids(inputs, arguments.image_ids)

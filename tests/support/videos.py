@@ -25,9 +25,9 @@ def moving_square(number: int, hw: tuple[int, int] = (48, 96)) -> NDArray[np.uin
 
 
 def number_of(rgb: NDArray[np.uint8]) -> int:
-    """Which frame this is, by the place of its square, however it was encoded."""
+    """Which frame this is, by the place of its square, however it was encoded; -1 without a square."""
     bright = np.flatnonzero(rgb[12:20, :, 1].mean(axis=0) > 110)
-    return round(float(bright[0]) / STEP)
+    return round(float(bright[0]) / STEP) if len(bright) else -1
 
 
 def write_video(

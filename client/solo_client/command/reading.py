@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -30,8 +31,8 @@ class HeadFirst:
         return self._stream.read(size)
 
 
-def open_stdin(image: ImagePath) -> ImagePath:
-    """The input `-` with its stream; its first bytes say whether it is a video.
+def open_stdin(image: ImagePath, opened: ExitStack) -> ImagePath:
+    """The input `-` with its stream; its first bytes say whether it is a video. opened: closes the stream.
 
     Raises:
         Unusable: standard input is a terminal, or cannot be read.
@@ -43,7 +44,7 @@ def open_stdin(image: ImagePath) -> ImagePath:
     except OSError as error:
         raise Unusable(f"-: {error.strerror}") from error
     stream = HeadFirst(head, sys.stdin.buffer)
-    return replace(image, is_video=is_video(head), stream=_seekable(stream) if is_mp4(head) else stream)
+    return replace(image, is_video=is_video(head), stream=_seekable(stream, opened) if is_mp4(head) else stream)
 
 
 def read_image(path: Path, stream: Readable | None = None) -> bytes:
@@ -62,14 +63,14 @@ def read_image(path: Path, stream: Readable | None = None) -> bytes:
         raise ImageFailed(reason, local_problem("unreadable", "File cannot be read", reason)) from error
 
 
-def _seekable(stream: HeadFirst) -> IO[bytes]:
+def _seekable(stream: HeadFirst, opened: ExitStack) -> IO[bytes]:
     """A copy in a temporary file: the index of an MP4 can be at its end.
 
     Raises:
         Unusable: it cannot be read, or there is no room for it.
     """
     try:
-        file = TemporaryFile()  # noqa: SIM115  # it lives as long as the run
+        file = opened.enter_context(TemporaryFile())  # noqa: SIM115  # it is one
         while chunk := stream.read(_CHUNK_BYTES):
             file.write(chunk)
         file.seek(0)

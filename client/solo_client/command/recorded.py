@@ -49,10 +49,10 @@ class Recorded:
         try:
             value = json.loads(entry)
             if not isinstance(value, dict) or (value.get("file"), value.get("frame"), value.get("time_s")) != position:
-                raise self.mismatch(f"is not the result of {_named(path, frame)}; {_WAY_OUT}")
+                raise self._mismatch(f"is not the result of {_named(path, frame)}; {_WAY_OUT}")
             return self._parse(value, path, image_id, frame)
         except (ValueError, UnexpectedAnswer) as error:
-            raise self.mismatch(f"is damaged: {error}") from error
+            raise self._mismatch(f"is damaged: {error}") from error
 
     def check_model(self, result: Result) -> None:
         """Raises Unusable if a new result is of another model than the recorded ones."""
@@ -66,8 +66,12 @@ class Recorded:
         if self._next is not None:
             raise Unusable(f"--resume: {self._file} has more results than these inputs; {_WAY_OUT}")
 
-    def mismatch(self, problem: str) -> Unusable:
-        """The error of the line that was taken last."""
+    def check_tracks(self, done: Segmented, ids: tuple[int, ...] | None) -> None:
+        """Raises Unusable if a recorded result has other track ids than this run gives it."""
+        if (done.track_ids or None) != (ids or None):
+            raise Unusable(f"--resume: {self._file}: {_named(done.image, done.frame)} has other track ids; {_WAY_OUT}")
+
+    def _mismatch(self, problem: str) -> Unusable:
         return Unusable(f"--resume: line {self._number} of {self._file} {problem}")
 
     def _parse(
@@ -80,9 +84,9 @@ class Recorded:
         self._model = (result.model_name, result.model_version)
         return Segmented(path, image_id, result, frame, _track_ids(value))
 
-    def _read(self) -> Iterator[str]:
+    def _read(self) -> Iterator[bytes]:
         if self._size:
-            with self._file.open(encoding="utf-8") as lines:
+            with self._file.open("rb") as lines:
                 yield from lines
 
 

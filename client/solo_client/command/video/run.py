@@ -186,16 +186,13 @@ class VideoRun:
             done = step.done
             if isinstance(done, Segmented):
                 ids = None if tracker is None else tracker.update(done.result.instances)
-                done = self._with_ids(done, ids, step.is_new)
+                if self._recorded is not None and not step.is_new:
+                    self._recorded.check_tracks(done, ids)
+                done = replace(done, track_ids=ids)
             if step.is_due:
                 shown = done if isinstance(done, Segmented) else None
             canvas_hw = canvas_hw or _upright_hw(step.frame)
             yield replace(step, done=done, shown=shown, canvas_hw=canvas_hw)
-
-    def _with_ids(self, done: Segmented, ids: tuple[int, ...] | None, is_new: bool) -> Segmented:
-        if self._recorded is not None and not is_new and (done.track_ids or None) != (ids or None):
-            raise self._recorded.mismatch("has other track ids; run it with the same arguments, or without --resume")
-        return replace(done, track_ids=ids)
 
     def _draw(self, step: _Step) -> _Step:
         """Runs in a thread."""
