@@ -113,6 +113,7 @@ def _with_model(line: bytes) -> bytes:
         (lambda line: b"\xff\xfe\n", [], "line 1 of o.jsonl is damaged"),
         (lambda line: b"[]\n", [], "line 1 of o.jsonl is not the result"),
         (lambda line: line.replace(b'"counts"', b'"count"'), [], "line 1 of o.jsonl is damaged"),
+        (lambda line: line.replace(b"96", b"98"), [], "image is 98 x 48 pixels, the frame 96 x 48"),
         (lambda line: line.replace(b'"track_id": 1', b'"track_id": 2'), [], "o.jsonl: v.mp4, frame 0 has other track ids"),
         (_with_model, [], "o.jsonl is by the model other 1, not by fake 1"),
     ],

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,23 @@ def test_a_rotated_video_is_segmented_and_drawn_upright(
     assert _solo("v.mp4", "--format", "jsonl", "--overlay", "o.mp4") == 0
     assert {(line["image"]["width"], line["image"]["height"]) for line in _lines(capsys.readouterr().out)} == {(48, 96)}
     assert {rgb.shape for rgb in read_video(Path("o.mp4"))[1]} == {(96, 48, 3)}
+
+
+def test_pixels_that_are_not_square_stay_so_in_the_overlay(
+    model: FakeSegmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import av
+
+    monkeypatch.chdir(tmp_path)
+    with av.open("v.mp4", "w") as output:
+        stream: Any = output.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(16, 11)
+        output.mux(stream.encode(av.VideoFrame.from_ndarray(moving_square(0)).reformat(format="yuv420p")))
+        output.mux(stream.encode(None))
+    assert _solo("v.mp4", "--overlay", "o.mp4", "-o", "o.json") == 0
+    with av.open("o.mp4") as container:
+        assert container.streams.video[0].codec_context.sample_aspect_ratio == Fraction(16, 11)
 
 
 def test_track_ids_are_in_the_lines(model: FakeSegmenter, video: Callable[..., Path], capsys: Capture) -> None:

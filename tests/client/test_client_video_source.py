@@ -131,7 +131,7 @@ def test_damage_in_the_middle_leaves_the_other_frames(tmp_path: Path) -> None:
     frames, source = _read(path)
     assert 30 < len(frames) < 40
     assert source.failure is not None
-    assert "packets are damaged; their frames are left out" in str(source.failure)
+    assert "frames are left out: " in str(source.failure)
 
 
 def test_an_mp4_without_its_index_is_refused(tmp_path: Path) -> None:

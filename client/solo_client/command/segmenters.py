@@ -14,7 +14,7 @@ from solo_results.types import Result
 from solo_client import wire
 from solo_client.command.errors import ImageFailed, Unusable, local_problem
 from solo_client.command.key_file import read_key
-from solo_client.errors import ConnectionLost, InvalidArgument, ServerProblem, SoloError, TimedOut
+from solo_client.errors import ConnectionLost, InvalidArgument, ServerProblem, SoloError, TimedOut, UnexpectedAnswer
 from solo_client.field import Field
 from solo_client.query import Options, Query
 
@@ -154,7 +154,15 @@ class _RemoteSegmenter:
     def segment_pixels(self, rgb: Pixels, options: Options) -> Result:
         from solo_client.command.video.pixels import to_jpeg  # Pillow, of the extra video
 
-        return self.segment(to_jpeg(rgb), options)
+        result = self.segment(to_jpeg(rgb), options)
+        check_size(result, rgb.shape[:2])
+        return result
+
+
+def check_size(result: Result, hw: tuple[int, ...]) -> None:
+    """Raises UnexpectedAnswer if a result is not that of an image of `hw` pixels."""
+    if (result.height, result.width) != hw:
+        raise UnexpectedAnswer("image", f"is {result.width} x {result.height} pixels, the frame {hw[1]} x {hw[0]}")
 
 
 def _open_client(url: str, api_key: str | None, model: str | None, version: str | None) -> SoloClient:

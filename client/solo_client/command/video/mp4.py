@@ -7,6 +7,7 @@ MP4 and gives it its name.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,9 @@ class Mp4Writer:
     encoder: the name of the encoder in use, after the first picture.
     """
 
-    def __init__(self, path: Path, sound: Any | None = None) -> None:
-        """sound: the source's stream whose packets will be added, or None."""
-        self.path, self._sound = path, sound
+    def __init__(self, path: Path, sound: Any | None = None, pixel_aspect: Fraction | None = None) -> None:
+        """sound: the source's stream whose packets will be added, or None; pixel_aspect: of a pixel that is not square."""
+        self.path, self._sound, self._pixel_aspect = path, sound, pixel_aspect
         self.part = path.with_name(f"{path.stem}.part{path.suffix}")
         self.encoder: str | None = None
         self.frames = 0
@@ -53,7 +54,7 @@ class Mp4Writer:
             Unusable: the file cannot be written, or no encoder can be opened.
         """
         try:
-            if self._container is None:
+            if self.encoder is None:
                 self._open(picture)
             self._add_sound(sound)
             self._container.mux(self._video.encode(picture))
@@ -67,7 +68,7 @@ class Mp4Writer:
         Raises:
             Unusable: the file cannot be written.
         """
-        if self._container is None:
+        if self.encoder is None:
             return
         try:
             self._add_sound(sound)
@@ -78,17 +79,20 @@ class Mp4Writer:
             raise self._unwritable(error) from error
 
     def _open(self, picture: VideoFrame) -> None:
-        self._container = av.open(str(self.part), "w", format="mp4", options=_CONTAINER)
-        self.encoder = next((name for name in ENCODERS if _has(name)), None)
-        if self.encoder is None:
+        encoder = next((name for name in ENCODERS if _has(name)), None)
+        if encoder is None:
             raise Unusable(f"--overlay: this FFmpeg has none of the encoders {', '.join(ENCODERS)}")
-        video = self._container.add_stream(self.encoder, options=ENCODERS[self.encoder])
+        self._container = av.open(str(self.part), "w", format="mp4", options=_CONTAINER)
+        self.encoder = encoder
+        video = self._container.add_stream(encoder, options=ENCODERS[encoder])
         video.width, video.height, video.pix_fmt = picture.width, picture.height, "yuv420p"
         context = video.codec_context
         context.time_base = video.time_base = picture.time_base
         context.gop_size = KEY_FRAME_EVERY
         context.color_range, context.colorspace = _LIMITED, _BT709
         context.color_primaries = context.color_trc = _BT709
+        if self._pixel_aspect is not None:
+            context.sample_aspect_ratio = self._pixel_aspect
         self._video = video
         if self._sound is not None:
             self._copied = self._container.add_stream_from_template(self._sound)

@@ -26,7 +26,7 @@ from solo_client.command.outcome import Outcome
 from solo_client.command.output import Failed, FramePosition, Output, Segmented
 from solo_client.command.progress import Progress
 from solo_client.command.recorded import Recorded
-from solo_client.command.segmenters import Segmenter
+from solo_client.command.segmenters import Segmenter, check_size
 from solo_client.command.video.drawing import draw_frame, to_picture
 from solo_client.command.video.mp4 import Mp4Writer
 from solo_client.command.video.pixels import Pixels
@@ -119,8 +119,8 @@ class VideoRun:
         self, source: VideoSource, output: Output, outcome: Outcome, interrupt: Interrupt, report: Callable[[str], None]
     ) -> None:
         overlay, started = self._job.overlay, perf_counter()
-        writer = None if overlay is None else Mp4Writer(overlay, source.sound)
-        total = min(source.estimated_frames, self._options.max_frames or source.estimated_frames)
+        writer = None if overlay is None else Mp4Writer(overlay, source.sound, source.pixel_aspect)
+        total = min(filter(None, (source.estimated_frames, self._options.max_frames)), default=0)
         with ExitStack() as stack:
             steps = self._stages(source, interrupt, stack)
             progress = stack.enter_context(Progress(total, sys.stderr, "frames"))
@@ -160,6 +160,8 @@ class VideoRun:
             if frame.number % self._options.every == 0:
                 position = FramePosition(frame.number, frame.time_s)
                 done = None if self._recorded is None else self._recorded.take(self._job.path, frame.number, position)
+                if isinstance(done, Segmented):
+                    check_size(done.result, frame.upright_hw)
                 yield _Step(frame, is_due=True, done=done, is_new=done is None)
             elif self._job.overlay is not None:
                 yield _Step(frame, is_due=False)
@@ -191,7 +193,7 @@ class VideoRun:
                 done = replace(done, track_ids=ids)
             if step.is_due:
                 shown = done if isinstance(done, Segmented) else None
-            canvas_hw = canvas_hw or _upright_hw(step.frame)
+            canvas_hw = canvas_hw or step.frame.upright_hw
             yield replace(step, done=done, shown=shown, canvas_hw=canvas_hw)
 
     def _draw(self, step: _Step) -> _Step:
@@ -240,8 +242,3 @@ class VideoRun:
         outcome.count(failed)
         if self._recorded is None or self._recorded.take(self._job.path, 0, None) is None:
             output.add(failed)
-
-
-def _upright_hw(frame: SourceFrame) -> tuple[int, int]:
-    height, width = frame.picture.height, frame.picture.width
-    return (width, height) if round(frame.picture.rotation / 90) % 2 else (height, width)

@@ -52,6 +52,17 @@ class SourceFrame:
     picture: VideoFrame
     sound: tuple[Any, ...] = ()
 
+    @property
+    def upright_hw(self) -> tuple[int, int]:
+        """Height and width of `rgb`."""
+        height, width = self.picture.height, self.picture.width
+        return (width, height) if self.is_sideways else (height, width)
+
+    @property
+    def is_sideways(self) -> bool:
+        """Whether the picture is stored turned by 90 degrees."""
+        return round(self.picture.rotation / 90) % 2 == 1
+
     def rgb(self) -> Pixels:
         """The upright pixels: `(H, W, 3) uint8`, C order."""
         picture = self.picture
@@ -110,6 +121,12 @@ class VideoSource:
         duration_s = Fraction(self._container.duration or 0, av.time_base)
         return round(duration_s * (self._video.average_rate or 0))
 
+    @property
+    def pixel_aspect(self) -> Fraction | None:
+        """Width by height of a pixel as stored, if pixels are not square."""
+        aspect: Fraction | None = self._video.codec_context.sample_aspect_ratio
+        return None if aspect in (None, 0, 1) else aspect
+
     def frames(self, is_stopped: Callable[[], bool] = lambda: False) -> Iterator[SourceFrame]:
         """All frames in the order in which they are shown. Ends early if `is_stopped`."""
         self._is_running = True
@@ -156,7 +173,7 @@ class VideoSource:
 
     def _incomplete(self, clock: _Clock) -> ImageFailed | None:
         if clock.count == 0:
-            why = f"{self._damaged} damaged packets" if self._damaged else "it has no frames"
+            why = "all are damaged" if self._damaged or self._video.frames else "it has no frames"
             return _failed("video_damaged", "Damaged video", f"no frame can be decoded: {why}")
         if self._is_short(clock):
             expected = f" of {self._video.frames}" if self._video.frames else ""
@@ -166,7 +183,7 @@ class VideoSource:
                 f"it is truncated: it ends after {clock.count}{expected} frames, at {clock.last_s:.2f} s",
             )
         if self._damaged:
-            reason = f"{self._damaged} packets are damaged; their frames are left out"
+            reason = f"frames are left out: {self._damaged} damaged packet{'s' * (self._damaged > 1)}"
             return _failed("video_damaged", "Damaged video", reason)
         return None
 
