@@ -60,7 +60,7 @@ class SoloClient:
         )
 
     def segment(self, image: bytes | str | Path, **options: Unpack[Options]) -> Result:
-        """The instances in one image.
+        """The instances in one image. The result keeps the bytes of the image, so that it can be drawn: `result.draw()`.
 
         Raises:
             InvalidArgument: an option is invalid.
@@ -86,10 +86,12 @@ class SoloClient:
     def segment_many(self, images: Iterable[bytes | str | Path], **options: Unpack[Options]) -> Iterator[Result]:
         """Yield results in the order of `images`, one request per image, sent when its result is needed.
 
-        Raises the same errors as `segment`, at the image that failed; the iterator ends there.
+        The results do not keep their images. Raises the same errors as `segment`, at the image that failed; the iterator ends
+        there.
         """
+        query = Query(**options)
         for image in images:
-            yield self.segment(image, **options)
+            yield self._exchange(self._protocol.segment(read_image(image), query, keep_image=False))
 
     def segment_together(
         self, images: Sequence[bytes | str | Path], **options: Unpack[Options]
@@ -190,14 +192,15 @@ class AsyncSoloClient:
         """Yield results in the order of `images`, one request per image, at most `concurrency` of them in flight.
 
         `images` is read that far ahead, no further. Raises the same errors as `segment`, at the image that failed. Requests
-        still in flight then, or when the iterator is closed early, are cancelled.
+        still in flight then, or when the iterator is closed early, are cancelled. The results do not keep their images.
         """
         if concurrency < 1:
             raise InvalidArgument("concurrency", f"must be at least 1, not {concurrency}")
+        query = Query(**options)
         in_flight: deque[asyncio.Task[Result]] = deque()
         try:
             for image in images:
-                in_flight.append(asyncio.create_task(self.segment(image, **options)))
+                in_flight.append(asyncio.create_task(self._segment_only(image, query)))
                 if len(in_flight) == concurrency:
                     yield await in_flight.popleft()
             while in_flight:
@@ -240,6 +243,10 @@ class AsyncSoloClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def _segment_only(self, image: bytes | str | Path, query: Query) -> Result:
+        body = await asyncio.to_thread(read_image, image)
+        return await self._exchange(self._protocol.segment(body, query, keep_image=False))
 
     async def _exchange(self, call: Call[T]) -> T:
         tries = 1

@@ -36,7 +36,9 @@
     ├── UnexpectedAnswer           the response is not in the wire format: `.field`, `.reason`
     ├── DamagedMask                run lengths do not fit the mask's size           (also a ValueError)
     ├── UnknownCategory            a label has no COCO category id                  (also a LookupError)
-    └── NumpyMissing               numpy is needed for masks as arrays              (also an ImportError)
+    ├── NumpyMissing               numpy is needed for masks as arrays              (also an ImportError)
+    ├── PillowMissing              Pillow is needed to draw                         (also an ImportError)
+    └── ImageMissing               a result without its image cannot be drawn       (also a ValueError)
 
 An unknown code becomes CallerFault, Unavailable or ServerFault, by status.
 Every error keeps its parameters in `args`, so it can be pickled.
@@ -49,7 +51,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from solo_results.errors import DamagedMask as DamagedMask
+from solo_results.errors import ImageMissing as ImageMissing
 from solo_results.errors import NumpyMissing as NumpyMissing
+from solo_results.errors import PillowMissing as PillowMissing
 from solo_results.errors import SoloError as SoloError
 from solo_results.errors import UnknownCategory as UnknownCategory
 

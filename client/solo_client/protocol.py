@@ -8,7 +8,7 @@ Query + bytes ─► Protocol ─► Call ─► (a client sends it) ─► Http
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -102,12 +102,17 @@ class Protocol:
         key = {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key}"}
         return {"User-Agent": "solo-client"} | key
 
-    def segment(self, image: EncodedImage, query: Query) -> Call[Result]:
-        """The instances of one image."""
+    def segment(self, image: EncodedImage, query: Query, *, keep_image: bool = True) -> Call[Result]:
+        """The instances of one image. keep_image: the result refers to the image's bytes, to be drawn."""
+
+        def read(response: HttpResponse) -> Result:
+            result = _read_result(response)
+            return replace(result, image=image.body) if keep_image else result
+
         return Call(
             "POST",
             f"{self._model_path}/segment",
-            _read_result,
+            read,
             query.to_parameters(),
             _body_headers(image, "application/json"),
             body=image.body,
@@ -128,15 +133,24 @@ class Protocol:
 
     def segment_and_draw(self, image: EncodedImage, query: Query) -> Call[tuple[Result, bytes]]:
         """The instances of one image, and the image with them drawn on it (PNG), from one inference."""
+
+        def read(response: HttpResponse) -> tuple[Result, bytes]:
+            result, png = _read_drawn(response)
+            return replace(result, image=image.body), png
+
         call = self.segment(image, query)
         parameters = {**call.parameters, "overlay": "true"}
-        return Call(call.method, call.path, _read_drawn, parameters, call.headers, body=call.body, may_retry=True)
+        return Call(call.method, call.path, read, parameters, call.headers, body=call.body, may_retry=True)
 
     def segment_together(self, images: Sequence[EncodedImage], query: Query) -> Call[list[Result | ServerProblem]]:
         """The instances of several images, sent in one multipart body."""
 
         def read(response: HttpResponse) -> list[Result | ServerProblem]:
-            return wire.parse_results(_read_json(response), len(images))
+            results = wire.parse_results(_read_json(response), len(images))
+            return [
+                replace(result, image=image.body) if isinstance(result, Result) else result
+                for result, image in zip(results, images, strict=True)
+            ]
 
         return Call(
             "POST",

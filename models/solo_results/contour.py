@@ -21,6 +21,7 @@ UInt8 = NDArray[np.uint8]
 
 TINT = 0.375
 """How much of a masked pixel is the instance's colour: 3/8, a sum of two shifts."""
+_INSET = 0.25  # pixels: of a line of 1.5, one pixel is fully covered, and not two partly
 _OUTER_OPACITY = 0.6
 _THINNEST, _THICKEST = 1.5, 14.0  # pixels
 _SIDE_OF_THICKER = 600  # pixels of the image's short side for each pixel of the line
@@ -28,7 +29,7 @@ _SIDE_OF_THICKER = 600  # pixels of the image's short side for each pixel of the
 
 @dataclass(frozen=True, slots=True)
 class Pen:
-    """The width of the line, centred on the edge, and of the one around it, in pixels; taps of each of the two box filters."""
+    """The width of the line along the edge, and of the one around it, in pixels; the taps of each of the two box filters."""
 
     width: float
     outer: float
@@ -36,8 +37,8 @@ class Pen:
 
     @property
     def margin(self) -> int:
-        """How far from its mask, in pixels, a line is looked for."""
-        return self.taps
+        """How far outside its mask, in pixels, both filters and the lines reach."""
+        return 2 * (self.taps - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Canvas:
 def pen_for(image_hw: tuple[int, int]) -> Pen:
     """The pen for an image: 1.5 pixels up to a short side of 900, then wider in proportion."""
     width = min(max(min(image_hw) / _SIDE_OF_THICKER, _THINNEST), _THICKEST)
-    outer = max(0.75, 0.5 * width)
+    outer = max(1.0, 0.5 * width)
     return Pen(width, outer, max(3, int(np.ceil(width / 2 + outer + 0.5))))
 
 
@@ -114,17 +115,17 @@ def _stroke(canvas: Canvas, inside: UInt8, left: int, top: int, colour: Colour) 
     near = np.flatnonzero(
         smooth - smooth.dtype.type(tables.first) <= tables.last - tables.first
     )  # wraps below the first
-    found, near = smooth[near], near + (pen.taps - 1) * (box_width + 1)
+    found, near = smooth.take(near), near + (pen.taps - 1) * (box_width + 1)
     pixels = near + near // box_width * (plane_width - box_width) + (top * plane_width + left)
-    kept, around = tables.kept[found], text_colour(colour)
+    kept, around = tables.kept.take(found), text_colour(colour)
     for plane, value, contrast in zip(canvas.planes, colour, around, strict=True):
-        added = (tables.line * value + tables.outer * contrast + 0.5)[found]
+        added = (tables.line * value + tables.outer * contrast + np.float32(0.5)).take(found)
         flat = plane.reshape(-1)
-        flat[pixels] = flat[pixels] * kept + added
+        flat[pixels] = (flat.take(pixels) * kept + added).astype(np.uint8)
 
 
 def _smooth(inside: UInt8, taps: int) -> NDArray[np.unsignedinteger]:
-    """Two box filters along each axis of an array with a margin of at least `taps` zeros: flat, without the first and last rows.
+    """Two box filters along each axis of an array with a margin of `2 * (taps - 1)` zeros: flat, without the first and last rows.
 
     Values: 0..taps**4. The value of pixel (r, c) is at `(r - taps + 1) * width + c - taps + 1`.
     """
@@ -144,7 +145,7 @@ def _smooth(inside: UInt8, taps: int) -> NDArray[np.unsignedinteger]:
 def _tables(pen: Pen) -> _Tables:
     share = np.arange(pen.taps**4 + 1) / pen.taps**4
     nearer = pen.taps - pen.taps * np.sqrt(2 * np.minimum(share, 1 - share))  # two box filters make a triangle
-    distance = np.where(share >= 0.5, nearer, -nearer)  # pixels, positive inside
+    distance = np.where(share >= 0.5, nearer, -nearer) - _INSET  # pixels from the middle of the line, positive inside
     line = np.clip(pen.width / 2 + 0.5 - np.abs(distance), 0, 1)
     reach = pen.width / 2 + pen.outer
     outer = np.where(distance < 0, np.clip(reach + 0.5 + distance, 0, 1), 0) * _OUTER_OPACITY * (1 - line)

@@ -3,7 +3,9 @@
 SoloError
 ├── DamagedMask        run lengths do not fit the mask's size      (also a ValueError)
 ├── UnknownCategory    a label has no COCO category id             (also a LookupError)
-└── NumpyMissing       numpy is needed for masks as arrays         (also an ImportError)
+├── NumpyMissing       numpy is needed for masks as arrays         (also an ImportError)
+├── PillowMissing      Pillow is needed to draw                    (also an ImportError)
+└── ImageMissing       a result without its image cannot be drawn  (also a ValueError)
 """
 
 from __future__ import annotations
@@ -23,3 +25,11 @@ class UnknownCategory(SoloError, LookupError):
 
 class NumpyMissing(SoloError, ImportError):
     """numpy is needed for masks as arrays."""
+
+
+class PillowMissing(SoloError, ImportError):
+    """Pillow is needed to draw; the extra `draw` brings it."""
+
+
+class ImageMissing(SoloError, ValueError):
+    """The result does not have its image; pass it."""

@@ -13,6 +13,7 @@ Point = tuple[int, int]
 _DISTANCES = (0.5, 1.5, 3.0, 5.0, 7.0)  # of a label that is moved away, in heights of a label
 _ANGLES = np.arange(16) * (np.pi / 8) - np.pi / 2
 _MOST_COVERED = 0.3  # of an image by labels; on a small image they would hide everything
+_LONGEST_LEADER = 8  # heights of a label; a label further away is left out
 _TRIED = 48  # free places of a label that are tried for one that hides no small object
 _RINGS = np.repeat(_DISTANCES, len(_ANGLES))
 _ACROSS, _DOWN = np.tile(np.cos(_ANGLES), len(_DISTANCES)), np.tile(np.sin(_ANGLES), len(_DISTANCES))
@@ -62,8 +63,10 @@ def place_labels(
 ) -> list[Place | None]:
     """A place for each label, in the order of the labels: no label covers an earlier one.
 
-    A label takes the first of its candidate places that is free and hides no small object; else the first that is free; None if
-    all are taken, or if labels would cover more than 30 % of the image. gap: pixels between label and object.
+    A label takes the first of its candidate places that is free and hides no small object; else the first that is free. It has None
+    if all are taken, if the place is too far from the object, or if labels would cover more than 30 % of the image.
+
+    gap: pixels between label and object.
     """
     taken = np.empty((4, len(anchors)), np.int64)  # left, top, right, bottom
     count, places = 0, list[Place | None]()
@@ -82,9 +85,13 @@ def place_labels(
             places.append(None)
             continue
         left, top = corner
+        point, distance = _nearest(anchor, left, top, width, height)
+        if distance > _LONGEST_LEADER * height:
+            places.append(None)
+            continue
         taken[:, count] = left, top, left + width, top + height
         count += 1
-        places.append(Place(left, top, _leader(anchor, left, top, width, height)))
+        places.append(Place(left, top, point if distance > height else None))
     return places
 
 
@@ -143,15 +150,15 @@ def _covers(corners: NDArray[np.int64], width: int, height: int, boxes: NDArray[
     return covering
 
 
-def _leader(anchor: Anchors, left: int, top: int, width: int, height: int) -> Point | None:
-    """The nearest point of the object if it is more than a label's height away from the label."""
+def _nearest(anchor: Anchors, left: int, top: int, width: int, height: int) -> tuple[Point, float]:
+    """The point of the object that is nearest to its label, and how far away it is, in pixels."""
 
     def distance(point: Point) -> float:
         x, y = point
         return hypot(max(left - x, x - left - width, 0), max(top - y, y - top - height, 0))
 
     nearest = min(anchor.points, key=distance)
-    return nearest if distance(nearest) > height else None
+    return nearest, distance(nearest)
 
 
 def _middle(line: NDArray[np.bool_]) -> int:

@@ -90,8 +90,8 @@ def decode_box(mask: Rle, box_xywh: tuple[int, int, int, int]) -> NDArray[np.boo
     """
     mask_height, mask_width = mask.size
     x, y, width, height = box_xywh
-    left, right = sorted((min(max(x, 0), mask_width), min(max(x + width, 0), mask_width)))
-    top, bottom = sorted((min(max(y, 0), mask_height), min(max(y + height, 0), mask_height)))
+    left, top = (min(max(start, 0), side) for start, side in ((x, mask_width), (y, mask_height)))
+    right, bottom = min(max(x + width, left), mask_width), min(max(y + height, top), mask_height)
     ends = np.cumsum(_runs_of_size(mask.size, mask.counts))
     first, last = left * mask_height, right * mask_height
     start, stop = np.searchsorted(ends, (first, last), side="right")

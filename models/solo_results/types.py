@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal, TypedDict
 
-from solo_results.errors import NumpyMissing, UnknownCategory
+from solo_results.errors import ImageMissing, NumpyMissing, PillowMissing, UnknownCategory
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL.Image import Image
+
+_CLEAR_SCORE = 0.3  # as in the server's overlays
 
 
 class CocoMask(TypedDict):
@@ -85,7 +90,8 @@ class Instance:
 class Result:
     """All objects detected in one image, highest score first.
 
-    width, height: pixels, after EXIF orientation; timings_ms: milliseconds by stage, `total` included.
+    width, height: pixels, after EXIF orientation; timings_ms: milliseconds by stage, `total` included; image: the encoded image,
+    if it was kept for drawing. With it, and with Pillow, a notebook shows the result as a drawing.
     """
 
     width: int
@@ -94,6 +100,57 @@ class Result:
     model_version: str
     timings_ms: Mapping[str, float]
     instances: tuple[Instance, ...]
+    image: bytes | None = field(default=None, repr=False, compare=False)
+
+    def draw(
+        self,
+        colour_by: Literal["instance", "class"] = "instance",
+        below: float = _CLEAR_SCORE,
+        *,
+        image: bytes | str | Path | None = None,
+    ) -> Image:
+        """The image with its instances: tinted masks, contours and labels, RGB.
+
+        colour_by: a colour for each instance, or for each class. below: instances with a lower score are not drawn. image: the
+        encoded image or its path, if the result does not have it.
+
+        Raises:
+            DamagedMask: the run lengths of a mask do not fit its size.
+            ImageMissing: the result has no image, and none is given.
+            OSError: the image cannot be read or decoded.
+            PillowMissing, NumpyMissing: Pillow or numpy is not installed.
+            ValueError: the image has another size than the one that was segmented.
+        """
+        show = _show()
+        drawing: Image = show.draw_result(self, self._image(image), colour_by, below)
+        return drawing
+
+    def cutout(self, instance: Instance, *, image: bytes | str | Path | None = None) -> Image:
+        """One object on a transparent background, RGBA, cropped to its box; arguments and errors as of `draw`.
+
+        Raises:
+            ValueError: the mask has no pixels; see also `draw`.
+        """
+        show = _show()
+        cut: Image = show.cut_out(instance, self._image(image))
+        return cut
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows: the drawing in PNG, at most 1200 pixels wide; None (text) without image or Pillow."""
+        if self.image is None:
+            return None
+        try:
+            show = _show()
+        except ImportError:
+            return None
+        png: bytes = show.notebook_png(self.draw())
+        return png
+
+    def _image(self, given: bytes | str | Path | None) -> bytes:
+        image = self.image if given is None else given
+        if image is None:
+            raise ImageMissing("the result does not have its image; pass the encoded image or its path: image=...")
+        return image if isinstance(image, bytes) else Path(image).read_bytes()
 
     def masks(self) -> NDArray[np.bool_]:
         """All masks: `(N, H, W) bool`, C order, in the order of `instances`; `(0, H, W)` without instances.
@@ -140,6 +197,21 @@ def _decode_all(size: tuple[int, int], counts: list[str]) -> NDArray[np.bool_]:
     except ImportError as error:
         raise NumpyMissing("masks as arrays need numpy: pip install numpy") from error
     return decode_all(size, counts)
+
+
+def _show() -> ModuleType:
+    """`solo_results.show`; imported here, since the records themselves do not need Pillow."""
+    try:
+        from solo_results import show
+    except ImportError as error:
+        if error.name == "numpy":
+            raise NumpyMissing("drawing needs numpy: pip install numpy") from error
+        if error.name == "PIL":
+            raise PillowMissing(
+                "drawing needs Pillow, which the extra draw brings: pip install 'pillow>=13.0'"
+            ) from error
+        raise
+    return show
 
 
 def _category_id(instance: Instance, category_ids: Mapping[str, int] | None) -> int:

@@ -178,6 +178,16 @@ def test_segment_many_keeps_the_order(call: CallBoth, answer: Json) -> None:
     assert [r.model_name for r in results] == [str(n) for n in range(20)]
 
 
+@pytest.mark.parametrize(
+    ("method", "images", "kept"), [("segment", b"one", [b"one"]), ("segment_many", [b"one", b"two"], [None, None])]
+)
+def test_only_the_result_of_one_image_keeps_its_image(
+    call: CallBoth, answer: Json, method: str, images: Any, kept: list[bytes | None]
+) -> None:
+    results = call(Recorder(*[httpx.Response(200, json=answer)] * len(kept)), method, images)
+    assert [result.image for result in ([results] if method == "segment" else results)] == kept
+
+
 def test_segment_many_of_nothing_is_nothing(call: CallBoth) -> None:
     assert call(Recorder(), "segment_many", []) == []
 
@@ -207,6 +217,7 @@ def test_segment_together_sends_one_multipart_body(
     assert b'name="file"; filename="photo.jpg"\r\nContent-Type: image/jpeg\r\n\r\n' + JPEG in parts[0]
     assert b'name="file"; filename="image"\r\nContent-Type: application/octet-stream\r\n\r\nbroken' in parts[1]
     assert isinstance(first, Result)
+    assert first.image == JPEG
     assert isinstance(second, ImageDamaged)
 
 

@@ -40,12 +40,15 @@ def test_query_omits_unset_options() -> None:
 
 
 def test_query_joins_classes_by_commas() -> None:
-    query = Query(score_threshold=0.25, max_instances=5, classes=["person", "traffic light"], nms="matrix")
+    query = Query(
+        score_threshold=0.25, max_instances=5, classes=["person", "traffic light"], nms="matrix", colour_by="class"
+    )
     assert query.to_parameters() == {
         "score_threshold": "0.25",
         "max_instances": "5",
         "classes": "person,traffic light",
         "nms": "matrix",
+        "colour_by": "class",
     }
 
 

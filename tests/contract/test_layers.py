@@ -32,7 +32,7 @@ UPWARD = (
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The server's Python files in a folder of their own, which tests may change."""
-    shutil.copytree(SERVER, tmp_path / "solo_server", ignore=shutil.ignore_patterns("__pycache__", "fonts"))
+    shutil.copytree(SERVER, tmp_path / "solo_server", ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
 
 

@@ -128,6 +128,24 @@ def test_the_openapi_document_has_the_overlay(http: httpx.Client) -> None:
     jsonschema_rs.validate(schema, http.post("/segment", content=PNG, params=OVERLAY).json())
 
 
+def test_instances_of_a_class_can_have_one_colour(http: httpx.Client) -> None:
+    by_instance, by_class = (
+        http.post(
+            "/segment", content=PNG, params={"format": "overlay", "colour_by": by, "score_threshold": 0.05}
+        ).content
+        for by in ("instance", "class")
+    )
+    assert (_pixels(by_instance) != _pixels(by_class)).any()
+    answer = http.post("/segment", content=PNG, params=OVERLAY | {"colour_by": "class", "score_threshold": 0.05}).json()
+    np.testing.assert_array_equal(_pixels(b64decode(answer["overlay_png"])), _pixels(by_class))
+
+
+def test_a_colour_by_anything_else_is_refused(http: httpx.Client) -> None:
+    refused = http.post("/segment", content=PNG, params={"format": "overlay", "colour_by": "score"})
+    assert refused.status_code == 422
+    assert refused.json()["detail"].startswith("colour_by: ")
+
+
 def test_v2_has_no_overlay(http: httpx.Client) -> None:
     tensor = {"name": "PIXELS", "datatype": "UINT8", "shape": [2, 2, 3], "data": [0] * 12}
     body = {"inputs": [tensor], "parameters": {"overlay": "true"}}
@@ -142,5 +160,7 @@ def test_the_client_gets_both_from_one_request(http: httpx.Client, inferred: lis
         assert len(inferred) == 1
         assert result.instances == client.segment(PNG, classes=["cat"]).instances
         np.testing.assert_array_equal(_pixels(png), _pixels(client.overlay(PNG, classes=["cat"])))
+        assert result.image == PNG
+        np.testing.assert_array_equal(np.asarray(result.draw()), _pixels(png))
         with pytest.raises(ImageDamaged):
             client.segment_and_draw(PNG[:300])

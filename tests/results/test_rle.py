@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from solo_results.errors import DamagedMask, NumpyMissing
-from solo_results.rle import decode_all, decode_counts, decode_rle, encode_rle
+from solo_results.rle import decode_all, decode_box, decode_counts, decode_rle, encode_counts, encode_rle
 from solo_results.types import Instance, RleMask
 
 
@@ -132,3 +133,38 @@ def _check_against_pycocotools(mask: NDArray[np.bool_]) -> None:
     counts = encoded["counts"].decode()
     np.testing.assert_array_equal(decode_rle(RleMask((height, width), counts)), mask)
     assert encode_rle(mask) == counts
+
+
+def test_a_box_is_decoded_as_worked_out_by_hand() -> None:
+    mask = RleMask((2, 3), "132")  # [[0, 1, 0], [1, 1, 0]]
+    assert decode_box(mask, (0, 1, 2, 1)).tolist() == [[True, True]]
+    assert decode_box(mask, (1, 0, 2, 2)).tolist() == [[True, False], [True, False]]
+
+
+@pytest.mark.parametrize(
+    "box",
+    [(0, 0, 17, 11), (3, 2, 5, 6), (0, 0, 1, 11), (16, 0, 1, 1), (4, 10, 9, 1), (5, 5, 0, 0), (0, 0, 0, 0), (-4, -3, 9, 8),
+     (12, 7, 100, 100), (40, 40, 5, 5), (-9, 0, 4, 4), (8, 8, -3, -2)],
+)  # fmt: skip
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_a_box_is_the_part_of_the_whole_mask(box: tuple[int, int, int, int], share: float) -> None:
+    mask = np.random.default_rng(3).random((11, 17)) < share
+    x, y, width, height = box
+    expected = mask[max(y, 0) : max(y + max(height, 0), 0), max(x, 0) : max(x + max(width, 0), 0)]
+    found = decode_box(RleMask((11, 17), encode_rle(mask)), box)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_box_of_a_damaged_mask_is_refused() -> None:
+    with pytest.raises(DamagedMask, match="covers 5 pixels"):
+        decode_box(RleMask((2, 3), "5"), (0, 0, 1, 1))
+
+
+def test_a_small_box_of_a_large_mask_takes_little_memory() -> None:
+    side = 30_000
+    rle = RleMask((side, side), encode_counts(np.array([side * 10, 5, side * (side - 10) - 5])))
+    tracemalloc.start()
+    assert decode_box(rle, (10, 0, 1, 5)).all()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 500_000  # the whole mask would be 900 MB

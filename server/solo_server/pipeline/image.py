@@ -18,8 +18,9 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from solo_models.spec import PreprocessSpec
+from solo_results.upright import SIDEWAYS, orientation_of, upright_rgb
 
 from solo_server.backends.cpu.kernels.resize import resize_bilinear
 from solo_server.errors import EmptyBody, ImageDamaged, ImageTooLarge, UnsupportedMediaType
@@ -46,16 +47,6 @@ _DAMAGE = (
     AttributeError,
     TypeError,
 )  # what Pillow raises
-_TRANSPOSES = {  # by EXIF orientation
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SIDEWAYS = (5, 6, 7, 8)
 _JPEG = b"\xff\xd8"
 _BEGINNINGS = {
     "PNG": re.compile(rb"\x89PNG"),  # however its line ends were changed
@@ -155,9 +146,8 @@ def _upright_rgb(image: Image.Image, draft_for: PreprocessSpec | None) -> tuple[
         factor = draft_factor(height, width, draft_for)
         image.draft(None, (max(1, width // factor), max(1, height // factor)))
     image.load()
-    orientation = _orientation(image)
-    rgb = _to_rgb(image.transpose(_TRANSPOSES[orientation]) if orientation in _TRANSPOSES else image)
-    return rgb, (width, height) if orientation in _SIDEWAYS else (height, width)
+    orientation = orientation_of(image)
+    return upright_rgb(image, orientation), (width, height) if orientation in SIDEWAYS else (height, width)
 
 
 def prepare(image: UInt8, spec: PreprocessSpec, original_hw: tuple[int, int] | None = None) -> PreparedImage:
@@ -247,28 +237,6 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
         raise ImageTooLarge(f"the image is {width}x{height}; at most {allowed} are accepted")
     if width < 1 or height < 1:
         raise ImageDamaged("the image has no pixels")
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation; 1 if there is none.
-
-    `Image.getexif` would also take it from XMP and from text, which OpenCV and browsers do not. For an AVIF, Pillow gives the
-    rotation of the image itself here (`irot` and `imir`) and ignores the EXIF orientation, as browsers do.
-    """
-    exif = Image.Exif()
-    try:
-        exif.load(image.info.get("exif") or b"")
-        orientation = exif.get(ExifTags.Base.Orientation)
-    except (OSError, SyntaxError, ValueError, TypeError, struct.error, EOFError, KeyError, IndexError):
-        return 1  # broken metadata: the image is not rotated
-    return orientation if isinstance(orientation, int) else 1
-
-
-def _to_rgb(image: Image.Image) -> UInt8:
-    if image.mode.startswith("I"):  # 16 bits a pixel; Pillow would clip to 255 instead of scaling
-        grey = (np.asarray(image, np.uint32) >> 8).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    return np.asarray(image.convert("RGB"), np.uint8)
 
 
 def _reason(problem: BaseException) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from functools import lru_cache
 
-from PIL import Image
 from solo_results import types as results
-from solo_results.draw import ColourBy, draw
+from solo_results.draw import ColourBy, as_png, draw
 from solo_results.labels import LONGEST, readable
 
 from solo_server.types import Instance, UInt8
@@ -34,13 +32,6 @@ def draw_png(
 def not_drawn(instances: tuple[Instance, ...], below: float) -> int:
     """How many instances `draw_png` leaves out for their score."""
     return sum(instance.score < below for instance in instances)
-
-
-def as_png(image: Image.Image) -> bytes:
-    """The image in PNG, compressed for speed rather than size."""
-    png = io.BytesIO()
-    image.save(png, "PNG", compress_level=3)
-    return png.getvalue()
 
 
 def _record(instance: Instance, class_names: tuple[str, ...]) -> results.Instance:
