@@ -43,8 +43,10 @@ from solo_client.errors import (
     NotFound,
     NotReady,
     NumpyMissing,
+    OriginRefused,
     Overloaded,
     PillowMissing,
+    PolygonTooComplex,
     Problem,
     RequestTimeout,
     ServerFault,
@@ -56,7 +58,12 @@ from solo_client.errors import (
     UnexpectedAnswer,
     UnknownCategory,
     Unreachable,
+    UnreadableFile,
     UnsupportedMediaType,
+    Unwritable,
+    UpgradeRequired,
+    UrlNotAllowed,
+    UrlUnreachable,
 )
 from solo_client.query import Options
 
@@ -95,8 +102,10 @@ __all__ = [
     "NotReady",
     "NumpyMissing",
     "Options",
+    "OriginRefused",
     "Overloaded",
     "PillowMissing",
+    "PolygonTooComplex",
     "Problem",
     "RequestTimeout",
     "Result",
@@ -111,7 +120,12 @@ __all__ = [
     "UnexpectedAnswer",
     "UnknownCategory",
     "Unreachable",
+    "UnreadableFile",
     "UnsupportedMediaType",
+    "Unwritable",
+    "UpgradeRequired",
+    "UrlNotAllowed",
+    "UrlUnreachable",
     "coco_category_ids",
 ]
 

@@ -16,6 +16,8 @@
     │   │   ├── BodyTooLarge             body_too_large
     │   │   ├── InvalidQuery             invalid_query
     │   │   ├── Unauthorized             unauthorized
+    │   │   ├── OriginRefused            origin_refused
+    │   │   ├── UpgradeRequired          upgrade_required
     │   │   ├── NotFound                 not_found
     │   │   ├── ModelNotFound            model_not_found
     │   │   ├── ModelNotLoadable         model_not_loadable
@@ -25,6 +27,8 @@
     │   │   ├── MalformedRequest         malformed_request
     │   │   ├── RequestTimeout           request_timeout
     │   │   ├── HeadersTooLarge          headers_too_large
+    │   │   ├── UrlNotAllowed            url_not_allowed
+    │   │   ├── UrlUnreachable           url_unreachable
     │   │   ├── InvalidTensor            invalid_tensor
     │   │   └── AnswerTooLarge           answer_too_large
     │   ├── Unavailable            503: the same request may succeed later
@@ -38,7 +42,10 @@
     ├── UnknownCategory            a label has no COCO category id                  (also a LookupError)
     ├── NumpyMissing               numpy is needed for masks as arrays              (also an ImportError)
     ├── PillowMissing              Pillow is needed to draw                         (also an ImportError)
-    └── ImageMissing               a result without its image cannot be drawn       (also a ValueError)
+    ├── ImageMissing               a result without its image cannot be drawn       (also a ValueError)
+    ├── UnreadableFile             a file of results is not valid: `.file`, `.place`, `.reason`
+    ├── Unwritable                 a format cannot hold these results
+    └── PolygonTooComplex          a polygon would need too much memory             (also a ValueError)
 
 An unknown code becomes CallerFault, Unavailable or ServerFault, by status.
 Every error keeps its parameters in `args`, so it can be pickled.
@@ -54,8 +61,11 @@ from solo_results.errors import DamagedMask as DamagedMask
 from solo_results.errors import ImageMissing as ImageMissing
 from solo_results.errors import NumpyMissing as NumpyMissing
 from solo_results.errors import PillowMissing as PillowMissing
+from solo_results.errors import PolygonTooComplex as PolygonTooComplex
 from solo_results.errors import SoloError as SoloError
 from solo_results.errors import UnknownCategory as UnknownCategory
+from solo_results.errors import UnreadableFile as UnreadableFile
+from solo_results.errors import Unwritable as Unwritable
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +177,14 @@ class Unauthorized(CallerFault):
     """The server requires an API key, and this one is unknown or missing."""
 
 
+class OriginRefused(CallerFault):
+    """A page of another origin opened a stream; see docs/stream.md."""
+
+
+class UpgradeRequired(CallerFault):
+    """`/stream` was requested without a WebSocket handshake."""
+
+
 class NotFound(CallerFault):
     """The server has no such path."""
 
@@ -201,6 +219,14 @@ class RequestTimeout(CallerFault):
 
 class HeadersTooLarge(CallerFault):
     """The request line and the headers together are longer than the server allows."""
+
+
+class UrlNotAllowed(CallerFault):
+    """Only for an image by URL, which this client does not send: the server may not fetch it."""
+
+
+class UrlUnreachable(CallerFault):
+    """Only for an image by URL, which this client does not send: the server could not fetch it."""
 
 
 class InvalidTensor(CallerFault):
@@ -255,6 +281,8 @@ BY_CODE: Mapping[str, type[ServerProblem]] = {
     "body_too_large": BodyTooLarge,
     "invalid_query": InvalidQuery,
     "unauthorized": Unauthorized,
+    "origin_refused": OriginRefused,
+    "upgrade_required": UpgradeRequired,
     "not_found": NotFound,
     "model_not_found": ModelNotFound,
     "model_not_loadable": ModelNotLoadable,
@@ -264,6 +292,8 @@ BY_CODE: Mapping[str, type[ServerProblem]] = {
     "malformed_request": MalformedRequest,
     "request_timeout": RequestTimeout,
     "headers_too_large": HeadersTooLarge,
+    "url_not_allowed": UrlNotAllowed,
+    "url_unreachable": UrlUnreachable,
     "invalid_tensor": InvalidTensor,
     "answer_too_large": AnswerTooLarge,
     "overloaded": Overloaded,

@@ -14,6 +14,7 @@ from solo_models.suggestion import nearest
 
 COMMANDS = {
     "segment": ("solo_client.segment", "client", "segment images, with a local bundle or over HTTP"),
+    "convert": ("solo_client.convert", "client", "convert results between COCO, LabelMe, YOLO, PNG, CSV and JSON"),
     "serve": ("solo_server.commands.serve", "server", "serve a bundle over HTTP (default: the demo model)"),
     "warm": (
         "solo_server.commands.warm",

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+    from solo_results.polygons import Part
+
 _CLEAR_SCORE = 0.3  # as in the server's overlays
 
 
@@ -73,6 +75,10 @@ class Instance:
         """
         mask: NDArray[np.bool_] = _decode_all(self.mask.size, [self.mask.counts])[0]
         return mask
+
+    def polygons(self, tolerance: float = 0.0) -> tuple[Part, ...]:
+        """The parts of the mask as polygons with holes; see `Result.polygons`."""
+        return _polygons(self.mask.size, [self.mask.counts], tolerance)[0]
 
     def to_dict(self) -> dict[str, object]:
         """The instance in the wire format."""
@@ -161,6 +167,18 @@ class Result:
         """
         return _decode_all((self.height, self.width), [instance.mask.counts for instance in self.instances])
 
+    def polygons(self, tolerance: float = 0.0) -> list[tuple[Part, ...]]:
+        """The parts of each mask as polygons with holes, exact along pixel edges, in the order of `instances`.
+
+        tolerance: how far in pixels outlines may move, for fewer points.
+
+        Raises:
+            DamagedMask: the run lengths of a mask do not fit its size.
+            NumpyMissing: numpy is not installed.
+        """
+        counts = [instance.mask.counts for instance in self.instances]
+        return _polygons((self.height, self.width), counts, tolerance)
+
     def to_coco(self, image_id: int, category_ids: Mapping[str, int] | None = None) -> list[CocoResult]:
         """Entries for a COCO results file.
 
@@ -212,6 +230,15 @@ def _show() -> ModuleType:
             ) from error
         raise
     return show
+
+
+def _polygons(size: tuple[int, int], counts: list[str], tolerance: float) -> list[tuple[Part, ...]]:
+    """`solo_results.polygons.polygons_of_counts`; imported here, as `_decode_all` is."""
+    try:
+        from solo_results.polygons import polygons_of_counts
+    except ImportError as error:
+        raise NumpyMissing("polygons of masks need numpy: pip install numpy") from error
+    return polygons_of_counts(size, counts, tolerance)
 
 
 def _category_id(instance: Instance, category_ids: Mapping[str, int] | None) -> int:

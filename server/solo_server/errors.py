@@ -13,13 +13,18 @@ ServerError
     NotAcceptable         not_acceptable          406   `Accept` names no image format that overlays have
     UnknownModel          model_not_found         404   no such model or version
     ControlOff            control_off             403   loading and unloading models over HTTP is switched off
+    UrlNotAllowed         url_not_allowed         403   an image by URL, which `SOLO_IMAGE_URLS` does not allow
+    UrlUnreachable        url_unreachable         422   an image by URL that could not be fetched
     ModelNotLoadable      model_not_loadable      422   its bundle is damaged or cannot run here; details go to the log
     Unauthorized          unauthorized            401   API keys are required, and this request has no valid one
+    OriginRefused         origin_refused          403   a page of another origin opens a stream
+    UpgradeRequired       upgrade_required        426   `/stream` without a WebSocket handshake
     RequestTimeout        request_timeout         408   headers or body timed out, or arrived too slowly
     HeadersTooLarge       headers_too_large       431   on the connection, before there is a request
     MalformedRequest      malformed_request       400   on the connection: not valid HTTP
   Unavailable             503, the same request can succeed later; has a reason and Retry-After
-    Overloaded            overloaded              503   queue_full, deadline_near, pixels_full, masks_full, connections_full
+    Overloaded            overloaded              503   queue_full, deadline_near, pixels_full, masks_full, connections_full,
+                                                  streams_full
     NotReady              not_ready               503   warming, draining, stalled, lost
       EngineHung          not_ready               503   stalled for so long that only a new process helps
   DeadlineExceeded        deadline_exceeded       504   the deadline passed before the result was ready
@@ -114,6 +119,18 @@ class Unauthorized(RequestError):
     code, status, title = "unauthorized", 401, "Unauthorized"
 
 
+class OriginRefused(RequestError):
+    """A page of another origin opens a stream; there is no CORS for WebSockets."""
+
+    code, status, title = "origin_refused", 403, "Origin refused"
+
+
+class UpgradeRequired(RequestError):
+    """The path of streams was requested without a complete WebSocket handshake."""
+
+    code, status, title = "upgrade_required", 426, "Upgrade required"
+
+
 class UnknownModel(RequestError):
     """No model of that name or version is served."""
 
@@ -126,6 +143,18 @@ class ControlOff(RequestError):
     code, status, title = "control_off", 403, "Model control is off"
 
 
+class UrlNotAllowed(RequestError):
+    """The server may not fetch the image: its URL, a URL that it redirects to, or an address of the host is not allowed."""
+
+    code, status, title = "url_not_allowed", 403, "URL not allowed"
+
+
+class UrlUnreachable(RequestError):
+    """The URL is allowed, but no image came from it: no host, no connection, an error, too slow, or empty."""
+
+    code, status, title = "url_unreachable", 422, "URL unreachable"
+
+
 class ModelNotLoadable(RequestError):
     """A model's new files cannot be served; the version served before still is."""
 
@@ -133,7 +162,7 @@ class ModelNotLoadable(RequestError):
 
 
 class RequestTimeout(RequestError):
-    """The client took too long to send its request."""
+    """The client took too long to send its request, or to read the results of a stream."""
 
     code, status, title = "request_timeout", 408, "Request timeout"
 
@@ -162,7 +191,7 @@ class Unavailable(ServerError):
 
 class Overloaded(Unavailable):
     """Too much is waiting. reason: `queue_full` images, `deadline_near` (too many for this request's deadline), `pixels_full`,
-    `masks_full` (as arrays), `connections_full`."""
+    `masks_full` (as arrays), `connections_full`, `streams_full`."""
 
     code, title = "overloaded", "Overloaded"
 

@@ -20,6 +20,7 @@ from solo_server.errors import SettingsError
 
 PREFIX = "SOLO_"
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:]+\](:\d{1,5})?")
+_ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")
 _SWITCH_VALUES = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
 
 
@@ -57,6 +58,13 @@ def _origins(text: str, name: str) -> tuple[str, ...]:
     return origins
 
 
+def _root_path(text: str, name: str) -> str | None:
+    if text and not _ROOT_PATH.fullmatch(text):
+        advice = "begins with /, does not end with it, and has letters, digits and . _ ~ - only between slashes"
+        raise SettingsError(f"{name}: {text!r}: a path such as /solo is needed: it {advice}")
+    return text or None
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A type of setting. parse: a text to a value, or SettingsError, which begins with the second argument, the variable's name.
@@ -74,6 +82,10 @@ NUMBER = Kind(_number, "whole number", "N")
 TEXT = Kind(lambda text, _: text, "text", "NAME")
 PATH = Kind(lambda text, _: Path(text), "path", "PATH")
 SHAPES = Kind(parse_shapes, "`LONGxSHORT[:portrait]`, with commas", "LONGxSHORT,...")
+ROOT_PATH = Kind(_root_path, "path such as `/solo`", "/PATH")
+URL_PREFIXES = Kind(
+    lambda text, _: tuple(part.strip() for part in text.split(",")), "URL prefixes, with commas", "URL,..."
+)  # `http/url_rules.py` checks them
 ORIGINS = Kind(_origins, "origins, with commas", "ORIGIN,...")
 
 

@@ -14,7 +14,7 @@ from solo_models.suggestion import nearest
 from solo_server.engine_names import ENGINES, PRECISIONS
 from solo_server.errors import SettingsError
 from solo_server.exit_codes import ENGINE_HUNG
-from solo_server.setting_fields import ORIGINS, PATH, PREFIX, SHAPES, described, setting
+from solo_server.setting_fields import ORIGINS, PATH, PREFIX, ROOT_PATH, SHAPES, URL_PREFIXES, described, setting
 from solo_server.system.kubernetes import is_service_variable
 
 
@@ -51,6 +51,12 @@ class Settings:
         option=True,
     )
     port: int = setting(8000, "Port to listen on; 0 takes a free one, which the log shows.", high=65_535, option=True)
+    root_path: str | None = setting(
+        None,
+        "Path below which a reverse proxy offers the server, such as `/solo`; the proxy may remove it or not (docs/deployment.md).",
+        ROOT_PATH,
+        option=True,
+    )
     workers: int = setting(
         1,
         "Number of worker processes; a supervisor restarts workers that crash (docs/operations.md).",
@@ -172,12 +178,30 @@ class Settings:
     cors_origins: tuple[str, ...] = setting(
         (), "Origins whose pages may read responses: exact origins, or `*` alone.", ORIGINS
     )
+    image_urls: tuple[str, ...] = setting(
+        (),
+        "Fetch images by URL, but only below these URLs, each ending with `/`, such as `https://images.example.org/photos/` "
+        "(docs/security.md). Without any: never.",
+        URL_PREFIXES,
+        option=True,
+    )
+    image_urls_token_file: Path | None = setting(
+        None,
+        "File with the header `Authorization` for hosts of such images, one `URL-PREFIX VALUE` a line; read at the start "
+        "(docs/http.md).",
+        PATH,
+    )
     max_connections: int = setting(
         512,
         "Maximum number of open connections. Beyond that, the one that has waited longest without a complete request is closed, "
         "or else the new one gets 503.",
         low=1,
         high=100_000,
+    )
+    max_streams: int = setting(
+        16,
+        "Maximum number of open streams (docs/stream.md); further ones get 503. 0: none are accepted.",
+        high=10_000,
     )
     max_header_bytes: int = setting(
         16 << 10, "Largest request line and headers, together.", low=1024, high=1 << 20, unit="bytes"

@@ -20,6 +20,7 @@ from solo_server.backends.gpu.driver.driver import open_device
 from solo_server.backends.gpu.tensorrt.build import check_gpu
 from solo_server.commands import serve
 from solo_server.http.api_keys import KeyRing
+from solo_server.http.app import create_app
 from solo_server.service.service import Service
 from solo_server.settings import Settings
 from solo_server.system.listener import listen
@@ -155,6 +156,11 @@ def no_key_in_the_file(folder: Path) -> None:
     KeyRing.read(Settings(api_keys_file=folder / "keys"))
 
 
+def created(settings: Settings) -> None:
+    """What `solo serve` does after that: make the application, before it opens a model."""
+    create_app(serve._repository(settings), settings)
+
+
 def port_in_use(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen("127.0.0.1", taken.getsockname()[1])
@@ -230,6 +236,10 @@ STARTS: dict[str, Callable[[Path], object]] = {
     "driver too old": driver_too_old,
     "TensorRT too new for the GPU": tensorrt_too_new,
     "engine of another GPU, with `SOLO_BUILD_ENGINES=off`": engine_of_another_gpu,
+    "path prefix of the server's own": lambda folder: created(Settings(root_path="/models")),
+    "path prefix in another form": lambda folder: Settings.read({"SOLO_ROOT_PATH": "solo/"}),
+    "not a prefix of image URLs": lambda folder: created(Settings(image_urls=("https://example.org",))),
+    "no file of tokens": lambda folder: created(Settings(image_urls_token_file=folder / "tokens")),
     "a value that cannot be": lambda folder: Settings.read({"SOLO_PORT": "70000"}),
     "a name that is not known": lambda folder: Settings.read({"SOLO_PROT": "1"}),
 }

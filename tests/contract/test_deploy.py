@@ -43,6 +43,7 @@ def families() -> list[Metric]:
     metrics = Metrics(lambda: [MODEL])
     metrics.begun()
     metrics.ended(Access("POST", "/segment", 200, "ok", 1.0, 1, 1, 1, 1))
+    metrics.frame("ok")
     metrics.refused("overloaded", "queue_full")
     metrics.batched("tiny", 1, 1.0)
     metrics.answered("tiny", "ok", 1.0, 1, {"decode": 1.0})
@@ -175,6 +176,7 @@ def test_the_page_lists_exactly_the_reasons_and_exit_statuses() -> None:
             "pixels_full",
             "masks_full",
             "connections_full",
+            "streams_full",
             "connection",
         ]
     )
@@ -199,7 +201,8 @@ def number(pattern: str, text: str) -> int:
 def test_nginx_lets_the_server_refuse_requests_itself_and_closes_connections_first() -> None:
     settings = Settings()
     assert settings.max_body_bytes < number(r"client_max_body_size +(\d+)m;", NGINX) << 20
-    assert settings.request_timeout_ms < number(r"proxy_read_timeout +(\d+)s;", NGINX) * 1000
+    assert settings.request_timeout_ms < number(r"^    proxy_read_timeout +(\d+)s;", NGINX) * 1000
+    assert settings.keep_alive_s < number(r"^        proxy_read_timeout +(\d+)s;", NGINX)  # of streams
     assert settings.keep_alive_s > number(r"^ +keepalive_timeout +(\d+)s;", NGINX)
 
 

@@ -37,7 +37,8 @@ def fuzz_requests() -> Any:
 
 @pytest.fixture(scope="module")
 def http(solo_bundle: Path) -> Iterator[httpx.Client]:
-    pipeline, limits = Pipeline.open(solo_bundle, threads=1), Settings()
+    pipeline = Pipeline.open(solo_bundle, threads=1)
+    limits = Settings(image_urls=("http://127.0.0.1:1/",))  # images by URL are in the document; nobody listens there
     with serving(create_app(pipeline, limits), **uvicorn_options(limits)) as client:
         yield client
 

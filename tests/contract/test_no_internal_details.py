@@ -17,6 +17,7 @@ from solo_server.pipeline.pipeline import Pipeline
 from solo_server.settings import Settings
 from support.images import encoded, smooth_image
 from support.serving import serving
+from support.streams import HANDSHAKE
 
 JPEG = encoded(smooth_image(90, 120), "JPEG")
 PNG = encoded(smooth_image(90, 120))
@@ -30,6 +31,7 @@ SETTINGS = Settings(
     api_keys=KEY,
     body_timeout_s=1,
     max_mask_bytes=10_000,
+    image_urls=("http://127.0.0.1:1/in/",),  # where nobody listens
 )
 INTERNALS = re.compile(
     r"Traceback|File \\?\"|\.py\b|line \d+, in|0x[0-9a-f]{6,}|<[\w.]+ object|site-packages"  # traces and objects
@@ -69,7 +71,10 @@ PATHS: list[tuple[str, str, dict[str, Any]]] = [
     ("empty_body", "/segment", {"content": b""}),
     ("empty_body", "/segment", {"files": [("f", ("", b""))], "data": {"a": "b"}}),
     ("unsupported_media_type", "/segment", {"content": b"<svg/>"}),
-    ("unsupported_media_type", "/segment", {"json": {"image": "/etc/passwd"}}),
+    ("invalid_query", "/segment", {"json": {"image": "/etc/passwd"}}),
+    ("url_not_allowed", "/segment", {"json": {"url": "file:///etc/passwd"}}),
+    ("url_not_allowed", "/segment", {"json": {"url": "http://169.254.169.254/in/../etc/passwd"}}),
+    ("url_unreachable", "/segment", {"json": {"url": "http://127.0.0.1:1/in/etc/passwd"}}),
     *(("image_damaged", "/segment", {"content": whole[:share]}) for whole in (JPEG, PNG, WEBP) for share in (300, -30)),
     ("image_damaged", "/segment", {"content": PNG[:60] + bytes(40) + PNG[100:]}),
     ("image_too_large", "/segment", {"content": encoded(np.zeros((1024, 1024, 3), np.uint8))}),
@@ -121,6 +126,21 @@ def test_a_refusal_tells_nothing_of_the_inside(
     _check_reveals_nothing(response)
 
 
+STREAMS: list[tuple[str, dict[str, str]]] = [
+    ("upgrade_required", {"upgrade": "h2c"}),
+    ("origin_refused", {"origin": "https://evil.example"}),
+    ("unauthorized", {"x-api-key": "another-one-0123456789"}),
+]
+
+
+@pytest.mark.parametrize(("code", "headers"), STREAMS)
+def test_a_refused_stream_tells_nothing_of_the_inside(http: httpx.Client, code: str, headers: dict[str, str]) -> None:
+    handshake = dict(line.split(": ", 1) for line in HANDSHAKE.decode().lower().split("\r\n")[1:] if line)
+    response = http.get("/stream", headers={**handshake, "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==", **headers})
+    assert response.json()["code"] == code
+    _check_reveals_nothing(response)
+
+
 @pytest.mark.parametrize("failure", [EngineFailure("/opt/x.py"), RuntimeError("/opt/x.py"), KeyError("/opt/x.py")])
 @pytest.mark.parametrize("stage", ["decode", "infer", "finish", "backend"])
 def test_our_own_failures_tell_nothing_wherever_they_happen(
@@ -154,7 +174,7 @@ def test_every_problem_code_is_covered() -> None:
         "malformed_request",  # test_connections.py, which checks the whole answer
         "model_not_loadable",  # test_models.py checks for the path
     }
-    covered = {code for code, _, _ in PATHS}
+    covered = {code for code, _, _ in PATHS} | {code for code, _ in STREAMS}
     assert {kind.code for kind in _kinds(ServerError)} <= covered | elsewhere
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from solo_server.errors import InvalidQuery
-from solo_server.http.wire import gather, join_form, read_query
-from solo_server.types import Query
+from solo_server.http.wire import gather, join_form, read_query, result_json
+from solo_server.types import ImageResult, Instance, Query, Rle
 from support.specs import tiny_spec
 
 
@@ -81,7 +81,7 @@ def test_single_values_are_read_like_lists_of_one() -> None:
      ("max_instance", "max_instances")],
 )  # fmt: skip
 def test_the_problem_of_a_misspelt_parameter_suggests_the_nearest_name(name: str, nearest: str) -> None:
-    known = "known are classes, colour_by, format, max_instances, nms, overlay, score_threshold"
+    known = "known are classes, colour_by, format, max_instances, nms, overlay, score_threshold, tolerance"
     with pytest.raises(InvalidQuery) as refused:
         read_query({name: "1"})
     assert refused.value.detail == f"unknown parameter {name!r}; did you mean {nearest}? {known}"
@@ -89,3 +89,19 @@ def test_the_problem_of_a_misspelt_parameter_suggests_the_nearest_name(name: str
         join_form({}, {name: ["1"]})
     with pytest.raises(InvalidQuery, match=f"^unknown parameter 'speed'; {known}$"):
         read_query({"speed": "red"})
+
+
+def test_polygons_take_the_place_of_the_mask() -> None:
+    ring = Instance(0, 0.5, (0, 0, 3, 3), 8, Rle((3, 3), "0410"))  # all pixels but the middle one
+    result = ImageResult((3, 3), (ring,), {"total": 1.0})
+    (rle,) = result_json(result, "m", "1", ["cat"])["instances"]
+    (polygon,) = result_json(result, "m", "1", ["cat"], read_query({"format": "polygon"}))["instances"]
+    assert rle.pop("mask") == {"size": [3, 3], "counts": "0410"}
+    assert polygon.pop("polygons") == [[[0, 3, 0, 0, 3, 0, 3, 3], [1, 1, 1, 2, 2, 2, 2, 1]]]
+    assert polygon == rle
+
+
+def test_a_tolerance_needs_polygons() -> None:
+    assert read_query({"format": "polygon", "tolerance": "1.5"}).to_query(tiny_spec("solo")) == Query()
+    with pytest.raises(InvalidQuery, match=r"^tolerance: is for format=polygon$"):
+        read_query({"tolerance": "1.5"}).to_query(tiny_spec("solo"))

@@ -11,28 +11,27 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
-from solo_models.text_file import decoded
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from solo_server.errors import SettingsError, Unauthorized
 from solo_server.http.problems import problem_response
+from solo_server.http.secret_file import read_lines
+from solo_server.http.stream_handshake import key_of
 from solo_server.settings import Settings
 
 LOG = logging.getLogger("solo_server")
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+PROBE_PATHS = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 """Open without a key: probes send none, and learn nothing."""
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 METRICS_PATH = "/metrics"
 MIN_KEY_LENGTH, MAX_KEY_LENGTH = 16, 512
-MAX_FILE_BYTES = 1 << 20
 CHECK_SECONDS = 1.0
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -57,7 +56,7 @@ class KeyRing:
         self._checked_at = clock()
         self._file_version = _version(file) if file else None
         if file:
-            self._from_file = _read(file)
+            self._from_file = parse_keys(read_lines(file))
         _refuse_duplicates(self._all)
 
     @classmethod
@@ -93,8 +92,15 @@ class KeyRing:
 
     def holder(self, key: str) -> str | None:
         """The name of the key's holder, or `None`. The time does not depend on whether, and where, the key is in the list."""
-        self._reload_if_changed()
+        return self._holder_of_digest(_digest(key))
+
+    def watch(self, key: str) -> Callable[[], bool]:
+        """A function that says whether the key is still known; it holds the key's hash only."""
         digest = _digest(key)
+        return lambda: self.is_empty or self._holder_of_digest(digest) is not None
+
+    def _holder_of_digest(self, digest: bytes) -> str | None:
+        self._reload_if_changed()
         name = None
         for known in self._all:
             if hmac.compare_digest(known.digest, digest):
@@ -107,7 +113,7 @@ class KeyRing:
             return
         self._file_version = _version(self._file)
         try:
-            keys = _read(self._file)
+            keys = parse_keys(read_lines(self._file))
             _refuse_duplicates((*self._fixed, *keys))
         except ValueError as problem:
             LOG.error("API keys: %s: %s; the previous keys stay in use", self._file, problem)
@@ -158,57 +164,41 @@ def parse_keys(lines: Iterable[str], line_word: str = "line") -> tuple[ApiKey, .
 
 
 class ApiKeyMiddleware:
-    """Passes requests with a known key, `Authorization: Bearer KEY` or `X-API-Key: KEY`; probes need none.
+    """Passes requests with a known key, `Authorization: Bearer KEY` or `X-API-Key: KEY`.
 
-    Sets `scope["state"]["api_key"]` to the caller's name. metrics_open: `/metrics` needs no key either.
+    A browser that opens a stream sends its key as a subprotocol. Sets `scope["state"]["api_key"]` to the caller's name and, for
+    streams, `key_is_known` to a function that says whether the key still is. open_paths, and what begins with one of
+    open_folders: need no key.
     """
 
-    def __init__(self, app: ASGIApp, keys: KeyRing, metrics_open: bool) -> None:
+    def __init__(self, app: ASGIApp, keys: KeyRing, open_paths: Set[str], open_folders: tuple[str, ...]) -> None:
         self._app, self._keys = app, keys
-        self._open = OPEN_PATHS | ({METRICS_PATH} if metrics_open else set())
+        self._open_paths, self._open_folders = open_paths, open_folders
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401 before the body is read."""
-        if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in self._open):
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and self._is_open(scope["path"])):
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        name = self._holder(Headers(scope=scope))
+        key = _key(Headers(scope=scope)) or key_of(scope.get("subprotocols", ()))
+        name = self._keys.holder(key)
         if name is None:
             problem = Unauthorized("send a known key as `Authorization: Bearer KEY` or `X-API-Key: KEY`")
             await problem_response(problem, state.get("request_id", ""), scope["path"])(scope, receive, send)
             return
         state["api_key"] = name
+        if scope["type"] == "websocket":
+            state["key_is_known"] = self._keys.watch(key)
         await self._app(scope, receive, send)
 
-    def _holder(self, headers: Headers) -> str | None:
-        scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        key = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        return self._keys.holder(key)
+    def _is_open(self, path: str) -> bool:
+        return path in self._open_paths or path.startswith(self._open_folders)
 
 
-def _read(file: Path) -> tuple[ApiKey, ...]:
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(MAX_FILE_BYTES + 1)
-    except OSError as problem:
-        raise ValueError(f"cannot be read: {problem.strerror}{_advice(problem)}") from None
-    if len(content) > MAX_FILE_BYTES:
-        raise ValueError(f"is larger than {MAX_FILE_BYTES} bytes")
-    try:
-        lines = decoded(content).splitlines()
-    except UnicodeDecodeError:
-        raise ValueError("is not UTF-8 text") from None  # the error itself would quote the content
-    return parse_keys(lines)
-
-
-def _advice(problem: OSError) -> str:
-    """Advice for a file that is mounted into a container, where it keeps its owner and its permissions."""
-    if isinstance(problem, PermissionError) and hasattr(os, "getuid"):
-        return f"; the server runs as user {os.getuid()}, which needs permission to read it"
-    if isinstance(problem, IsADirectoryError):
-        return "; Docker creates one where a file to be mounted does not exist"
-    return ""
+def _key(headers: Headers) -> str:
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    return bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
 
 
 def _refuse_duplicates(keys: Iterable[ApiKey]) -> None:

@@ -1,6 +1,6 @@
 """The FastAPI application: middleware, routes, health and metrics.
 
-RequestMiddleware ─► (CORS) ─► (API keys) ─► ProblemMiddleware ─► routes
+path without SOLO_ROOT_PATH ─► RequestMiddleware ─► (CORS) ─► (API keys) ─► ProblemMiddleware ─► routes
 """
 
 from __future__ import annotations
@@ -9,18 +9,23 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from solo_server.http.api_keys import KeyRing
+from solo_server.http.image_urls import ImageUrls
 from solo_server.http.openapi import METRICS, PROBLEMS, READY
+from solo_server.http.pages import add_pages
 from solo_server.http.problems import ProblemMiddleware
 from solo_server.http.request_middleware import RequestMiddleware
+from solo_server.http.root_path import refuse_own_paths, remove_prefix
 from solo_server.http.routes import add_models, add_segment
-from solo_server.http.routing import DirectRoute, Routes, json_response
-from solo_server.http.security import add_docs, add_guards
+from solo_server.http.routing import DirectRoute, Routes, json_response, redirect_from_slash
+from solo_server.http.security import add_guards, open_paths
+from solo_server.http.stream import add_stream
 from solo_server.http.uploads import UploadLimits
 from solo_server.http.v2.routes import add_v2
 from solo_server.observability.metrics import Metrics, ModelInfo
@@ -47,9 +52,12 @@ def create_app(
     requests are accepted.
 
     Raises:
-        SettingsError: the API keys cannot be read.
+        SettingsError: the API keys cannot be read, or `root_path` or `image_urls` is invalid.
     """
     settings = settings or Settings()
+    prefix = settings.root_path or ""
+    keys = KeyRing.read(settings) if keys is None else keys
+    image_urls = ImageUrls.read(settings)
     telemetry = RequestTelemetry(Metrics(lambda: _served(service), among_workers=settings.workers > 1), traces)
     service = Service(single_model(models) if isinstance(models, Pipeline) else models, settings, on_end, telemetry)
 
@@ -63,33 +71,46 @@ def create_app(
             await asyncio.to_thread(traces.close)
 
     app = _App(
+        prefix,
         title="SOLO inference server",
         version=version("solo-inference"),
         description="Instance segmentation with SOLO: an image in, COCO RLE masks out.",
         lifespan=lifespan,
-        docs_url=None,  # `add_docs` adds a page with its own content security policy
-        redoc_url=None,
+        openapi_url=None,  # `add_pages` adds it and `/docs`
     )
     app.state.service, app.state.settings = service, settings
+    app.state.image_urls = image_urls
     app.router.route_class = DirectRoute
-    add_docs(app)
-    add_guards(app, settings, KeyRing.read(settings) if keys is None else keys)
+    app.router.redirect_slashes, app.router.default = False, redirect_from_slash(app.router, prefix)
+    add_pages(app, prefix, has_keys=not keys.is_empty, open_paths=open_paths(settings))
+    add_guards(app, settings, keys)
     limits = UploadLimits(settings.body_timeout_s, settings.body_bytes_per_s)
     app.add_middleware(RequestMiddleware, telemetry=telemetry, limits=limits, free=service.free)
-    add_segment(app, service, settings)
+    add_segment(app, service, settings, image_urls)
+    add_stream(app, service, settings, telemetry)
     add_models(app, service)
     add_v2(app, service)
     _add_health(app, service)
     _add_metrics(app, telemetry)
+    refuse_own_paths(prefix, app.routes)
     return app
 
 
 class _App(FastAPI):
     """FastAPI's routes and OpenAPI document, without its middleware: that serves dependencies and exception handlers, which no
-    route here has, and takes longer than all of the server's own middleware."""
+    route here has, and takes longer than all of the server's own middleware.
+
+    prefix: what a reverse proxy puts before all paths, or nothing. Inside, no path has it.
+    """
+
+    def __init__(self, prefix: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._prefix = prefix
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
+        if self._prefix and scope["type"] != "lifespan":
+            remove_prefix(scope, self._prefix)
         if scope["type"] != "http" or self.middleware_stack is None:
             await super().__call__(scope, receive, send)
         else:
@@ -138,10 +159,6 @@ def _add_health(app: FastAPI, service: Service) -> None:
         if (reason := service.unready) is not None:
             return json_response({"status": "not ready", "reason": reason}, 503)
         return json_response({"status": "ready"})
-
-    @app.get("/", include_in_schema=False)
-    async def root(_: Request) -> Response:
-        return RedirectResponse("/docs")
 
 
 def _add_metrics(app: FastAPI, telemetry: RequestTelemetry) -> None:

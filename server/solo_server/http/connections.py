@@ -7,7 +7,8 @@
 Of these uvicorn has keep_alive_s only, and one received byte ends it: callers that trickle their headers would hold connections
 for ever. `solo_server.http.connection_limiter` decides which stay when `max_connections` are open. The protocol is built on
 uvicorn's `HttpToolsProtocol` and its callbacks; `tests/http/test_connections.py` fails if a version of uvicorn changes them.
-Requests for another protocol (`Upgrade`) are plain HTTP/1.1 here: `solo_server.http.request_parser`.
+A WebSocket handshake for `/stream` hands the connection over to a `StreamConnection`. Requests for another protocol (`Upgrade`)
+are plain HTTP/1.1 here: `solo_server.http.request_parser`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from solo_server.http.connection_limiter import ConnectionLimiter
 from solo_server.http.problems import problem_response, refusal
 from solo_server.http.request_parser import RequestParser
 from solo_server.http.socket_state import is_reset, unsent_bytes
+from solo_server.http.stream_connection import StreamConnection, StreamLimits, stream_options
+from solo_server.http.stream_handshake import opens_stream
 from solo_server.observability.observer import Observer, Unobserved
 from solo_server.settings import Settings
 
@@ -69,11 +72,13 @@ def uvicorn_options(settings: Settings, observer: Observer | None = None) -> dic
         bytes_per_s=settings.body_bytes_per_s,
         lasting_s=SHARED_SECONDS if settings.workers > 1 else math.inf,
     )
+    idle_s = max(settings.keep_alive_s, settings.request_timeout_ms / 1e3)
+    stream_limits = StreamLimits(idle_s, settings.body_timeout_s, settings.body_bytes_per_s)
     return {
         "http": bounded_protocol(limits, observer),
         "timeout_keep_alive": settings.keep_alive_s,
-        "ws": "none",
         "server_header": False,
+        **stream_options(stream_limits, settings.max_body_bytes),
     }
 
 
@@ -103,6 +108,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._expires_at = math.inf
         self._in_headers = False  # a request has begun, its headers are not complete
         self._in_body = False  # the headers are complete, the body is not
+        self._opens_stream = False
         self._header_bytes = 0
         self._framing_bytes = 0  # since the last byte of the body
         self._unsent_bytes: int | None = None
@@ -151,7 +157,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
-        self._in_headers = True
+        self._in_headers, self._opens_stream = True, False
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -163,13 +169,14 @@ class BoundedProtocol(HttpToolsProtocol):
         """Hand the request to the application, or refuse it."""
         if self.parser.get_method() == b"CONNECT":
             raise HttpParserError("bytes after CONNECT have no framing")
+        size_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        size_bytes += self.parser.ignored_bytes
+        self._opens_stream = self._admitted and size_bytes <= self.limits.max_header_bytes and self._is_handshake()
         if self._is_parsed_again:
             return
         self._stop("headers")
         self._in_headers, self._framing_bytes = False, 0
         self.limiter.request_started(self)
-        size_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        size_bytes += self.parser.ignored_bytes
         self._header_bytes = 0
         problem: ServerError | None = None
         if not self._admitted:
@@ -184,7 +191,7 @@ class BoundedProtocol(HttpToolsProtocol):
             else refusal(problem, uuid.uuid4().hex, _REFUSAL_HEADERS[problem.status])
         )
         super().on_headers_complete()
-        self._in_body = True  # only if that did not raise: an earlier request still gets its answer
+        self._in_body = not self._opens_stream  # only if that did not raise: an earlier request still gets its answer
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -193,7 +200,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The body is complete."""
-        if self._is_parsed_again:
+        if self._is_parsed_again or self._opens_stream:
             return
         self._in_body = False
         self._stop("rest")
@@ -202,6 +209,17 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False  # not before the body is complete: closing would cut the answer off
         if not self._admitted and not self._answering:
             self.transport.close()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over. It still counts here, until `StreamConnection` reports that it is lost."""
+        for name in list(self._timers):
+            self._stop(name)
+        super().handle_websocket_upgrade()
+        stream = self.transport.get_protocol()
+        if isinstance(stream, StreamConnection):
+            stream.http = self
+            if not stream.handshake_initiated:  # the package websockets has stricter limits for headers
+                self._refuse(MalformedRequest("the WebSocket handshake has too many, too long or malformed headers"))
 
     def on_response_complete(self) -> None:
         """The answer is written. Limit the time for the rest of the body, and for reading the answer."""
@@ -246,6 +264,18 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(Overloaded(detail, "connections_full"))
         else:
             self.transport.close()
+
+    def _should_upgrade(self) -> bool:
+        """Whether the current head opens a stream; `RequestParser` and uvicorn ask."""
+        return self._opens_stream
+
+    def _is_handshake(self) -> bool:
+        """Whether the current head may hand the connection over: not before earlier requests are answered."""
+        return (
+            super()._should_upgrade()
+            and not self._answering
+            and opens_stream(self.parser.get_method(), self.parser.get_http_version(), self.url, self.headers)
+        )
 
     @property
     def _is_parsed_again(self) -> bool:

@@ -45,15 +45,28 @@ PROBLEM = _object(
 )
 """RFC 9457; made by `solo_server.http.problems.problem_json`."""
 
-_INSTANCE = _object(
-    {
-        "label": _TEXT,
-        "class_id": _COUNT,
-        "score": {"type": "number", "minimum": 0, "maximum": 1},
-        "box_xywh": _array(_COUNT, 4),
-        "area": _COUNT,
-        "mask": _object({"size": _array(_COUNT, 2), "counts": _TEXT}),
-    }
+_RLE = _object({"size": _array(_COUNT, 2), "counts": _TEXT})
+_RING: Schema = {
+    "type": "array",
+    "items": _COUNT,
+    "minItems": 6,
+    "description": "x1, y1, x2, y2, ...: the corners of an exterior, or of a hole in it, in pixels",
+}
+_POLYGONS: Schema = {
+    "type": "array",
+    "items": {"type": "array", "items": _RING, "minItems": 1},
+    "description": "with format=polygon, in place of mask: the parts of the mask, each its exterior and then its holes",
+}
+_ANY_INSTANCE: Schema = {
+    "label": _TEXT,
+    "class_id": _COUNT,
+    "score": {"type": "number", "minimum": 0, "maximum": 1},
+    "box_xywh": _array(_COUNT, 4),
+    "area": _COUNT,
+}
+_INSTANCE = {"anyOf": [_object(_ANY_INSTANCE | {"mask": _RLE}), _object(_ANY_INSTANCE | {"polygons": _POLYGONS})]}
+_COCO_RESULT = _object(
+    {"image_id": _COUNT, "category_id": _COUNT, "score": _ANY_INSTANCE["score"], "segmentation": _RLE}
 )
 _RESULT: Schema = {
     "filename": _TEXT,
@@ -75,6 +88,7 @@ SEGMENTED: Schema = {
     "anyOf": [
         _object(_ONE_RESULT, optional=("overlay_png",)),
         _object({"results": {"type": "array", "items": _FORM_RESULT, "minItems": 2}}),
+        {"type": "array", "items": _COCO_RESULT, "description": "with format=coco"},
     ]
 }
 """The answer for one image, or for a form with several; made by `solo_server.http.wire.result_json`."""
@@ -88,13 +102,13 @@ PROBLEMS: Responses = {
     for status, text in {
         400: "empty_body",
         401: "unauthorized",
-        403: "control_off",
+        403: "control_off, url_not_allowed",
         404: "model_not_found",
         406: "not_acceptable",
         408: "request_timeout",
         413: "body_too_large, image_too_large",
         415: "unsupported_media_type",
-        422: "image_damaged, invalid_query, model_not_loadable",
+        422: "image_damaged, invalid_query, model_not_loadable, url_unreachable",
         431: "headers_too_large",
         500: "internal",
         503: "overloaded, not_ready",

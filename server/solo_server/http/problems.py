@@ -51,7 +51,7 @@ class ProblemMiddleware:
         try:
             await self._app(scope, receive, begin)
         except Exception as problem:
-            if has_begun or scope["type"] != "http":
+            if has_begun or scope["type"] == "lifespan":
                 raise
             await _response_to(problem, scope)(scope, receive, send)
 
@@ -65,6 +65,8 @@ def problem_response(problem: ServerError, request_id: str, path: str = "") -> R
         response.raw_headers.append((b"retry-after", str(problem.retry_after_s).encode()))
     if problem.status == 401:
         response.raw_headers.append((b"www-authenticate", b'Bearer realm="solo"'))
+    if problem.status == 426:
+        response.raw_headers += [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
     return response
 
 

@@ -42,6 +42,9 @@ class RequestMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and record it when it has ended."""
+        if scope["type"] == "websocket":
+            await self._serve_stream(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -63,6 +66,32 @@ class RequestMiddleware:
             record.gone |= upload.has_disconnected
             self._telemetry.ended(scope, record)
 
+    async def _serve_stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a WebSocket on; until it is accepted it is a request as any other, from then on it counts as a stream."""
+        scope.setdefault("state", {})["request_id"] = request_id = _request_id(scope)
+        record = self._telemetry.begun(request_id)
+        response = _ResponseSender(send, record, request_id)
+
+        async def receive_counted() -> Message:
+            message = await receive()
+            record.bytes_in += len(message.get("bytes") or b"")
+            return message
+
+        async def send_counted(message: Message) -> None:
+            if message["type"] == "websocket.accept":
+                self._telemetry.stream_opened(record)
+                message["headers"] = [*message.get("headers", ()), (_ID_HEADER, request_id.encode())]
+            record.bytes_out += len(message.get("text") or "")
+            await response.send(message)
+
+        try:
+            await self._app(scope, receive_counted, send_counted)
+        except asyncio.CancelledError:
+            record.gone = True
+            raise
+        finally:
+            self._telemetry.ended(scope, record)
+
 
 class _ResponseSender:
     """Sends one response with its id, and with those of `RAW_SECURITY_HEADERS` that it does not set itself."""
@@ -74,7 +103,7 @@ class _ResponseSender:
 
     async def send(self, message: Message) -> None:
         """See ASGI."""
-        if message["type"] == "http.response.start":
+        if message["type"].endswith("http.response.start"):
             headers = message.get("headers", ())
             present = {name for name, _ in headers}
             own = (*RAW_SECURITY_HEADERS, (_ID_HEADER, self._request_id.encode()))  # refusals have them already

@@ -9,16 +9,19 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
+from solo_results.formats import Classes, Context, NamedResult, open_format
 
 from solo_server import types
 from solo_server.errors import InvalidQuery, ServerError
 from solo_server.http.accept import is_overlay_requested
-from solo_server.http.bodies import first_header, form_of, read_body, while_connected
+from solo_server.http.bodies import first_header, form_of, free_in_worker, read_body, while_connected
 from solo_server.http.forms import File
+from solo_server.http.image_urls import ImageUrls
 from solo_server.http.model_listing import model_json, model_list_json
 from solo_server.http.openapi import PROBLEMS, SEGMENTED, Responses
 from solo_server.http.problems import problem_json
 from solo_server.http.routing import json_response
+from solo_server.http.url_body import URL_BODY, url_of
 from solo_server.http.wire import (
     DEFAULTS,
     TIMEOUT_KEY,
@@ -27,6 +30,7 @@ from solo_server.http.wire import (
     form_properties,
     gather,
     join_form,
+    named_result,
     openapi_parameters,
     read_query,
     read_timeout,
@@ -42,17 +46,10 @@ from solo_server.settings import Settings
 _IMAGE = {"schema": {"type": "string", "format": "binary"}}
 _FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
 _FORM = {"type": "object", "properties": {"file": _FILES, **form_properties()}}
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "description": "The bytes of one image; or a form with one or more files, and the query parameters as fields.",
-        "content": {"image/jpeg": _IMAGE, "image/png": _IMAGE, "image/webp": _IMAGE, "image/avif": _IMAGE,
-                    "image/bmp": _IMAGE, "multipart/form-data": {"schema": _FORM}},
-    }
-}  # fmt: skip
+_TYPES = ("image/jpeg", "image/png", "image/webp", "image/avif", "image/bmp")
 NOT_DRAWN_HEADER = "X-Instances-Not-Drawn"
 _ANSWER = {
-    "description": "The instances as JSON, or the overlay as PNG.",
+    "description": "The instances as JSON or as PNG, or the overlay as PNG.",
     "headers": {
         NOT_DRAWN_HEADER: {
             "description": "Overlays only: how many instances are not drawn because of their score.",
@@ -63,7 +60,7 @@ _ANSWER = {
 }
 
 
-def add_segment(app: FastAPI, service: Service, settings: Settings) -> None:
+def add_segment(app: FastAPI, service: Service, settings: Settings, image_urls: ImageUrls) -> None:
     """`POST /segment` for the default model, and for a model, or one version of it, by name."""
 
     async def respond(request: Request, name: str | None, version: str | None) -> Response:
@@ -73,6 +70,11 @@ def add_segment(app: FastAPI, service: Service, settings: Settings) -> None:
         with service.admit(timeout_ms, name, version) as admitted:
             query = request_query.to_query(admitted.model.pipeline.bundle.spec)
             body = await read_body(request, settings.max_body_bytes, service.in_worker)
+            url = url_of(first_header(request.scope, b"content-type"), body, has_urls=image_urls.is_on)
+            if url is not None:
+                with while_connected(request):
+                    body = await image_urls.fetch_image(url)
+                free_in_worker(request, len(body), body)
             form = await form_of(request, body, settings.max_files, service.in_worker)
             files = None if form is None else form.files
             if form is not None and form.fields:
@@ -81,17 +83,19 @@ def add_segment(app: FastAPI, service: Service, settings: Settings) -> None:
             with while_connected(request):
                 if request_query.format == "overlay":
                     return await _overlay(admitted, _only_image(body, files), request_query, query)
+                if request_query.format in ("coco", "png"):
+                    return await _converted(admitted, _only_image(body, files), request_query.format, query)
                 if request_query.overlay:
                     return await _json_with_overlay(admitted, _only_image(body, files), request_query, query)
                 if files is None or len(files) == 1:
                     image = _only_image(body, files)
-                    return _json_bytes(await admitted.answer(image, query, _render_json(admitted.model)))
-                results = await _results(admitted, files, query, request.state.request_id)
+                    return _json_bytes(await admitted.answer(image, query, _render_json(admitted.model, request_query)))
+                results = await _results(admitted, files, request_query, query, request.state.request_id)
                 return _json_bytes(await service.in_worker(lambda: orjson.dumps({"results": results})))
 
     options: dict[str, Any] = {
-        "openapi_extra": {**_BODY, "parameters": openapi_parameters()},
-        "responses": {200: _ANSWER, **{status: problem for status, problem in PROBLEMS.items() if status != 403}},
+        "openapi_extra": {**_body(image_urls.is_on), "parameters": openapi_parameters()},
+        "responses": {200: _ANSWER, **PROBLEMS},
     }
 
     async def segment(request: Request) -> Response:
@@ -148,11 +152,25 @@ def add_models(app: FastAPI, service: Service) -> None:
         return json_response(model_list_json(await unload_model(service, name), service.models.default))
 
 
+def _body(has_urls: bool) -> dict[str, Any]:
+    """The body in the OpenAPI document. has_urls: images by URL are switched on."""
+    content = {**dict.fromkeys(_TYPES, _IMAGE), "multipart/form-data": {"schema": _FORM}}
+    description = "The bytes of one image; or a form with one or more files, and the query parameters as fields"
+    if has_urls:
+        content["application/json"] = {"schema": URL_BODY}
+        description += "; or the URL of an image, which the server fetches"
+    return {"requestBody": {"required": True, "description": f"{description}.", "content": content}}
+
+
 def _read_query(request: Request, parameters: Parameters) -> SegmentQuery:
     """What the parameters and the `Accept` header ask for."""
     query = read_query(parameters) if parameters else DEFAULTS
     accept = b",".join(value for name, value in request.scope["headers"] if name == b"accept")
-    if not accept or not is_overlay_requested(accept.decode("latin-1"), query.format == "overlay"):
+    if (
+        query.format == "png"
+        or not accept
+        or not is_overlay_requested(accept.decode("latin-1"), query.format == "overlay")
+    ):
         return query
     return query.model_copy(update={"format": "overlay"})
 
@@ -166,7 +184,7 @@ def _only_image(body: bytes, files: list[File] | None) -> bytes:
     if files is None:
         return body
     if len(files) != 1:
-        raise InvalidQuery("an overlay is drawn for one image at a time")
+        raise InvalidQuery("overlays, format=coco and format=png are for one image at a time")
     return files[0][1]
 
 
@@ -194,28 +212,45 @@ async def _json_with_overlay(
     def render(result: types.ImageResult, rgb: types.UInt8) -> bytes:
         drawing = draw_png(rgb, result.instances, names, request_query.overlay_threshold, request_query.colour_by)
         png = orjson.Fragment(b'"%b"' % b64encode(drawing))
-        content = result_json(request_query.filter_result(result), model.name, model.version, names)
+        kept = request_query.filter_result(result)
+        content = result_json(kept, model.name, model.version, names, request_query)
         return orjson.dumps({**content, "overlay_png": png})
 
     return _json_bytes(await admitted.answer(image, query, render, for_overlay=True))
 
 
-async def _results(admitted: AdmittedRequest, files: list[File], query: types.Query, request_id: str) -> list[Any]:
+async def _converted(admitted: AdmittedRequest, image: bytes, name: str, query: types.Query) -> Response:
+    """One image in a format of `solo_results.formats`; its COCO image_id is 0."""
+    model, names = admitted.model, admitted.model.pipeline.bundle.spec.class_names
+
+    def render(result: types.ImageResult, _: types.UInt8) -> bytes:
+        named = NamedResult("0", named_result(result, model.name, model.version, names))
+        (file,) = open_format(name).write([named], Context(Classes(names)))
+        return file.content
+
+    media_type = "image/png" if name == "png" else "application/json"
+    return Response(await admitted.answer(image, query, render), media_type=media_type)
+
+
+async def _results(
+    admitted: AdmittedRequest, files: list[File], request_query: SegmentQuery, query: types.Query, request_id: str
+) -> list[Any]:
     """The result of each file, or its error; an error does not affect the other files."""
 
     async def result_of(name: str, image: bytes) -> Any:
         try:
-            return orjson.Fragment(await admitted.answer(image, query, _render_json(admitted.model, filename=name)))
+            render = _render_json(admitted.model, request_query, filename=name)
+            return orjson.Fragment(await admitted.answer(image, query, render))
         except ServerError as problem:
             return {"filename": name, "error": problem_json(problem, request_id)}
 
     return await asyncio.gather(*(result_of(name, image) for name, image in files))
 
 
-def _render_json(model: ServedModel, **first: str) -> Render[bytes]:
+def _render_json(model: ServedModel, query: SegmentQuery, **first: str) -> Render[bytes]:
     """Renders the JSON of one image, with the members `first` before the others; runs in a worker, since it can be large."""
     names = model.pipeline.bundle.spec.class_names
-    return lambda result, _: orjson.dumps({**first, **result_json(result, model.name, model.version, names)})
+    return lambda result, _: orjson.dumps({**first, **result_json(result, model.name, model.version, names, query)})
 
 
 def _json_bytes(content: bytes) -> Response:

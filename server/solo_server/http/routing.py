@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 from fastapi import Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute, APIRouter
-from starlette.types import Receive, Scope, Send
+from starlette.exceptions import HTTPException
+from starlette.routing import Match, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class DirectRoute(APIRoute):
@@ -39,6 +42,9 @@ class Routes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request to its route. HEAD is answered as GET: uvicorn leaves the body out."""
+        if scope["type"] == "websocket":
+            await self._open_stream(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._router(scope, receive, send)
             return
@@ -52,6 +58,15 @@ class Routes:
         else:
             await self._router(scope, receive, send)
 
+    async def _open_stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Through the router's WebSocket routes; any other path is answered 404, as for other requests."""
+        for route in self._router.routes:
+            if isinstance(route, WebSocketRoute) and route.matches(scope)[0] is Match.FULL:
+                scope["route"], scope["path_params"] = route, {}
+                await route.app(scope, receive, send)
+                return
+        raise HTTPException(404)
+
     async def _route_as_get(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Through a copy of the scope: uvicorn must still see HEAD, and the metrics need the route."""
         as_get = {**scope, "method": "GET"}
@@ -59,6 +74,26 @@ class Routes:
             await self._router(as_get, receive, send)
         finally:
             scope["route"] = as_get.get("route")
+
+
+def redirect_from_slash(router: APIRouter, prefix: str) -> ASGIApp:
+    """What answers a path that no route has: a redirect to the same path without its last slash, if there is one; else 404.
+
+    The prefix alone, of which no path is left, is redirected to the page, whose relative URLs need the slash.
+    Starlette's own redirect would name the scheme and the host that the server sees, which behind a proxy are others.
+    """
+
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"].rstrip("/") or "/"
+        can_redirect = scope["type"] == "http" and path != scope["path"] and not path.startswith("//")
+        if not can_redirect or all(route.matches({**scope, "path": path})[0] is Match.NONE for route in router.routes):
+            await router.not_found(scope, receive, send)
+            return
+        query = scope["query_string"].decode("latin-1")
+        location = f"{prefix}{quote(path)}{'?' if query else ''}{query}"
+        await Response(status_code=307, headers={"location": location})(scope, receive, send)
+
+    return respond
 
 
 def json_response(content: Any, status: int = 200) -> Response:

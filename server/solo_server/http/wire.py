@@ -10,6 +10,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from solo_models.spec import ModelSpec
 from solo_models.suggestion import nearest
+from solo_results.polygons import polygons_of_counts
+from solo_results.types import Instance, Result, RleMask
 
 from solo_server.errors import InvalidQuery
 from solo_server.types import ImageResult, Query
@@ -46,8 +48,20 @@ class SegmentQuery(BaseModel):
         Field(description="matrix NMS (as in the reference, default), greedy mask NMS, or none"),
     ] = None
     format: Annotated[
-        Literal["rle", "overlay"], Field(description="JSON with RLE masks, or a PNG with the instances drawn")
+        Literal["rle", "polygon", "coco", "png", "overlay"],
+        Field(
+            description="JSON with masks as RLE or as polygons; COCO results; a 16-bit PNG with the number of the instance at each "
+            "pixel; or a PNG with the instances drawn. The last three are of one image a request"
+        ),
     ] = "rle"
+    tolerance: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=1000,
+            description="polygons only: pixels that outlines may move for fewer points (default 0: exact)",
+        ),
+    ] = None
     overlay: Annotated[
         bool, Field(description="add the PNG to the JSON answer as overlay_png, in base64; one image a request")
     ] = False
@@ -66,10 +80,15 @@ class SegmentQuery(BaseModel):
         hint: tells the caller of an unknown class where the known ones are listed.
 
         Raises:
-            InvalidQuery: the model has no such class; or `overlay` is combined with `format=overlay`.
+            InvalidQuery: the model has no such class; `overlay` is combined with a format that is not our JSON; or `tolerance` with
+                one that is not `polygon`.
         """
         if self.overlay and self.format == "overlay":
             raise InvalidQuery("overlay: adds the PNG to a JSON answer, but this request asks for the PNG only")
+        if self.overlay and self.format in ("coco", "png"):
+            raise InvalidQuery(f"overlay: adds the PNG to our own JSON; format={self.format} has no place for it")
+        if self.tolerance is not None and self.format != "polygon":
+            raise InvalidQuery("tolerance: is for format=polygon")
         threshold = self.score_threshold
         if threshold is not None and (self.overlay or self.format == "overlay"):
             threshold = min(threshold, spec.postprocess.score_threshold)
@@ -141,8 +160,8 @@ def unknown_parameter(message: str, name: str, known: Iterable[str], advice: str
     return InvalidQuery(f"{message}{suggestion} known are {', '.join(names)}{advice}")
 
 
-def read_timeout(text: str | None) -> int | None:
-    """The header `X-Request-Timeout-Ms`, in milliseconds.
+def read_timeout(text: str | None, name: str = TIMEOUT_HEADER) -> int | None:
+    """The header `X-Request-Timeout-Ms`, in milliseconds. name: of the parameter, where it is one.
 
     Raises:
         InvalidQuery: not a whole number from 1 to `MAX_TIMEOUT_MS`.
@@ -150,7 +169,7 @@ def read_timeout(text: str | None) -> int | None:
     if text is None:
         return None
     if not (text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MAX_TIMEOUT_MS):
-        raise InvalidQuery(f"{TIMEOUT_HEADER}: must be a whole number of milliseconds, 1 to {MAX_TIMEOUT_MS}")
+        raise InvalidQuery(f"{name}: must be a whole number of milliseconds, 1 to {MAX_TIMEOUT_MS}")
     return int(text)
 
 
@@ -181,8 +200,10 @@ def invalid_query(errors: Sequence[Any]) -> InvalidQuery:
     return InvalidQuery(f"{first['loc'][0] if first['loc'] else 'query'}: {first['msg']}")
 
 
-def result_json(result: ImageResult, name: str, version: str, class_names: Sequence[str]) -> dict[str, Any]:
-    """The JSON of one image. name, version: of the model, as it is served."""
+def result_json(
+    result: ImageResult, name: str, version: str, class_names: Sequence[str], query: SegmentQuery = DEFAULTS
+) -> dict[str, Any]:
+    """The JSON of one image. name, version: of the model, as it is served; query: decides how masks are given."""
     return {
         "image": {"width": result.original_hw[1], "height": result.original_hw[0]},
         "model": {"name": name, "version": version},
@@ -194,11 +215,37 @@ def result_json(result: ImageResult, name: str, version: str, class_names: Seque
                 "score": round(i.score, 6),
                 "box_xywh": list(i.box_xywh),
                 "area": i.area,
-                "mask": {"size": list(i.mask.size), "counts": i.mask.counts},
+                **mask,
             }
-            for i in result.instances
+            for i, mask in zip(result.instances, _masks(result, query), strict=True)
         ],
     }
+
+
+def named_result(result: ImageResult, name: str, version: str, class_names: Sequence[str]) -> Result:
+    """The result as the record that `solo_results.formats` writes."""
+    instances = (
+        Instance(
+            class_names[i.class_id],
+            i.class_id,
+            round(i.score, 6),
+            i.box_xywh,
+            i.area,
+            RleMask(i.mask.size, i.mask.counts),
+        )
+        for i in result.instances
+    )
+    height, width = result.original_hw
+    return Result(width, height, name, version, result.timings_ms, tuple(instances))
+
+
+def _masks(result: ImageResult, query: SegmentQuery) -> list[dict[str, Any]]:
+    """The member `mask` or `polygons` of each instance."""
+    if query.format != "polygon":
+        return [{"mask": {"size": list(i.mask.size), "counts": i.mask.counts}} for i in result.instances]
+    counts = [instance.mask.counts for instance in result.instances]
+    parts_of_masks = polygons_of_counts(result.original_hw, counts, query.tolerance or 0.0)
+    return [{"polygons": [part.to_flat() for part in parts]} for parts in parts_of_masks]
 
 
 def _class_ids(values: Iterable[str], spec: ModelSpec, hint: str) -> tuple[int, ...]:

@@ -69,6 +69,24 @@ class Metrics:
         if self._among_workers:
             self.fold()  # another worker may answer the next scrape
 
+    def stream_opened(self) -> None:
+        """A request has become a stream."""
+        self._requests_now -= 1
+        self._streams_now += 1
+
+    def stream_ended(self, access: Access) -> None:
+        """A stream has ended. It counts among the requests, but has no duration that compares with theirs."""
+        self._streams_now -= 1
+        self._requests.add(1, access.route, outcome(access.status), access.code)
+        self._received.add(access.bytes_in)
+        self._sent.add(access.bytes_out)
+        if self._among_workers:
+            self.fold()
+
+    def frame(self, outcome: str) -> None:
+        """The end of a frame of a stream. outcome: `ok`, `dropped`, `gone`, or the problem's code."""
+        self._frames.add(1, outcome)
+
     def refused(self, code: str, reason: str) -> None:
         """See `Observer`."""
         self._refused.add(1, code, reason)
@@ -97,6 +115,7 @@ class Metrics:
         for buffer in self._buffers:
             buffer.fold()
         self._in_progress.set(self._requests_now)
+        self._streams.set(self._streams_now)
         self._waiting_images.set(self._waiting_now[0])
         self._waiting_pixels.set(self._waiting_now[1])
 
@@ -125,6 +144,9 @@ class Metrics:
         )
         self._in_progress = self._gauge("solo_requests_in_progress", "Requests begun and not yet answered.")
         self._requests_now = 0
+        self._streams = self._gauge("solo_streams_open", "Streams that are open.")
+        self._frames = self._counter("solo_stream_frames", "Frames of streams by outcome.", "outcome")
+        self._streams_now = 0
 
     def _add_images(self) -> None:
         text = "Accepted images by outcome."

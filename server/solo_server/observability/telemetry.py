@@ -7,7 +7,8 @@ request ─► RequestMiddleware ─► application ─► service ─► Reques
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import perf_counter, time_ns
@@ -42,14 +43,16 @@ class RequestRecord:
     gone: bool = False
     images: int = 0
     traced: list[ImageTrace] = field(default_factory=list)
+    is_stream: bool = False
 
     def sent(self, message: Message) -> None:
         """A part of the response is sent."""
-        if message["type"] == "http.response.start":
+        kind = message["type"].removeprefix("websocket.")  # of a stream that is refused
+        if kind == "http.response.start":
             self.status = status = int(message["status"])
             if status >= 400:
                 self.content_type = Headers(raw=message["headers"]).get("content-type", "")
-        elif message["type"] == "http.response.body":
+        elif kind == "http.response.body":
             body = message.get("body", b"")
             if self.status is not None and self.status >= 400 and self.bytes_out == 0:
                 self.code = _code(self.status, self.content_type, body)
@@ -77,7 +80,10 @@ class RequestTelemetry:
     def ended(self, scope: Scope, record: RequestRecord) -> None:
         """The request was answered, or its client disconnected."""
         access = _access(scope, record)
-        self.metrics.ended(access)
+        if record.is_stream:
+            self.metrics.stream_ended(access)
+        else:
+            self.metrics.ended(access)
         is_probe = access.route in PROBES
         if self.traces is not None and not is_probe:
             carrier = {k: v for k, v in Headers(scope=scope).items() if k in ("traceparent", "tracestate")}
@@ -85,6 +91,11 @@ class RequestTelemetry:
         level = logging.DEBUG if is_probe and access.status < 400 else logging.INFO
         if ACCESS.isEnabledFor(level):
             ACCESS.handle(access_record(level, access))
+
+    def stream_opened(self, record: RequestRecord) -> None:
+        """The handshake of a stream is accepted: it is no request any more."""
+        record.status, record.is_stream = 101, True
+        self.metrics.stream_opened()
 
     def answered(
         self, model: str, outcome: str, total_ms: float, instances: int = 0, stages_ms: Mapping[str, float] = NO_STAGES
@@ -101,6 +112,57 @@ class RequestTelemetry:
             record.traced.append(ImageTrace(time_ns() - int(total_ms * 1e6), model, outcome, stages))
 
 
+@dataclass(slots=True)
+class ServedFrame:
+    """A frame that is computed. request_id: the stream's and the number of the frame in it; code: `ok`, or of its problem."""
+
+    request_id: str
+    code: str = "ok"
+
+
+class FrameTelemetry:
+    """Telemetry of the frames of one stream: metrics, traces, log lines at level debug; sums in the stream's own record.
+
+    stream: the record of the stream; request_id: its id; route: its path's template.
+    """
+
+    def __init__(self, telemetry: RequestTelemetry, stream: RequestRecord, request_id: str, route: str) -> None:
+        self._telemetry, self._stream, self._request_id, self._route = telemetry, stream, request_id, route
+        self._served = 0
+
+    def frame(self, outcome: str) -> None:
+        """The end of one frame. outcome: `ok`, `dropped`, `gone`, or the problem's code."""
+        self._telemetry.metrics.frame(outcome)
+
+    @contextmanager
+    def serving(self, size_bytes: int) -> Iterator[ServedFrame]:
+        """Everything that is computed and logged in this context is this frame's. Cancelled: the frame is `gone`."""
+        self._served += 1
+        served, record = ServedFrame(f"{self._request_id[:50]}-{self._served}"), RequestRecord(bytes_in=size_bytes)
+        tokens = CURRENT_REQUEST.set(record), REQUEST_ID.set(served.request_id)
+        try:
+            yield served
+        except BaseException:  # cancelled, or the client is gone
+            served.code = "gone"
+            raise
+        finally:
+            self._end(served, record)
+            CURRENT_REQUEST.reset(tokens[0])
+            REQUEST_ID.reset(tokens[1])
+
+    def _end(self, served: ServedFrame, record: RequestRecord) -> None:
+        self.frame(served.code)
+        self._stream.images += record.images
+        self._stream.instances += record.instances
+        ms = round((perf_counter() - record.begun) * 1e3, 3)
+        counts = record.bytes_in, 0, record.images, record.instances
+        access = Access("FRAME", self._route, 499 if served.code == "gone" else 200, served.code, ms, *counts)
+        if self._telemetry.traces is not None:
+            self._telemetry.traces.record(access, time_ns() - int(ms * 1e6), record.traced, {})
+        if ACCESS.isEnabledFor(logging.DEBUG):
+            ACCESS.handle(access_record(logging.DEBUG, access))
+
+
 def _code(status: int, content_type: str, body: bytes) -> str:
     """The code in the response itself, whichever layer has refused the request."""
     problem = orjson.loads(body) if content_type in PROBLEM_TYPES else {}
@@ -108,13 +170,13 @@ def _code(status: int, content_type: str, body: bytes) -> str:
 
 
 def _access(scope: Scope, record: RequestRecord) -> Access:
-    status, code = record.status, record.code
+    status, code, method = record.status, record.code, scope.get("method", "GET")
     if status is None:  # no response yet: the client disconnected, or a failure that only the outermost layer answers
         status, code = (499, "gone") if record.gone else (500, "internal")
     elif status == 499:
         code = "gone"
     return Access(
-        method=scope["method"] if scope["method"] in METHODS else "other",
+        method=method if method in METHODS else "other",
         route=_route(scope),
         status=status,
         code=code,

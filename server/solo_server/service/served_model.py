@@ -57,6 +57,14 @@ class ServedModel:
         self._unused = asyncio.Event()
         self._unused.set()
 
+    @property
+    def in_flight(self) -> int:
+        """Images at a time from one caller that keep the engine busy, with the lowest latency at which that is possible.
+
+        Run to completion: one for each core. In stages: one more, which is decoded meanwhile.
+        """
+        return max(2, self.pipeline.backend.max_concurrency + 1 - self.execution.ahead)
+
     def use(self) -> None:
         """Called by each request that uses it, which calls `leave` at its end."""
         self._users += 1

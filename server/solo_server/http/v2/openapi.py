@@ -20,6 +20,7 @@ _ERROR = {
 }
 _V2_CODES = {
     400: "empty_body, invalid_tensor",
+    403: "control_off",
     422: "answer_too_large, image_damaged, invalid_query, model_not_loadable",
 }
 _INPUT = {

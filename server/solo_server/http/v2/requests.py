@@ -30,7 +30,7 @@ from solo_server.types import UInt8
 IMAGE, PIXELS = "IMAGE", "PIXELS"
 INPUTS = {IMAGE: ("BYTES", (-1,)), PIXELS: ("UINT8", (-1, -1, -1, 3))}
 """Datatype and shape by name; a request has one of these inputs. IMAGE (N, 1) and PIXELS (H, W, 3) are accepted too."""
-QUERY = frozenset(SegmentQuery.model_fields) - {"format", "overlay"}
+QUERY = frozenset(SegmentQuery.model_fields) - {"format", "overlay", "tolerance"}
 OWN_PARAMETERS = ("binary_data_output", "timeout")
 MAX_TIMEOUT_US = MAX_TIMEOUT_MS * 1000
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}  # how zlib selects the format
