@@ -22,6 +22,7 @@ from solo_results.coco import coco_category_ids
 from solo_client.command.annotations import category_ids, image_ids
 from solo_client.command.arguments import VideoOptions, add_arguments, check_together, read_options, read_video_options
 from solo_client.command.errors import Unusable
+from solo_client.command.formatted import OTHER_FORMATS, FormattedOutput
 from solo_client.command.image_run import ImageJob, run_images
 from solo_client.command.images import STDIN, ImagePath, find_images, overlay_files
 from solo_client.command.interrupt import Interrupt
@@ -75,16 +76,12 @@ def _run(arguments: argparse.Namespace) -> int:
     outcome = Outcome()
     with ExitStack() as stack:
         plan = _plan(arguments, stack)
-        check_writable(file, plan.overlays)
+        check_writable(None if arguments.format in OTHER_FORMATS else file, plan.overlays)
         if plan.has_videos:
             _check_videos(arguments, plan)
         recorded = Recorded(file) if arguments.resume and file is not None else None
         segmenter = stack.enter_context(_open_segmenter(arguments, several=not plan.is_one_image))
-        ids = _category_ids(arguments, segmenter) if arguments.format == "coco" else None
-        opened = open_output(
-            arguments.format, file, alone=plan.is_one_image, category_ids=ids, appends=recorded is not None
-        )
-        writer = stack.enter_context(opened)
+        writer = stack.enter_context(_open_output(arguments, file, plan, segmenter, appends=recorded is not None))
         is_interrupted = _do_all(plan, segmenter, writer, outcome, recorded)
         if outcome.has_results:
             writer.finish()
@@ -174,6 +171,16 @@ def _open_segmenter(arguments: argparse.Namespace, *, several: bool) -> Abstract
         model_version=arguments.model_version,
         several=several,
     )
+
+
+def _open_output(
+    arguments: argparse.Namespace, file: Path | None, plan: _Plan, segmenter: Segmenter, *, appends: bool
+) -> Output:
+    if arguments.format in OTHER_FORMATS:
+        inputs = [one.path for one in plan.inputs]
+        return FormattedOutput(arguments.format, file, inputs, segmenter.class_names(), _report)
+    ids = _category_ids(arguments, segmenter) if arguments.format == "coco" else None
+    return open_output(arguments.format, file, alone=plan.is_one_image, category_ids=ids, appends=appends)
 
 
 def _category_ids(arguments: argparse.Namespace, segmenter: Segmenter) -> Mapping[str, int] | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from solo_client.command.errors import Unusable
+from solo_client.command.formatted import OTHER_FORMATS
 from solo_client.errors import InvalidArgument
 from solo_client.query import Options, Query
 
@@ -18,7 +19,8 @@ json (default): the JSON of POST /segment; for several images a list, each entry
 image failed. jsonl: the same entries, one per line, each written at once. coco: a COCO results file without boxes; category_id \
 is COCO's id (1 to 90, with gaps) if all classes of the model are COCO's, the id from --categories if given, else class_id + 1; \
 for image_id see --image-ids. The frames of a video are entries with "file", \
-"frame" (from 0) and "time_s"; with coco, image_id is the frame."""
+"frame" (from 0) and "time_s"; with coco, image_id is the frame. The other formats are those of solo convert; labelme, yolo and \
+png write a file an image to the folder of -o."""
 _IMAGE_IDS_HELP = """\
 image ids for --format coco. FILE: a COCO annotations file, matched by file name; position: 1, 2, 3, ...; name: the number at the \
 end of the file name (000000000139.jpg is 139). Default: that number, or the position if there is none."""
@@ -71,7 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--engine",
         help="engine for a local model: auto, onnxruntime, openvino, tensorrt, cuda (default auto)",
     )
-    parser.add_argument("--format", choices=("json", "jsonl", "coco"), default="json", help=_FORMAT_HELP)
+    parser.add_argument(
+        "--format", choices=("json", "jsonl", "coco", *OTHER_FORMATS), default="json", help=_FORMAT_HELP
+    )
     parser.add_argument("--image-ids", metavar="FILE|position|name", help=_IMAGE_IDS_HELP)
     parser.add_argument("--categories", metavar="FILE", help=_CATEGORIES_HELP)
     parser.add_argument("-o", "--output", metavar="FILE", help="write to this file instead of stdout (-)")
