@@ -12,12 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 from solo_models.demo import demo_bundle
 from solo_server.http.app import create_app
 from solo_server.pipeline.pipeline import Pipeline
 from support.paths import ASTRONAUT, ROOT
 from support.serving import serving
+from support.videos import write_video
 
 PAGE = (ROOT / "docs" / "segment.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
@@ -45,6 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, server: httpx.Client) -> Pa
     for name in names:
         (place / name).parent.mkdir(exist_ok=True)
         shutil.copy(ASTRONAUT, place / name)
+    photograph = np.asarray(Image.open(ASTRONAUT).convert("RGB").resize((192, 192)))
+    write_video(place / "clip.mp4", [photograph[:, n : n + 160] for n in range(12)])
     images = [{"id": 10 + n, "file_name": Path(name).name, "height": 512, "width": 512} for n, name in enumerate(names)]
     truth = {"images": images, "annotations": [], "categories": [{"id": 44, "name": "person"}]}
     (place / "annotations.json").write_text(json.dumps(truth))
@@ -66,8 +71,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, server: httpx.Client) -> Pa
 
 
 def test_the_page_has_its_examples() -> None:
-    assert len(COMMANDS) == 6
-    assert all(command.startswith("solo segment ") for command in COMMANDS)
+    assert len(COMMANDS) == 11
+    assert all("solo segment " in command for command in COMMANDS)
     assert sum(URL in command for command in COMMANDS) == 1
 
 
@@ -79,6 +84,12 @@ def test_the_examples_write_what_the_page_says(folder: Path) -> None:
     assert (folder / "drawn.png").read_bytes().startswith(b"\x89PNG")
     lines = [json.loads(line) for line in (folder / "found.jsonl").read_text().splitlines()]
     assert [line["file"] for line in lines] == ["photos/a1.jpg", "photos/b1.jpg", "photos/below/c.jpg"]
+    assert (folder / "drawn.mp4").exists()
+    assert [json.loads(line)["frame"] for line in (folder / "clip.jsonl").read_text().splitlines()] == list(range(12))
+    assert [json.loads(line)["frame"] for line in (folder / "frames.jsonl").read_text().splitlines()] == [0, 5, 10]
+    assert {one["image_id"] for one in json.loads((folder / "results.coco.json").read_text())} == {0, 1, 2}
+    drawn = {"a1.overlay.png", "b1.overlay.png", "clip.overlay.mp4"}
+    assert {path.name for path in (folder / "drawn").iterdir()} == drawn
     found = json.loads((folder / "found.json").read_text())
     assert [one["file"] for one in found] == ["photos/a1.jpg", "photos/b1.jpg"]
     assert min(i["score"] for one in found for i in one["instances"]) >= 0.3

@@ -17,10 +17,12 @@ AHEAD = 4  # jobs queued per thread before the oldest is done: one slow image do
 GRACE_S = 2.0  # for running jobs when the caller stops early, so that no file is left half-written
 
 
-def in_order(work: Callable[[J], R], jobs: Iterable[J], max_concurrency: int) -> Generator[R, None, None]:
+def in_order(
+    work: Callable[[J], R], jobs: Iterable[J], max_concurrency: int, *, ahead: int = AHEAD
+) -> Generator[R, None, None]:
     """Yield `work(job)` for every job, in the jobs' order, run in `max_concurrency` threads.
 
-    An exception of `work` is raised in place of that job's result. At most `AHEAD` results per thread are kept. With a
+    An exception of `work` is raised in place of that job's result. At most `ahead` results per thread are kept. With a
     concurrency of 1 the work runs in the calling thread.
     """
     if max_concurrency == 1:
@@ -36,7 +38,7 @@ def in_order(work: Callable[[J], R], jobs: Iterable[J], max_concurrency: int) ->
             future: Future[R] = Future()
             in_flight.append(future)
             todo.put((job, future))
-            if len(in_flight) == AHEAD * max_concurrency:
+            if len(in_flight) == ahead * max_concurrency:
                 yield in_flight.popleft().result()
         while in_flight:
             yield in_flight.popleft().result()

@@ -24,21 +24,32 @@ OutputFormat = Literal["json", "jsonl", "coco"]
 
 
 @dataclass(frozen=True, slots=True)
+class FramePosition:
+    """Where an image is in its video. number: from 0; time_s: from the start, as a player shows it."""
+
+    number: int
+    time_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Segmented:
-    """The result for one image."""
+    """The result for one image, or for one frame of a video. track_ids: one for each instance, or None."""
 
     image: Path
     image_id: int
     result: Result
+    frame: FramePosition | None = None
+    track_ids: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An image without a result. message, problem: see `ImageFailed`."""
+    """An image, a frame or a video without a result. message, problem: see `ImageFailed`."""
 
     image: Path
     message: str
     problem: Mapping[str, object]
+    frame: FramePosition | None = None
 
 
 class Output(Protocol):
@@ -60,11 +71,19 @@ class Output(Protocol):
 
 
 def open_output(
-    output_format: OutputFormat, file: Path | None, *, alone: bool, category_ids: Mapping[str, int] | None = None
+    output_format: OutputFormat,
+    file: Path | None,
+    *,
+    alone: bool,
+    category_ids: Mapping[str, int] | None = None,
+    appends: bool = False,
 ) -> Output:
-    """An output in this format to a file, or to stdout for None. alone: for one image, so that JSON is not a list."""
+    """An output in this format to a file, or to stdout for None.
+
+    alone: for one image, so that JSON is not a list; appends: lines are added to those that the file has.
+    """
     if output_format == "jsonl":
-        return _Lines(file)
+        return _Lines(file, appends=appends)
     return _Document(
         file, alone=alone and output_format == "json", coco=output_format == "coco", category_ids=category_ids
     )
@@ -73,8 +92,9 @@ def open_output(
 class _Lines:
     """One JSON object per line, written at once; the file is created with the first line."""
 
-    def __init__(self, file: Path | None) -> None:
+    def __init__(self, file: Path | None, *, appends: bool = False) -> None:
         self._file, self._stream = file, None if file is not None else sys.stdout
+        self._mode = "a" if appends else "w"
 
     def __enter__(self) -> _Lines:
         return self
@@ -88,7 +108,7 @@ class _Lines:
     def add(self, done: Segmented | Failed) -> None:
         try:
             if self._stream is None and self._file is not None:
-                self._stream = self._file.open("w", encoding="utf-8")
+                self._stream = self._file.open(self._mode, encoding="utf-8")
         except OSError as error:
             raise Unusable(f"cannot write {self._file}: {error.strerror}") from error
         if self._stream is not None:
@@ -141,7 +161,8 @@ class _Document:
 
     def _coco_results(self, done: Segmented) -> Iterable[object]:
         try:
-            return done.result.to_coco(done.image_id, self._category_ids)
+            entries: list[dict[str, object]] = [{**e} for e in done.result.to_coco(done.image_id, self._category_ids)]
+            return _with_tracks(entries, done.track_ids)
         except UnknownCategory as error:
             raise Unusable(f"--categories: {done.image}: {error}") from error
 
@@ -215,9 +236,21 @@ def _write(stream: IO[str], texts: Iterable[str]) -> None:
 
 
 def _entry(done: Segmented | Failed) -> dict[str, object]:
-    """The result, or the problem, of one image among several."""
-    file: dict[str, object] = {"file": str(done.image)}
-    return file | (done.result.to_dict() if isinstance(done, Segmented) else {"error": dict(done.problem)})
+    """The result, or the problem, of one image among several, or of one frame."""
+    entry: dict[str, object] = {"file": str(done.image)}
+    if done.frame is not None:
+        entry |= {"frame": done.frame.number, "time_s": done.frame.time_s}
+    if isinstance(done, Failed):
+        return entry | {"error": dict(done.problem)}
+    instances = [instance.to_dict() for instance in done.result.instances]
+    return entry | done.result.to_dict() | {"instances": _with_tracks(instances, done.track_ids)}
+
+
+def _with_tracks(entries: list[dict[str, object]], track_ids: tuple[int, ...] | None) -> list[dict[str, object]]:
+    """Entries of instances with their `track_id`, if there are any."""
+    if track_ids is None:
+        return entries
+    return [entry | {"track_id": number} for entry, number in zip(entries, track_ids, strict=True)]
 
 
 def _dump(value: object) -> str:

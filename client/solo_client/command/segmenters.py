@@ -14,12 +14,13 @@ from solo_results.types import Result
 from solo_client import wire
 from solo_client.command.errors import ImageFailed, Unusable, local_problem
 from solo_client.command.key_file import read_key
-from solo_client.errors import ConnectionLost, InvalidArgument, ServerProblem, SoloError, TimedOut
+from solo_client.errors import ConnectionLost, InvalidArgument, ServerProblem, SoloError, TimedOut, UnexpectedAnswer
 from solo_client.field import Field
 from solo_client.query import Options, Query
 
 if TYPE_CHECKING:
     from solo_client.client import SoloClient
+    from solo_client.command.video.pixels import Pixels
 
 RETRIES = 8  # per image: with several requests in flight a server's short queue is full at times
 REQUESTS = 8  # in flight: as in `AsyncSoloClient.segment_many`; enough to keep a server's cores busy
@@ -48,6 +49,10 @@ class Segmenter(Protocol):
         """The instances, and the image with them drawn on it (PNG), from one inference."""
         ...
 
+    def segment_pixels(self, rgb: Pixels, options: Options) -> Result:
+        """The instances in one frame, `(H, W, 3) uint8`, C order."""
+        ...
+
 
 class LocalModel(Protocol):
     """What `solo_server.commands.local.open_local` returns; its exceptions have `code`, `detail`, `title` and `status`."""
@@ -68,6 +73,10 @@ class LocalModel(Protocol):
 
     def segment_and_draw(self, body: bytes, query: Mapping[str, str | list[str]]) -> tuple[dict[str, object], bytes]:
         """That JSON object, and the overlay as PNG."""
+        ...
+
+    def segment_pixels(self, rgb: Pixels, query: Mapping[str, str | list[str]]) -> dict[str, object]:
+        """That JSON object of decoded pixels, `(H, W, 3) uint8`, C order."""
         ...
 
 
@@ -117,6 +126,11 @@ class _LocalSegmenter:
             result, png = self._model.segment_and_draw(body, Query(**options).to_parameters())
         return wire.parse_result(result), png
 
+    def segment_pixels(self, rgb: Pixels, options: Options) -> Result:
+        with _local_errors_translated():
+            result = self._model.segment_pixels(rgb, Query(**options).to_parameters())
+        return wire.parse_result(result)
+
 
 class _RemoteSegmenter:
     max_concurrency = REQUESTS
@@ -136,6 +150,19 @@ class _RemoteSegmenter:
     def segment_and_draw(self, body: bytes, options: Options) -> tuple[Result, bytes]:
         with _remote_errors_translated():
             return self._client.segment_and_draw(body, **options)
+
+    def segment_pixels(self, rgb: Pixels, options: Options) -> Result:
+        from solo_client.command.video.pixels import to_jpeg  # Pillow, of the extra video
+
+        result = self.segment(to_jpeg(rgb), options)
+        check_size(result, rgb.shape[:2])
+        return result
+
+
+def check_size(result: Result, hw: tuple[int, ...]) -> None:
+    """Raises UnexpectedAnswer if a result is not that of an image of `hw` pixels."""
+    if (result.height, result.width) != hw:
+        raise UnexpectedAnswer("image", f"is {result.width} x {result.height} pixels, the frame {hw[1]} x {hw[0]}")
 
 
 def _open_client(url: str, api_key: str | None, model: str | None, version: str | None) -> SoloClient:

@@ -19,9 +19,9 @@ from solo_models.demo import demo_bundle
 from solo_server.backends.cpu.warm_up import warm_kernels
 from solo_server.http.wire import Parameters, SegmentQuery, read_query, result_json
 from solo_server.pipeline.overlay import draw_png
-from solo_server.pipeline.pipeline import Decoded, Pipeline
+from solo_server.pipeline.pipeline import Body, Decoded, Pipeline
 from solo_server.system.cores import cores
-from solo_server.types import ImageResult
+from solo_server.types import ImageResult, UInt8
 
 MAX_STAGED = 8
 """Most images in progress if the engine takes fewer at a time than there are cores; as in `benchmarks/reliability.py closed`."""
@@ -62,7 +62,11 @@ class LocalService:
         png = draw_png(decoded.rgb, result.instances, names, parsed.overlay_threshold, parsed.colour_by)
         return self._json(parsed.filter_result(result)), png
 
-    def _run(self, body: bytes, parsed: SegmentQuery, *, draws: bool) -> tuple[ImageResult, Decoded]:
+    def segment_pixels(self, rgb: UInt8, query: Parameters) -> dict[str, Any]:
+        """As `segment`, of decoded pixels: `(H, W, 3) uint8`, C order."""
+        return self._json(self._run(rgb, read_query(query), draws=False)[0])
+
+    def _run(self, body: Body, parsed: SegmentQuery, *, draws: bool) -> tuple[ImageResult, Decoded]:
         """draws: keep the pixels to draw on; otherwise they are freed before the image waits for the engine."""
         pipeline = self._pipeline
         query = parsed.to_query(pipeline.bundle.spec, f"the model's classes are: {_shortened(self.class_names)}")

@@ -1,0 +1,1 @@
+"""Videos of `solo segment`: recognise, decode, segment, track, draw, encode. All but `signature` needs the extra `video`."""
