@@ -1,0 +1,41 @@
+// Where labels go: as near to the top of their instance as possible, and never on each other.
+
+const STEPS = 6;
+
+/** Places labels in order. labels: [{width, height, box: [x, y, width, height]}] in display pixels.
+ * Returns [{x, y} or null]; null where there is no free place. */
+export function placeLabels(labels, canvasWidth, canvasHeight) {
+  const taken = [];
+  return labels.map((label) => {
+    for (const [wantedX, wantedY] of candidates(label)) {
+      const x = clamp(wantedX, 0, canvasWidth - label.width), y = clamp(wantedY, 0, canvasHeight - label.height);
+      const place = { x, y, width: label.width, height: label.height };
+      if (taken.some((other) => overlap(place, other))) continue;
+      taken.push(place);
+      return { x, y };
+    }
+    return null;
+  });
+}
+
+function* candidates({ width, height, box: [left, top, boxWidth, boxHeight] }) {
+  yield [left, top - height];
+  yield [left, top];
+  yield [left + boxWidth - width, top - height];
+  yield [left + (boxWidth - width) / 2, top];
+  yield [left + boxWidth - width, top];
+  for (let step = 1; step <= STEPS; step++) { // down inside the box, then above it
+    const y = top + (step * Math.max(height * 1.15, boxHeight / 2 / STEPS));
+    if (y + height < top + boxHeight) yield [left + (boxWidth - width) / 2, y];
+    if (step < 3) yield [left, top - height * (1 + 1.1 * step)];
+  }
+  yield [left, top + boxHeight];
+}
+
+function overlap(a, b) {
+  return a.x < b.x + b.width && b.x < a.x + a.width && a.y < b.y + b.height && b.y < a.y + a.height;
+}
+
+function clamp(value, low, high) {
+  return Math.max(low, Math.min(value, high));
+}
