@@ -63,10 +63,11 @@ export class Live {
     byId("camera").setAttribute("aria-pressed", "false");
     showPause(null);
     say("The camera is off.");
-    this.#callbacks.onStop();
+    if (this.#shown) this.#view.clear();
     this.#shown?.bitmap.close();
     this.#shown = null;
     this.instances = [];
+    this.#callbacks.onStop();
   }
 
   #fail(problem) {

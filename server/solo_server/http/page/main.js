@@ -151,6 +151,7 @@ function remove(item) {
 
 function showLive() {
   isolate(null);
+  view.clear();
   picture?.bitmap.close();
   picture = null;
   byId("start").hidden = true;

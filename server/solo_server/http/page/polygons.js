@@ -89,15 +89,21 @@ export function smoothPath(polygons, scale) {
 }
 
 function addRing(path, points, scale) {
-  const count = points.length, nearest = scale < 1 ? 0.5 : 0; // points nearer than this to the previous one are left out
-  let lastX = Infinity, lastY = Infinity, hasBegun = false;
+  const line = bentRing(points, scale), count = line.length;
+  if (count < 6) return; // smaller than a display pixel
+  const middle = (i) => [(line[i] + line[(i + 2) % count]) / 2, (line[i + 1] + line[(i + 3) % count]) / 2];
+  path.moveTo(...middle(count - 2));
+  for (let i = 0; i < count; i += 2) path.quadraticCurveTo(line[i], line[i + 1], ...middle(i));
+  path.closePath();
+}
+
+/** The ring's points in display pixels with stairs bent to slopes; points nearer than half a pixel to the last one are left out. */
+function bentRing(points, scale) {
+  const count = points.length, nearest = scale < 1 ? 0.5 : 0, line = [];
+  let lastX = Infinity, lastY = Infinity;
   const add = (x, y) => {
     if (Math.abs(x - lastX) < nearest && Math.abs(y - lastY) < nearest) return;
-    if (hasBegun) path.lineTo(x, y);
-    else path.moveTo(x, y);
-    hasBegun = true;
-    lastX = x;
-    lastY = y;
+    line.push((lastX = x), (lastY = y));
   };
   const lengthFrom = (i) => Math.abs(points[(i + 2) % count] - points[i]) + Math.abs(points[(i + 3) % count] - points[i + 1]);
   let before = lengthFrom(count - 2), length = lengthFrom(0);
@@ -110,7 +116,7 @@ function addRing(path, points, scale) {
     before = length;
     length = after;
   }
-  path.closePath();
+  return line;
 }
 
 function inset(length, neighbour) {

@@ -18,34 +18,32 @@ export class View {
   #highlighted = null;
   #isolated = null;
   #frame = 0;
+  #pointer = null; // {clientX, clientY} while it is over the image
+  #onHover;
 
   /** Shows itself in the element. onHover(instance or null), onPick(instance or null): the pointer's. */
   constructor(stage, { onHover, onPick }) {
     this.#stage = stage;
+    this.#onHover = onHover;
     [this.#image, this.#masks, this.#top] = stage.querySelectorAll("canvas");
     new ResizeObserver(() => this.#later()).observe(stage);
     addEventListener("resize", () => this.#later()); // also when the browser zooms
-    this.#top.addEventListener("pointermove", (event) => onHover(this.#at(event)));
-    this.#top.addEventListener("pointerleave", () => onHover(null));
+    this.#top.addEventListener("pointermove", (event) => onHover(this.#at((this.#pointer = event))));
+    this.#top.addEventListener("pointerleave", () => onHover((this.#pointer = null)));
     this.#top.addEventListener("click", (event) => onPick(this.#at(event)));
   }
 
   /** Shows an image with instances. The caller keeps the bitmap open while it is shown. */
   show(picture, instances, colourBy) {
     this.#picture = picture;
-    this.#instances = instances;
-    this.#colourBy = colourBy;
-    if (!instances.includes(this.#highlighted)) this.#highlighted = null;
-    if (!instances.includes(this.#isolated)) this.#isolated = null;
+    this.#take(instances, colourBy);
     this.#drawAll();
+    if (this.#pointer) this.#onHover(this.#at(this.#pointer)); // the pointer rests, and what is under it is another instance
   }
 
   /** Shows other instances of the same image, or the same in other colours; drawn with the next frame. */
   update(instances, colourBy) {
-    this.#instances = instances;
-    this.#colourBy = colourBy;
-    if (!instances.includes(this.#highlighted)) this.#highlighted = null;
-    if (!instances.includes(this.#isolated)) this.#isolated = null;
+    this.#take(instances, colourBy);
     this.#later();
   }
 
@@ -70,6 +68,13 @@ export class View {
     this.#isolated = instance;
     this.#drawMasks();
     this.#drawTop();
+  }
+
+  #take(instances, colourBy) {
+    this.#instances = instances;
+    this.#colourBy = colourBy;
+    if (!instances.includes(this.#highlighted)) this.#highlighted = null;
+    if (!instances.includes(this.#isolated)) this.#isolated = null;
   }
 
   #at(event) {
