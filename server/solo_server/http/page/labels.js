@@ -19,17 +19,21 @@ export function placeLabels(labels, canvasWidth, canvasHeight) {
 }
 
 function* candidates({ width, height, box: [left, top, boxWidth, boxHeight] }) {
+  const right = left + boxWidth - width, middle = left + (boxWidth - width) / 2, isSmall = boxWidth < 1.5 * width || boxHeight < 3 * height;
   yield [left, top - height];
+  yield [right, top - height];
+  if (!isSmall) yield* inside(left, right, middle, top, height, boxHeight);
+  for (let step = 1; step < STEPS; step++) yield [middle, top - height * (1 + 1.1 * step)];
+  yield [middle, top + boxHeight];
+  yield [left + boxWidth, top];
+  yield [left - width, top];
+  if (isSmall) yield* inside(left, right, middle, top, height, boxHeight);
+}
+
+function* inside(left, right, middle, top, height, boxHeight) {
   yield [left, top];
-  yield [left + boxWidth - width, top - height];
-  yield [left + (boxWidth - width) / 2, top];
-  yield [left + boxWidth - width, top];
-  for (let step = 1; step <= STEPS; step++) { // down inside the box, then above it
-    const y = top + (step * Math.max(height * 1.15, boxHeight / 2 / STEPS));
-    if (y + height < top + boxHeight) yield [left + (boxWidth - width) / 2, y];
-    if (step < 3) yield [left, top - height * (1 + 1.1 * step)];
-  }
-  yield [left, top + boxHeight];
+  yield [right, top];
+  for (let y = top; y + height <= top + boxHeight; y += Math.max(height * 1.1, boxHeight / 2 / STEPS)) yield [middle, y];
 }
 
 function overlap(a, b) {

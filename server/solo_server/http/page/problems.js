@@ -12,6 +12,8 @@ export const WORDS = {
   method_not_allowed: ["The server does not accept this kind of request", "Reload the page. The server may be another version than the page."],
   http_error: ["The server refused the request", "Reload the page and try again."],
   not_acceptable: ["The server cannot answer in the form that was asked for", "Reload the page. The server may be another version than the page."],
+  origin_refused: ["The server does not take streams from this address", "Open the page at the server's own address, or have SOLO_CORS_ORIGINS name this one."],
+  upgrade_required: ["The server expects a stream here", "Reload the page. A proxy in between may not pass WebSockets on."],
   request_timeout: ["The image arrived too slowly", "Check your connection, or send a smaller image."],
   body_too_large: ["The file is too large for this server", "Save the image smaller or with stronger compression, as a JPEG for example."],
   image_too_large: ["The image has too many pixels for this server", "Scale it down and try again."],
@@ -35,7 +37,7 @@ export const WORDS = {
   camera_missing: ["No camera was found", "Connect one, then press Camera again."],
   camera_busy: ["The camera is in use", "Close the other program that uses it, then press Camera again."],
   camera_insecure: ["The browser gives the camera to secure pages only", "Open this page through https:// or at http://localhost."],
-  stream_refused: ["The server does not accept the camera's stream", "A proxy in between may not pass WebSockets on. Single images still work."],
+  stream_refused: ["The server does not accept the camera's stream", "Too many cameras may be connected, or a proxy in between does not pass WebSockets on. Single images still work."],
   stream_ended: ["The stream has ended", "Press Camera to start it again."],
 };
 
@@ -46,6 +48,7 @@ export const REASONS = {
   pixels_full: "The images that wait are too large together. The page tries again by itself.",
   masks_full: "Too many answers wait to be sent. The page tries again by itself.",
   connections_full: "Too many people are connected. The page tries again by itself.",
+  streams_full: "Too many cameras are connected. The page tries again by itself.",
   warming: "It is loading its model. The page goes on by itself as soon as it is there.",
   draining: "It is shutting down. The page goes on by itself when it is back.",
   stalled: "It is stuck and will restart. The page goes on by itself when it is back.",

@@ -4,7 +4,8 @@ import { models, problemOf, streamAddress, untilReady } from "./api.js";
 import { Problem } from "./problems.js";
 
 const FIRST_PAUSE_MS = 500, LONGEST_PAUSE_MS = 4000;
-const MAX_REFUSALS = 3; // in a row, of a server that answers requests
+const IDLE = "request_timeout"; // code of the end of a stream without frames
+const MAX_REFUSALS = 5; // in a row, of a server that answers requests
 
 /** One stream. Callbacks: onReady(message), onFrame(message: a result, a dropped frame or an error), onPause(problem): trying again,
  * onEnd(problem): it will not open again. */
@@ -67,8 +68,10 @@ export class Stream {
     this.#isReady = false;
     if (this.#isClosed) return;
     try {
-      if (problem && !problem.passes) throw problem;
-      this.#callbacks.onPause(problem ?? new Problem("unreachable"));
+      if (problem?.code === IDLE) await untilVisible(); // no frames come while the tab is hidden
+      else if (problem && !problem.passes) throw problem;
+      if (this.#isClosed) return;
+      this.#callbacks.onPause(problem?.passes ? problem : new Problem("unreachable"));
       if (!wasReady) await this.#findRefusal();
       await pause(Math.min(FIRST_PAUSE_MS * 2 ** this.#refusals, LONGEST_PAUSE_MS));
       await untilReady((reason) => this.#isClosed || this.#callbacks.onPause(reason));
@@ -92,4 +95,8 @@ export class Stream {
 
 function pause(ms) {
   return new Promise((resume) => setTimeout(resume, ms));
+}
+
+async function untilVisible() {
+  while (document.hidden) await new Promise((resume) => document.addEventListener("visibilitychange", resume, { once: true }));
 }

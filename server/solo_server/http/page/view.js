@@ -36,6 +36,7 @@ export class View {
   /** Shows an image with instances. The caller keeps the bitmap open while it is shown. */
   show(picture, instances, colourBy) {
     this.#picture = picture;
+    this.#stage.style.setProperty("--ratio", picture.width / picture.height); // for narrow windows
     this.#take(instances, colourBy);
     this.#drawAll();
     if (this.#pointer) this.#onHover(this.#at(this.#pointer)); // the pointer rests, and what is under it is another instance
