@@ -31,12 +31,12 @@ from solo_export.graph import GraphBuilder
 from solo_export.onnx import fold_halving
 from solo_models.bundle import kernel_shapes
 from solo_models.spec import ModelSpec, Variant
+from solo_results.rle import decode_rle
 from solo_server.backends.cpu.encode import encode_mask
 from solo_server.backends.cpu.kernels.nms import pairwise_ious
 from solo_server.backends.cpu.masks import CellMasks
 from solo_server.backends.cpu.pool import Pool
 from solo_server.backends.cpu.towers import LOWEST, Affine, Convolution, Layer, Maps, Tower
-from solo_server.rle import decode_rle
 from solo_server.types import Geometry
 from torch.nn import functional as F
 

@@ -20,10 +20,10 @@ import numpy as np
 import solo_server.pipeline.image
 from record import write_record
 from solo_models.demo import demo_bundle
+from solo_results.rle import decode_rle
 from solo_server.backends.cpu.backend import CpuBackend
 from solo_server.pipeline.image import ImageLimits
 from solo_server.pipeline.pipeline import Pipeline
-from solo_server.rle import decode_rle
 from solo_server.types import Instance, Query
 
 RATIOS = (1, 2, 4)

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from solo_client.coco import coco_category_ids
+from solo_results.coco import coco_category_ids
+from solo_results.types import CocoMask, CocoResult, Instance, Result, RleMask
+
 from solo_client.errors import (
     AnswerTooLarge,
     BodyTooLarge,
@@ -45,7 +47,7 @@ from solo_client.errors import (
     RequestTimeout,
     ServerFault,
     ServerProblem,
-    SoloClientError,
+    SoloError,
     TimedOut,
     Unauthorized,
     Unavailable,
@@ -55,7 +57,6 @@ from solo_client.errors import (
     UnsupportedMediaType,
 )
 from solo_client.query import Options
-from solo_client.types import CocoMask, CocoResult, Instance, Result, RleMask
 
 if TYPE_CHECKING:
     from solo_client.client import AsyncSoloClient, SoloClient
@@ -99,7 +100,7 @@ __all__ = [
     "ServerFault",
     "ServerProblem",
     "SoloClient",
-    "SoloClientError",
+    "SoloError",
     "TimedOut",
     "Unauthorized",
     "Unavailable",

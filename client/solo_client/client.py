@@ -11,13 +11,13 @@ from types import TracebackType
 from typing import TypeVar, Unpack
 
 import httpx
+from solo_results.types import Result
 
 from solo_client.environment import proxy_for
 from solo_client.errors import InvalidArgument, NoAnswer, ServerProblem
 from solo_client.protocol import Call, Protocol, read_image
 from solo_client.query import Options, Query
 from solo_client.transport import checked_url, errors_translated, open_transport, request_arguments, to_response
-from solo_client.types import Result
 
 T = TypeVar("T")
 

@@ -1,6 +1,6 @@
-"""All errors of this package; `except SoloClientError` catches every one of them.
+"""All errors of this package and of `solo_results`; `except SoloError` catches every one of them.
 
-    SoloClientError
+    SoloError
     ├── InvalidArgument            an argument is invalid, nothing was sent         (also a ValueError)
     ├── InvalidEnvironment         a proxy or certificate variable is invalid, nothing was sent
     ├── NoAnswer                   no response from the server: `.url`, `.reason`
@@ -48,6 +48,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from solo_results.errors import DamagedMask as DamagedMask
+from solo_results.errors import NumpyMissing as NumpyMissing
+from solo_results.errors import SoloError as SoloError
+from solo_results.errors import UnknownCategory as UnknownCategory
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -61,11 +66,7 @@ class Problem:
     request_id: str
 
 
-class SoloClientError(Exception):
-    """Root of all errors of this package."""
-
-
-class InvalidArgument(SoloClientError, ValueError):
+class InvalidArgument(SoloError, ValueError):
     """An argument is invalid; nothing was sent."""
 
     def __init__(self, name: str, reason: str) -> None:
@@ -77,7 +78,7 @@ class InvalidArgument(SoloClientError, ValueError):
         return f"{self.name} {self.reason}"
 
 
-class InvalidEnvironment(SoloClientError):
+class InvalidEnvironment(SoloError):
     """An environment variable is invalid, such as a proxy with an unknown scheme; nothing was sent."""
 
     def __init__(self, name: str, reason: str) -> None:
@@ -89,7 +90,7 @@ class InvalidEnvironment(SoloClientError):
         return f"{self.name}: {self.reason}"
 
 
-class NoAnswer(SoloClientError):
+class NoAnswer(SoloError):
     """There was no response from the server."""
 
     def __init__(self, url: str, reason: str) -> None:
@@ -113,7 +114,7 @@ class TimedOut(NoAnswer):
     """Connected, but the response did not arrive in time."""
 
 
-class ServerProblem(SoloClientError):
+class ServerProblem(SoloError):
     """The response is a problem. `retry_after_s` comes from the header Retry-After; None without one."""
 
     def __init__(self, problem: Problem, retry_after_s: float | None = None) -> None:
@@ -230,7 +231,7 @@ class InternalError(ServerFault):
     """A bug in the server; its log has details under the request id."""
 
 
-class UnexpectedAnswer(SoloClientError):
+class UnexpectedAnswer(SoloError):
     """The response is not in the wire format; `field` names the wrong part: `instances[2].mask.size`."""
 
     def __init__(self, field: str, reason: str) -> None:
@@ -240,18 +241,6 @@ class UnexpectedAnswer(SoloClientError):
 
     def __str__(self) -> str:
         return f"unexpected response: {self.field} {self.reason}"
-
-
-class DamagedMask(SoloClientError, ValueError):
-    """Run lengths do not fit the mask's size."""
-
-
-class UnknownCategory(SoloClientError, LookupError):
-    """A label has no COCO category id."""
-
-
-class NumpyMissing(SoloClientError, ImportError):
-    """numpy is needed for masks as arrays."""
 
 
 BY_CODE: Mapping[str, type[ServerProblem]] = {

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
+from solo_results.types import Result
+
 from solo_client import wire
 from solo_client.errors import InvalidArgument, ServerProblem, UnexpectedAnswer, error_of
 from solo_client.field import ROOT, Field
 from solo_client.media import PNG_MAGIC, media_type
 from solo_client.query import Query
-from solo_client.types import Result
 
 T = TypeVar("T")
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
 
-from solo_client.coco import coco_category_ids
+from solo_results.coco import coco_category_ids
+
 from solo_client.command.annotations import category_ids, image_ids
 from solo_client.command.errors import ImageFailed, Unusable
 from solo_client.command.images import STDIN, find_images, overlay_files
@@ -26,7 +27,7 @@ from solo_client.command.output import Failed, Output, Segmented, check_writable
 from solo_client.command.progress import Progress, rate
 from solo_client.command.reading import check_stdin, read_image
 from solo_client.command.segmenters import Segmenter, open_segmenter
-from solo_client.errors import InvalidArgument, SoloClientError
+from solo_client.errors import InvalidArgument, SoloError
 from solo_client.query import Options, Query
 
 Number = TypeVar("Number", int, float)
@@ -68,7 +69,7 @@ class _Outcome:
     instances: int = 0
     failed: int = 0
     elapsed_s: float = 0.0
-    stopped: SoloClientError | None = None
+    stopped: SoloError | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command and return the exit code; an error is one line on stderr, not an exception."""
     try:
         return _run(arguments)
-    except (SoloClientError, OSError) as error:
+    except (SoloError, OSError) as error:
         _print_error(str(error))
         return 2
     except KeyboardInterrupt:
@@ -227,7 +228,7 @@ def _do_all(jobs: Sequence[_Job], segmenter: Segmenter, options: Options, output
                 _count(done, outcome)
                 output.add(done)
                 progress.show(number, perf_counter() - started)
-        except SoloClientError as error:
+        except SoloError as error:
             outcome.stopped = error
     outcome.elapsed_s = perf_counter() - started
     return outcome

@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import json
 
+from solo_results.types import Instance, Result, RleMask
+
 from solo_client.errors import Problem, ServerProblem, UnexpectedAnswer, error_of
 from solo_client.field import ROOT, Field
 from solo_client.media import PNG_MAGIC
-from solo_client.types import Instance, Result, RleMask
 
 
 def parse_json(body: bytes) -> object:

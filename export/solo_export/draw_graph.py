@@ -1,6 +1,6 @@
 """Soft masks of the selected instances to masks and boxes at the output size, as graph nodes: step 7 of the reference.
 
-Last stage of the single-file model. As in `solo_server.rle`, two bilinear resizes (mask stride to padded image, cropped, to
+Last stage of the single-file model. As in `solo_results.rle`, two bilinear resizes (mask stride to padded image, cropped, to
 output size) are one matrix per axis, multiplied only where the result can be above the threshold, one instance after another:
 no float array of the image's size is ever built. The matrices are identity matrices passed through Resize.
 """

@@ -97,7 +97,7 @@ class _Pass:
     def run(self) -> None:
         produced = {conv.output for conv in self._convolutions}
         read = {conv.input for conv in self._convolutions} | produced
-        pairs = {name: self._pair(name) for name in read}
+        pairs = {name: self._pair(name) for name in sorted(read)}  # a set's own order differs between processes
         convolved = {conv.node.output[0] for conv in self._convolutions}
         for node in self._graph.node:
             is_conv = node.output[0] in convolved
@@ -146,9 +146,8 @@ class _Pass:
     def _insert(self, pairs: Mapping[str, list[onnx.NodeProto]]) -> None:
         """Put each pair directly after the node that outputs its tensor; pairs of graph inputs come first."""
         ordered: list[onnx.NodeProto] = []
-        inputs = {i.name for i in self._graph.input}
-        for name in inputs & pairs.keys():
-            ordered += pairs[name]
+        for graph_input in self._graph.input:
+            ordered += pairs.get(graph_input.name, [])
         for node in self._graph.node:
             ordered.append(node)
             for name in node.output:

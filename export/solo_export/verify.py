@@ -16,11 +16,11 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from solo_models.bundle import Bundle
 from solo_models.network import SoloNetwork
+from solo_results.rle import decode_rle
 from solo_server.backends.cpu.backend import CpuBackend
 from solo_server.backends.cpu.network import GraphEngine
 from solo_server.backends.cpu.runtimes.onnxruntime import OrtRuntime
 from solo_server.pipeline.pipeline import Decoded, Pipeline
-from solo_server.rle import decode_rle
 from solo_server.types import PreparedImage, Query
 
 from solo_export import plain

@@ -12,6 +12,9 @@ UInt8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
+EMPTY_BOX = (0, 0, 0, 0)
+"""`box_xywh` of a mask without pixels."""
+
 
 @dataclass(frozen=True, slots=True)
 class Geometry:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from solo_client import coco_category_ids
-from solo_client.coco import COCO_IDS
 from solo_client.command.annotations import category_ids, image_ids
 from solo_client.command.errors import Unusable
 from solo_client.command.images import ImagePath
 from solo_models.coco import COCO_CLASSES
+from solo_results.coco import COCO_IDS
 
 
 def _images(*names: str) -> list[ImagePath]:

@@ -7,9 +7,9 @@ import re
 
 import pytest
 from solo_client import errors
-from solo_client.errors import Problem, SoloClientError, error_of
+from solo_client.errors import Problem, SoloError, error_of
 
-_CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, SoloClientError)]
+_CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, SoloError)]
 
 
 def _problem(code: str, status: int) -> Problem:
@@ -21,7 +21,7 @@ def test_every_class_is_drawn_in_the_docstring_under_its_base() -> None:
     bases: list[str] = []
     for line in (errors.__doc__ or "").splitlines():
         found = re.match(r"    ((?:[│ ]   )*)(?:[├└]── )?([A-Z]\w+)", line)
-        if found and (line.strip() == "SoloClientError" or "──" in line):
+        if found and (line.strip() == "SoloError" or "──" in line):
             depth = 0 if "──" not in line else len(found[1]) // 4 + 1
             bases[depth:] = [found[2]]
             drawn[found[2]] = bases[depth - 1] if depth else "Exception"
@@ -61,7 +61,7 @@ def test_an_unknown_code_becomes_the_base_of_its_status(status: int, base: str) 
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_errors_survive_pickling(error: SoloClientError) -> None:
+def test_errors_survive_pickling(error: SoloError) -> None:
     copied = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
     assert type(copied) is type(error)
     assert str(copied) == str(error)

@@ -126,8 +126,8 @@ def test_each_file_is_written_by_an_example() -> None:
 def test_the_page_names_every_exception_with_its_code() -> None:
     table = PAGE[PAGE.index("## Errors") :]
     named = set(re.findall(r"`(\w+)`", table))
-    raised = {n for n, v in vars(errors).items() if isinstance(v, type) and issubclass(v, errors.SoloClientError)}
-    assert raised - {"SoloClientError"} <= named
+    raised = {n for n, v in vars(errors).items() if isinstance(v, type) and issubclass(v, errors.SoloError)}
+    assert raised - {"SoloError"} <= named
     for code, kind in errors.BY_CODE.items():
         assert re.search(rf"^\|.*`{kind.__name__}`.*`{code}`", table, re.MULTILINE), code
 

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from recipe import seeded_state_dict
 from solo_models.bundle import write_bundle
 from solo_models.checkpoint import read_checkpoint
+from solo_results.rle import decode_rle
 from solo_server.backends.cpu.backend import CpuBackend
 from solo_server.backends.cpu.postprocess import find_candidates, select
 from solo_server.pipeline.image import ImageLimits, decode, prepare
 from solo_server.pipeline.pipeline import Decoded, Pipeline
-from solo_server.rle import decode_rle
 from solo_server.types import ImageResult, Query
 from support.kept import kept
 from support.networks import bundle_content

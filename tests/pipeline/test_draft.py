@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 from solo_models.demo import demo_bundle
 from solo_models.spec import PreprocessSpec
+from solo_results.rle import decode_rle
 from solo_server.commands.local import LocalService
 from solo_server.errors import ImageDamaged, ImageTooLarge
 from solo_server.pipeline.image import ImageLimits, decode, decode_draft, draft_factor, prepare
 from solo_server.pipeline.pipeline import Pipeline
-from solo_server.rle import decode_rle
 from solo_server.types import ImageResult
 from support.images import encoded, smooth_image
 from support.paths import ASTRONAUT

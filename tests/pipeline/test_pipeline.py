@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from solo_export import plain
 from solo_models.network import SoloNetwork
 from solo_models.spec import PostprocessSpec
+from solo_results.rle import decode_rle
 from solo_server.backends.cpu.backend import CpuBackend
 from solo_server.backends.cpu.postprocess import find_candidates
 from solo_server.pipeline.image import prepare
 from solo_server.pipeline.pipeline import Decoded, Pipeline
-from solo_server.rle import decode_rle
 from solo_server.types import ImageResult, Instance, Query
 from support.images import smooth_image
 

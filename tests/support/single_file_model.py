@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from solo_server.rle import decode_rle
+from solo_results.rle import decode_rle
 from solo_server.types import Geometry, Instance
 
 ROUNDED_PIXELS = 3  # of a mask, within rounding of the threshold

@@ -10,7 +10,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from solo_client.coco import coco_name
+from solo_results.coco import coco_name
+
 from solo_client.command.errors import Unusable
 from solo_client.command.images import ImagePath, refuse_shared
 

@@ -1,6 +1,6 @@
 """The errors of `solo segment`.
 
-SoloClientError
+SoloError
 ├── Unusable       the run cannot start or continue: one line on stderr, exit code 2
 └── ImageFailed    one image failed: one line on stderr, its problem in the JSON; the run continues, exit code 1
 """
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from solo_client.errors import SoloClientError
+from solo_client.errors import SoloError
 
 
-class Unusable(SoloClientError):
+class Unusable(SoloError):
     """The run is impossible with these arguments, this server or this bundle."""
 
 
-class ImageFailed(SoloClientError):
+class ImageFailed(SoloError):
     """One image failed.
 
     problem: as over HTTP (RFC 9457), with a stable `code`; `status` if a server or the pipeline gave one, `request_id` if a

@@ -13,9 +13,10 @@ from tempfile import SpooledTemporaryFile
 from types import TracebackType
 from typing import IO, Literal, Protocol
 
+from solo_results.types import Result
+
 from solo_client.command.errors import Unusable
 from solo_client.errors import UnknownCategory
-from solo_client.types import Result
 
 SPOOLED_BYTES = 16 << 20  # an incomplete document is kept in memory up to this size, beyond it in a file
 

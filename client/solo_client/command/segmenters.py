@@ -9,13 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from solo_results.types import Result
+
 from solo_client import wire
 from solo_client.command.errors import ImageFailed, Unusable, local_problem
 from solo_client.command.key_file import read_key
-from solo_client.errors import ConnectionLost, InvalidArgument, ServerProblem, SoloClientError, TimedOut
+from solo_client.errors import ConnectionLost, InvalidArgument, ServerProblem, SoloError, TimedOut
 from solo_client.field import Field
 from solo_client.query import Options, Query
-from solo_client.types import Result
 
 if TYPE_CHECKING:
     from solo_client.client import SoloClient
@@ -189,7 +190,7 @@ def _remote_errors_translated() -> Iterator[None]:
         raise ImageFailed(str(error), local_problem("timed_out", "No response in time", str(error))) from error
 
 
-def _failure(code: str, message: str, problem: Mapping[str, object]) -> SoloClientError:
+def _failure(code: str, message: str, problem: Mapping[str, object]) -> SoloError:
     return Unusable(message) if code in _FAILS_FOR_EVERY_IMAGE else ImageFailed(message, problem)
 
 

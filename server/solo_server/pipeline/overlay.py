@@ -7,9 +7,9 @@ import io
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
+from solo_results.rle import decode_rle
 
 from solo_server.pipeline.labels import line, readable
-from solo_server.rle import decode_rle
 from solo_server.types import Instance, UInt8
 
 GOLDEN_ANGLE = 0.381966  # a step of hue: any number of them stay far apart

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from solo_results.rle import decode_rle
 
-from solo_server.rle import decode_rle
 from solo_server.types import Instance
 
 LEAST_IOU = 0.5  # of two masks that count as the same instance

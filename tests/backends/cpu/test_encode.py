@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
+from solo_results.rle import decode_rle
 from solo_server.backends.bilinear_taps import original_taps
 from solo_server.backends.cpu.encode import EncodedMask, encode_mask
 from solo_server.backends.cpu.kernels.soft_masks import SPARE, padded_width
-from solo_server.rle import decode_rle
 from solo_server.types import Geometry, SoftMask
 from torch.nn import functional as F
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 from solo_models.spec import Variant
+from solo_results.rle import decode_rle
 from solo_server.backends.base import Backend
 from solo_server.backends.cpu.backend import CpuBackend
 from solo_server.backends.cpu.network import GraphEngine
@@ -14,7 +15,6 @@ from solo_server.backends.cpu.pool import Pool
 from solo_server.backends.cpu.runtimes.onnxruntime import OrtRuntime
 from solo_server.backends.gpu.postprocess.memory import CudaLimits
 from solo_server.backends.stopwatch import Stopwatch
-from solo_server.rle import decode_rle
 from solo_server.types import Instance, PreparedImage, Query
 from support.gpu.small_network import small_bundle
 

@@ -2,7 +2,7 @@
 
     soft mask ─► encode (kernel): resize and threshold, column by column ─► run lengths ─► compress (kernel) ─► COCO's characters
 
-The format is described in `solo_server.rle`, which decodes it.
+The format is described in `solo_results.rle`, which decodes it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from solo_server.backends.cpu.kernels.rle_encode import (
     compress,
     encode,
 )
-from solo_server.rle import EMPTY_BOX
-from solo_server.types import Geometry, Int64, Rle, SoftMask
+from solo_server.types import EMPTY_BOX, Geometry, Int64, Rle, SoftMask
 
 FIRST_RUNS = 4096
 """Runs that the first buffer holds; doubled until all fit."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from solo_results.rle import decode_rle
 
 from solo_server.errors import InvalidQuery
 from solo_server.http.v2.tensors import OutputTensor, Values
-from solo_server.rle import decode_rle
 from solo_server.types import ImageResult, Instance, UInt8
 
 if TYPE_CHECKING:

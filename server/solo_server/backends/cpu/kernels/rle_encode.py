@@ -2,7 +2,7 @@
 
 The two bilinear resizes of the reference (mask stride to padded input, cropped, to original size) become one set of at most three
 taps for each pixel and axis. Only pixels beside the mask's outline are computed, so the cost of a column depends on its mask pixels
-and edges, not on the rows of the original. The format is described in `solo_server.rle`.
+and edges, not on the rows of the original. The format is described in `solo_results.rle`.
 """
 
 from __future__ import annotations

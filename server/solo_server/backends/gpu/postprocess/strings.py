@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from solo_server.backends.cpu.encode import rle_text
 from solo_server.backends.gpu.postprocess.batch import FoundInstance, record_of
-from solo_server.rle import EMPTY_BOX
-from solo_server.types import Instance, Rle
+from solo_server.types import EMPTY_BOX, Instance, Rle
 
 FOUND_INSTANCE = record_of(FoundInstance)
 

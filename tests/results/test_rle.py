@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
-from solo_client import DamagedMask, NumpyMissing
-from solo_client.rle import decode_counts, mask_array, mask_arrays
+from solo_results.errors import DamagedMask, NumpyMissing
+from solo_results.rle import decode_all, decode_counts, decode_rle, encode_rle
+from solo_results.types import Instance, RleMask
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ from solo_client.rle import decode_counts, mask_array, mask_arrays
     ],
 )
 def test_counts_decode_as_worked_out_by_hand(counts: str, runs: list[int]) -> None:
-    assert decode_counts(counts) == runs
+    assert decode_counts(counts).tolist() == runs
 
 
 @pytest.mark.parametrize(
@@ -37,9 +38,10 @@ def test_counts_decode_as_worked_out_by_hand(counts: str, runs: list[int]) -> No
         ("1p", "illegal character 'p'"),
         ("1\u00e9", "illegal character"),
         ("12P", "ends inside a number"),
-        ("P" * 12 + "0", "more than 60 bits"),
+        ("P" * 8 + "0", "more than 40 bits"),
         ("O", "negative run, number 0"),
         ("111N", "negative run, number 3"),
+        ("ooooooo?" * 6, "too long run, number 5"),
     ],
 )
 def test_damaged_counts_are_refused_with_the_place(counts: str, complaint: str) -> None:
@@ -48,34 +50,34 @@ def test_damaged_counts_are_refused_with_the_place(counts: str, complaint: str) 
 
 
 def test_runs_go_down_the_columns() -> None:
-    assert mask_array((2, 3), "132").tolist() == [[False, True, False], [True, True, False]]
+    assert decode_rle(RleMask((2, 3), "132")).tolist() == [[False, True, False], [True, True, False]]
 
 
 @pytest.mark.parametrize(("size", "counts"), [((2, 3), "5"), ((2, 3), "7"), ((2, 3), ""), ((-2, -3), "6")])
 def test_counts_that_do_not_fill_the_size_are_refused(size: tuple[int, int], counts: str) -> None:
     with pytest.raises(DamagedMask, match="covers"):
-        mask_array(size, counts)
+        decode_rle(RleMask(size, counts))
 
 
 def test_masks_of_no_counts_keep_their_height_and_width() -> None:
-    masks = mask_arrays((2, 3), [])
+    masks = decode_all((2, 3), [])
     assert masks.shape == (0, 2, 3)
     assert masks.dtype == np.dtype(bool)
 
 
 def test_mask_of_no_pixels_is_empty() -> None:
-    assert mask_array((0, 5), "").shape == (0, 5)
+    assert decode_rle(RleMask((0, 5), "")).shape == (0, 5)
 
 
 def test_masks_lie_in_c_order() -> None:
-    assert mask_arrays((2, 3), ["132", "024"]).flags.c_contiguous
-    assert mask_array((2, 3), "132").flags.c_contiguous
+    assert decode_all((2, 3), ["132", "024"]).flags.c_contiguous
 
 
 def test_missing_numpy_is_reported_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numpy", None)
+    monkeypatch.delitem(sys.modules, "solo_results.rle")
     with pytest.raises(NumpyMissing, match="pip install numpy"):
-        mask_array((1, 1), "1")
+        Instance("person", 0, 0.5, (0, 0, 0, 0), 0, RleMask((1, 1), "1")).mask_array()
 
 
 def _pixel(height: int, width: int, row: int, column: int) -> NDArray[np.bool_]:
@@ -127,4 +129,6 @@ def test_random_masks_decode_as_pycocotools_encodes() -> None:
 def _check_against_pycocotools(mask: NDArray[np.bool_]) -> None:
     encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
     height, width = encoded["size"]
-    np.testing.assert_array_equal(mask_array((height, width), encoded["counts"].decode()), mask)
+    counts = encoded["counts"].decode()
+    np.testing.assert_array_equal(decode_rle(RleMask((height, width), counts)), mask)
+    assert encode_rle(mask) == counts

@@ -1,4 +1,4 @@
-"""The server's responses as records: `wire` parses them, `client` returns them."""
+"""Results as records: the client returns them; drawing and file formats take them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
-from solo_client import rle
-from solo_client.errors import UnknownCategory
+from solo_results.errors import NumpyMissing, UnknownCategory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,7 +66,8 @@ class Instance:
             DamagedMask: the run lengths do not fit the mask's size.
             NumpyMissing: numpy is not installed.
         """
-        return rle.mask_array(self.mask.size, self.mask.counts)
+        mask: NDArray[np.bool_] = _decode_all(self.mask.size, [self.mask.counts])[0]
+        return mask
 
     def to_dict(self) -> dict[str, object]:
         """The instance in the wire format."""
@@ -102,7 +102,7 @@ class Result:
             DamagedMask: the run lengths of a mask do not fit its size.
             NumpyMissing: numpy is not installed.
         """
-        return rle.mask_arrays((self.height, self.width), [instance.mask.counts for instance in self.instances])
+        return _decode_all((self.height, self.width), [instance.mask.counts for instance in self.instances])
 
     def to_coco(self, image_id: int, category_ids: Mapping[str, int] | None = None) -> list[CocoResult]:
         """Entries for a COCO results file.
@@ -131,6 +131,15 @@ class Result:
             "timings_ms": dict(self.timings_ms),
             "instances": [instance.to_dict() for instance in self.instances],
         }
+
+
+def _decode_all(size: tuple[int, int], counts: list[str]) -> NDArray[np.bool_]:
+    """`solo_results.rle.decode_all`; imported here, since the records themselves do not need numpy."""
+    try:
+        from solo_results.rle import decode_all
+    except ImportError as error:
+        raise NumpyMissing("masks as arrays need numpy: pip install numpy") from error
+    return decode_all(size, counts)
 
 
 def _category_id(instance: Instance, category_ids: Mapping[str, int] | None) -> int:
