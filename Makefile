@@ -1,5 +1,5 @@
 # Two commands matter: `make serve` and `make test`, which need Python and make; `make test-all` runs the tests that need more.
-# Everything they need is installed into .venv, .venv-dev and .venv-gpu.
+# Everything they need is installed into .venv, .venv-dev, .venv-gpu and .venv-page.
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
@@ -15,6 +15,7 @@ TESTS ?= tests --ignore tests/sanitized
 SERVE := .venv
 DEV := .venv-dev
 GPU := .venv-gpu
+PAGE := .venv-page
 AUDIT := .venv-audit
 PEERS := .venv-peers
 GRAPHS := build/graphs
@@ -25,7 +26,7 @@ TEST_IMAGES = $(DEV)/bin/python -m pytest -q -c tests/container/pytest.ini tests
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help serve test test-all test-gpu-code kernels check check-style check-mypy check-pyright format bench pages audit locks fuzz peers reliability image image-test image-test-gpu clean
+.PHONY: help serve test test-all test-gpu-code test-page kernels check check-style check-mypy check-pyright format bench pages audit locks fuzz peers reliability image image-test image-test-gpu clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,9 +41,10 @@ test: $(DEV)/.ready ## style, types, layers and all tests that need only Python 
 	$(PYTEST) -m alone $$(grep -rl --include='test_*.py' 'pytest.mark.alone' tests)
 	@$(NOT_RUN)
 
-test-all: ## make test, then what needs NVIDIA's packages (800 MB), sanitizers for minutes, or root and Debian for container images
+test-all: ## make test, then what needs NVIDIA's packages (800 MB), a browser, sanitizers for minutes, or root and Debian for container images
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory test-gpu-code
+	@$(DEV)/bin/python tests/page/install_chromium.py; able=$$?; [ $$able -eq 3 ] || { [ $$able -eq 0 ] && $(MAKE) --no-print-directory test-page; } # 3: not here
 	$(PYTEST) tests/sanitized
 	@$(DEV)/bin/python tests/container/build.py; able=$$?; [ $$able -eq 3 ] || { [ $$able -eq 0 ] && $(MAKE) --no-print-directory image-test; } # 3: not here
 	@$(NOT_RUN) --all
@@ -53,6 +55,9 @@ kernels: $(DEV)/.ready
 test-gpu-code: $(DEV)/.ready $(GPU)/.ready ## GPU code against NVIDIA's own packages, without a GPU
 	$(DEV)/bin/python tests/gpu_packages/make_graphs.py $(GRAPHS)
 	SOLO_TEST_GRAPHS=$(GRAPHS) $(GPU)/bin/python -m pytest -q -c tests/gpu_packages/pytest.ini tests/gpu_packages
+
+test-page: $(PAGE)/.ready ## the page in Debian's chromium, which root can install: tests/page/install_chromium.py
+	$(PAGE)/bin/python -m pytest -q -c tests/page/pytest.ini tests/page
 
 check: check-style check-mypy check-pyright ## style, types and layers only
 
@@ -100,7 +105,7 @@ image-test: $(DEV)/.ready ## build container images without a container engine, 
 	$(TEST_IMAGES)
 
 clean: ## remove all environments
-	rm -rf $(SERVE) $(DEV) $(GPU) $(AUDIT) $(PEERS) build
+	rm -rf $(SERVE) $(DEV) $(GPU) $(PAGE) $(AUDIT) $(PEERS) build
 
 image-test-gpu: $(DEV)/.ready ## container images for GPUs over stubs of TensorRT (20 GB of disk, g++)
 	$(DEV)/bin/python tests/container/build.py gpu gpu-modern
@@ -128,6 +133,13 @@ $(GPU)/.ready: tests/gpu_packages/requirements.txt
 	@$(PYTHON) -m venv $(GPU)
 	@$(GPU)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r tests/gpu_packages/requirements.txt
 	@$(GPU)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_FLAGS) tensorrt-cu12-bindings==10.4.0
+	@touch $@
+
+$(PAGE)/.ready: pyproject.toml constraints.txt tests/page/requirements.txt
+	@echo "preparing $(PAGE) (once, about a minute; Playwright and axe, apart from the rest)"
+	@$(CHECK_PYTHON)
+	@$(PYTHON) -m venv $(PAGE)
+	@$(PAGE)/bin/python $(PIP_INSTALL) -e '.[server,client]' -r tests/page/requirements.txt
 	@touch $@
 
 $(PEERS)/.ready: benchmarks/reliability_parts/peers/requirements.txt

@@ -1,6 +1,6 @@
 """Installs Debian's chromium where it is missing; prints NOT RUN, with exit status 3, if that is impossible.
 
-    python tests/page/install_chromium.py
+python tests/page/install_chromium.py
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NOT_RUN_MESSAGE = """
 def main() -> int:
     """Exit status 0 if chromium is there now, else 3."""
     if reason := _why_not():
-        print(NOT_RUN_MESSAGE.format(stars="*" * 100, reason=reason), file=sys.stderr, flush=True)
+        sys.stderr.write(NOT_RUN_MESSAGE.format(stars="*" * 100, reason=reason))
         append([f"the page in a browser (`make test-page`): {reason}"])
         return NOT_RUN
     return 0

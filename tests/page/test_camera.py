@@ -101,11 +101,17 @@ def test_the_camera_goes_off_when_images_are_added(open_page: OpenPage, server: 
 
 @pytest.mark.parametrize(
     ("error", "words"),
-    [("NotAllowedError", "The camera is not allowed."), ("NotFoundError", "No camera was found."), ("NotReadableError", "The camera is in use.")],
+    [
+        ("NotAllowedError", "The camera is not allowed."),
+        ("NotFoundError", "No camera was found."),
+        ("NotReadableError", "The camera is in use."),
+    ],
 )
 def test_a_camera_that_cannot_be_used_is_told_in_plain_words(open_page: OpenPage, error: str, words: str) -> None:
     page = open_page()
-    page.evaluate("(name) => { navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', name); }; }", error)
+    page.evaluate(
+        "(name) => { navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', name); }; }", error
+    )
     page.click("#start-camera")
     expect(page.locator("#notice")).to_contain_text(words)
     page.click("#notice-close")
@@ -115,7 +121,9 @@ def test_a_camera_that_cannot_be_used_is_told_in_plain_words(open_page: OpenPage
 
 def test_a_proxy_that_passes_no_websockets_is_told(open_page: OpenPage) -> None:
     def refuse(page: Page) -> None:
-        page.add_init_script("window.WebSocket = class { constructor() { setTimeout(() => this.onclose({}), 1); } close() {} };")
+        page.add_init_script(
+            "window.WebSocket = class { constructor() { setTimeout(() => this.onclose({}), 1); } close() {} };"
+        )
 
     page = open_page(before=refuse)
     page.click("#start-camera")
@@ -123,12 +131,17 @@ def test_a_proxy_that_passes_no_websockets_is_told(open_page: OpenPage) -> None:
 
 
 def test_50_tabs_at_once_are_all_answered(browser: Browser, server: str) -> None:
+    script = """() => new Promise((done) => {
+      const button = document.querySelector("[data-sample='page/astronaut.jpg']");
+      const click = () => (document.readyState === "complete" ? done(button.click()) : setTimeout(click, 20));
+      click();
+    })"""
     context = browser.new_context()
     pages = [context.new_page() for _ in range(50)]
     for page in pages:
         page.goto(server, wait_until="commit")
     for page in pages:
-        page.click("[data-sample='page/astronaut.jpg']", no_wait_after=True, timeout=60_000)
+        page.evaluate(script)
     for page in pages:
         expect(page.locator("#instances li")).to_have_count(1, timeout=120_000)
     context.close()

@@ -25,7 +25,15 @@ REASON = re.compile(r"[a-z]+_full|deadline_near|warming|draining|stalled|lost")
 
 
 def problem(code: str, status: int = 400, **more: Any) -> dict[str, Any]:
-    return {"type": "about:blank", "title": "T", "status": status, "detail": "the detail", "code": code, "request_id": "r1", **more}
+    return {
+        "type": "about:blank",
+        "title": "T",
+        "status": status,
+        "detail": "the detail",
+        "code": code,
+        "request_id": "r1",
+        **more,
+    }
 
 
 def with_keys(keys: str) -> Program:
@@ -34,7 +42,9 @@ def with_keys(keys: str) -> Program:
 
 def test_every_code_and_reason_of_the_server_has_words() -> None:
     words = (PAGE / "problems.js").read_text()
-    codes = {kind.code for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.ServerError)}
+    codes = {
+        kind.code for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.ServerError)
+    }
     assert len(codes) > 15
     table, _, reasons = words.partition("export const REASONS")
     known = set(re.findall(r"^  (\w+): \[", table, re.MULTILINE))
@@ -50,7 +60,9 @@ def test_every_code_is_shown_with_what_to_do(open_page: OpenPage) -> None:
     for code, status in (("image_too_large", 413), ("model_not_found", 404), ("internal", 500), ("of_the_future", 418)):
         answer_with(page, problem(code, status), status)
         page.set_input_files("#files", [file(png(20, 20), f"{code}.png")])
-        expect(page.locator("#failure-title")).to_have_text(dict(codes).get(code, ["The server refused: of_the_future"])[0])
+        expect(page.locator("#failure-title")).to_have_text(
+            dict(codes).get(code, ["The server refused: of_the_future"])[0]
+        )
         expect(page.locator("#failure-detail")).to_have_text("The server says: the detail · Request r1")
 
 
@@ -75,7 +87,9 @@ def test_an_answer_that_is_damaged_is_told(open_page: OpenPage) -> None:
     page = open_page()
     mask = {"size": [20, 20], "counts": "zzz"}
     bad = {"label": "x", "class_id": 0, "score": 0.9, "box_xywh": [0, 0, 1, 1], "area": 1, "mask": mask}
-    answer_with(page, {"image": {"width": 20, "height": 20}, "model": {}, "timings_ms": {"total": 1}, "instances": [bad]})
+    answer_with(
+        page, {"image": {"width": 20, "height": 20}, "model": {}, "timings_ms": {"total": 1}, "instances": [bad]}
+    )
     page.set_input_files("#files", [file(png(20, 20))])
     expect(page.locator("#failure-title")).to_have_text("The answer could not be read")
 

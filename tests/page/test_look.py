@@ -41,9 +41,13 @@ def test_axe_finds_no_violation(open_page: OpenPage, scheme: str, window: dict[s
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation_in_messages(open_page: OpenPage, scheme: str) -> None:
-    page = open_page(color_scheme=scheme, reduced_motion="reduce", before=lambda opened: opened.route("**/readyz", not_yet))
+    page = open_page(
+        color_scheme=scheme, reduced_motion="reduce", before=lambda opened: opened.route("**/readyz", not_yet)
+    )
     expect(page.locator("#banner")).to_be_visible()
-    page.evaluate("navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotFoundError'); }")
+    page.evaluate(
+        "() => { navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotFoundError'); }; }"
+    )
     page.click("#start-camera")
     expect(page.locator("#notice")).to_be_visible()
     assert violations(page) == []
@@ -79,10 +83,16 @@ def test_the_page_follows_the_colour_scheme(open_page: OpenPage) -> None:
 
 def test_every_file_that_the_page_names_is_there(open_page: OpenPage) -> None:
     failed: list[str] = []
-    page = open_page(before=lambda opened: opened.on("response", lambda r: failed.append(r.url) if r.status >= 400 else None))
+    page = open_page(
+        before=lambda opened: opened.on("response", lambda r: failed.append(r.url) if r.status >= 400 else None)
+    )
     expect(page.locator("#model-name")).to_have_text("demo-person")
     assert failed == []
-    loaded = set(page.evaluate("performance.getEntriesByType('resource').map(({ name }) => new URL(name).pathname.split('/').at(-1))"))
+    loaded = set(
+        page.evaluate(
+            "performance.getEntriesByType('resource').map(({ name }) => new URL(name).pathname.split('/').at(-1))"
+        )
+    )
     assert {path.name for path in PAGE.iterdir()} - loaded <= {"index.html", "icon.svg"}
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import OpenPage
 from numpy.typing import NDArray
 from page_support import CROSS, RING, Mask, instance
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 SHAPES = {
     "one pixel": np.array([[1]], bool),
@@ -22,9 +22,12 @@ SHAPES = {
 }
 
 
-@pytest.fixture
-def page(open_page: OpenPage) -> Page:
-    return open_page()
+@pytest.fixture(scope="module")
+def page(browser: Browser, server: str) -> Iterator[Page]:
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(server)
+        yield page
 
 
 def noise(seed: int, height: int, width: int) -> Mask:
@@ -56,7 +59,9 @@ def area(ring: list[int]) -> float:
     return float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y)) / 2
 
 
-@pytest.mark.parametrize("mask", [*SHAPES.values(), noise(1, 5, 9), noise(2, 31, 17)], ids=[*SHAPES, "noise 1", "noise 2"])
+@pytest.mark.parametrize(
+    "mask", [*SHAPES.values(), noise(1, 5, 9), noise(2, 31, 17)], ids=[*SHAPES, "noise 1", "noise 2"]
+)
 def test_the_pixels_of_a_mask_are_those_that_were_encoded(page: Page, mask: Mask) -> None:
     script = """async ({ counts, size: [height, width] }) => {
       const { decodeEdges, forEachRun, isInside } = await import("./page/rle.js"), edges = decodeEdges(counts, height, width);
@@ -78,7 +83,9 @@ def test_a_damaged_mask_is_an_error(page: Page, counts: str) -> None:
     assert page.evaluate(script, counts).startswith("a mask ")
 
 
-@pytest.mark.parametrize("mask", [*SHAPES.values(), noise(3, 12, 8), noise(4, 40, 50)], ids=[*SHAPES, "noise 3", "noise 4"])
+@pytest.mark.parametrize(
+    "mask", [*SHAPES.values(), noise(3, 12, 8), noise(4, 40, 50)], ids=[*SHAPES, "noise 3", "noise 4"]
+)
 def test_polygons_enclose_exactly_the_mask(page: Page, mask: Mask) -> None:
     found = polygons(page, mask)
     rings = [ring for polygon in found for ring in (polygon["exterior"], *polygon["holes"])]

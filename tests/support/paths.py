@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "tests" / "images"
 ASTRONAUT = IMAGES / "astronaut.jpg"
 EXPORTER = (

@@ -5,7 +5,7 @@ import { Problem } from "./problems.js";
 
 const FIRST_PAUSE_MS = 500, LONGEST_PAUSE_MS = 4000;
 const IDLE = "request_timeout"; // code of the end of a stream without frames
-const MAX_REFUSALS = 5; // in a row, of a server that answers requests
+const MAX_REFUSALS = 4; // in a row, of a server that answers requests
 
 /** One stream. Callbacks: onReady(message), onFrame(message: a result, a dropped frame or an error), onPause(problem): trying again,
  * onEnd(problem): it will not open again. */
