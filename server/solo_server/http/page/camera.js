@@ -19,10 +19,12 @@ export class Camera {
   #media = null;
   #stream = null;
   #canvas = new OffscreenCanvas(1, 1);
-  #onTheWay = new Map(); // id -> {bitmap, sentAt}
+  #onTheWay = new Map(); // id -> {bitmap, sentAt}: sent and not shown yet
   #maxOnTheWay = 1;
   #nextId = 0;
+  #lastShown = -1;
   #isGrabbing = false;
+  #hasNewFrame = false; // of the camera, not sent yet
   #isStopped = false;
   #shownAt = [];
 
@@ -71,22 +73,27 @@ export class Camera {
   /** Called for each new frame of the camera. */
   #watch() {
     if (this.#isStopped) return;
+    this.#hasNewFrame = true;
     void this.#grab();
     this.#video.requestVideoFrameCallback(() => this.#watch());
   }
 
+  /** Sends the newest frame, if there is a new one and a place for it. */
   async #grab() {
-    if (this.#isGrabbing || !this.#stream.isReady || this.#onTheWay.size >= this.#maxOnTheWay || !this.#video.videoWidth) return;
+    const isFull = this.#onTheWay.size >= this.#maxOnTheWay;
+    if (this.#isStopped || this.#isGrabbing || !this.#hasNewFrame || isFull || !this.#stream?.isReady || !this.#video.videoWidth) return;
     this.#isGrabbing = true;
+    this.#hasNewFrame = false;
     try {
       await this.#sendFrame();
     } finally {
       this.#isGrabbing = false;
     }
+    void this.#grab();
   }
 
   async #sendFrame() {
-    const sentAt = performance.now(), id = this.#nextId++ % 2 ** 32, canvas = this.#canvas;
+    const sentAt = performance.now(), id = this.#nextId++, canvas = this.#canvas;
     if (canvas.width !== this.#video.videoWidth || canvas.height !== this.#video.videoHeight) {
       canvas.width = this.#video.videoWidth;
       canvas.height = this.#video.videoHeight;
@@ -98,19 +105,23 @@ export class Camera {
     this.#stream.send(id, image);
   }
 
+  /** A frame counts as on its way until it is shown, so that none is older than the frames that the server asks for. */
   async #receive(message) {
     const frame = this.#onTheWay.get(message.frame);
     if (!frame) return;
+    if (message.type === "result" && message.frame > this.#lastShown) await this.#show(frame, message);
+    else frame.bitmap.close(); // dropped, failed, or overtaken by a newer one
+    if (message.type === "error") this.#callbacks.onProblem(problemOf(message.problem));
     this.#onTheWay.delete(message.frame);
-    if (message.type !== "result") {
-      frame.bitmap.close();
-      if (message.type === "error") this.#callbacks.onProblem(problemOf(message.problem));
-      return;
-    }
-    const instances = await readInstances(message), { width, height } = message.image;
-    if (this.#isStopped) return frame.bitmap.close();
-    const picture = { bitmap: frame.bitmap, width, height };
-    this.#callbacks.onFrame({ picture, answer: message, instances, fps: this.#rate(), latencyMs: performance.now() - frame.sentAt });
+    void this.#grab();
+  }
+
+  async #show({ bitmap, sentAt }, answer) {
+    const instances = await readInstances(answer), { width, height } = answer.image;
+    if (!this.#onTheWay.has(answer.frame)) return; // forgotten meanwhile, and closed
+    this.#lastShown = answer.frame;
+    const latencyMs = performance.now() - sentAt;
+    this.#callbacks.onFrame({ picture: { bitmap, width, height }, answer, instances, fps: this.#rate(), latencyMs });
   }
 
   #rate() {

@@ -7,6 +7,7 @@ import { forEachRun } from "./rle.js";
 
 const STEP_X = [1, 0, -1, 0], STEP_Y = [0, 1, 0, -1]; // east, south, west, north
 const STAIR_INSET = 4; // pixels: how far a long edge beside a stair is bent, so that slopes look straight
+const SPACING = 1.5; // display pixels between the points of a drawn contour: half of them, and nobody sees it
 
 /** [{exterior, holes}], each ring a flat array [x0, y0, x1, y1, ...] of corners; the last is joined to the first. */
 export function tracePolygons(edges, height) {
@@ -89,17 +90,18 @@ export function smoothPath(polygons, scale) {
 }
 
 function addRing(path, points, scale) {
-  const line = bentRing(points, scale), count = line.length;
-  if (count < 6) return; // smaller than a display pixel
+  let line = bentRing(points, scale, SPACING);
+  if (line.length < 8) line = bentRing(points, scale, 0); // a few pixels
+  const count = line.length;
   const middle = (i) => [(line[i] + line[(i + 2) % count]) / 2, (line[i + 1] + line[(i + 3) % count]) / 2];
   path.moveTo(...middle(count - 2));
   for (let i = 0; i < count; i += 2) path.quadraticCurveTo(line[i], line[i + 1], ...middle(i));
   path.closePath();
 }
 
-/** The ring's points in display pixels with stairs bent to slopes; points nearer than half a pixel to the last one are left out. */
-function bentRing(points, scale) {
-  const count = points.length, nearest = scale < 1 ? 0.5 : 0, line = [];
+/** The ring's points in display pixels with stairs bent to slopes; points nearer than `nearest` to the last one are left out. */
+function bentRing(points, scale, nearest) {
+  const count = points.length, line = [];
   let lastX = Infinity, lastY = Infinity;
   const add = (x, y) => {
     if (Math.abs(x - lastX) < nearest && Math.abs(y - lastY) < nearest) return;
