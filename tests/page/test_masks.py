@@ -133,7 +133,7 @@ def test_the_path_that_is_drawn_stays_within_half_a_pixel_of_the_mask(page: Page
 def test_labels_do_not_cover_each_other(page: Page) -> None:
     script = """async () => {
       const { placeLabels } = await import("./page/labels.js"), labels = [];
-      for (let i = 0; i < 60; i++) labels.push({ width: 70, height: 20, box: [(i * 37) % 700, (i * 53) % 500, 40 + i, 60] });
+      for (let i = 0; i < 60; i++) labels.push({ width: 70, height: 20, box: [(i * 37) % 700, (i * 53) % 500, 40 + i, 60], peakX: (i * 37) % 700 + 9 });
       return placeLabels(labels, 800, 600).map((place) => place && [place.x, place.y]);
     }"""
     places = [place for place in page.evaluate(script) if place]

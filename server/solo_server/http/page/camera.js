@@ -19,7 +19,7 @@ export class Camera {
   #media = null;
   #stream = null;
   #canvas = new OffscreenCanvas(1, 1);
-  #onTheWay = new Map(); // id -> {bitmap, sentAt}: sent and not shown yet
+  #onTheWay = new Map(); // id -> {bitmap, sentAt}
   #maxOnTheWay = 1;
   #nextId = 0;
   #lastShown = -1;
@@ -105,21 +105,20 @@ export class Camera {
     this.#stream.send(id, image);
   }
 
-  /** A frame counts as on its way until it is shown, so that none is older than the frames that the server asks for. */
   async #receive(message) {
     const frame = this.#onTheWay.get(message.frame);
     if (!frame) return;
-    if (message.type === "result" && message.frame > this.#lastShown) await this.#show(frame, message);
-    else frame.bitmap.close(); // dropped, failed, or overtaken by a newer one
-    if (message.type === "error") this.#callbacks.onProblem(problemOf(message.problem));
     this.#onTheWay.delete(message.frame);
     void this.#grab();
+    if (message.type === "result" && message.frame > this.#lastShown) return this.#show(frame, message);
+    frame.bitmap.close(); // dropped, failed, or overtaken by a newer one
+    if (message.type === "error") this.#callbacks.onProblem(problemOf(message.problem));
   }
 
   async #show({ bitmap, sentAt }, answer) {
-    const instances = await readInstances(answer), { width, height } = answer.image;
-    if (!this.#onTheWay.has(answer.frame)) return; // forgotten meanwhile, and closed
     this.#lastShown = answer.frame;
+    const instances = await readInstances(answer), { width, height } = answer.image;
+    if (this.#isStopped) return bitmap.close();
     const latencyMs = performance.now() - sentAt;
     this.#callbacks.onFrame({ picture: { bitmap, width, height }, answer, instances, fps: this.#rate(), latencyMs });
   }

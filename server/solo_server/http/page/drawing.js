@@ -3,7 +3,7 @@
 import { placeLabels } from "./labels.js";
 import { colourOf, textColourOn } from "./palette.js";
 
-const FILL = 0.38, FILL_HIGHLIGHTED = 0.6;
+const FILL = 0.38, FILL_HIGHLIGHTED = 0.3;
 const SHADE = "rgba(0, 0, 0, 0.55)"; // around contours, so that they show on any image
 const FADED = "rgba(12, 14, 18, 0.78)"; // over everything but an isolated instance
 
@@ -58,7 +58,8 @@ function drawMask(context, instance, { scale, unit, colourBy }, alpha, lineWidth
 function measureLabel(context, instance, { scale, unit }) {
   context.font = `600 ${13 * unit}px system-ui, sans-serif`;
   const text = `${instance.label}  ${instance.score.toFixed(2)}`;
-  return { instance, text, width: context.measureText(text).width + 14 * unit, height: 22 * unit, box: instance.box.map((side) => side * scale) };
+  const width = context.measureText(text).width + 14 * unit;
+  return { instance, text, width, height: 22 * unit, box: instance.box.map((side) => side * scale), peakX: instance.peakX * scale };
 }
 
 function drawLabel(context, { instance, text, width, height }, { x, y }, { unit, colourBy }) {

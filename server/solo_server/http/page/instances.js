@@ -9,6 +9,7 @@ const SLICE_MS = 8; // work between two pauses, so that the page answers while l
 export class Instance {
   #edges;
   #polygons = null;
+  #peakX = null;
   #path = null;
   #pathScale = 0;
 
@@ -37,6 +38,12 @@ export class Instance {
     return this.#polygons;
   }
 
+  /** The x of the highest pixel, in image pixels. */
+  get peakX() {
+    this.#peakX ??= peakOf(this.polygons);
+    return this.#peakX;
+  }
+
   /** The outline for drawing, at `scale` display pixels an image pixel. */
   path(scale) {
     if (this.#pathScale !== scale) {
@@ -57,6 +64,16 @@ export class Instance {
     });
     words.set(kept);
   }
+}
+
+function peakOf(polygons) {
+  let x = 0, y = Infinity;
+  for (const { exterior } of polygons) {
+    for (let i = 0; i < exterior.length; i += 2) {
+      if (exterior[i + 1] < y) [x, y] = [exterior[i], exterior[i + 1]];
+    }
+  }
+  return x;
 }
 
 /** Instances of an answer, decoded in slices of a few milliseconds. Throws an Error for a damaged mask. */

@@ -2,7 +2,7 @@
 
 const STEPS = 6;
 
-/** Places labels in order. labels: [{width, height, box: [x, y, width, height]}] in display pixels.
+/** Places labels in order. labels: [{width, height, box: [x, y, width, height], peakX}] in display pixels; peakX: of the highest pixel.
  * Returns [{x, y} or null]; null where there is no free place. */
 export function placeLabels(labels, canvasWidth, canvasHeight) {
   const taken = [];
@@ -18,8 +18,9 @@ export function placeLabels(labels, canvasWidth, canvasHeight) {
   });
 }
 
-function* candidates({ width, height, box: [left, top, boxWidth, boxHeight] }) {
+function* candidates({ width, height, box: [left, top, boxWidth, boxHeight], peakX }) {
   const right = left + boxWidth - width, middle = left + (boxWidth - width) / 2, isSmall = boxWidth < 1.5 * width || boxHeight < 3 * height;
+  yield [peakX - width / 2, top - height];
   yield [left, top - height];
   yield [right, top - height];
   if (!isSmall) yield* inside(left, right, middle, top, height, boxHeight);
