@@ -202,3 +202,12 @@ def test_a_mask_with_a_hole_is_not_filled(page: Page) -> None:
     masks = pixels(page, "masks")
     x, y = (int(side * place) for side, place in ((masks.shape[1], 220 / IMAGE[0]), (masks.shape[0], 220 / IMAGE[1])))
     assert masks[y, x, 3] == 0
+
+
+def test_all_classes_are_hidden_and_shown_at_once(page: Page) -> None:
+    page.click("#classes-none")
+    expect(page.locator("#instances li")).to_have_count(0)
+    page.get_by_label("bell (1)").check()
+    expect(page.locator("#instances li")).to_have_text(["bell0.40"])
+    page.click("#classes-all")
+    expect(page.locator("#instances li")).to_have_count(3)

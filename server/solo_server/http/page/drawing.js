@@ -14,20 +14,20 @@ export class Style {
   }
 }
 
-/** Draws all instances, the best on top, with labels where there is a free place for them. */
+/** Draws all instances, the best on top, with labels where there is a free place for them. Returns the places by instance. */
 export function drawInstances(context, instances, style) {
   for (const instance of [...instances].reverse()) drawMask(context, instance, style, FILL, 1.6);
   const labels = instances.map((instance) => measureLabel(context, instance, style));
   const places = placeLabels(labels, context.canvas.width, context.canvas.height);
   places.forEach((place, i) => place && drawLabel(context, labels[i], place, style));
+  return new Map(instances.map((instance, i) => [instance, places[i]]));
 }
 
-/** Draws one instance so that it stands out, with its label. */
-export function drawHighlight(context, instance, style) {
+/** Draws one instance so that it stands out, with its label. place: where it is already, or null. */
+export function drawHighlight(context, instance, style, place) {
   drawMask(context, instance, style, FILL_HIGHLIGHTED, 3);
   const label = measureLabel(context, instance, style);
-  const [place] = placeLabels([label], context.canvas.width, context.canvas.height);
-  drawLabel(context, label, place, style);
+  drawLabel(context, label, place ?? placeLabels([label], context.canvas.width, context.canvas.height)[0], style);
 }
 
 /** Fades everything but one instance. */

@@ -38,7 +38,7 @@ export class Instance {
     return this.#polygons;
   }
 
-  /** The x of the highest pixel, in image pixels. */
+  /** The x of the middle of the highest edge, in image pixels. */
   get peakX() {
     this.#peakX ??= peakOf(this.polygons);
     return this.#peakX;
@@ -67,13 +67,15 @@ export class Instance {
 }
 
 function peakOf(polygons) {
-  let x = 0, y = Infinity;
-  for (const { exterior } of polygons) {
-    for (let i = 0; i < exterior.length; i += 2) {
-      if (exterior[i + 1] < y) [x, y] = [exterior[i], exterior[i + 1]];
-    }
-  }
-  return x;
+  const rings = polygons.map(({ exterior }) => exterior), highest = Math.min(...rings.map((ring) => ringTop(ring)));
+  const ring = rings.find((each) => ringTop(each) === highest), ends = ring.filter((_, i) => i % 2 === 0 && ring[i + 1] === highest);
+  return ends.reduce((sum, x) => sum + x, 0) / ends.length;
+}
+
+function ringTop(ring) {
+  let top = Infinity;
+  for (let i = 1; i < ring.length; i += 2) top = Math.min(top, ring[i]);
+  return top;
 }
 
 /** Instances of an answer, decoded in slices of a few milliseconds. Throws an Error for a damaged mask. */

@@ -28,6 +28,7 @@ export function showFailure(problem) {
   byId("failure-title").textContent = title;
   byId("failure-advice").textContent = advice;
   byId("failure-detail").textContent = [detail && `The server says: ${detail}`, requestId && `Request ${requestId}`].filter(Boolean).join(" · ");
+  byId("failure-retry").hidden = problem.isOfTheFile;
   byId("failure-retry").textContent = problem.code === "unauthorized" ? "Enter the key" : "Try again";
 }
 

@@ -22,6 +22,8 @@ export class Panel {
       this.#hiddenClasses[target.checked ? "delete" : "add"](Number(target.value));
       this.#filter();
     });
+    document.getElementById("classes-all").addEventListener("click", () => this.#showAllClasses(true));
+    document.getElementById("classes-none").addEventListener("click", () => this.#showAllClasses(false));
     document.getElementById("colours").addEventListener("change", () => this.#filter());
     this.#listenToList();
   }
@@ -75,6 +77,12 @@ export class Panel {
     const named = this.#visible.slice(0, NAMES_READ).map(({ label, score }) => `${label} ${score.toFixed(2)}`);
     const rest = count > named.length ? `, and ${count - named.length} more` : "";
     return `${name}: ${count === 1 ? "1 instance" : `${count} instances`} with a score of at least ${threshold}${count ? ": " : ""}${named.join(", ")}${rest}.`;
+  }
+
+  #showAllClasses(areShown) {
+    this.#hiddenClasses = new Set(areShown ? [] : this.#instances.map(({ classId }) => classId));
+    this.#showClasses();
+    this.#filter();
   }
 
   #filter() {

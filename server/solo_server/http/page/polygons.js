@@ -79,7 +79,7 @@ function isPointInRing(points, x, y) {
 }
 
 /** A Path2D of polygons at `scale` display pixels an image pixel. Stairs of one pixel become slopes; no point moves by more than
- * half an image pixel. Fill it with the even-odd rule. */
+ * half a pixel, of the image or of the display, whichever is larger. Fill it with the even-odd rule. */
 export function smoothPath(polygons, scale) {
   const path = new Path2D();
   for (const { exterior, holes } of polygons) {
@@ -99,12 +99,13 @@ function addRing(path, points, scale) {
   path.closePath();
 }
 
-/** The ring's points in display pixels with stairs bent to slopes; points nearer than `nearest` to the last one are left out. */
+/** The ring's points in display pixels with stairs bent to slopes; points nearer than `nearest` to the last one are left out,
+ * but for those at corners. */
 function bentRing(points, scale, nearest) {
   const count = points.length, line = [];
   let lastX = Infinity, lastY = Infinity;
-  const add = (x, y) => {
-    if (Math.abs(x - lastX) < nearest && Math.abs(y - lastY) < nearest) return;
+  const add = (x, y, isCorner) => {
+    if (!isCorner && Math.abs(x - lastX) < nearest && Math.abs(y - lastY) < nearest) return;
     line.push((lastX = x), (lastY = y));
   };
   const lengthFrom = (i) => Math.abs(points[(i + 2) % count] - points[i]) + Math.abs(points[(i + 3) % count] - points[i + 1]);
@@ -113,12 +114,16 @@ function bentRing(points, scale, nearest) {
     const after = lengthFrom((i + 2) % count), endX = points[(i + 2) % count], endY = points[(i + 3) % count];
     const directionX = (endX - points[i]) / length, directionY = (endY - points[i + 1]) / length;
     const first = inset(length, before), last = inset(length, after);
-    add((points[i] + first * directionX) * scale, (points[i + 1] + first * directionY) * scale);
-    if (first + last < length) add((endX - last * directionX) * scale, (endY - last * directionY) * scale);
+    add((points[i] + first * directionX) * scale, (points[i + 1] + first * directionY) * scale, isCorner(length, before));
+    if (first + last < length) add((endX - last * directionX) * scale, (endY - last * directionY) * scale, isCorner(length, after));
     before = length;
     length = after;
   }
   return line;
+}
+
+function isCorner(length, neighbour) {
+  return length > 1 && neighbour > 1;
 }
 
 function inset(length, neighbour) {

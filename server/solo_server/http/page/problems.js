@@ -55,6 +55,8 @@ export const REASONS = {
   lost: "Its GPU is lost and it restarts. The page goes on by itself when it is back.",
 };
 
+const OF_THE_FILE = ["empty_body", "unsupported_media_type", "image_damaged", "image_too_large", "body_too_large", "unreadable"];
+
 /** A failure. detail: in the server's own words, if it said any. */
 export class Problem extends Error {
   constructor(code, { detail = "", reason = "", requestId = "", retryAfterS = 1 } = {}) {
@@ -66,6 +68,11 @@ export class Problem extends Error {
   get words() {
     const [title, advice] = WORDS[this.code] ?? [`The server refused: ${this.code}`, "Reload the page and try again."];
     return { title, advice: REASONS[this.reason] ?? advice };
+  }
+
+  /** Whether the file itself is at fault: sending it again does not help. */
+  get isOfTheFile() {
+    return OF_THE_FILE.includes(this.code);
   }
 
   /** Whether the same request succeeds later, without anybody doing anything. */

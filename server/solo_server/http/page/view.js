@@ -17,6 +17,7 @@ export class View {
   #colourBy = "instance";
   #highlighted = null;
   #isolated = null;
+  #labelPlaces = new Map(); // by instance
   #frame = 0;
   #pointer = null; // {clientX, clientY} while it is over the image
   #onHover;
@@ -120,13 +121,15 @@ export class View {
 
   #drawMasks() {
     const context = clear(this.#masks);
+    this.#labelPlaces.clear();
     if (this.#isolated) drawIsolated(context, this.#isolated, this.#style);
-    else drawInstances(context, this.#instances, this.#style);
+    else this.#labelPlaces = drawInstances(context, this.#instances, this.#style);
   }
 
   #drawTop() {
     const context = clear(this.#top);
-    if (this.#highlighted && this.#highlighted !== this.#isolated) drawHighlight(context, this.#highlighted, this.#style);
+    const instance = this.#highlighted;
+    if (instance && instance !== this.#isolated) drawHighlight(context, instance, this.#style, this.#labelPlaces.get(instance));
   }
 
   get #style() {
