@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import shutil
@@ -10,18 +9,13 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import pytest
-import solo_server.http
 from conftest import OpenPage, url_of
 from page_support import answer_with, astronaut, file, png, show
 from playwright.sync_api import Page, Route, expect
 from solo_models.demo import demo_bundle
-from solo_server import errors
 from solo_server.bench.load.server_process import Program, ServerProcess
 
 KEY = "0123456789abcdef-page"
-PAGE = Path(solo_server.http.__file__).parent / "page"
-REASON = re.compile(r"[a-z]+_full|deadline_near|warming|draining|stalled|lost")
 
 
 def problem(code: str, status: int = 400, **more: Any) -> dict[str, Any]:
@@ -38,19 +32,6 @@ def problem(code: str, status: int = 400, **more: Any) -> dict[str, Any]:
 
 def with_keys(keys: str) -> Program:
     return Program(environment={**os.environ, "SOLO_API_KEYS": keys})
-
-
-def test_every_code_and_reason_of_the_server_has_words() -> None:
-    words = (PAGE / "problems.js").read_text()
-    codes = {
-        kind.code for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.ServerError)
-    }
-    assert len(codes) > 15
-    table, _, reasons = words.partition("export const REASONS")
-    known = set(re.findall(r"^  (\w+): \[", table, re.MULTILINE))
-    assert codes | {"not_found", "method_not_allowed", "http_error"} <= known
-    listed = set(REASON.findall(inspect.getsource(errors)))
-    assert listed <= set(re.findall(r"^  (\w+): \"", reasons, re.MULTILINE))
 
 
 def test_every_code_is_shown_with_what_to_do(open_page: OpenPage) -> None:
@@ -164,12 +145,3 @@ def test_a_server_that_ends_during_a_request_is_told(open_page: OpenPage) -> Non
         process.send(signal.SIGKILL)
         page.set_input_files("#files", [file(png(64, 64), "after.png")])
         expect(page.locator("#banner")).to_contain_text("The server does not answer.")
-
-
-@pytest.mark.parametrize("kind", ["module", "sample"])
-def test_the_page_is_below_150_kb_and_its_samples_below_250(kind: str) -> None:
-    sizes = {path.suffix: [] for path in PAGE.iterdir()}
-    for path in PAGE.iterdir():
-        sizes[path.suffix].append(path.stat().st_size)
-    samples = sum(sizes.pop(".jpg"))
-    assert samples < 250_000 if kind == "sample" else sum(map(sum, sizes.values())) < 150_000

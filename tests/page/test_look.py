@@ -7,10 +7,11 @@ from typing import Any
 
 import axe_playwright_python
 import pytest
+import solo_server.http
 from conftest import OpenPage
 from page_support import astronaut, pixels, show, show_masks
 from playwright.sync_api import Page, expect
-from test_failures import PAGE, not_yet
+from test_failures import not_yet
 from test_instances import IMAGE, SCENE
 
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text()
@@ -88,12 +89,13 @@ def test_every_file_that_the_page_names_is_there(open_page: OpenPage) -> None:
     )
     expect(page.locator("#model-name")).to_have_text("demo-person")
     assert failed == []
+    names = {path.name for path in Path(solo_server.http.__file__).with_name("page").iterdir()}
     loaded = set(
         page.evaluate(
             "performance.getEntriesByType('resource').map(({ name }) => new URL(name).pathname.split('/').at(-1))"
         )
     )
-    assert {path.name for path in PAGE.iterdir()} - loaded <= {"index.html", "icon.svg"}
+    assert names - loaded <= {"index.html", "icon.svg"}
 
 
 def test_the_policy_forbids_what_the_page_does_not_need(open_page: OpenPage, server: str) -> None:

@@ -1,6 +1,9 @@
 // Colours of instances and classes, told apart by people with any colour vision: those of solo_results/palette.py.
 
-const PALETTE = ["#56b4e9", "#e69f00", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#ffffff"];
+const PALETTE = [
+  "#0ea6ff", "#fe7802", "#c0018e", "#0ff6a7", "#fde819", "#980ffc", "#008362", "#cc113a",
+  "#eca6c4", "#91ad6f", "#ccbcfc", "#6063aa", "#1ca597", "#c25c19", "#c9c16a", "#9367e9",
+];
 
 /** The colour of an instance, as "#rrggbb". by: "instance" or "class". */
 export function colourOf(instance, by) {
