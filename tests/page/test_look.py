@@ -8,9 +8,10 @@ from typing import Any
 import axe_playwright_python
 import pytest
 import solo_server.http
-from conftest import OpenPage
+from conftest import OpenPage, url_of
 from page_support import astronaut, pixels, show, show_masks
 from playwright.sync_api import Page, expect
+from solo_server.bench.load.server_process import ServerProcess
 from test_failures import not_yet
 from test_instances import IMAGE, SCENE
 
@@ -106,3 +107,19 @@ def test_the_policy_forbids_what_the_page_does_not_need(open_page: OpenPage, ser
     html = page.request.get(server).text()
     assert " style=" not in html
     assert " onclick=" not in html
+
+
+def test_the_page_works_below_a_path_prefix(open_page: OpenPage) -> None:
+    with ServerProcess(("--root-path", "/vision")) as process:
+        process.wait_ready()
+        page = open_page(url_of(process) + "vision/")
+        page.click("[data-sample='page/astronaut.jpg']")
+        expect(page.locator("#instances li")).to_have_count(1)
+        page.click("#camera")
+        expect(page.locator("#timings-text")).to_contain_text("FPS")
+        paths = page.evaluate(
+            "performance.getEntriesByType('resource').map(({ name }) => new URL(name)).filter((url) => url.protocol === 'http:')"
+            ".map(({ pathname }) => pathname)"
+        )
+        assert len(paths) > 20
+        assert all(path.startswith("/vision/") for path in paths)
