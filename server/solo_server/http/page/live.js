@@ -9,6 +9,7 @@ const LIST_MS = 250; // the list changes less often than the image, so that it c
 const byId = (id) => document.getElementById(id);
 
 export class Live {
+  instances = []; // of the frame that is shown
   #camera = null;
   #shown = null; // the picture on the stage
   #listedAt = 0;
@@ -16,9 +17,8 @@ export class Live {
   #panel;
   #callbacks;
 
-  /** Callbacks: onStart(); onStop(); onPhoto(file): a picture was taken; model(): the one to use, or null. */
+  /** Callbacks: onStart(); onStop(); onPhoto(file): a picture was taken; onUnauthorized(); model(): the one to use, or null. */
   constructor(view, panel, callbacks) {
-    Object.assign(this, { instances: [] });
     this.#view = view;
     this.#panel = panel;
     this.#callbacks = callbacks;
