@@ -7,7 +7,7 @@ import { problemOf } from "./api.js";
 import { Problem } from "./problems.js";
 import { Stream } from "./stream.js";
 
-const WANTED = { width: { ideal: 960 }, height: { ideal: 540 }, frameRate: { ideal: 60 }, facingMode: "environment" };
+const WANTED = { width: { ideal: 960 }, height: { ideal: 540 }, facingMode: "environment" };
 const QUALITY = 0.85;
 const RATE_FRAMES = 20; // the frame rate is that of so many frames
 
@@ -120,7 +120,7 @@ export class Camera {
     const instances = await readInstances(answer), { width, height } = answer.image;
     if (this.#isStopped) return bitmap.close();
     const latencyMs = performance.now() - sentAt;
-    this.#callbacks.onFrame({ picture: { bitmap, width, height }, answer, instances, fps: this.#rate(), latencyMs });
+    this.#callbacks.onFrame({ picture: { bitmap, width, height, isLive: true }, answer, instances, fps: this.#rate(), latencyMs });
   }
 
   #rate() {

@@ -11,7 +11,7 @@ export class View {
   #image;
   #masks;
   #top;
-  #picture = null; // {bitmap, width, height}: width and height in image pixels; the bitmap may have fewer
+  #picture = null; // {bitmap, width, height, isLive}: width and height in image pixels; the bitmap may have fewer
   #instances = [];
   #scale = 1; // canvas pixels an image pixel
   #colourBy = "instance";
@@ -116,7 +116,7 @@ export class View {
         canvas.style.height = `${canvasHeight / ratio}px`;
       }
     }
-    this.#image.getContext("2d").imageSmoothingQuality = "high";
+    this.#image.getContext("2d").imageSmoothingQuality = this.#picture.isLive ? "low" : "high";
   }
 
   #drawMasks() {
