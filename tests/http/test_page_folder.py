@@ -43,6 +43,8 @@ def test_all_modules_are_loaded_at_once() -> None:
 
 def test_the_page_names_no_other_host_but_in_links() -> None:
     content = "".join(path.read_text() for path in PAGE.iterdir() if path.suffix != ".jpg")
-    others = re.findall(r"(\S*?)https?://(?!localhost)[\w.]+", content.replace('xmlns="http://www.w3.org/2000/svg"', ""))
+    others = re.findall(
+        r"(\S*?)https?://(?!localhost)[\w.]+", content.replace('xmlns="http://www.w3.org/2000/svg"', "")
+    )
     assert [before for before in others if before != 'href="'] == []
     assert " style=" not in content
