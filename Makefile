@@ -1,5 +1,5 @@
 # Two commands matter: `make serve` and `make test`, which need Python and make; `make test-all` runs the tests that need more.
-# Everything they need is installed into .venv, .venv-dev and .venv-gpu.
+# Everything they need is installed into .venv, .venv-dev, .venv-gpu and .venv-page.
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
@@ -18,6 +18,7 @@ GPU := .venv-gpu
 TOOLS_SERVER := .venv-tools-server
 TOOLS := .venv-tools
 FIFTYONE := .venv-fiftyone
+PAGE := .venv-page
 AUDIT := .venv-audit
 PEERS := .venv-peers
 GRAPHS := build/graphs
@@ -28,7 +29,7 @@ TEST_IMAGES = $(DEV)/bin/python -m pytest -q -c tests/container/pytest.ini tests
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help serve test test-all test-gpu-code test-tools test-tools-server kernels check check-style check-mypy check-pyright format bench pages audit locks fuzz peers reliability image image-test image-test-gpu clean
+.PHONY: help serve test test-all test-gpu-code test-tools test-tools-server test-page kernels check check-style check-mypy check-pyright format bench pages audit locks fuzz peers reliability image image-test image-test-gpu clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +49,7 @@ test-all: ## make test, then what needs more: NVIDIA's packages (800 MB), other 
 	@$(MAKE) --no-print-directory test-gpu-code
 	@$(MAKE) --no-print-directory test-tools
 	@$(MAKE) --no-print-directory test-tools-server
+	@$(DEV)/bin/python tests/page/install_chromium.py; able=$$?; [ $$able -eq 3 ] || { [ $$able -eq 0 ] && $(MAKE) --no-print-directory test-page; } # 3: not here
 	$(PYTEST) tests/sanitized
 	@$(DEV)/bin/python tests/container/build.py; able=$$?; [ $$able -eq 3 ] || { [ $$able -eq 0 ] && $(MAKE) --no-print-directory image-test; } # 3: not here
 	@$(NOT_RUN) --all
@@ -68,6 +70,9 @@ test-tools: $(DEV)/.ready $(TOOLS)/.ready $(FIFTYONE)/.ready ## adapters, exampl
 	bundle=$$($(DEV)/bin/python tests/tools/make_bundle.py) && export SOLO_TEST_BUNDLE=$$bundle SOLO_TEST_SERVER_PYTHON=$(TOOLS)/bin/python && \
 	$(TOOLS)/bin/python -m pytest -q -c tests/tools/pytest.ini tests/tools --ignore tests/tools/in_fiftyone && \
 	$(FIFTYONE)/bin/python -m pytest -q -c tests/tools/pytest.ini -W ignore::DeprecationWarning tests/tools/in_fiftyone
+
+test-page: $(PAGE)/.ready ## the page in Debian's chromium, which root can install: tests/page/install_chromium.py
+	$(PAGE)/bin/python -m pytest -q -c tests/page/pytest.ini tests/page
 
 check: check-style check-mypy check-pyright ## style, types and layers only
 
@@ -115,7 +120,7 @@ image-test: $(DEV)/.ready ## build container images without a container engine, 
 	$(TEST_IMAGES)
 
 clean: ## remove all environments
-	rm -rf $(SERVE) $(DEV) $(GPU) $(TOOLS) $(TOOLS_SERVER) $(FIFTYONE) $(AUDIT) $(PEERS) build
+	rm -rf $(SERVE) $(DEV) $(GPU) $(TOOLS) $(TOOLS_SERVER) $(FIFTYONE) $(PAGE) $(AUDIT) $(PEERS) build
 
 image-test-gpu: $(DEV)/.ready ## container images for GPUs over stubs of TensorRT (20 GB of disk, g++)
 	$(DEV)/bin/python tests/container/build.py gpu gpu-modern
@@ -164,6 +169,13 @@ $(FIFTYONE)/.ready: pyproject.toml tests/tools/requirements-fiftyone.txt
 	@$(CHECK_PYTHON)
 	@$(PYTHON) -m venv $(FIFTYONE)
 	@$(FIFTYONE)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[client]' -r tests/tools/requirements-fiftyone.txt
+	@touch $@
+
+$(PAGE)/.ready: pyproject.toml constraints.txt tests/page/requirements.txt
+	@echo "preparing $(PAGE) (once, about a minute; Playwright and axe, apart from the rest)"
+	@$(CHECK_PYTHON)
+	@$(PYTHON) -m venv $(PAGE)
+	@$(PAGE)/bin/python $(PIP_INSTALL) -e '.[server,client]' -r tests/page/requirements.txt
 	@touch $@
 
 $(PEERS)/.ready: benchmarks/reliability_parts/peers/requirements.txt
