@@ -1,6 +1,7 @@
 """How many replicas, cores, GPUs and nodes a rate of images needs, and what they may promise. docs/scale.md explains the figures.
 
-    python benchmarks/capacity.py --rate 10000 --measured benchmarks/results/bench_demo.json --contender "demo-person int8 openvino"
+    python benchmarks/capacity.py --rate 10000 --measured benchmarks/results/bench_demo.json \\
+        --contender "demo-person int8 openvino"
     python benchmarks/capacity.py --rate 10000 --replica-rate 270 --gpus 1 --cores 8 --memory-mib 4096 --slots 8
 
 A replica computes `slots` images at a time, each in slots / rate seconds. Images arrive at random (Poisson) and are divided at random

@@ -2,9 +2,9 @@
 
     python benchmarks/fleet.py -o benchmarks/results/fleet.json [--seeds 3]
 
-Discrete events: arrivals (Poisson, a day in two hours, with a spike), the measured times of `solo bench pipeline`, bounded queues that
-refuse, pods that take time to start, a node that is lost, a node that is slow. `fleet_model.py` is the simulation and names its
-assumptions, this file has the scenario and the settings that are compared.
+Discrete events: arrivals (Poisson, a day in two hours, with a spike), the measured times of `solo bench pipeline`, bounded
+queues that refuse, pods that take time to start, a node that is lost, a node that is slow. `fleet_model.py` is the simulation
+and names its assumptions, this file has the scenario and the settings that are compared.
 """
 
 from __future__ import annotations

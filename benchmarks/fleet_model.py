@@ -1,11 +1,12 @@
 """The simulation behind `fleet.py`: events in order of time, pods with slots and a bounded queue, an autoscaler.
 
-Assumptions. An image takes a time drawn from the measured ones, on a slot of its own (one core); slots do not disturb each other. A pod
-refuses an image when `max_waiting` images are in it; callers do not send it again. The balancer knows the pods that are ready;
-`least` also how many images each holds, as ingress controllers with least connections do, `random` is what kube-proxy does. The autoscaler
-follows Kubernetes' algorithm with a metric that is a mean of 30 s and 15 s old. A removed pod answers what it holds. A lost node loses
-what its pods hold and what is sent to them until the balancer notices, after five seconds; other pods replace them after 70 s, as with the
-chart (40 s until Kubernetes gives a node up, 30 s of toleration). The network takes no time.
+Assumptions. An image takes a time drawn from the measured ones, on a slot of its own (one core); slots do not disturb each
+other. A pod refuses an image when `max_waiting` images are in it; callers do not send it again. The balancer knows the pods
+that are ready; `least` also how many images each holds, as ingress controllers with least connections do, `random` is what
+kube-proxy does. The autoscaler follows Kubernetes' algorithm with a metric that is a mean of 30 s and 15 s old. A removed pod
+answers what it holds. A lost node loses what its pods hold and what is sent to them until the balancer notices, after five
+seconds; other pods replace them after 70 s, as with the chart (40 s until Kubernetes gives a node up, 30 s of toleration). The
+network takes no time.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def test_two_slots_wait_as_in_the_textbook() -> None:
 
 
 def test_more_than_the_slots_can_do_is_refused() -> None:
-    with pytest.raises(ValueError, match="2.00 slots are needed, there are 2"):
+    with pytest.raises(ValueError, match=r"2\.00 slots are needed, there are 2"):
         erlang_c(2, 2.0)
 
 

@@ -36,7 +36,7 @@ def _times(outcome: Outcome) -> list[float]:
 
 @pytest.mark.parametrize("slots", [1, 3])
 def test_random_times_wait_as_erlang_says(slots: int) -> None:
-    numbers = random.Random(5)
+    numbers = random.Random(5)  # noqa: S311
     times = tuple(numbers.expovariate(10.0) for _ in range(100_000))
     rate = 0.7 * 10.0 * slots
     wait_s = erlang_c(slots, 0.7 * slots) / (10.0 * slots - rate)
