@@ -4,9 +4,10 @@
         --contender "demo-person int8 openvino"
     python benchmarks/capacity.py --rate 10000 --replica-rate 270 --slots 8 --cores 8 --gpus 1 --memory-mib 4096 --node-gpus 8
 
-A replica computes `slots` images at a time, each in slots / rate seconds. Images arrive at random (Poisson) and are divided at
-random among the replicas. Waiting times: the formula of Erlang for M/M/c, halved, since an image always takes about the same time (Allen
-and Cunneen's approximation of M/D/c). `fleet.py` simulates what this leaves out: growth, failures, autoscaling.
+A replica computes `slots` images at a time, each in slots / rate seconds. Images arrive at random (Poisson) and are divided
+at random among the replicas. Waiting times: the formula of Erlang for M/M/c, halved, since an image always takes about the
+same time (Allen and Cunneen's approximation of M/D/c). `fleet.py` simulates what this leaves out: growth, failures,
+autoscaling.
 """
 
 from __future__ import annotations
