@@ -30,17 +30,17 @@ P99_LIMIT_MS = 1000.0
 LARGEST_REFUSED = 0.01
 
 BASE = Fleet(nodes=8, slots=2, max_waiting=20, start_s=6.0, balancer="least")
-SCALER = Autoscaler(lowest=2, highest=24, target=2.0, down_after_s=300.0)
+SCALER = Autoscaler(lowest=2, highest=24, target=1.0, down_after_s=300.0)
 SETTINGS: dict[str, tuple[Fleet, Autoscaler]] = {
-    "chart's defaults: 4 waiting images a pod": (BASE, replace(SCALER, target=4.0)),
-    "2 waiting images a pod": (BASE, SCALER),
-    "1 waiting image a pod": (BASE, replace(SCALER, target=1.0)),
-    "8 waiting images a pod": (BASE, replace(SCALER, target=8.0)),
-    "2, at least 8 pods": (BASE, replace(SCALER, lowest=8)),
-    "2, pods leave after 60 s": (BASE, replace(SCALER, down_after_s=60.0)),
-    "2, pods start in 60 s": (replace(BASE, start_s=60.0), SCALER),
-    "2, random balancing": (replace(BASE, balancer="random"), SCALER),
-    "2, queues of 200 images": (replace(BASE, max_waiting=200), SCALER),
+    "as the chart: 1 image in a pod": (BASE, SCALER),
+    "2 images in a pod": (BASE, replace(SCALER, target=2.0)),
+    "4 images in a pod": (BASE, replace(SCALER, target=4.0)),
+    "8 images in a pod": (BASE, replace(SCALER, target=8.0)),
+    "1, at least 8 pods": (BASE, replace(SCALER, lowest=8)),
+    "1, pods leave after 60 s": (BASE, replace(SCALER, down_after_s=60.0)),
+    "1, pods start in 60 s": (replace(BASE, start_s=60.0), SCALER),
+    "1, random balancing": (replace(BASE, balancer="random"), SCALER),
+    "2, queues of 200 images": (replace(BASE, max_waiting=200), replace(SCALER, target=2.0)),
     "no autoscaler, 12 pods": (BASE, replace(SCALER, lowest=12, highest=12)),
 }
 
