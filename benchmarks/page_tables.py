@@ -10,6 +10,7 @@ from page_markdown import head, machine, number, row
 from page_reliability import RELIABILITY_TABLES
 from page_results import Contender, NotMeasured, Results, quiet_share, time_ratio
 from page_rewrites import rewrites
+from page_scale import capacity, fleet
 from page_settings import settings_table
 from page_targets import TARGETS
 from solo_models import arithmetic
@@ -292,6 +293,7 @@ TABLES: dict[str, Callable[[Results], Lines]] = {
         *(summary, demo, parity, runs),
         *(gpu_parity, gpu_measured, gpu_network),
         *(gpu_estimate, gpu_memory),
+        *(capacity, fleet),
         *RELIABILITY_TABLES,
         settings_table,
     )
