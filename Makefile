@@ -30,7 +30,7 @@ TEST_IMAGES = $(DEV)/bin/python -m pytest -q -c tests/container/pytest.ini tests
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help serve test test-all test-gpu-code test-tools test-tools-server test-page test-kubernetes kernels check check-style check-mypy check-pyright format bench pages audit locks fuzz peers reliability image image-test image-test-gpu clean
+.PHONY: help serve test test-all test-gpu-code test-tools test-tools-server test-page test-kubernetes kernels check check-style check-mypy check-pyright format bench pages pictures audit locks fuzz peers reliability image image-test image-test-gpu clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -103,6 +103,9 @@ bench: $(SERVE)/.ready ## measure the demo model on this machine
 
 pages: $(DEV)/.ready ## write figures of benchmarks/results and the settings into the pages
 	$(DEV)/bin/python benchmarks/pages.py
+
+pictures: $(PAGE)/.ready ## draw the pictures of README.md and docs/page.md again (needs chromium)
+	$(PAGE)/bin/python benchmarks/pictures.py
 
 peers: $(PEERS)/.ready ## install LitServe and BentoML, for comparison
 
