@@ -2,9 +2,10 @@
 
     .venv-page/bin/python benchmarks/page.py [--quick] [--busy] [-o benchmarks/results/page.json]
 
-Browser, server and pipeline share this machine. Hovering: 100 made-up instances on an image of 1920x1080, drawn on as many canvas
-pixels; from the pointer's event to the highlighted pixels. Camera: chromium's made-up one, in rounds that alternate with the
-pipeline in process on one of its frames, from JPEG to instances. Exit status 3 if the machine is not idle.
+Server and pipeline have one half of this machine's cores and the browser the other, since a browser mostly has a machine of its
+own. Hovering: 100 made-up instances on an image of 1920x1080, drawn on as many canvas pixels; from the pointer's event to the
+highlighted pixels. Camera: chromium's made-up one, in rounds that alternate with the pipeline in process on one of its frames,
+from JPEG to instances. Exit status 3 if the machine is not idle.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -27,10 +31,12 @@ from reliability_parts.figures import ratios, spread, tails
 from reliability_parts.loads import in_child, served
 from reliability_parts.run_options import IDLE_SHARE, log, others_share
 from solo_results.rle import encode_rle
+from solo_server.bench.load.server_process import ServerProcess
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = ("--use-fake-device-for-media-stream=fps=60", "--use-fake-ui-for-media-stream")
 BUSY_STATUS = 3
+_CORES = os.sched_getaffinity(0)
 TASKS = {0: "in_process", 2: "one_by_one"}
 """Of `reliability_parts/in_process.py`: one image a thread, as many as the server has; and one after the other."""
 WIDTH, HEIGHT, INSTANCES = 1920, 1080, 100
@@ -78,11 +84,12 @@ def main() -> int:
     if share > IDLE_SHARE and not (arguments.busy or arguments.quick):
         log(f"page: NOT IDLE: other processes use {100 * share:.0f} % of the machine; wait, or use --busy")
         return BUSY_STATUS
-    with served() as server, sync_playwright() as playwright:
+    with _server() as server, _on_half(1), sync_playwright() as playwright:
         url = f"http://{server.address.host}:{server.address.port}/"
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         found = {
             "chromium": browser.version,
+            "cores": {"server": len(_half(0)), "browser": len(_half(1))},
             "interactive_ms": tails(_interactive(browser, url, 3 if arguments.quick else 20), 50, 100),
             **_pointer(browser, url, 20 if arguments.quick else 500),
             "camera": _camera(browser, url, arguments.quick),
@@ -94,6 +101,29 @@ def main() -> int:
         write_record(arguments.output, found)
     log(json.dumps(found, indent=1))
     return 0
+
+
+def _half(number: int) -> set[int]:
+    """The cores of the server (0) or of the browser (1); the same one where there is only one."""
+    cores = sorted(_CORES)
+    return set(cores[: len(cores) // 2] if number == 0 else cores[len(cores) // 2 :]) or _CORES
+
+
+@contextmanager
+def _on_half(number: int) -> Iterator[None]:
+    """Processes that are started here run on one half of the cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, _half(number))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def _server() -> Iterator[ServerProcess]:
+    with _on_half(0), served() as server:
+        yield server
 
 
 def _interactive(browser: Browser, url: str, count: int) -> list[float]:
@@ -130,7 +160,7 @@ def _camera(browser: Browser, url: str, is_quick: bool) -> dict[str, Any]:
     seconds, rounds, count = (2, 1, 10) if is_quick else (10, 5, 200)
     frame = _camera_frame(browser, url)
     found: list[dict[str, float]] = []
-    with in_child(in_process.__file__, {"frame.jpg": frame}, 8, count) as child:
+    with _on_half(0), in_child(in_process.__file__, {"frame.jpg": frame}, 8, count) as child:
         child.run_task(0)
         for _ in range(rounds):
             rates = {name: round(count / child.run_task(task).total_ms * 1e3, 2) for task, name in TASKS.items()}
