@@ -214,7 +214,7 @@ def test_openapi_names_the_formats_and_parameters(http: httpx.Client) -> None:
     segment = http.get("/openapi.json").json()["paths"]["/segment"]["post"]
     assert {"image/jpeg", "multipart/form-data"} <= set(segment["requestBody"]["content"])
     names = {p["name"] for p in segment["parameters"]}
-    query = {"score_threshold", "max_instances", "classes", "nms", "format", "tolerance", "overlay"}
+    query = {"score_threshold", "max_instances", "classes", "nms", "format", "tolerance", "overlay", "colour_by"}
     assert names == query | {"X-Request-Timeout-Ms"}
     assert "503" in segment["responses"]
 
