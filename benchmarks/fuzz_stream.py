@@ -68,13 +68,13 @@ class FuzzedStreams:
                 "answers": dict(sorted(self.answers.items()))}  # fmt: skip
 
 
-def fuzz_streams(url: str, count: int, seed: int) -> FuzzedStreams:
-    """Open `count` random streams, one after the other."""
+def fuzz_streams(url: str, count: int, seed: int, patience_s: float = 0.1) -> FuzzedStreams:
+    """Open `count` random streams, one after the other. patience_s: longest wait for answers between two messages."""
     address, choose, fuzzed = Address.parse(url), random.Random(seed), FuzzedStreams()  # noqa: S311 - no secret
     bodies = [*images(), *mutants(images(), max(20, count // 5), seed)]
     with httpx.Client(base_url=url, timeout=60) as client:
         for number in range(count):
-            received = _play(address, choose, bodies)
+            received = _play(address, choose, bodies, patience_s)
             fuzzed.streams += 1
             _note(fuzzed, number, received)
             start = perf_counter()
@@ -88,7 +88,7 @@ def fuzz_streams(url: str, count: int, seed: int) -> FuzzedStreams:
     return fuzzed
 
 
-def _play(address: Address, choose: random.Random, bodies: list[bytes]) -> bytes:
+def _play(address: Address, choose: random.Random, bodies: list[bytes], patience_s: float) -> bytes:
     """One stream; what the server sent, as far as it was read."""
     received = bytearray()
     with socket.create_connection((address.host, address.port), timeout=LIMIT_S) as raw, suppress(OSError):
@@ -97,7 +97,7 @@ def _play(address: Address, choose: random.Random, bodies: list[bytes]) -> bytes
             raw.settimeout(0.3)
             raw.sendall(_message(choose, bodies))
             if choose.random() < 0.6:  # else the client does not read
-                _read(raw, received, choose.random() * 0.1)
+                _read(raw, received, choose.random() * patience_s)
         _leave(raw, received, choose)
     return bytes(received)
 

@@ -29,7 +29,7 @@ def fuzz_stream(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_random_messages_harm_no_one(fuzz_stream: ModuleType, solo_bundle: Path) -> None:
     chosen = Settings(max_pixels=500_000)
     with serving(create_app(Pipeline.open(solo_bundle, threads=1), chosen), **uvicorn_options(chosen)) as client:
-        fuzzed = fuzz_stream.fuzz_streams(str(client.base_url).rstrip("/"), 30, 1)
+        fuzzed = fuzz_stream.fuzz_streams(str(client.base_url).rstrip("/"), 30, 1, patience_s=0.3)
     assert fuzzed.faults == []
     assert fuzzed.answers["result"] > 0
     assert fuzzed.answers["end malformed_request"] > 0
