@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from page_gpu import gpu_estimate, gpu_measured, gpu_memory, gpu_network, gpu_parity
+from page_looks import looks
 from page_markdown import head, machine, number, row
 from page_reliability import RELIABILITY_TABLES
 from page_results import Contender, NotMeasured, Results, quiet_share, time_ratio
@@ -294,6 +295,7 @@ TABLES: dict[str, Callable[[Results], Lines]] = {
         *(gpu_parity, gpu_measured, gpu_network),
         *(gpu_estimate, gpu_memory),
         *(capacity, fleet),
+        looks,
         *RELIABILITY_TABLES,
         settings_table,
     )
