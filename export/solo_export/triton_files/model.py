@@ -1,0 +1,16 @@
+"""The model.py of a repository that `solo export --triton` wrote. The model itself is `solo_server.triton.model`: docs/triton.md."""
+
+import sys
+
+try:
+    from solo_server.triton.model import SoloModel
+except ImportError as problem:
+    version = ".".join(map(str, sys.version_info[:2]))
+    raise RuntimeError(
+        f"solo: the Python {version} of Triton's Python back end ({sys.prefix}) cannot import solo-inference ({problem}); "
+        "install it there: pip install 'solo-inference[server]'"
+    ) from None
+
+
+class TritonPythonModel(SoloModel):
+    """The class that Triton looks for."""
