@@ -64,7 +64,7 @@ test-kubernetes: $(DEV)/.ready $(KUBERNETES)/.ready ## manifests and chart, rend
 
 test-triton: $(DEV)/.ready ## NVIDIA's tritonserver, as PyPI has it, on repositories of `solo export --triton`
 	@$(DEV)/bin/python tests/triton/able.py; able=$$?; [ $$able -eq 3 ] || { [ $$able -eq 0 ] && $(MAKE) --no-print-directory $(TRITON)/.ready && \
-	SOLO_TEST_NUMPY2=$(CURDIR)/$(DEV)/bin $(TRITON)/bin/python -m pytest -q -c tests/triton/pytest.ini tests/triton; }
+	TEST_NUMPY2=$(CURDIR)/$(DEV)/bin $(TRITON)/bin/python -m pytest -q -c tests/triton/pytest.ini tests/triton; }
 
 check: check-style check-mypy check-pyright ## style, types and layers only
 

@@ -107,6 +107,10 @@ def _add_triton(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--triton-device", choices=("cpu", "gpu"), help="where the network runs (default cpu)")
     group.add_argument(
+        "--triton-engine", type=Path, action="append", default=[], metavar="FILE",
+        help="a TensorRT engine of `solo build-engine`, in place of the graph it was built from (experimental)",
+    )  # fmt: skip
+    group.add_argument(
         "--triton-version", type=_triton_number, metavar="N", help="number of the model's version (default 1)"
     )
     group.add_argument(

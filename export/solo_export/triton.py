@@ -1,21 +1,23 @@
 """Writes a bundle as a model repository of NVIDIA Triton: docs/triton.md.
 
-    DIR/NAME/config.pbtxt             Python back end; inputs and outputs of docs/v2.md
-    DIR/NAME/VERSION/model.py         loads solo_server.triton.model, which Triton's host must have
-    DIR/NAME/VERSION/bundle           the bundle, or bundle.zip
-    DIR/NAME/warmup/image
-    DIR/NAME_categories/...           with network `models`: the graphs, on Triton's own ONNX Runtime
-    DIR/NAME_masks/...
+DIR/NAME/config.pbtxt             Python back end; inputs and outputs of docs/v2.md
+DIR/NAME/VERSION/model.py         loads solo_server.triton.model, which Triton's host must have
+DIR/NAME/VERSION/bundle           the bundle, or bundle.zip
+DIR/NAME/warmup/image
+DIR/NAME_categories/...           with network `models`: the graphs, on Triton's own ONNX Runtime or TensorRT
+DIR/NAME_masks/...
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
 import shutil
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -23,10 +25,11 @@ import numpy as np
 from PIL import Image
 from solo_models.atomic_file import atomic_write
 from solo_models.bundle import CATEGORIES, MANIFEST, MASKS, Bundle, read_bundle
+from solo_models.engine_file import EngineFileError, EngineHeader, Profile, read_engine
 from solo_models.onnx_signature import DamagedGraph, Tensors, graph_signature
 from solo_models.spec import PreprocessSpec
 
-from solo_export.triton_config import ONNX_TYPES, Device, Instances, graph_config, model_config
+from solo_export.triton_config import ONNX_TYPES, GraphModel, Instances, graph_config, model_config
 
 Network = Literal["process", "models"]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -34,7 +37,6 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 TEMPLATE = Path(__file__).with_name("triton_files") / "model.py"
 MAX_BATCH, LEVELS_AT_A_TIME = 8, 1
 WARM_UP = "image"
-RANDOM = "random_data: true"
 
 
 class RepositoryError(ValueError):
@@ -46,14 +48,16 @@ class RepositoryRequest:
     """What to write.
 
     output: the repository's folder, missing or empty; name: of the model, `None` for the bundle's; version: Triton's, a number;
-    network: the graphs run in the Python model's `process`, or as `models` of their own; instances: of the Python model.
+    network: the graphs run in the Python model's `process`, or as `models` of their own; instances: of the Python model, and where
+    the network runs; engines: TensorRT engines of `solo build-engine` that take the place of graphs.
     """
 
     output: Path
     name: str | None = None
     version: int = 1
     network: Network = "process"
-    instances: Instances = Instances()
+    instances: Instances = field(default_factory=Instances)
+    engines: tuple[Path, ...] = ()
 
 
 def check_repository(request: RepositoryRequest) -> None:
@@ -64,12 +68,16 @@ def check_repository(request: RepositoryRequest) -> None:
     """
     output = request.output
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise RepositoryError(f"{output}: is not an empty folder; name a new one, and copy its models to your repository")
+        raise RepositoryError(
+            f"{output}: is not an empty folder; name a new one, and copy its models to your repository"
+        )
     parent = next(path for path in (output, *output.absolute().parents) if path.exists())
     if not os.access(parent, os.W_OK):
         raise RepositoryError(f"{output}: cannot be written: {parent} is not a writable folder")
     if request.name is not None:
         _check_name(request.name)
+    if request.engines and (request.network, request.instances.device) != ("models", "gpu"):
+        raise RepositoryError("--triton-engine goes with --triton-network models and --triton-device gpu")
 
 
 def write_repository(source: Path, request: RepositoryRequest) -> str:
@@ -118,23 +126,54 @@ def _write_model(folder: Path, source: Path, bundle: Bundle, name: str, request:
 def _write_graphs(scratch: Path, bundle: Bundle, name: str, request: RepositoryRequest) -> None:
     """The graphs as models, which the Python model calls."""
     height, width = warm_up_hw(bundle.spec.preprocess)
-    instances = Instances(request.instances.device)
-    image_hw = np.array([height, width], "<i8").tobytes()
-    categories = {"images": ((height, width, 3), RANDOM), "image_hw": ((2,), 'input_data_file: "image_hw"')}
-    _write_graph(scratch / f"{name}_categories", bundle.files[CATEGORIES], request.version)
-    text = graph_config(f"{name}_categories", bundle.files[CATEGORIES], instances, MAX_BATCH, categories)
-    (scratch / f"{name}_categories" / "config.pbtxt").write_text(text, encoding="utf-8")
-    (scratch / f"{name}_categories" / "warmup").mkdir()
-    (scratch / f"{name}_categories" / "warmup" / "image_hw").write_bytes(image_hw)
-    level = {"level": ((_channels(bundle), height // 8, width // 8), RANDOM)}
-    _write_graph(scratch / f"{name}_masks", bundle.files[MASKS], request.version)
-    text = graph_config(f"{name}_masks", bundle.files[MASKS], instances, LEVELS_AT_A_TIME, level)
-    (scratch / f"{name}_masks" / "config.pbtxt").write_text(text, encoding="utf-8")
+    shapes = {
+        CATEGORIES: {"images": (height, width, 3), "image_hw": (2,)},
+        MASKS: {"level": (_channels(bundle), height // 8, width // 8)},
+    }
+    engines = _engines(bundle, request.engines)
+    for graph, most in ((CATEGORIES, MAX_BATCH), (MASKS, LEVELS_AT_A_TIME)):
+        folder = scratch / f"{name}_{Path(graph).stem}"
+        (folder / str(request.version)).mkdir(parents=True)
+        profiles: tuple[Profile, ...] = ()
+        if graph in engines:
+            header, plan = engines[graph]
+            profiles = header.profiles
+            shapes[graph] = {key: tuple(shape.opt[1:]) for key, shape in profiles[0].items()}
+            most = min(min(shape.max[0] for shape in profile.values()) for profile in profiles)
+            (folder / str(request.version) / "model.plan").write_bytes(plan)
+        else:
+            (folder / str(request.version) / "model.onnx").write_bytes(bundle.files[graph])
+        warm_up = {key: (shape, _random_or_size(folder, key, shapes[graph])) for key, shape in shapes[graph].items()}
+        model = GraphModel(bundle.files[graph], Instances(request.instances.device), most, warm_up, len(profiles))
+        (folder / "config.pbtxt").write_text(graph_config(folder.name, model), encoding="utf-8")
 
 
-def _write_graph(folder: Path, graph: bytes, version: int) -> None:
-    (folder / str(version)).mkdir(parents=True)
-    (folder / str(version) / "model.onnx").write_bytes(graph)
+def _random_or_size(folder: Path, key: str, shapes: Mapping[str, Sequence[int]]) -> str:
+    """Where an input's values for warming up come from: random, but for the image's size, which goes to a file."""
+    if key != "image_hw":
+        return "random_data: true"
+    (folder / "warmup").mkdir()
+    (folder / "warmup" / key).write_bytes(np.array(shapes["images"][:2], "<i8").tobytes())
+    return f'input_data_file: "{key}"'
+
+
+def _engines(bundle: Bundle, paths: Sequence[Path]) -> dict[str, tuple[EngineHeader, bytes]]:
+    """Header and plan by the name of the graph that each was built from."""
+    graphs = {hashlib.sha256(bundle.files[graph]).hexdigest(): graph for graph in (CATEGORIES, MASKS)}
+    engines = {}
+    for path in paths:
+        try:
+            header, plan = read_engine(path)
+        except EngineFileError as problem:
+            raise RepositoryError(f"{path}: {problem}") from problem
+        if header.onnx_sha256 not in graphs:
+            raise RepositoryError(f"{path}: was built from another graph than those of {bundle.name} {bundle.version}")
+        if not header.profiles:
+            raise RepositoryError(
+                f"{path}: has no optimization profiles, which Triton needs for images of several sizes"
+            )
+        engines[graphs[header.onnx_sha256]] = header, plan
+    return engines
 
 
 def warm_up_hw(rules: PreprocessSpec) -> tuple[int, int]:
@@ -164,7 +203,9 @@ def _channels(bundle: Bundle) -> int:
 
 def _check_name(name: str) -> None:
     if not NAME.fullmatch(name):
-        raise RepositoryError(f"--name {name!r}: must be at most 64 letters, digits and . _ -, and begin with a letter or digit")
+        raise RepositoryError(
+            f"--name {name!r}: must be at most 64 letters, digits and . _ -, and begin with a letter or digit"
+        )
 
 
 def _check_types(bundle: Bundle) -> None:
@@ -172,7 +213,9 @@ def _check_types(bundle: Bundle) -> None:
         for side in _signature(bundle, graph).values():
             for tensor, described in side.items():
                 if described["dtype"] not in ONNX_TYPES:
-                    raise RepositoryError(f"{graph}: {tensor} is of type {described['dtype']}, which has no place in config.pbtxt")
+                    raise RepositoryError(
+                        f"{graph}: {tensor} is of type {described['dtype']}, which has no place in config.pbtxt"
+                    )
 
 
 def _signature(bundle: Bundle, graph: str) -> dict[str, Tensors]:

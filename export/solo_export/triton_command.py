@@ -36,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.triton_version or 1,
         arguments.triton_network or "process",
         instances,
+        tuple(arguments.triton_engine),
     )
     with tempfile.TemporaryDirectory() as scratch:
         try:

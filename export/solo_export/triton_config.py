@@ -33,10 +33,27 @@ class Instances:
     device: Device = "cpu"
     count: int = 1
 
-    @property
-    def text(self) -> str:
-        """The setting `instance_group`."""
-        return f"instance_group [ {{ kind: KIND_{self.device.upper()} count: {self.count} }} ]"
+    def text(self, profiles: int = 0) -> str:
+        """The setting `instance_group`. profiles: how many optimization profiles of a TensorRT engine each instance has."""
+        listed = ", ".join(quoted(str(profile)) for profile in range(profiles))
+        more = f" profile: [ {listed} ]" if profiles else ""
+        return f"instance_group [ {{ kind: KIND_{self.device.upper()} count: {self.count}{more} }} ]"
+
+
+@dataclass(frozen=True, slots=True)
+class GraphModel:
+    """A graph as a model of its own.
+
+    onnx: the graph, whose inputs and outputs a TensorRT engine of it has too; max_batch: of Triton's dynamic batcher;
+    profiles: of a TensorRT engine, 0 for ONNX Runtime; warm_up: shape of one image and source (`random_data: true` or a file)
+    of each input.
+    """
+
+    onnx: bytes
+    instances: Instances
+    max_batch: int
+    warm_up: Mapping[str, tuple[Sequence[int], str]]
+    profiles: int = 0
 
 
 def model_config(name: str, instances: Instances, parameters: Mapping[str, str], *, warm_up: str | None) -> str:
@@ -48,7 +65,7 @@ def model_config(name: str, instances: Instances, parameters: Mapping[str, str],
         "version_policy { all { } }",
         *(_tensor("input", *each, more=" optional: true") for each in _flat(INPUTS)),
         *(_tensor("output", *each) for each in _flat(OUTPUTS)),
-        instances.text,
+        instances.text(),
         *(
             f"parameters {{ key: {quoted(key)} value {{ string_value: {quoted(text)} }} }}"
             for key, text in parameters.items()
@@ -60,27 +77,22 @@ def model_config(name: str, instances: Instances, parameters: Mapping[str, str],
     return "\n".join(lines) + "\n"
 
 
-def graph_config(
-    name: str, graph: bytes, instances: Instances, max_batch: int, warm_up: Mapping[str, tuple[Sequence[int], str]]
-) -> str:
-    """A graph, on ONNX Runtime. Triton joins requests of one shape.
-
-    warm_up: shape of one image and source of each input: `random_data: true`, or a file.
-    """
-    signature = graph_signature(graph)
+def graph_config(name: str, model: GraphModel) -> str:
+    """A graph on ONNX Runtime or TensorRT. Triton joins requests of one shape."""
+    signature = graph_signature(model.onnx)
     inputs = " ".join(
         f"inputs {{ key: {quoted(key)} value {{ data_type: {_type(signature['inputs'][key])} "
         f"dims: [ {_dims(dims)} ] {source} }} }}"
-        for key, (dims, source) in warm_up.items()
+        for key, (dims, source) in model.warm_up.items()
     )
     lines = [
         f"name: {quoted(name)}",
-        'backend: "onnxruntime"',
-        f"max_batch_size: {max_batch}",
+        f"backend: {quoted('tensorrt' if model.profiles else 'onnxruntime')}",
+        f"max_batch_size: {model.max_batch}",
         "version_policy { all { } }",
         *(_tensor("input", *each) for each in _of_graph(signature["inputs"])),
         *(_tensor("output", *each) for each in _of_graph(signature["outputs"])),
-        instances.text,
+        model.instances.text(model.profiles),
         "dynamic_batching { }  # what waits already and has one padded size; a delay would stall a trickle of requests",
         f'model_warmup [ {{ name: "one image" batch_size: 1 {inputs} }} ]',
     ]

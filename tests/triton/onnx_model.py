@@ -35,7 +35,10 @@ class TritonPythonModel:
         ends = np.cumsum(counts)
         return [
             pb.InferenceResponse(
-                [pb.Tensor(name, np.ascontiguousarray(values[end - count : end])) for name, values in zip(self._outputs, outputs, strict=True)]
+                [
+                    pb.Tensor(name, np.ascontiguousarray(values[end - count : end]))
+                    for name, values in zip(self._outputs, outputs, strict=True)
+                ]
             )
             for end, count in zip(ends, counts, strict=True)
         ]

@@ -25,7 +25,7 @@ def test_every_version_is_served_and_the_highest_answers(tmp_path: Path) -> None
 def test_settings_are_parameters_of_the_configuration(tmp_path: Path) -> None:
     served = repository(tmp_path)
     with (served / MODEL / "config.pbtxt").open("a") as config:
-        config.write('parameters { key: "SOLO_MAX_MASK_BYTES" value { string_value: "1000" } }\n')
+        config.write('parameters { key: "SOLO_MAX_MASK_BYTES" value { string_value: "1024" } }\n')
         config.write('parameters { key: "SOLO_MAX_FILES" value { string_value: "2" } }\n')
     with triton_server(served, tmp_path, environment={"SOLO_MAX_FILES": "7"}) as triton:
         assert "[answer_too_large]" in refused(triton.address, images(ASTRONAUT), "MASKS")
@@ -49,9 +49,9 @@ def test_a_host_without_our_package_gets_one_clear_line(tmp_path: Path) -> None:
     assert MODEL_ERROR in log
 
 
-@pytest.mark.skipif("SOLO_TEST_NUMPY2" not in os.environ, reason="`make test-triton` names an environment with numpy 2")
+@pytest.mark.skipif("TEST_NUMPY2" not in os.environ, reason="`make test-triton` names an environment with numpy 2")
 def test_numpy_2_in_a_triton_built_for_numpy_1_gets_one_clear_line(tmp_path: Path) -> None:
-    log = failed_log(repository(tmp_path), tmp_path, python=Path(os.environ["SOLO_TEST_NUMPY2"]))
+    log = failed_log(repository(tmp_path), tmp_path, python=Path(os.environ["TEST_NUMPY2"]))
     assert "solo: model demo-person: this Triton's Python back end was built for numpy 1" in log
     assert MODEL_ERROR in log
 

@@ -1,4 +1,4 @@
-"""The real tritonserver on a repository of `solo export --triton` gives the instances of our own server, with the same client code."""
+"""The real tritonserver on exported repositories gives the instances of our own server, with the same client code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,18 @@ import pytest
 import tritonclient.http as client_library
 from PIL import Image
 from support.images import encoded, smooth_image
-from triton_requests import ASTRONAUT, GENERATED, MODEL, ROOT, SCORE_TOLERANCE, check_equal, images, infer, pixels, refused
+from triton_requests import (
+    ASTRONAUT,
+    GENERATED,
+    MODEL,
+    ROOT,
+    SCORE_TOLERANCE,
+    check_equal,
+    images,
+    infer,
+    pixels,
+    refused,
+)
 from triton_server import Running
 from tritonclient.utils import InferenceServerException
 
@@ -52,7 +63,7 @@ def test_the_code_of_the_docs_prints_the_same_with_both_servers(
     printed = []
     for address in (triton.address, ours):
         with contextlib.redirect_stdout(io.StringIO()) as output:
-            exec(DOCS_CODE[1].replace("127.0.0.1:8000", address), {})  # noqa: S102: our own documentation
+            exec(DOCS_CODE[1].replace("127.0.0.1:8000", address), {})  # noqa: S102 - our own documentation
         printed.append([float(number) for number in re.findall(r"\d+\.?\d*(?:e-?\d+)?", output.getvalue())])
     assert len(printed[0]) >= 5  # a box and its score
     np.testing.assert_allclose(printed[0], printed[1], atol=SCORE_TOLERANCE, rtol=0)
@@ -96,11 +107,15 @@ def test_an_error_names_the_image_and_the_code(triton: Running, ours: str) -> No
     found = refused(triton.address, images(GENERATED, ASTRONAUT[:3000]))
     assert found.startswith("400 IMAGE[1]: the JPEG data cannot be decoded")
     assert found.endswith("[image_damaged]")
-    assert refused(ours, images(GENERATED, ASTRONAUT[:3000])).split(" ", 1)[1] == found.split(" ", 1)[1].rpartition(" [")[0]
+    assert (
+        refused(ours, images(GENERATED, ASTRONAUT[:3000])).split(" ", 1)[1]
+        == found.split(" ", 1)[1].rpartition(" [")[0]
+    )
 
 
 @pytest.mark.parametrize(
-    "parameters", [{"score_threshold": 0.9}, {"max_instances": 1}, {"classes": "person", "nms": "matrix", "score_threshold": 0.02}]
+    "parameters",
+    [{"score_threshold": 0.9}, {"max_instances": 1}, {"classes": "person", "nms": "matrix", "score_threshold": 0.02}],
 )
 def test_parameters_do_what_they_do_with_our_server(triton: Running, ours: str, parameters: dict[str, Any]) -> None:
     found, expected = (infer(address, images(ASTRONAUT), parameters=parameters) for address in (triton.address, ours))
@@ -108,7 +123,9 @@ def test_parameters_do_what_they_do_with_our_server(triton: Running, ours: str, 
 
 
 @pytest.mark.parametrize("parameters", [{"nonsense": 1}, {"score_threshold": "high"}, {"classes": "unicorn"}])
-def test_wrong_parameters_are_refused_with_the_same_words(triton: Running, ours: str, parameters: dict[str, Any]) -> None:
+def test_wrong_parameters_are_refused_with_the_same_words(
+    triton: Running, ours: str, parameters: dict[str, Any]
+) -> None:
     found, expected = (refused(address, images(GENERATED), parameters=parameters) for address in (triton.address, ours))
     assert found.removeprefix("400 ") == f"{expected.removeprefix('422 ')} [invalid_query]"
 
@@ -118,9 +135,7 @@ def test_a_deadline_that_has_passed_is_answered_503(triton: Running) -> None:
 
 
 def test_an_input_of_another_shape_or_name_is_refused(triton: Running) -> None:
-    assert "[400]" in refused(triton.address, pixels(np.zeros((8, 8, 4), np.uint8))) or refused(
-        triton.address, pixels(np.zeros((8, 8, 4), np.uint8))
-    ).startswith("400")
+    assert refused(triton.address, pixels(np.zeros((8, 8, 4), np.uint8))).startswith("400")
     empty = client_library.InferInput("IMAGE", [0], "BYTES").set_data_from_numpy(np.empty(0, object))
     assert refused(triton.address, empty).startswith("400")
 
@@ -143,5 +158,7 @@ def test_triton_batches_the_graphs_by_padded_size(triton: Running, network: str)
         assert "demo-person_categories" not in triton.log  # batches are the service's own
         return
     infer(triton.address, images(*[ASTRONAUT] * 16, *[GENERATED] * 16))
-    batches = [(int(size), shape) for size, shape in re.findall(r"largest batch: (\d+) of shape (\(.*, 3\))", triton.log)]
+    batches = [
+        (int(size), shape) for size, shape in re.findall(r"largest batch: (\d+) of shape (\(.*, 3\))", triton.log)
+    ]
     assert max(size for size, _ in batches) > 1

@@ -30,11 +30,17 @@ def pixels(*rgb: np.ndarray) -> client_library.InferInput:
 
 
 def infer(
-    address: str, tensor: client_library.InferInput, *outputs: str, parameters: dict[str, Any] | None = None, **more: Any
+    address: str,
+    tensor: client_library.InferInput,
+    *outputs: str,
+    parameters: dict[str, Any] | None = None,
+    **more: Any,
 ) -> client_library.InferResult:
     requested = [client_library.InferRequestedOutput(name) for name in outputs] or None
     with client_library.InferenceServerClient(address, network_timeout=120) as client:
-        return client.infer(MODEL, [tensor], outputs=requested, parameters=LOW if parameters is None else parameters, **more)
+        return client.infer(
+            MODEL, [tensor], outputs=requested, parameters=LOW if parameters is None else parameters, **more
+        )
 
 
 def refused(address: str, tensor: client_library.InferInput, *outputs: str, **more: Any) -> str:

@@ -11,7 +11,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -89,7 +89,7 @@ def _started(
         yield Running(f"127.0.0.1:{port}", log_file, process)
     finally:
         _end(process)
-        for region in Path("/dev/shm").glob(f"{prefix}*"):  # noqa: S108: the back end's own, which a killed one leaves behind
+        for region in Path("/dev/shm").glob(f"{prefix}*"):  # noqa: S108 - the back end's own
             region.unlink(missing_ok=True)
 
 
@@ -97,14 +97,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """SIGTERM, then SIGKILL to the group: the server and its Python processes."""
     if process.poll() is None:
         process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
@@ -135,7 +131,12 @@ def _backends(folder: Path) -> Path:
     server, copy = _package() / "tritonserver", folder / "backends"
     if not copy.exists():
         shutil.copytree(server / "backends", copy)
-        stub = server / "python_backend_stubs" / f"{sys.version_info[0]}.{sys.version_info[1]}" / "triton_python_backend_stub"
+        stub = (
+            server
+            / "python_backend_stubs"
+            / f"{sys.version_info[0]}.{sys.version_info[1]}"
+            / "triton_python_backend_stub"
+        )
         shutil.copy(stub, copy / "python" / stub.name)
         (copy / "python" / stub.name).chmod(0o755)
         (server / "bin" / "tritonserver").chmod(0o755)

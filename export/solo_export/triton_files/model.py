@@ -1,4 +1,4 @@
-"""The model.py of a repository that `solo export --triton` wrote. The model itself is `solo_server.triton.model`: docs/triton.md."""
+"""The model.py of repositories that `solo export --triton` writes. The model is `solo_server.triton.model`: docs/triton.md."""
 
 import sys
 

@@ -1,6 +1,6 @@
 """The model that Triton's Python back end runs: the tensors of docs/v2.md in and out, our service between them.
 
-    Triton ── execute ─► tensors.read (copies) ─► event loop in a thread: admit ─► images, batched by padded size ─► sender ─► Triton
+    Triton ── execute ─► tensors (copied) ─► event loop in a thread: admit ─► images, batched by padded size ─► sender ─► Triton
 
 `execute` returns at once and answers later, through each request's response sender: requests of many callers are in the service at
 a time, and meet in its batches. Triton's own batcher cannot do this, since images of different sizes cannot be stacked.

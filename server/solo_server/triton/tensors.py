@@ -65,9 +65,9 @@ def check_arrays(pb: ModuleType) -> None:
     Raises:
         SettingsError: it was built before numpy 2 (pybind11 older than 2.12) and would read every array wrongly.
     """
-    numbers = np.arange(6, dtype=np.int32).reshape(2, 3)
+    numbers = np.arange(1, 7, dtype=np.int32).reshape(2, 3)
     returned = pb.Tensor.from_dlpack("numbers", pb.Tensor("numbers", numbers)).as_numpy()
-    if returned.strides != numbers.strides:
+    if not np.array_equal(returned, numbers):
         raise SettingsError(
             f"this Triton's Python back end was built for numpy 1 and misreads arrays of numpy {np.__version__}; install "
             "'numpy<2' into its environment (docs/triton.md), or use a newer Triton"
