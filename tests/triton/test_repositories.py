@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from conftest import repository
+from served_demo import repository
 from triton_requests import ASTRONAUT, GENERATED, MODEL, check_equal, images, infer, refused
 from triton_server import MODEL_ERROR, failed_log, triton_server
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as client_library
+from served_demo import MODEL
 from support.images import encoded, smooth_image
 from tritonclient.utils import InferenceServerException
 
 ROOT = Path(__file__).parents[2]
-MODEL = "demo-person"
 ASTRONAUT = (ROOT / "tests" / "images" / "astronaut.jpg").read_bytes()
 GENERATED = encoded(smooth_image(240, 420, seed=7))
 SCORE_TOLERANCE = 1e-5  # float32 sums in another order: `models` runs the head as a graph, and in batches
