@@ -3,8 +3,8 @@
     make .venv-triton/.ready && .venv-triton/bin/python benchmarks/triton.py -o benchmarks/results/triton.json
     .venv-triton/bin/python benchmarks/triton.py --quick          # a minute, to try it
 
-Three servers run side by side, and one at a time is asked: ours; Triton with the network in the Python model's process; Triton with
-the graphs as models. The graphs of the last run on a stand-in for Triton's ONNX Runtime back end (tests/triton/onnx_model.py), since
+Three servers run side by side, and one at a time is asked: ours; Triton with the network in the Python model's process;
+Triton with the graphs as models. The graphs of the last run on a stand-in for Triton's ONNX Runtime back end (tests/triton/onnx_model.py), since
 nvidia-pytriton's server has the Python back end only: that figure is the cost of this stand-in too.
 """
 
@@ -22,9 +22,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "tests"))
-sys.path.append(str(ROOT / "tests" / "triton"))
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "triton"))
 
 import numpy as np
 import tritonclient.http as client_library
@@ -33,7 +32,7 @@ from served_demo import MODEL, our_server, repository
 from triton_server import triton_server
 
 OURS = "ours"
-IMAGES = sorted((ROOT / "tests" / "images").glob("*.jpg"))
+IMAGES = sorted((Path(__file__).parents[1] / "tests" / "images").glob("*.jpg"))
 
 
 @dataclass(frozen=True, slots=True)

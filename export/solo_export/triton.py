@@ -126,7 +126,7 @@ def _write_model(folder: Path, source: Path, bundle: Bundle, name: str, request:
 def _write_graphs(scratch: Path, bundle: Bundle, name: str, request: RepositoryRequest) -> None:
     """The graphs as models, which the Python model calls."""
     height, width = warm_up_hw(bundle.spec.preprocess)
-    shapes = {
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {
         CATEGORIES: {"images": (height, width, 3), "image_hw": (2,)},
         MASKS: {"level": (_channels(bundle), height // 8, width // 8)},
     }

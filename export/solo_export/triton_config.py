@@ -73,7 +73,7 @@ def model_config(name: str, instances: Instances, parameters: Mapping[str, str],
     ]
     if warm_up is not None:
         image = f'key: "IMAGE" value {{ data_type: TYPE_STRING dims: 1 input_data_file: {quoted(warm_up)} }}'
-        lines.append(f'model_warmup [ {{ name: "one image" inputs {{ {image} }} }} ]')
+        lines.append(f'model_warmup [ {{ name: "one image" batch_size: 1 inputs {{ {image} }} }} ]')
     return "\n".join(lines) + "\n"
 
 

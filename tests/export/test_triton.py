@@ -90,6 +90,7 @@ def test_triton_parses_the_configuration_of_the_model(in_process: Path) -> None:
 
 def test_the_warm_up_image_is_one_that_our_pipeline_decodes(in_process: Path) -> None:
     [warm_up] = config(in_process / NAME).model_warmup
+    assert warm_up.batch_size == 1  # Triton skips samples with the default, 0
     content = (in_process / NAME / "warmup" / warm_up.inputs["IMAGE"].input_data_file).read_bytes()
     length = struct.unpack_from("<I", content)[0]
     assert length == len(content) - 4

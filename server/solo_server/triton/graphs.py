@@ -40,7 +40,7 @@ class TritonGraphs:
 
     def run(self, images: UInt8, image_hw: Int64) -> Sequence[NetworkOutput]:
         """See `Engine.run`."""
-        inputs = {"images": images, "image_hw": image_hw}
+        inputs: dict[str, NDArray[Any]] = {"images": images, "image_hw": image_hw}
         scores, *levels = self._call("categories", inputs, [self._scores, *self._levels])
         return [NetworkOutput(scores[i], [level[i] for level in levels], self._towers) for i in range(len(images))]
 

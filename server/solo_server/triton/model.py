@@ -30,8 +30,10 @@ from solo_server.observability import logs
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.service.model_repository import ModelSource
 from solo_server.service.service import Service
-from solo_server.settings import PREFIX, Settings
+from solo_server.setting_fields import PREFIX
+from solo_server.settings import Settings
 from solo_server.system.cores import cores
+from solo_server.system.memory import share_one_heap
 from solo_server.triton.graphs import open_on_graphs
 from solo_server.triton.tensors import check_arrays, check_masks, error, read_infer_request, response
 
@@ -58,6 +60,7 @@ class SoloModel:
         Raises:
             RuntimeError: it cannot be loaded; the message is one line, which Triton logs.
         """
+        share_one_heap()
         self._pb = _triton_utils()
         try:
             check_arrays(self._pb)
@@ -171,5 +174,8 @@ def _triton_utils() -> ModuleType:
 
 
 def _report_end(problem: Exception) -> None:
-    """A lost GPU or a hanging engine: requests are refused from now on; only a reload of the model helps."""
-    LOG.critical("the model answers no more requests; unload and load it, or restart Triton: %s", problem)
+    """A lost GPU or a hanging engine: requests are refused from now on.
+
+    Ending the process would not help: Triton 2.51 does not start it again, and answers 500 instead of 503.
+    """
+    LOG.critical("the model answers no more requests; restart Triton: %s", problem)
