@@ -53,7 +53,7 @@ def test_a_model_is_ready_only_after_it_has_answered_the_warm_up_image(tmp_path:
 def test_a_host_without_our_package_gets_one_clear_line(tmp_path: Path) -> None:
     python = _environment_with_numpy_alone(tmp_path / "bare")
     log = failed_log(repository(tmp_path), tmp_path, python=python)
-    assert "install it there: pip install 'solo-inference[server]'" in log
+    assert "install it there with its extra `server`: docs/triton.md" in log
     assert MODEL_ERROR in log
 
 

@@ -8,7 +8,7 @@ except ImportError as problem:
     version = ".".join(map(str, sys.version_info[:2]))
     raise RuntimeError(
         f"solo: the Python {version} of Triton's Python back end ({sys.prefix}) cannot import solo-inference ({problem}); "
-        "install it there: pip install 'solo-inference[server]'"
+        "install it there with its extra `server`: docs/triton.md"
     ) from None
 
 
