@@ -36,6 +36,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Names that are a folder, a part of a URL and a label of metrics without escapes; the server's rule too."""
 TEMPLATE = Path(__file__).with_name("triton_files") / "model.py"
 MAX_BATCH, LEVELS_AT_A_TIME = 8, 1
+MAX_INSTANCES = 64  # as many as `solo serve --workers` may have
 WARM_UP = "image"
 
 
@@ -76,6 +77,10 @@ def check_repository(request: RepositoryRequest) -> None:
         raise RepositoryError(f"{output}: cannot be written: {parent} is not a writable folder")
     if request.name is not None:
         _check_name(request.name)
+    if request.instances.count > MAX_INSTANCES:
+        raise RepositoryError(
+            f"--triton-instances {request.instances.count}: at most {MAX_INSTANCES}, which divide the cores"
+        )
     if request.engines and (request.network, request.instances.device) != ("models", "gpu"):
         raise RepositoryError("--triton-engine goes with --triton-network models and --triton-device gpu")
 

@@ -184,6 +184,7 @@ def test_a_damaged_engine_is_refused(tmp_path: Path) -> None:
         ("--name", ""),
         ("--name", "a/b"),
         ("--name", "x" * 65),
+        ("--triton-instances", "65"),
         ("--single-file",),
         ("--force",),
     ],

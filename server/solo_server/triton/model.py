@@ -12,10 +12,10 @@ import asyncio
 import json
 import logging
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -35,6 +35,7 @@ from solo_server.settings import Settings
 from solo_server.system.cores import cores
 from solo_server.system.memory import share_one_heap
 from solo_server.triton.graphs import open_on_graphs
+from solo_server.triton.loop_thread import LoopThread
 from solo_server.triton.tensors import check_arrays, check_masks, error, read_infer_request, response
 
 LOG = logging.getLogger("solo_server")
@@ -61,15 +62,19 @@ class SoloModel:
             RuntimeError: it cannot be loaded; the message is one line, which Triton logs.
         """
         share_one_heap()
+        self._unanswered: set[Sender] = set()
         self._pb = _triton_utils()
         try:
             check_arrays(self._pb)
             settings = read_settings(args)
             logs.configure(settings.log_format, settings.log_level)
-            self._loop = asyncio.new_event_loop()
             self._service = Service(lambda: [self._source(args, settings)], settings, _report_end)
-            threading.Thread(target=self._loop.run_forever, name="triton", daemon=True).start()
-            asyncio.run_coroutine_threadsafe(self._service.start(), self._loop).result()
+            self._loop = LoopThread()
+            try:
+                self._loop.run(self._service.start())
+            except BaseException:
+                self.finalize()
+                raise
         except (BundleError, SettingsError, DeviceFailure, OSError) as problem:
             raise RuntimeError(f"solo: model {args['model_name']}: {problem}") from None
 
@@ -82,12 +87,13 @@ class SoloModel:
             except ServerError as problem:
                 self._send(sender, error(self._pb, problem))
             else:
-                asyncio.run_coroutine_threadsafe(self._answer(infer_request, sender), self._loop)
+                self._unanswered.add(sender)
+                self._loop.begin(self._answer(infer_request, sender))
 
     def finalize(self) -> None:
         """Wait for accepted requests, at most `SOLO_DRAIN_SECONDS`, and stop."""
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.run(self._stop())
+        self._loop.close()
 
     async def _answer(self, infer_request: InferRequest, sender: Sender) -> None:
         try:
@@ -100,6 +106,7 @@ class SoloModel:
             LOG.exception("a request failed", exc_info=problem)
             answer = error(self._pb, EngineFailure(repr(problem)))
         self._send(sender, answer)
+        self._unanswered.discard(sender)
 
     async def _infer(self, infer_request: InferRequest) -> Any:
         service = self._service
@@ -129,8 +136,8 @@ class SoloModel:
     async def _stop(self) -> None:
         service = self._service
         service.drain()
-        end = self._loop.time() + service.settings.drain_seconds + STOP_SECONDS
-        while service.accepted and self._loop.time() < end:
+        end = monotonic() + service.settings.drain_seconds + STOP_SECONDS
+        while (self._unanswered or service.accepted) and monotonic() < end:
             await asyncio.sleep(0.01)
         service.stop()
 
