@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from solo_server.http.v2.outputs import OUTPUTS
+from solo_server.observability import logs
 from solo_server.pipeline.pipeline import Pipeline
 from solo_server.system.cores import cores
 from solo_server.triton.model import SoloModel, bundle_path, read_settings
@@ -18,6 +19,11 @@ from support.images import encoded, smooth_image
 
 PNG = encoded(smooth_image(90, 121))
 LOW = {"score_threshold": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def _pytest_keeps_its_log_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
 
 
 @pytest.fixture
