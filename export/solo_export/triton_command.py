@@ -17,13 +17,14 @@ from solo_export.triton import RepositoryError, RepositoryRequest, check_reposit
 from solo_export.triton_config import Instances
 
 NOT_TOGETHER = ("single_file", "engine", "force")
+OF_AN_EXPORT = ("size", "classes", "include", "calibration", "images", "annotations", "tolerance")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit status 0 when the repository is written, 2 when it cannot be; 3 as `command.run`.
 
-    A bundle is taken as it is, unless another precision, size or other class names are requested. Everything else is exported to
-    a bundle first.
+    A bundle is taken as it is, unless an option of `OF_AN_EXPORT` or another precision is given. Everything else is exported to a
+    bundle first.
     """
     log = clocked_log()
     for name in NOT_TOGETHER:
@@ -57,7 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _is_converted(arguments: argparse.Namespace) -> bool:
-    return arguments.precision != "fp32" or arguments.size is not None or arguments.classes is not None
+    given = (getattr(arguments, name) not in (None, []) for name in OF_AN_EXPORT)
+    return arguments.precision != "fp32" or any(given)
 
 
 def _refuse(problem: str) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from google.protobuf import text_format
 from solo_export.triton import RepositoryError, RepositoryRequest, check_repository, warm_up_hw, write_repository
 from solo_export.triton_config import INPUTS, OUTPUTS, Instances, model_config, quoted
@@ -22,7 +23,9 @@ from solo_models.engine_file import EngineHeader, ShapeRange, write_engine
 from solo_server.http.v2 import outputs as v2_outputs
 from solo_server.http.v2 import requests as v2_requests
 from solo_server.pipeline.image import ImageLimits, decode
-from support.bundles import zipped_folder
+from support.bundles import quick_bundle, zipped_folder
+from support.networks import tiny_network
+from support.specs import quick_spec
 from support.triton_config import model_config_pb2
 
 NAME = "demo-person"
@@ -67,6 +70,35 @@ def test_the_command_writes_a_bundle_as_a_repository(tmp_path: Path, capsys: pyt
     bundle = [f"people/7/bundle/{name}" for name in sorted(path.name for path in demo_bundle().iterdir())]
     assert files == sorted(["people/7/model.py", *bundle, "people/config.pbtxt", "people/warmup/image"])
     assert read_bundle(output / "people" / "7" / "bundle").version == read_bundle(demo_bundle()).version
+
+
+def test_a_checkpoint_is_exported_first(tmp_path: Path) -> None:
+    network = tiny_network("decoupled_light", quick_spec("decoupled_light"))
+    torch.save({"spec": json.dumps(network.spec.to_dict()), "state_dict": network.state_dict()}, tmp_path / "ants.pth")
+    assert main(["export", str(tmp_path / "ants.pth"), "--triton", str(tmp_path / "r")]) == 0
+    bundle = read_bundle(tmp_path / "r" / "ants" / "1" / "bundle")
+    assert (bundle.name, bundle.spec) == ("ants", network.spec)
+    assert config(tmp_path / "r" / "ants").name == "ants"
+
+
+def test_a_bundle_is_converted_to_the_precision_that_is_asked_for(tmp_path: Path) -> None:
+    options = ["--precision", "fp16", "--name", "half", "--triton-network", "models"]
+    assert main(["export", str(quick_bundle()), "--triton", str(tmp_path / "r"), *options]) == 0
+    bundle = read_bundle(tmp_path / "r" / "half" / "1" / "bundle")
+    assert bundle.precision == "fp16"
+    for graph in (CATEGORIES, MASKS):
+        read = config(tmp_path / "r" / f"half_{Path(graph).stem}")
+        model = onnx.ModelProto.FromString(bundle.files[graph])
+        kinds = [onnx.TensorProto.DataType.Name(each.type.tensor_type.elem_type) for each in model.graph.output]
+        named = {"FLOAT": "TYPE_FP32", "FLOAT16": "TYPE_FP16"}
+        assert [model_config_pb2.DataType.Name(each.data_type) for each in read.output] == [
+            named[kind] for kind in kinds
+        ]
+
+
+def test_options_of_triton_without_triton_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(demo_bundle()), "-o", str(tmp_path / "b"), "--triton-device", "gpu"]) == 2
+    assert "go with --triton DIR" in capsys.readouterr().err
 
 
 def test_a_zip_stays_a_zip(tmp_path: Path) -> None:
