@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import sys
 import sysconfig
@@ -33,9 +34,18 @@ def _why_not() -> str | None:
         return f"nvidia-pytriton's server needs glibc {'.'.join(map(str, OLDEST_GLIBC))}; this is {name or 'no glibc'} {version}"
     if sys.version_info[:2] > NEWEST_PYTHON:
         return f"nvidia-pytriton's server has no Python back end for Python {sys.version_info[0]}.{sys.version_info[1]}"
-    if not sysconfig.get_config_var("Py_ENABLE_SHARED"):
-        return "the Python back end needs libpython as a shared library, which this Python does not have"
+    library = f"libpython{sys.version_info[0]}.{sys.version_info[1]}.so.1.0"
+    if not (Path(sysconfig.get_config_var("LIBDIR")) / library).exists() and not _loads(library):
+        return f"the Python back end needs {library}, which is not installed"
     return None
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from solo_server.system.cores import cores
 from solo_server.triton.model import SoloModel, bundle_path, read_settings
 from solo_server.types import Query
 from support.bundles import zipped_folder
-from support.fake_triton import InferenceResponse, Request, arguments, utils
+from support.fake_triton import InferenceResponse, Request, Sender, arguments, utils
 from support.images import encoded, smooth_image
 
 PNG = encoded(smooth_image(90, 121))
@@ -75,6 +76,29 @@ def test_a_request_that_cannot_be_read_is_answered_at_once(model: SoloModel) -> 
     [answer] = ask(model, images(PNG, parameters_given={"nonsense": 1}))
     assert answer.error is not None
     assert answer.error.message.endswith("[invalid_query]")
+
+
+def test_an_answer_that_triton_does_not_take_becomes_an_error(model: SoloModel) -> None:
+    class Full(Sender):
+        def send(self, response: Any = None, flags: int = 0) -> None:
+            if response.error is None:
+                raise MemoryError("no shared memory")
+            super().send(response, flags)
+
+    [answer] = ask(model, images(PNG, sender=Full()))
+    assert answer.error is not None
+    assert answer.error.message.endswith("[internal]")
+    assert "shared memory" not in answer.error.message
+
+
+def test_a_failure_of_ours_while_reading_is_answered_too(model: SoloModel) -> None:
+    class Odd(Request):
+        def parameters(self) -> str:
+            return "no JSON"
+
+    [answer] = ask(model, Odd("IMAGE", np.array([PNG], object), ["RLE"]))
+    assert answer.error is not None
+    assert answer.error.message.endswith("[internal]")
 
 
 def test_a_model_that_is_unloaded_answers_what_it_has_accepted(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:

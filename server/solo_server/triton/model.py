@@ -84,8 +84,8 @@ class SoloModel:
             sender = request.get_response_sender()
             try:
                 infer_request = read_infer_request(request, self._service.settings)
-            except ServerError as problem:
-                self._send(sender, error(self._pb, problem))
+            except Exception as problem:
+                self._send(sender, self._error(problem))
             else:
                 self._unanswered.add(sender)
                 self._loop.begin(self._answer(infer_request, sender))
@@ -98,13 +98,8 @@ class SoloModel:
     async def _answer(self, infer_request: InferRequest, sender: Sender) -> None:
         try:
             answer = await self._infer(infer_request)
-        except ServerError as problem:
-            if isinstance(problem, EngineFailure):
-                LOG.error("a request failed: %s", problem)
-            answer = error(self._pb, problem)
         except Exception as problem:
-            LOG.exception("a request failed", exc_info=problem)
-            answer = error(self._pb, EngineFailure(repr(problem)))
+            answer = self._error(problem)
         self._send(sender, answer)
         self._unanswered.discard(sender)
 
@@ -119,8 +114,23 @@ class SoloModel:
             check_masks(infer_request.outputs, results, service.settings.max_mask_bytes)
             return await service.in_worker(lambda: response(self._pb, infer_request.outputs, results))
 
+    def _error(self, problem: Exception) -> Any:
+        """The response that says what went wrong; what is our fault goes to the log, with its details."""
+        if isinstance(problem, ServerError) and not isinstance(problem, EngineFailure):
+            return error(self._pb, problem)
+        LOG.error("a request failed: %s", problem, exc_info=None if isinstance(problem, EngineFailure) else problem)
+        return error(self._pb, EngineFailure(repr(problem)))
+
     def _send(self, sender: Sender, answer: Any) -> None:
-        sender.send(answer, flags=self._pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        """Send the one response; an error in its place if Triton does not take it, for instance for lack of shared memory."""
+        final = self._pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+        try:
+            sender.send(answer, flags=final)
+        except Exception as problem:
+            try:
+                sender.send(self._error(problem), flags=final)
+            except Exception as second:
+                LOG.exception("a request cannot be answered", exc_info=second)
 
     def _source(self, args: Mapping[str, str], settings: Settings) -> ModelSource:
         path, identity = bundle_path(args), identify(bundle_path(args))
