@@ -45,7 +45,9 @@ def test_several_instances_share_the_requests(tmp_path: Path) -> None:
 def test_a_model_is_ready_only_after_it_has_answered_the_warm_up_image(tmp_path: Path) -> None:
     served = repository(tmp_path)
     (served / MODEL / "warmup" / "image").write_bytes(b"\x04\x00\x00\x00abcd")
-    log = failed_log(served, tmp_path)  # a Triton 2.51 whose warm-up fails sometimes ends with SIGSEGV before it has said why
+    log = failed_log(
+        served, tmp_path
+    )  # a Triton 2.51 whose warm-up fails sometimes ends with SIGSEGV before it has said why
     assert "ready after" in log
     assert "Started HTTPService" not in log
 
