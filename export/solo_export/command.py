@@ -43,6 +43,7 @@ class UsageError(ValueError):
     """Options that exclude or need each other, or a file that cannot be read."""
 
 
+OF_TRITON = ("triton_network", "triton_device", "triton_engine", "triton_version", "triton_instances")
 SOURCE_ERRORS = (BundleError, CheckpointError, HalfPrecisionError, ParityError)
 OTHER_ERRORS = (
     AnnotationsError,
@@ -101,6 +102,8 @@ def _request(arguments: argparse.Namespace) -> ExportRequest:
         raise UsageError("--engine tensorrt cannot run INT8 for CPUs; leave out --int8-for cpu")
     if arguments.single_file and (arguments.engine or form == "tensorrt"):
         raise UsageError("--engine and --int8-for tensorrt go with a bundle, not with --single-file")
+    if arguments.triton is None and any(getattr(arguments, name) for name in OF_TRITON):
+        raise UsageError("--triton-network, --triton-device and the like go with --triton DIR")
     if arguments.single_file and arguments.include:
         raise UsageError("--include adds files to a bundle; --single-file writes none")
     return ExportRequest(

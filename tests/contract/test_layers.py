@@ -21,6 +21,7 @@ UPWARD = (
     ("http/bodies.py", "solo_server.commands.serve"),
     ("processes/supervisor.py", "solo_server.commands.serve"),
     ("observability/metrics.py", "solo_server.service.service"),
+    ("commands/serve.py", "solo_server.triton.model"),
     ("system/cores.py", "solo_server.settings"),
     ("settings.py", "solo_server.backends.choose"),
     ("types.py", "solo_server.errors"),

@@ -15,8 +15,8 @@ import pytest
 
 FILE = Path(__file__).resolve().parents[2] / "build" / "not_run.txt"
 ONLY_IN_TEST_ALL = (
-    "GPU code against NVIDIA's packages, other people's tools, the page in a browser, Kubernetes manifests, sanitizers and the "
-    "race detector, container images: `make test-all` runs them"
+    "GPU code against NVIDIA's packages, other people's tools, the page in a browser, Kubernetes manifests, NVIDIA's "
+    "tritonserver, sanitizers and the race detector, container images: `make test-all` runs them"
 )
 ON_A_GPU = "CUDA and TensorRT code on a GPU: tests run it on emulators and fakes; `solo selftest` runs it on a GPU"
 _PREFIX = "Skipped: "

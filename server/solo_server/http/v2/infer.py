@@ -33,7 +33,7 @@ async def infer(service: Service, budget: MaskBudget, request: Request, name: st
         if infer_request.timeout_s is not None:
             admitted.answer_within(infer_request.timeout_s)
         with while_connected(request):
-            image_results = await _infer_images(admitted, infer_request, query)
+            image_results = await infer_images(admitted, infer_request, query)
             results = InferResults(image_results, admitted.model.pipeline.bundle.spec.class_names)
             size_bytes = mask_bytes(infer_request.outputs, results)
             budget.reserve(size_bytes)
@@ -45,6 +45,31 @@ async def infer(service: Service, budget: MaskBudget, request: Request, name: st
     headers = {} if json_bytes is None else {LENGTH_HEADER: str(json_bytes)}
     media_type = "application/json" if json_bytes is None else "application/octet-stream"
     return BudgetedResponse(content, headers, media_type, budget, size_bytes)
+
+
+async def infer_images(
+    admitted: AdmittedRequest, infer_request: InferRequest, query: types.Query
+) -> list[types.ImageResult]:
+    """The results of all images, each admitted on its own; the first failure cancels the others.
+
+    Raises:
+        ServerError: that of the first image that failed; `detail` names the image.
+    """
+
+    async def infer_image(index: int, image: Body) -> types.ImageResult:
+        try:
+            return await admitted.answer(image, query, lambda result, _: result)
+        except RequestError as problem:
+            if len(infer_request.images) > 1:
+                problem.detail = f"{infer_request.input_name}[{index}]: {problem.detail}"
+            raise
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(infer_image(index, image)) for index, image in enumerate(infer_request.images)]
+    except BaseExceptionGroup as problems:
+        raise problems.exceptions[0] from problems
+    return [task.result() for task in tasks]
 
 
 async def _read(service: Service, request: Request) -> InferRequest:
@@ -64,27 +89,6 @@ async def _read(service: Service, request: Request) -> InferRequest:
 
 def _size_bytes(image: Body) -> int:
     return len(image) if isinstance(image, bytes) else image.nbytes
-
-
-async def _infer_images(
-    admitted: AdmittedRequest, infer_request: InferRequest, query: types.Query
-) -> list[types.ImageResult]:
-    """The results of all images, each admitted on its own; the first failure cancels the others."""
-
-    async def infer_image(index: int, image: Body) -> types.ImageResult:
-        try:
-            return await admitted.answer(image, query, lambda result, _: result)
-        except RequestError as problem:
-            if len(infer_request.images) > 1:
-                problem.detail = f"{infer_request.input_name}[{index}]: {problem.detail}"
-            raise
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(infer_image(index, image)) for index, image in enumerate(infer_request.images)]
-    except BaseExceptionGroup as problems:
-        raise problems.exceptions[0] from problems
-    return [task.result() for task in tasks]
 
 
 def _written(admitted: AdmittedRequest, infer_request: InferRequest, results: InferResults) -> tuple[bytes, int | None]:

@@ -90,10 +90,21 @@ def read_request(body: bytes, header_length: str | None, max_images: int) -> Inf
         None if request_id is None else member_text(request_id, "id"),
         tensors[0].name,
         _images(tensors[0], max_images),
-        _query(parameters),
+        query_of(parameters),
         _timeout_s(parameters.get("timeout")),
         _outputs(content.get("outputs"), parameters),
     )
+
+
+def query_of(parameters: Mapping[str, Any]) -> SegmentQuery:
+    """The query that the parameters of a request are. Raises InvalidQuery: one is unknown or has an invalid value."""
+    in_query = {name: value for name, value in parameters.items() if name not in OWN_PARAMETERS}
+    if unknown := sorted(set(in_query) - QUERY):
+        known = (*sorted(QUERY), *OWN_PARAMETERS)
+        raise unknown_parameter(f"parameters: unknown parameter {unknown[0][:60]!r}", unknown[0], known)
+    if wrong := [name for name, value in in_query.items() if not isinstance(value, (str, int, float)) or value is True]:
+        raise InvalidQuery(f"{wrong[0]}: must be a string or a number")
+    return read_query(in_query)
 
 
 def _images(tensor: InputTensor, max_images: int) -> list[Body]:
@@ -123,16 +134,6 @@ def _rgb(tensor: InputTensor) -> list[Body]:
     """Images, `(H, W, 3) uint8`, which share the memory of the body."""
     pixels: UInt8 = np.frombuffer(bytes_of_uint8(tensor), np.uint8)
     return list(pixels.reshape(-1, *tensor.shape[-3:]))
-
-
-def _query(parameters: Mapping[str, Any]) -> SegmentQuery:
-    in_query = {name: value for name, value in parameters.items() if name not in OWN_PARAMETERS}
-    if unknown := sorted(set(in_query) - QUERY):
-        known = (*sorted(QUERY), *OWN_PARAMETERS)
-        raise unknown_parameter(f"parameters: unknown parameter {unknown[0][:60]!r}", unknown[0], known)
-    if wrong := [name for name, value in in_query.items() if not isinstance(value, (str, int, float)) or value is True]:
-        raise InvalidQuery(f"{wrong[0]}: must be a string or a number")
-    return read_query(in_query)
 
 
 def _timeout_s(microseconds: Any) -> float | None:
