@@ -1,18 +1,16 @@
 """Our metrics in Ray's endpoint, which Prometheus scrapes once a node: `ray_solo_requests_total` and so on, with Ray's labels.
 
-Ray adds the replica's name to each series. Label values are ours, as at `/metrics`: nothing that a client sends becomes one.
-A histogram of Prometheus arrives as three counters, `..._bucket` with `le` included: `histogram_quantile` reads them as before.
+Names, labels and values are those of `/metrics`, after `ray_`; Ray adds the replica. All are gauges to Ray, which has no histograms
+that others have filled: `rate` and `histogram_quantile` read them as before. Nothing that a client sends becomes a label.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from typing import Any
 
-from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
-from ray.util import metrics as ray_metrics  # pyright: ignore[reportMissingImports]  # the extra `ray`
+from ray.serve.metrics import Gauge  # pyright: ignore[reportMissingImports]  # the extra `ray`
 
 from solo_server.observability.metrics import Metrics
 
@@ -21,38 +19,24 @@ PREFIX = "solo_"
 
 
 class RayMetrics:
-    """Passes the metrics of one replica on. Counters are passed on as differences."""
+    """Passes the metrics of one replica on."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._known: dict[str, Any] = {}
-        self._passed_on: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+        self._gauges: dict[str, Any] = {}
 
     async def report(self) -> None:
-        """Pass on what has changed. Called on the event loop."""
+        """Pass on all values as they are now. Called on the event loop."""
         self._metrics.fold()
         await asyncio.to_thread(self._pass_on)
 
     def _pass_on(self) -> None:
-        families: Iterable[Metric] = self._metrics.registry.collect()
-        for family in families:
+        for family in self._metrics.registry.collect():
             if family.name.startswith(PREFIX):
                 for sample in family.samples:
-                    self._pass_one_on(family, sample)
+                    self._gauge(sample, family.documentation).set(sample.value, dict(sample.labels))
 
-    def _pass_one_on(self, family: Metric, sample: Sample) -> None:
-        labels = dict(sample.labels)
-        if family.type in ("counter", "histogram"):
-            key = sample.name, tuple(sorted(labels.items()))
-            added = sample.value - self._passed_on.get(key, 0.0)
-            if added > 0:
-                self._metric(ray_metrics.Counter, family, sample).inc(added, labels)
-                self._passed_on[key] = sample.value
-        else:
-            self._metric(ray_metrics.Gauge, family, sample).set(sample.value, labels)
-
-    def _metric(self, kind: Any, family: Metric, sample: Sample) -> Any:
-        name = sample.name.removesuffix("_total")  # Ray appends it to counters
-        if name not in self._known:
-            self._known[name] = kind(name, description=family.documentation, tag_keys=tuple(sample.labels))
-        return self._known[name]
+    def _gauge(self, sample: Sample, text: str) -> Any:
+        if sample.name not in self._gauges:
+            self._gauges[sample.name] = Gauge(sample.name, text, tag_keys=tuple(sample.labels))
+        return self._gauges[sample.name]
