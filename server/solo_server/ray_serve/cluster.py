@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from solo_server.settings import Settings
 from solo_server.system.cores import cores
 
 LOG = logging.getLogger("solo_server")
-POLL_SECONDS = 0.3
+POLL_SECONDS, REACH_SECONDS = 0.3, 5.0
 _CAUSE = re.compile(r"(?:StartFailed|SettingsError|ModuleNotFoundError): (.+)")
 
 
@@ -61,8 +62,9 @@ def connected(address: str) -> Iterator[None]:
         ClusterUnavailable: nothing answers there.
     """
     try:
+        _reach(address)
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError, RayError) as problem:
+    except (OSError, RuntimeError, ValueError, RayError) as problem:
         first = str(problem).strip().partition("\n")[0].partition(". ")[0]
         raise ClusterUnavailable(
             f"no Ray cluster at {address!r}: {first}; start one with `ray start --head`, or leave --address out"
@@ -107,6 +109,13 @@ def changed_settings(settings: Settings) -> dict[str, Any]:
         for name, value in given.items()
         if value != getattr(defaults, name)
     }
+
+
+def _reach(address: str) -> None:
+    """Ray itself would try for minutes, and end the process. Raises `OSError` if nothing listens at HOST:PORT."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
 
 
 def _check_resources(settings: Settings, options: RayOptions) -> None:
