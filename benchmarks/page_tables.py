@@ -7,6 +7,7 @@ from typing import Any
 
 from page_gpu import gpu_estimate, gpu_measured, gpu_memory, gpu_network, gpu_parity
 from page_markdown import head, machine, number, row
+from page_ray import RAY_TABLES
 from page_reliability import RELIABILITY_TABLES
 from page_results import Contender, NotMeasured, Results, quiet_share, time_ratio
 from page_rewrites import rewrites
@@ -293,6 +294,7 @@ TABLES: dict[str, Callable[[Results], Lines]] = {
         *(gpu_parity, gpu_measured, gpu_network),
         *(gpu_estimate, gpu_memory),
         *RELIABILITY_TABLES,
+        *RAY_TABLES,
         settings_table,
     )
 }

@@ -24,6 +24,7 @@ PAGES = (
     "docs/engines.md",
     "docs/gpu.md",
     "docs/deployment.md",
+    "docs/ray.md",
     "benchmarks/reliability.md",
 )
 BLOCK = re.compile(r"<!-- figures: (?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- end -->", re.DOTALL)

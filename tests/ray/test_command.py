@@ -22,9 +22,7 @@ SOLO = [sys.executable, "-m", "solo_models.cli", "serve", "--ray"]
 
 def _refused(*arguments: str) -> tuple[int, str]:
     """Exit status, and the last line of standard error."""
-    ended = subprocess.run(
-        [*SOLO, *arguments], capture_output=True, text=True, timeout=120, check=False
-    )
+    ended = subprocess.run([*SOLO, *arguments], capture_output=True, text=True, timeout=120, check=False)
     assert "Traceback" not in ended.stderr.split("solo serve:")[-1]
     return ended.returncode, [line for line in ended.stderr.splitlines() if line.startswith("solo serve:")][-1]
 

@@ -104,7 +104,9 @@ def test_a_replica_that_no_node_can_have_is_refused_in_one_line(cluster: Cluster
         (SETTINGS, RayOptions(num_gpus=1), "1 GPU"),
         (replace(SETTINGS, threads=64), RayOptions(), "64 CPU"),
     ):
-        with pytest.raises(ClusterUnavailable, match=f"^a replica needs {what}, and no node of the Ray cluster has more"):
+        with pytest.raises(
+            ClusterUnavailable, match=f"^a replica needs {what}, and no node of the Ray cluster has more"
+        ):
             deploy(settings, options, PORT)
 
 
@@ -117,4 +119,3 @@ def test_a_node_that_is_lost_takes_nothing_but_what_it_had_begun(cluster: Cluste
         wait_until(lambda: running_replicas() == 2)
         load.until_answered(100)
     _check_no_word_of_ray(load)
-

@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_ray(parser: argparse.ArgumentParser) -> None:
     ray = parser.add_argument_group("Ray Serve (docs/ray.md)")
-    ray.add_argument("--ray", action="store_true", help="serve with Ray Serve; each replica takes --threads cores (0: one)")
+    ray.add_argument(
+        "--ray", action="store_true", help="serve with Ray Serve; each replica takes --threads cores (0: one)"
+    )
     ray.add_argument(
         "--address",
         metavar="ADDRESS",

@@ -1,7 +1,7 @@
 """`solo serve --ray`: on a cluster of this machine until stopped, or deployed to a running cluster.
 
-    settings ─► port free? ─► cluster: new, or --address ─► cores and GPUs there? ─► deployed ─► ready ─► URL
-                                                                                      new cluster: until SIGTERM; else: exit status 0
+settings ─► port free? ─► cluster: new, or --address ─► cores and GPUs there? ─► deployed ─► ready ─► URL
+                                                                                  new cluster: until SIGTERM; else: exit status 0
 """
 
 from __future__ import annotations

@@ -150,5 +150,3 @@ def cause(message: str) -> str:
 def _line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "no reason given"
-
-

@@ -54,7 +54,9 @@ def parse_arguments(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], RayOp
         if name in PLACED_BY_RAY:
             raise SettingsError(f"{name}: Ray decides this; see docs/ray.md")
         if name not in of_ray and name not in SETTINGS:
-            raise SettingsError(f"{name}: no such argument; {', '.join(sorted(of_ray))}, or a setting of docs/deployment.md")
+            raise SettingsError(
+                f"{name}: no such argument; {', '.join(sorted(of_ray))}, or a setting of docs/deployment.md"
+            )
     settings = {name: value for name, value in arguments.items() if name not in of_ray}
     return settings, RayOptions(**{name: value for name, value in arguments.items() if name in of_ray})
 

@@ -1,8 +1,8 @@
 """One replica: `create_app` with its service in a process of Ray's.
 
-    constructor ─► settings of this node ─► application, lifespan entered ─► models warm ─► Ray sends requests ─► lifespan left
-                             └──────────── a wrong setting or model: StartFailed, one line ────────────┘
-    Ray, every two seconds ─► check_health: an engine that is stalled or lost fails it, and Ray replaces the replica
+constructor ─► settings of this node ─► application, lifespan entered ─► models warm ─► Ray sends requests ─► lifespan left
+                         └──────────── a wrong setting or model: StartFailed, one line ────────────┘
+Ray, every two seconds ─► check_health: an engine that is stalled or lost fails it, and Ray replaces the replica
 """
 
 from __future__ import annotations
@@ -135,7 +135,9 @@ async def _report(metrics: RayMetrics) -> None:
 def _check_version(deployed: str) -> None:
     own = version("solo-inference")
     if own != deployed:
-        raise SettingsError(f"this node has solo-inference {own}, but {deployed} is deployed: install the same on every node")
+        raise SettingsError(
+            f"this node has solo-inference {own}, but {deployed} is deployed: install the same on every node"
+        )
 
 
 def _one_line(problem: Exception) -> str:
