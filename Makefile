@@ -65,9 +65,9 @@ test-kubernetes: $(DEV)/.ready $(KUBERNETES)/.ready ## manifests and chart, rend
 
 test-ray: $(DEV)/.ready $(RAY)/.ready ## Ray Serve on clusters of this machine: faults under load, and the contract tests behind its proxy
 	@$(RAY)/bin/solo warm
-	@$(DEV)/bin/python tests/ray/make_bundles.py build/ray
-	TEST_BUNDLES=$(CURDIR)/build/ray PYTHONPATH=tests $(RAY)/bin/python -m pytest -q -c tests/ray/pytest.ini tests/ray
-	TEST_BUNDLES=$(CURDIR)/build/ray PYTHONPATH=tests $(RAY)/bin/python -m pytest -q -c tests/ray/pytest.ini --rootdir tests --confcutdir tests \
+	@$(DEV)/bin/python tests/ray_serve/make_bundles.py build/ray
+	TEST_BUNDLES=$(CURDIR)/build/ray PYTHONPATH=tests $(RAY)/bin/python -m pytest -q -c tests/ray_serve/pytest.ini tests/ray_serve
+	TEST_BUNDLES=$(CURDIR)/build/ray PYTHONPATH=tests $(RAY)/bin/python -m pytest -q -c tests/ray_serve/pytest.ini --rootdir tests --confcutdir tests \
 		-p contract_on_ray $(addprefix tests/,$(ON_RAY))
 
 check: check-style check-mypy check-pyright ## style, types and layers only
@@ -154,12 +154,11 @@ $(KUBERNETES)/.ready: tests/kubernetes/requirements.txt
 	@$(KUBERNETES)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_FLAGS) kserve==0.21.0
 	@touch $@
 
-$(RAY)/.ready: pyproject.toml tests/ray/requirements.txt
+$(RAY)/.ready: pyproject.toml tests/ray_serve/requirements.txt
 	@echo "preparing $(RAY) (once, some minutes; Ray Serve, 200 MB)"
 	@$(CHECK_PYTHON)
 	@$(PYTHON) -m venv $(RAY)
-	@$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --constraint tests/ray/requirements.txt -e '.[client,ray]'
-	@$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r tests/ray/requirements.txt
+	@$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r tests/ray_serve/requirements.txt -e '.[client,ray]'
 	@touch $@
 
 $(PEERS)/.ready: benchmarks/reliability_parts/peers/requirements.txt

@@ -58,7 +58,7 @@ def main() -> int:
 
 def throughput(options: RunOptions) -> dict[str, Any]:
     """Images/s of every contender in each round, and ratios to the plain server of the same round."""
-    rounds, seconds = int(options.pick(3, 1)), options.pick(8, 2)
+    rounds, seconds = int(options.pick(3, 1)), options.pick(6, 2)
     rates: dict[str, list[float]] = {name: [] for name in _contenders()}
     for number in range(rounds):
         for name, (program, words) in _contenders().items():
@@ -83,7 +83,7 @@ def throughput(options: RunOptions) -> dict[str, Any]:
 
 def overloaded(options: RunOptions) -> dict[str, Any]:
     """Four times as many requests as the capacity, at random times: goodput, and how soon the others are refused."""
-    seconds, found = options.pick(15, 3), {}
+    seconds, found = options.pick(10, 3), {}
     for name in ("plain", DEFAULT_PROXY, HAPROXY):
         program, words = _contenders()[name]
         with _served(program, words) as server:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from solo_models.network import SoloNetwork
 
 pytest_plugins = ["pytester", "support.not_run", "support.side_by_side"]
-collect_ignore = ["gpu_packages", "container", "kubernetes", "ray"]  # which have make targets of their own
+collect_ignore = ["gpu_packages", "container", "kubernetes", "ray_serve"]  # which have make targets of their own
 
 
 @pytest.fixture(scope="session", params=VARIANTS)

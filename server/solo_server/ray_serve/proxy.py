@@ -4,7 +4,7 @@
 
 Ray wraps its proxies (and with HAProxy, the server in each replica) in the middlewares that a function named in the environment
 variable `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` returns. `solo serve --ray` sets it; on a cluster, `ray start` must have it.
-A proxy serves all applications of its cluster: answers of other applications pass unchanged, unless they are texts of status 503 or 408.
+A proxy serves all applications of its cluster: answers of others pass unchanged, unless they are texts of status 503 or 408.
 """
 
 from __future__ import annotations

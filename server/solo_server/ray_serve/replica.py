@@ -49,7 +49,7 @@ class Replica:
     def __init__(self, given: Mapping[str, Any], deployed_version: str) -> None:
         """given: settings by name; deployed_version: of this package, where the deployment was made."""
         self._given, self._deployed_version = given, deployed_version
-        self._ended: asyncio.Future[Exception | None] | None = None
+        self._started: asyncio.Future[Exception | None] | None = None
         self._service: Service | None = None
         self._metrics: asyncio.Task[None] | None = None
 
@@ -78,14 +78,12 @@ class Replica:
         settings = node_settings(self._given)
         logs.configure(settings.log_format, settings.log_level)
         _check_version(self._deployed_version)
-        ended = self._ended = asyncio.get_running_loop().create_future()
-        app = create_app(
-            open_repository(settings), settings, self._end, on_ready=lambda: ended.done() or ended.set_result(None)
-        )
+        started = self._started = asyncio.get_running_loop().create_future()
+        app = create_app(open_repository(settings), settings, self._end, on_ready=self._warm)
         app.add_middleware(OneRequestId)
         lifespan = app.router.lifespan_context(app)
         await lifespan.__aenter__()
-        problem = await ended
+        problem = await started
         if problem is not None:
             await lifespan.__aexit__(None, None, None)
             raise problem
@@ -108,10 +106,15 @@ class Replica:
 
         return rest
 
+    def _warm(self) -> None:
+        """Requests are accepted."""
+        if self._started is not None and not self._started.done():
+            self._started.set_result(None)
+
     def _end(self, problem: Exception) -> None:
         """The service cannot start, or cannot go on: `check_health` sees the latter."""
-        if self._ended is not None and not self._ended.done():
-            self._ended.set_result(problem)
+        if self._started is not None and not self._started.done():
+            self._started.set_result(problem)
         else:
             LOG.critical("this replica fails its health check, and Ray replaces it: %s", problem)
 

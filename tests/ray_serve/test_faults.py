@@ -114,7 +114,7 @@ def test_a_node_that_is_lost_takes_nothing_but_what_it_had_begun(cluster: Cluste
     """Last: the node is gone afterwards."""
     deploy(SETTINGS, RayOptions(2, 2), PORT)
     with calling(URL, 4) as load:
-        cluster.remove_node(list(cluster.worker_nodes)[0])
+        cluster.remove_node(next(iter(cluster.worker_nodes)))
         load.until_answered(30)
         wait_until(lambda: running_replicas() == 2)
         load.until_answered(100)

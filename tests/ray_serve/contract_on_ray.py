@@ -35,8 +35,9 @@ NOT_ON_RAY = {
     "test_head_has_the_status_of_readiness": INSIDE,
     "test_pages_elsewhere_can_read_nothing_unless_their_origin_is_named": TWO_SERVERS,
 }
-"""Tests that cannot run on Ray: the start of their name, and why. Left out as files: `test_connections.py`, `test_upgrades.py` (Ray's
-proxy has the connections, with limits of its own), `test_limits.py`, `test_telemetry.py`, `test_observability.py` (INSIDE)."""
+"""Tests that cannot run on Ray: the start of their name, and why. Left out as files: `test_connections.py` and `test_upgrades.py`
+(Ray's proxy has the connections, with limits of its own); `test_limits.py`, `test_telemetry.py`, `test_observability.py` (INSIDE).
+"""
 
 
 class Deployed:
