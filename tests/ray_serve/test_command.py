@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from load import PNG
 from solo_server.exit_codes import NO_CLUSTER, REFUSED
-from two_nodes import free_port
+from two_nodes import free_port, wait_until
 
 BUNDLE = str(Path(os.environ["TEST_BUNDLES"], "solo").absolute())
 SOLO = [sys.executable, "-m", "solo_models.cli", "serve", "--ray"]
@@ -27,19 +28,34 @@ def _refused(*arguments: str) -> tuple[int, str]:
     return ended.returncode, [line for line in ended.stderr.splitlines() if line.startswith("solo serve:")][-1]
 
 
-def test_it_serves_until_sigterm_and_ends_with_status_0(tmp_path: Path) -> None:
+@contextmanager
+def _serving(log: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A server that is ready, and its port."""
     port = free_port()
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen([*SOLO, BUNDLE, "--threads", "1", "--port", str(port)], stdout=log, stderr=log)
-        end = time.monotonic() + 120
-        while not (tmp_path / "log").read_text().rstrip().endswith("ready"):
-            assert process.poll() is None, (tmp_path / "log").read_text()[-2000:]
-            assert time.monotonic() < end
-            time.sleep(0.2)
+    with log.open("w") as output:
+        process = subprocess.Popen([*SOLO, BUNDLE, "--threads", "1", "--port", str(port)], stdout=output, stderr=output)
+        try:
+            wait_until(lambda: process.poll() is not None or log.read_text().rstrip().endswith("ready"), 120)
+            yield process, port
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait(60)
+
+
+def test_it_serves_until_sigterm_and_ends_with_status_0(tmp_path: Path) -> None:
+    with _serving(tmp_path / "log") as (process, port):
         answer = httpx.post(f"http://127.0.0.1:{port}/segment", content=PNG, timeout=60)
-        process.send_signal(signal.SIGTERM)
-        status = process.wait(60)
-    assert (answer.status_code, status) == (200, 0)
+        process.terminate()
+        assert (answer.status_code, process.wait(60)) == (200, 0)
+
+
+def test_it_ends_with_one_line_when_the_head_of_its_cluster_has_ended(tmp_path: Path) -> None:
+    with _serving(tmp_path / "log") as (process, _):
+        (head,) = [one for one in psutil.Process(process.pid).children(recursive=True) if "gcs_server" in one.name()]
+        head.kill()
+        assert process.wait(60) == NO_CLUSTER
+    assert "solo serve: the head of the Ray cluster has ended" in (tmp_path / "log").read_text()
 
 
 def test_a_cluster_that_cannot_be_reached_is_one_line() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+import ray
 import yaml
 from load import PNG
 from ray import serve
@@ -31,7 +32,14 @@ def _ray_service() -> dict[str, Any]:
     return content
 
 
-def test_the_config_is_deployed_and_serves_the_demo_model() -> None:
+def _metric(name: str) -> str:
+    """The series of a metric in Ray's endpoint on the only node."""
+    (node,) = ray.nodes()
+    page = httpx.get(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=30).text
+    return "\n".join(line for line in page.splitlines() if line.startswith(name + "{"))
+
+
+def test_the_config_is_deployed_serves_the_demo_model_and_has_our_metrics_in_rays_endpoint() -> None:
     port = free_port()
     config = ServeDeploySchema.model_validate(_config() | {"http_options": {"host": "127.0.0.1", "port": port}})
     with own_cluster():
@@ -40,6 +48,10 @@ def test_the_config_is_deployed_and_serves_the_demo_model() -> None:
         wait_until(lambda: serve.status().applications["solo"].status == "RUNNING", 120)
         answer = httpx.post(f"http://127.0.0.1:{port}/segment", content=PNG, timeout=60)
         deployed = serve.status().applications["solo"].deployments["solo"]
+        wait_until(lambda: 'route="/segment"' in _metric("ray_solo_requests_total"), 60)
+        series = _metric("ray_solo_request_duration_seconds_bucket")
+    assert 'application="solo"' in series
+    assert 'replica="' in series
     assert answer.json()["model"]["name"] == "demo-person"
     assert deployed.replica_states == {"RUNNING": 1}
 

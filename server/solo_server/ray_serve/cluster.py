@@ -44,13 +44,15 @@ def own_cluster() -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault(CALLBACK, CALLBACK_PATH)
     ray.init("local", num_cpus=cores(), include_dashboard=False, logging_level=logging.WARNING)
+    has_head = True
     try:
         yield
+    except ClusterUnavailable:
+        has_head = False  # nobody is there for an orderly end
+        raise
     finally:
-        try:
+        if has_head:
             serve.shutdown()
-        except RayError as problem:
-            LOG.warning("the cluster has ended: %s", problem)
         ray.shutdown()
 
 
@@ -93,11 +95,17 @@ def deploy(settings: Settings, options: RayOptions, port: int | None = None) -> 
 
 
 def check_alive() -> None:
-    """Raises `ClusterUnavailable` if the cluster has ended."""
+    """Look whether the head is there: Ray itself would try for a minute, and then end the process without a word of ours.
+
+    Raises:
+        ClusterUnavailable: it is not.
+    """
     try:
-        serve.status()
-    except RayError as problem:
-        raise ClusterUnavailable(f"the Ray cluster has ended: {_line(str(problem))}") from problem
+        _reach(ray.get_runtime_context().gcs_address)
+    except OSError as problem:
+        raise ClusterUnavailable(
+            f"the head of the Ray cluster has ended ({problem.strerror}): start again"
+        ) from problem
 
 
 def changed_settings(settings: Settings) -> dict[str, Any]:
