@@ -7,6 +7,7 @@ settings ─► port free? ─► cluster: new, or --address ─► cores and GP
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from solo_server.ray_serve.options import RayOptions
 
 LOG = logging.getLogger("solo_server")
-WATCH_SECONDS = 2.0
+WATCH_SECONDS, END_SECONDS = 2.0, 20.0
 
 
 def run_on_ray(given: Mapping[str, Any], on_ray: Mapping[str, Any]) -> int:
@@ -77,6 +78,22 @@ def _serve_here(settings: Settings, options: RayOptions) -> int:
         cluster.deploy(settings, options, port)
         LOG.info("ready")
         while not stopped.wait(WATCH_SECONDS):
-            cluster.check_alive()
+            try:
+                cluster.check_alive()
+            except cluster.HeadLost as problem:
+                _end_in_any_case(problem)
+                raise
         LOG.info("shutting down: accepted requests have %d s", settings.drain_seconds)
     return 0
+
+
+def _end_in_any_case(problem: Exception) -> None:
+    """Ray's own end may wait for the head that is gone."""
+
+    def end() -> None:
+        print(f"solo serve: {problem}", file=sys.stderr, flush=True)
+        os._exit(NO_CLUSTER)
+
+    timer = threading.Timer(END_SECONDS, end)
+    timer.daemon = True
+    timer.start()

@@ -34,6 +34,10 @@ class ClusterUnavailable(Exception):
     """The cluster cannot be reached, has ended, or lacks what a replica needs."""
 
 
+class HeadLost(ClusterUnavailable):
+    """The head of our own cluster has ended."""
+
+
 class DeployFailed(Exception):
     """Ray gave up starting replicas; the message has the last one's reason. What was deployed before goes on serving."""
 
@@ -47,8 +51,8 @@ def own_cluster() -> Iterator[None]:
     has_head = True
     try:
         yield
-    except ClusterUnavailable:
-        has_head = False  # nobody is there for an orderly end
+    except HeadLost:
+        has_head = False
         raise
     finally:
         if has_head:
@@ -98,7 +102,7 @@ def check_alive() -> None:
     """Look whether the head is there: Ray itself would try for a minute, and then end the process without a word of ours.
 
     Raises:
-        ClusterUnavailable: it is not.
+        HeadLost: it is not.
     """
     try:
         _reach(ray.get_runtime_context().gcs_address)
