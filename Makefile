@@ -23,15 +23,17 @@ AUDIT := .venv-audit
 PEERS := .venv-peers
 KUBERNETES := .venv-kubernetes
 TRITON := .venv-triton
+RAY := .venv-ray
 GRAPHS := build/graphs
 PYTEST = $(DEV)/bin/python -m pytest -q
 NOT_RUN = $(DEV)/bin/python tests/support/not_run.py
+ON_RAY = $(addprefix contract/test_,$(addsuffix .py,http overlay_answer forms models v2)) http/test_security.py
 BUILD_IMAGES = TORCH_FLAGS='$(PIP_FLAGS)' $(DEV)/bin/python tests/container/build.py cpu export
 TEST_IMAGES = $(DEV)/bin/python -m pytest -q -c tests/container/pytest.ini tests/container $(if $(RECORD),--record $(RECORD))
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help serve test test-all test-gpu-code test-tools test-tools-server test-page test-kubernetes test-triton kernels check check-style check-mypy check-pyright format bench pages pictures audit locks fuzz peers reliability image image-test image-test-gpu clean
+.PHONY: help serve test test-all test-gpu-code test-tools test-tools-server test-page test-kubernetes test-triton test-ray kernels check check-style check-mypy check-pyright format bench pages pictures audit locks fuzz peers reliability image image-test image-test-gpu clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -86,6 +88,13 @@ test-triton: $(DEV)/.ready ## NVIDIA's tritonserver, as PyPI has it, on reposito
 	@$(DEV)/bin/python tests/triton/able.py; able=$$?; [ $$able -eq 3 ] || { [ $$able -eq 0 ] && $(MAKE) --no-print-directory $(TRITON)/.ready && \
 	TEST_NUMPY2=$(CURDIR)/$(DEV)/bin $(TRITON)/bin/python -m pytest -q -c tests/triton/pytest.ini tests/triton; }
 
+test-ray: $(DEV)/.ready $(RAY)/.ready ## Ray Serve on clusters of this machine: faults under load, and the contract tests behind its proxy
+	@$(RAY)/bin/solo warm
+	@$(DEV)/bin/python tests/ray_serve/make_bundles.py build/ray
+	TEST_BUNDLES=$(CURDIR)/build/ray PYTHONPATH=tests $(RAY)/bin/python -m pytest -q -c tests/ray_serve/pytest.ini tests/ray_serve
+	TEST_BUNDLES=$(CURDIR)/build/ray PYTHONPATH=tests $(RAY)/bin/python -m pytest -q -c tests/ray_serve/pytest.ini --rootdir tests --confcutdir tests \
+		-p contract_on_ray $(addprefix tests/,$(ON_RAY))
+
 check: check-style check-mypy check-pyright ## style, types and layers only
 
 check-style: $(DEV)/.ready
@@ -135,7 +144,7 @@ image-test: $(DEV)/.ready ## build container images without a container engine, 
 	$(TEST_IMAGES)
 
 clean: ## remove all environments
-	rm -rf $(SERVE) $(DEV) $(GPU) $(TOOLS) $(TOOLS_SERVER) $(FIFTYONE) $(PAGE) $(AUDIT) $(PEERS) $(KUBERNETES) $(TRITON) build
+	rm -rf $(SERVE) $(DEV) $(GPU) $(TOOLS) $(TOOLS_SERVER) $(FIFTYONE) $(PAGE) $(AUDIT) $(PEERS) $(KUBERNETES) $(TRITON) $(RAY) build
 
 image-test-gpu: $(DEV)/.ready ## container images for GPUs over stubs of TensorRT (20 GB of disk, g++)
 	$(DEV)/bin/python tests/container/build.py gpu gpu-modern
@@ -207,6 +216,13 @@ $(TRITON)/.ready: tests/triton/requirements.txt pyproject.toml
 	@$(PYTHON) -m venv $(TRITON)
 	@$(TRITON)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r tests/triton/requirements.txt
 	@$(TRITON)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_FLAGS) nvidia-pytriton==0.7.0 -e .
+	@touch $@
+
+$(RAY)/.ready: pyproject.toml tests/ray_serve/requirements.txt
+	@echo "preparing $(RAY) (once, some minutes; Ray Serve, 200 MB)"
+	@$(CHECK_PYTHON)
+	@$(PYTHON) -m venv $(RAY)
+	@$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r tests/ray_serve/requirements.txt -e '.[client,ray]'
 	@touch $@
 
 $(PEERS)/.ready: benchmarks/reliability_parts/peers/requirements.txt

@@ -8,6 +8,7 @@ from typing import Any
 from page_gpu import gpu_estimate, gpu_measured, gpu_memory, gpu_network, gpu_parity
 from page_looks import looks
 from page_markdown import head, machine, number, row
+from page_ray import RAY_TABLES
 from page_reliability import RELIABILITY_TABLES
 from page_results import Contender, NotMeasured, Results, quiet_share, time_ratio
 from page_rewrites import rewrites
@@ -297,6 +298,7 @@ TABLES: dict[str, Callable[[Results], Lines]] = {
         *(capacity, fleet),
         looks,
         *RELIABILITY_TABLES,
+        *RAY_TABLES,
         settings_table,
     )
 }

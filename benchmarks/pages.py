@@ -25,6 +25,7 @@ PAGES = (
     "docs/gpu.md",
     "docs/deployment.md",
     "docs/scale.md",
+    "docs/ray.md",
     "benchmarks/reliability.md",
 )
 BLOCK = re.compile(r"<!-- figures: (?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- end -->", re.DOTALL)

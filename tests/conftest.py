@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from solo_models.network import SoloNetwork
 
 pytest_plugins = ["pytester", "support.not_run", "support.side_by_side"]
-collect_ignore = ["gpu_packages", "container", "page", "tools", "tools_server", "kubernetes", "triton"]
-"""They have make targets of their own, which `make test-all` calls."""
+collect_ignore = ["gpu_packages", "container", "page", "tools", "tools_server", "kubernetes", "triton", "ray_serve"]
+"""They have make targets of their own."""
 
 
 @pytest.fixture(scope="session", params=VARIANTS)

@@ -19,6 +19,7 @@ from solo_server.backends import choose
 from solo_server.backends.gpu.driver.driver import open_device
 from solo_server.backends.gpu.tensorrt.build import check_gpu
 from solo_server.commands import serve
+from solo_server.commands.open_pipeline import open_repository
 from solo_server.http.api_keys import KeyRing
 from solo_server.http.app import create_app
 from solo_server.service.service import Service
@@ -128,7 +129,7 @@ def served(settings: Settings) -> None:
     """What `solo serve` does first: list the models, before it opens any."""
 
     async def started() -> None:
-        service = Service(serve._repository(settings), settings)
+        service = Service(open_repository(settings), settings)
         try:
             await service.start()
         finally:

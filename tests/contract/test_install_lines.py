@@ -68,5 +68,5 @@ def test_client_and_server_suggest_the_same_command(extra: str) -> None:
 def test_messages_name_extras_that_exist() -> None:
     named = {name for path in SOURCES for name in re.findall(r"install_command\(['\"](\w+)", path.read_text())}
     named |= {name for path in SOURCES for name in re.findall(r"INSTALL\.format\(['\"](\w+)", path.read_text())}
-    assert named == {"export", "gpu", "openvino", "otel", "client", "server", "video"}
+    assert named == {"export", "gpu", "openvino", "otel", "client", "server", "video", "ray"}
     assert named <= EXTRAS.keys()

@@ -19,6 +19,7 @@ UPWARD = (
     ("pipeline/image.py", "solo_server.service.service"),
     ("service/admission.py", "solo_server.http.app"),
     ("http/bodies.py", "solo_server.commands.serve"),
+    ("http/problems.py", "solo_server.ray_serve.options"),
     ("processes/supervisor.py", "solo_server.commands.serve"),
     ("observability/metrics.py", "solo_server.service.service"),
     ("commands/serve.py", "solo_server.triton.model"),

@@ -18,6 +18,7 @@ ONLY_IN_TEST_ALL = (
     "GPU code against NVIDIA's packages, other people's tools, the page in a browser, Kubernetes manifests, NVIDIA's "
     "tritonserver, sanitizers and the race detector, container images: `make test-all` runs them"
 )
+ON_RAY = "Ray Serve: `make test-ray` runs it"
 ON_A_GPU = "CUDA and TensorRT code on a GPU: tests run it on emulators and fakes; `solo selftest` runs it on a GPU"
 _PREFIX = "Skipped: "
 
@@ -41,7 +42,7 @@ def append(lines: list[str], file: Path | None = None) -> None:
 def summary(file: Path = FILE, *, is_all: bool = False) -> str:
     """What was not run and why, one line each, without repetitions. is_all: of `make test-all`."""
     written = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    always = [ON_A_GPU] if is_all else [ONLY_IN_TEST_ALL, ON_A_GPU]
+    always = [ON_RAY, ON_A_GPU] if is_all else [ONLY_IN_TEST_ALL, ON_RAY, ON_A_GPU]
     return "\n".join(["Not run on this machine:", *(f"- {line}" for line in dict.fromkeys([*written, *always]))])
 
 

@@ -1,4 +1,4 @@
-"""From settings to a loaded pipeline: image limits, GPU options, then `Pipeline.open`."""
+"""From settings to the models to serve, and to a loaded pipeline: image limits, GPU options, then `Pipeline.open`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from solo_models.demo import demo_bundle
+
 from solo_server.engine_names import GPU_ENGINES
 from solo_server.pipeline.image import ImageLimits
 from solo_server.pipeline.pipeline import Pipeline
+from solo_server.service.model_repository import ModelRepository, model_repository
 from solo_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,6 +36,12 @@ def open_pipeline(bundle_path: Path, settings: Settings) -> Pipeline:
     LOG.info("%s %s, %s, %s", bundle.name, bundle.version, bundle.precision, bundle.spec.classes_in_words)
     LOG.info("engine: %s (%s)", pipeline.backend.description, pipeline.engine_reason)
     return pipeline
+
+
+def open_repository(settings: Settings) -> ModelRepository:
+    """The models that the settings name, by default the demo model."""
+    bundle = settings.bundle or (None if settings.models else demo_bundle())
+    return model_repository(bundle, settings.models, lambda path: open_pipeline(path, settings))
 
 
 def image_limits(settings: Settings) -> ImageLimits:

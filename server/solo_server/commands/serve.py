@@ -22,11 +22,11 @@ from urllib.parse import quote
 
 import uvicorn
 from solo_models.bundle import BundleError
-from solo_models.demo import demo_bundle
 
 from solo_server.backends.cpu.kernels.compile import remove_private_cache
-from solo_server.commands.open_pipeline import open_pipeline
-from solo_server.commands.serve_arguments import add_arguments
+from solo_server.commands.open_pipeline import open_repository
+from solo_server.commands.serve_arguments import RAY_OPTIONS, add_arguments
+from solo_server.commands.serve_on_ray import run_on_ray
 from solo_server.errors import DeviceFailure, DeviceLost, EngineHung, SettingsError
 from solo_server.exit_codes import ENGINE_HUNG, FAILED, GPU_LOST, MEANINGS, REFUSED
 from solo_server.http.api_keys import KeyRing
@@ -36,7 +36,6 @@ from solo_server.observability import logs
 from solo_server.observability.traces import Traces, open_traces
 from solo_server.processes.supervisor_main import become_supervisor
 from solo_server.processes.worker_channel import WorkerChannel
-from solo_server.service.model_repository import ModelRepository, model_repository
 from solo_server.service.service import Service
 from solo_server.settings import Settings
 from solo_server.system.listener import announce, listen
@@ -54,7 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
     options = dict(vars(arguments))
     argv, worker = options.pop("argv", []), options.pop("worker_channel", None)
     channel = WorkerChannel.from_descriptor(*worker) if worker else None
+    on_ray = {name: options.pop(name, None) for name in RAY_OPTIONS}
     try:
+        if on_ray["ray"]:
+            return run_on_ray(options, on_ray)
         settings = Settings.read(**options)
         if channel is not None:
             settings = channel.own_settings(settings)
@@ -115,7 +117,7 @@ class _Server(uvicorn.Server):
     ) -> None:
         self.problem: Exception | None = None
         self._channel, self._keys, self._has_hangup = channel, keys, False
-        app = create_app(_repository(settings), settings, self._end, keys, traces, on_ready)
+        app = create_app(open_repository(settings), settings, self._end, keys, traces, on_ready)
         self.service: Service = app.state.service
         self._loop: asyncio.AbstractEventLoop | None = None
         options = uvicorn_options(settings, self.service.observer)
@@ -235,12 +237,6 @@ def _exit_now(status: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
-
-
-def _repository(settings: Settings) -> ModelRepository:
-    """The models that the settings name, by default the demo model."""
-    bundle = settings.bundle or (None if settings.models else demo_bundle())
-    return model_repository(bundle, settings.models, lambda path: open_pipeline(path, settings))
 
 
 def _segment_path(service: Service) -> str:

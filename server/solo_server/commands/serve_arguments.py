@@ -8,6 +8,8 @@ from typing import Any
 from solo_server.setting_fields import NUMBER, SWITCH, Setting
 from solo_server.settings import SETTINGS
 
+RAY_OPTIONS = ("ray", "address", "min_replicas", "max_replicas")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `solo serve`; `Settings.read` parses the texts."""
@@ -16,7 +18,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if known.option:
             group = gpu if known.gpu_only else parser
             group.add_argument(*_names(name), **_form(known), help=_help(known))
+    _add_ray(parser)
     parser.add_argument("--worker-channel", type=int, nargs=2, help=argparse.SUPPRESS)  # number, descriptor
+
+
+def _add_ray(parser: argparse.ArgumentParser) -> None:
+    ray = parser.add_argument_group("Ray Serve (docs/ray.md)")
+    ray.add_argument(
+        "--ray", action="store_true", help="serve with Ray Serve; each replica takes --threads cores (0: one)"
+    )
+    ray.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="running cluster to deploy to: auto, or HOST:PORT; without it, a cluster on this machine that ends with the command",
+    )
+    ray.add_argument("--min-replicas", type=int, metavar="N", help="fewest replicas of the deployment [default 1]")
+    ray.add_argument("--max-replicas", type=int, metavar="N", help="most replicas [default: as --min-replicas]")
 
 
 def _names(name: str) -> tuple[str]:
