@@ -33,7 +33,7 @@ def test_a_reason_of_several_runs_stands_once_and_the_gpu_always(tmp_path: Path)
     file = tmp_path / "build" / "not_run.txt"
     not_run.append(["container images: not root"], file)
     not_run.append(["container images: not root"], file)
-    always = [f"- {not_run.ONLY_IN_TEST_ALL}", f"- {not_run.ON_A_GPU}"]
+    always = [f"- {line}" for line in (not_run.ONLY_IN_TEST_ALL, not_run.ON_RAY, not_run.ON_A_GPU)]
     assert not_run.summary(file).splitlines()[1:] == ["- container images: not root", *always]
     assert not_run.summary(tmp_path / "none").splitlines()[1:] == always
     assert not_run.summary(tmp_path / "none", is_all=True).splitlines()[1:] == always[1:]

@@ -10,6 +10,8 @@ import { Stream } from "./stream.js";
 const WANTED = { width: { ideal: 960 }, height: { ideal: 540 }, facingMode: "environment" };
 const QUALITY = 0.85;
 const RATE_FRAMES = 20; // the frame rate is that of so many frames
+const PAUSE = 0.12; // of the time between two results: a frame taken sooner would only wait for the one before it, and be older
+const LONGEST_PAUSE_MS = 200;
 
 /** A running camera. Callbacks: onFrame({picture, answer, instances, fps, latencyMs}); the picture's bitmap is the receiver's to close;
  * onProblem(problem or null): of one frame, or of a connection that is lost and comes back; onEnd(problem): it is over. */
@@ -27,6 +29,7 @@ export class Camera {
   #hasNewFrame = false; // of the camera, not sent yet
   #isStopped = false;
   #shownAt = [];
+  #nextAt = 0; // when the next frame may be taken
 
   constructor(video, callbacks) {
     this.#video = video;
@@ -81,6 +84,7 @@ export class Camera {
   /** Sends the newest frame, if there is a new one and a place for it. */
   async #grab() {
     const isFull = this.#onTheWay.size >= this.#maxOnTheWay;
+    if (performance.now() < this.#nextAt) return;
     if (this.#isStopped || this.#isGrabbing || !this.#hasNewFrame || isFull || !this.#stream?.isReady || !this.#video.videoWidth) return;
     this.#isGrabbing = true;
     this.#hasNewFrame = false;
@@ -90,6 +94,12 @@ export class Camera {
       this.#isGrabbing = false;
     }
     void this.#grab();
+  }
+
+  #grabSoon() {
+    const rate = this.#rate(), pauseMs = rate > 0 ? Math.min(LONGEST_PAUSE_MS, (PAUSE * 1000) / rate) : 0;
+    this.#nextAt = performance.now() + pauseMs;
+    setTimeout(() => void this.#grab(), pauseMs + 1);
   }
 
   async #sendFrame() {
@@ -109,7 +119,7 @@ export class Camera {
     const frame = this.#onTheWay.get(message.frame);
     if (!frame) return;
     this.#onTheWay.delete(message.frame);
-    void this.#grab();
+    this.#grabSoon();
     if (message.type === "result" && message.frame > this.#lastShown) return this.#show(frame, message);
     frame.bitmap.close(); // dropped, failed, or overtaken by a newer one
     if (message.type === "error") this.#callbacks.onProblem(problemOf(message.problem));
@@ -120,12 +130,13 @@ export class Camera {
     const instances = await readInstances(answer), { width, height } = answer.image;
     if (this.#isStopped) return bitmap.close();
     const latencyMs = performance.now() - sentAt;
+    this.#shownAt.push(performance.now());
+    if (this.#shownAt.length > RATE_FRAMES) this.#shownAt.shift();
     this.#callbacks.onFrame({ picture: { bitmap, width, height, isLive: true }, answer, instances, fps: this.#rate(), latencyMs });
   }
 
+  /** Frames a second, of those that were shown last; 0 without two. */
   #rate() {
-    this.#shownAt.push(performance.now());
-    if (this.#shownAt.length > RATE_FRAMES) this.#shownAt.shift();
     const [first] = this.#shownAt, last = this.#shownAt.at(-1);
     return last > first ? (1000 * (this.#shownAt.length - 1)) / (last - first) : 0;
   }
