@@ -159,7 +159,7 @@ def no_key_in_the_file(folder: Path) -> None:
 
 def created(settings: Settings) -> None:
     """What `solo serve` does after that: make the application, before it opens a model."""
-    create_app(serve._repository(settings), settings)
+    create_app(open_repository(settings), settings)
 
 
 def port_in_use(folder: Path) -> None:
