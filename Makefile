@@ -85,8 +85,8 @@ test-kubernetes: $(DEV)/.ready $(KUBERNETES)/.ready ## manifests and chart, rend
 	SOLO_TEST_KUBERNETES=$(CURDIR)/build/kubernetes $(KUBERNETES)/bin/python -m pytest -q -c tests/kubernetes/pytest.ini tests/kubernetes; }
 
 test-triton: $(DEV)/.ready ## NVIDIA's tritonserver, as PyPI has it, on repositories of `solo export --triton`
-	@$(DEV)/bin/python tests/triton/able.py; able=$$?; [ $$able -eq 3 ] || { [ $$able -eq 0 ] && $(MAKE) --no-print-directory $(TRITON)/.ready && \
-	TEST_NUMPY2=$(CURDIR)/$(DEV)/bin $(TRITON)/bin/python -m pytest -q -c tests/triton/pytest.ini tests/triton; }
+	@$(DEV)/bin/python tests/tritonserver/able.py; able=$$?; [ $$able -eq 3 ] || { [ $$able -eq 0 ] && $(MAKE) --no-print-directory $(TRITON)/.ready && \
+	TEST_NUMPY2=$(CURDIR)/$(DEV)/bin $(TRITON)/bin/python -m pytest -q -c tests/tritonserver/pytest.ini tests/tritonserver; }
 
 test-ray: $(DEV)/.ready $(RAY)/.ready ## Ray Serve on clusters of this machine: faults under load, and the contract tests behind its proxy
 	@$(RAY)/bin/solo warm
@@ -210,11 +210,11 @@ $(KUBERNETES)/.ready: tests/kubernetes/requirements.txt
 	@$(KUBERNETES)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_FLAGS) kserve==0.21.0
 	@touch $@
 
-$(TRITON)/.ready: tests/triton/requirements.txt pyproject.toml
+$(TRITON)/.ready: tests/tritonserver/requirements.txt pyproject.toml
 	@echo "preparing $(TRITON) (once, about a minute; NVIDIA's tritonserver)"
 	@$(CHECK_PYTHON)
 	@$(PYTHON) -m venv $(TRITON)
-	@$(TRITON)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r tests/triton/requirements.txt
+	@$(TRITON)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r tests/tritonserver/requirements.txt
 	@$(TRITON)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_FLAGS) nvidia-pytriton==0.7.0 -e .
 	@touch $@
 

@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from solo_models.network import SoloNetwork
 
 pytest_plugins = ["pytester", "support.not_run", "support.side_by_side"]
-collect_ignore = ["gpu_packages", "container", "page", "tools", "tools_server", "kubernetes", "triton", "ray_serve"]
+collect_ignore = [
+    "gpu_packages",
+    "container",
+    "page",
+    "tools",
+    "tools_server",
+    "kubernetes",
+    "tritonserver",
+    "ray_serve",
+]
 """They have make targets of their own."""
 
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 import pytest
-from solo_server.commands.serve_arguments import add_arguments
+from solo_server.commands.serve_arguments import RAY_OPTIONS, add_arguments
 from solo_server.settings import SETTINGS, Settings
 
 OPTIONS = [name for name, known in SETTINGS.items() if known.option]
@@ -33,6 +33,7 @@ def test_help_has_the_text_variable_range_and_default_of_every_setting_with_an_o
 def test_no_arguments_are_the_defaults(parser: argparse.ArgumentParser) -> None:
     given = vars(parser.parse_args([]))
     assert given.pop("worker_channel") is None
+    assert not any(given.pop(name) for name in RAY_OPTIONS)  # these are no settings
     assert set(given) == set(OPTIONS)
     assert Settings.read({}, **given) == Settings()
 
@@ -40,7 +41,8 @@ def test_no_arguments_are_the_defaults(parser: argparse.ArgumentParser) -> None:
 def test_options_are_read_as_the_environment_is(parser: argparse.ArgumentParser) -> None:
     words = ["some/where", "--port", "9000", "--engine", "cuda", "--shapes", "1088x800:portrait", "--cache", "engines"]
     given = vars(parser.parse_args([*words, "--no-build-engines"]))
-    given.pop("worker_channel")
+    for name in ("worker_channel", *RAY_OPTIONS):
+        given.pop(name)
     environment = {
         "SOLO_BUNDLE": "some/where",
         "SOLO_PORT": "9000",

@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from solo_server.commands import serve, serve_arguments
 from solo_server.commands.serve import WRITING_SECONDS
-from solo_server.exit_codes import ENGINE_HUNG, FAILED, GPU_LOST, MEANINGS, REFUSED
+from solo_server.exit_codes import ENGINE_HUNG, FAILED, GPU_LOST, MEANINGS, NO_CLUSTER, REFUSED
 from solo_server.observability.logs import Access
 from solo_server.observability.metrics import Metrics
 from solo_server.observability.multiprocess import (
@@ -182,7 +182,7 @@ def test_the_page_lists_exactly_the_reasons_and_exit_statuses() -> None:
         ]
     )
     statuses = PAGE.split("| exit status | why |")[1].split("\n\n")[0]
-    ours = [0, FAILED, REFUSED, ENGINE_HUNG, GPU_LOST]
+    ours = [0, FAILED, REFUSED, NO_CLUSTER, ENGINE_HUNG, GPU_LOST]
     assert re.findall(r"^\| (\d+)", statuses, re.MULTILINE) == [*map(str, ours), "137"]
     assert list(MEANINGS) == ours[1:]
 
