@@ -5,7 +5,8 @@
 
 Three servers run side by side, and one at a time is asked: ours; Triton with the network in the Python model's process;
 Triton with the graphs as models. The graphs of the last run on a stand-in for Triton's ONNX Runtime back end
-(tests/tritonserver/onnx_model.py), since nvidia-pytriton's server has the Python back end only: its figure includes the stand-in's cost.
+(tests/tritonserver/onnx_model.py), since nvidia-pytriton's server has the Python back end only: its figure includes the
+stand-in's cost.
 """
 
 from __future__ import annotations
