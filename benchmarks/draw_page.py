@@ -2,7 +2,7 @@
 
     .venv-page/bin/python benchmarks/draw_page.py -o docs/figures/page
 
-Every picture is of the demo model's own answers, by a server that is started for it.
+Every screenshot shows answers of the demo model, by a server that is started for it.
 """
 
 from __future__ import annotations
