@@ -37,7 +37,7 @@ class FormattedOutput:
         class_names: Sequence[str],
         note: Callable[[str], None],
     ) -> None:
-        """output: the file or folder, or None for stdout; inputs: the images, which are not replaced; note: called with each loss of the format.
+        """output: the file or folder, or None for stdout; inputs: the images, which are not replaced; note: called for losses.
 
         Raises:
             Unusable: `output` does not fit the format, or the format needs Pillow.
